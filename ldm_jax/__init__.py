@@ -1,0 +1,1 @@
+"""Latent diffusion in JAX/Flax: both training stages, sampling, fine-tuning and evaluation."""

@@ -1,0 +1,1 @@
+"""Where training examples come from: sources, transforms, loaders and the embedded dataset."""

@@ -1,0 +1,219 @@
+"""Batches for training and validation: a deterministic global shuffle, shared among processes,
+whose position can be saved and restored exactly."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NotRequired, TypedDict
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Int, UInt8, UInt32
+
+from ldm_jax import config as cfg
+from ldm_jax.data import transforms
+from ldm_jax.data.sources import DataError, Example, Source
+
+Condition = Callable[[Example], np.ndarray]
+"""What an example is conditioned on, such as the tokens of its caption; int32."""
+
+
+class Batch(TypedDict):
+    """This process's rows of a global batch; `condition` only where the loader was given one."""
+
+    image: UInt8[np.ndarray, "b h w 3"]
+    index: UInt32[np.ndarray, " b"]
+    condition: NotRequired[Int[np.ndarray, "b ..."]]
+
+
+class Loader(Iterator[Batch]):
+    """Endless batches; made by `make_loader`. Close it to stop its threads and processes."""
+
+    def __init__(self, steps: grain.MapDataset, workers: int, identity: dict[str, Any]):
+        self._steps, self._workers, self._identity = steps, workers, identity
+        self._step = 0
+        self._batches: grain.DatasetIterator | None = None
+
+    def __next__(self) -> Batch:
+        if self._batches is None:
+            self._batches = _read_ahead(self._steps[self._step :], self._workers)
+        batch = next(self._batches)
+        self._step += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The position as a JSON object: batches taken so far, and what they were taken from.
+
+        It is the same in every process and for every number of processes and workers.
+        """
+        return {"step": self._step} | self._identity
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues after the batch that `state` was taken after.
+
+        Raises:
+            DataError: the state is of other data, or of another seed, batch size or shuffle, so
+                that the run could not be continued exactly.
+        """
+        expected = {"step", *self._identity}
+        if state.keys() != expected:
+            raise DataError(
+                f"the saved data position has the keys {sorted(state)}; "
+                f"a position has {sorted(expected)}"
+            )
+        for name, value in self._identity.items():
+            if state[name] != value:
+                raise DataError(
+                    f"the saved data position has {name} = {state[name]!r}, this run {value!r}; "
+                    "resume with the data and settings of the saved run, or start a new one"
+                )
+        self.close()
+        self._step = int(state["step"])
+
+    def close(self) -> None:
+        """Stops reading ahead. The next batch starts it again."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+
+def make_loader(
+    source: Source,
+    data: cfg.Data,
+    *,
+    seed: int,
+    train: bool,
+    process_index: int = 0,
+    process_count: int = 1,
+    condition: Condition | None = None,
+) -> Loader:
+    """Endless batches of this process's rows.
+
+    Position p = step * batch_size + row of the run shows example p mod n of the source, in
+    training through a permutation of the whole source that is new in every epoch; epochs follow
+    each other without a gap, within a batch if need be. The global batch consists of the rows of
+    process 0, then of process 1, and so on, and does not depend on the number of processes.
+
+    Args:
+        seed: of the shuffle and of random crops and flips.
+        train: shuffle and augment; otherwise the source's order, cropped at the centre.
+        condition: makes the `condition` of an example. With `data.workers` > 0 it is pickled.
+
+    Returns:
+        an iterator of `Batch`: image uint8 [b, h, w, 3], index uint32 [b] (p, modulo 2**32) and,
+        if asked for, condition int32 [b, ...], for b = batch_size / process_count rows.
+
+    Raises:
+        DataError: `batch_size` is no multiple of `process_count`, or the source is empty.
+    """
+    rows = _local_rows(source, data, process_index, process_count)
+    load = functools.partial(_load_batch, source, data, seed if train else None, condition)
+    order = grain.MapDataset.range(len(source))
+    if train:
+        order = order.shuffle(seed=_shuffle_seed(seed))
+    pairs = order.repeat().map_with_index(_pair)
+    steps = pairs.batch(rows, drop_remainder=True)[process_index::process_count].map(load)
+    identity = {
+        "examples": len(source), "batch_size": data.batch_size, "seed": seed, "train": train,
+    }  # fmt: skip
+    return Loader(steps, data.workers, identity)
+
+
+def validation_batches(
+    source: Source,
+    data: cfg.Data,
+    n: int,
+    condition: Condition | None = None,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> list[Batch]:
+    """This process's rows of the first `n` batches of the source, in its order, not augmented.
+
+    Fewer where the source holds fewer full batches; the examples that do not fill one are left
+    out. A source smaller than one batch is repeated to fill it. `index` is the position from the
+    beginning of the source. Batches are as in `make_loader`, and so are the errors.
+    """
+    rows = _local_rows(source, data, process_index, process_count)
+    batches = []
+    for step in range(min(n, max(1, len(source) // data.batch_size))):
+        first = step * data.batch_size + process_index * rows
+        positions = np.arange(first, first + rows)
+        pairs = np.stack([positions, positions % len(source)], axis=1)
+        batches.append(_load_batch(source, data, None, condition, pairs))
+    return batches
+
+
+def _local_rows(source: Source, data: cfg.Data, process_index: int, process_count: int) -> int:
+    """Rows of each global batch that one process loads."""
+    if not 0 <= process_index < process_count:
+        raise DataError(f"process_index is {process_index}; allowed are 0 to {process_count - 1}")
+    if data.batch_size % process_count:
+        raise DataError(
+            f"data.batch_size is {data.batch_size}; it must be a multiple of the "
+            f"{process_count} processes"
+        )
+    if len(source) == 0:
+        raise DataError("the source holds no examples")
+    return data.batch_size // process_count
+
+
+def _shuffle_seed(seed: int) -> int:
+    # Grain adds the epoch to its seed: without this, seed 0's second epoch is seed 1's first.
+    return transforms.draws(seed, 2**64 - 1)(2**32)
+
+
+def _pair(position: int, row: int) -> Int[np.ndarray, " 2"]:
+    return np.array((position, row), np.int64)
+
+
+def _load_batch(
+    source: Source,
+    data: cfg.Data,
+    seed: int | None,
+    condition: Condition | None,
+    pairs: Int[np.ndarray, "b 2"],
+) -> Batch:
+    """The batch of (position, example number) pairs; augmented where there is a seed."""
+    images, conditions = [], []
+    for position, row in pairs.tolist():
+        example = source[row]
+        images.append(_fitted(example["image"], data, seed, position))
+        if condition is not None:
+            conditions.append(condition(example))
+    index = (pairs[:, 0] % 2**32).astype(np.uint32)
+    batch: Batch = {"image": np.stack(images), "index": index}
+    if condition is not None:
+        batch["condition"] = np.stack(conditions).astype(np.int32)
+    return batch
+
+
+def _fitted(
+    image: UInt8[np.ndarray, "h w 3"], data: cfg.Data, seed: int | None, position: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    if isinstance(data.source, cfg.ImageFolder):
+        below = None if seed is None else transforms.draws(seed, position)
+        return transforms.fit(image, data.source, data.image_size, below)
+    if image.shape[:2] != (data.image_size, data.image_size):
+        raise DataError(
+            f"an image of {image.shape[0]} x {image.shape[1]} pixels came from the source; "
+            f"data.image_size is {data.image_size}"
+        )
+    return image
+
+
+def _read_ahead(steps: grain.MapDataset, workers: int) -> grain.DatasetIterator:
+    """Loads batches ahead of their use, in threads or in `workers` processes."""
+    # As many whole batches are in memory as there are threads, plus one that waits.
+    threads = min(8, os.cpu_count() or 1)
+    if workers:
+        # Grain hands absl's flags to its processes, and absl refuses while nobody has parsed them.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        batches = steps.to_iter_dataset(options)
+        ahead = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        return iter(batches.mp_prefetch(ahead))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    return iter(steps.to_iter_dataset(options))

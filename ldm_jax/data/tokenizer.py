@@ -1,0 +1,207 @@
+"""Captions to token numbers: word or sub-word tokenizers trained from the captions, and CLIP's
+read from its files. Each is one `tokenizer.json`."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tokenizers
+from jaxtyping import Int32
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+# Up to this many known words are listed where a word is unknown.
+_LIST_BELOW = 64
+
+_log = logging.getLogger(__name__)
+
+
+class TokenizerError(ValueError):
+    """Files that are no tokenizer, or settings that make none."""
+
+
+class UnknownWordsError(ValueError):
+    """A caption with words that the tokenizer, hence the model, has never seen."""
+
+
+class Tokenizer:
+    """Captions to rows of token numbers, padded at the end; made by the functions below.
+
+    CLIP puts each caption between a start and an end token; the others add none, so that an
+    empty caption is padding only.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, pad_id: int):
+        self._backend = backend
+        self.pad_id = pad_id
+        self._unknown_id = backend.token_to_id(UNKNOWN)
+        # Where special tokens frame a caption, the last of them survives truncation.
+        self._tail = 1 if backend.encode("").ids else 0
+        self._truncated = False
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, the special ones included; what an embedding needs at least."""
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(
+        self, captions: Sequence[str], max_length: int, strict: bool = False
+    ) -> Int32[np.ndarray, "n l"]:
+        """Token numbers of each caption, padded to `max_length`.
+
+        Longer captions lose their end; the first one is named in the log. Words that are not
+        known become the unknown token.
+
+        Raises:
+            UnknownWordsError: with `strict`, naming them, and the known ones if they are few.
+        """
+        if strict:
+            self._check_known(captions)
+        tokens = np.full((len(captions), max_length), self.pad_id, np.int32)
+        for row, caption in zip(tokens, captions, strict=True):
+            ids = self._backend.encode(caption).ids
+            if len(ids) > max_length:
+                self._report_truncated(caption, len(ids), max_length)
+                ids = ids[: max_length - self._tail] + ids[len(ids) - self._tail :]
+            row[: len(ids)] = ids
+        return tokens
+
+    def empty(self, max_length: int) -> Int32[np.ndarray, " l"]:
+        """The empty condition: the tokens of the caption ''."""
+        return self.encode([""], max_length)[0]
+
+    def decode(self, tokens: Int32[np.ndarray, " l"]) -> str:
+        """The text of one row of tokens, without special ones, in lower case."""
+        return self._backend.decode(tokens.tolist(), skip_special_tokens=True)
+
+    def save(self, path: str | Path) -> None:
+        """Writes `tokenizer.json`: the format of the tokenizers library, padding included."""
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        backend.enable_padding(pad_id=self.pad_id, pad_token=backend.id_to_token(self.pad_id))
+        Path(path).write_text(backend.to_str(pretty=True), encoding="utf-8")
+
+    def _check_known(self, captions: Sequence[str]) -> None:
+        if self._unknown_id is None:
+            return
+        unknown = []
+        for caption in captions:
+            found = self._backend.encode(caption)
+            for number, (start, end) in zip(found.ids, found.offsets, strict=True):
+                if number == self._unknown_id:
+                    unknown.append(caption[start:end])
+        if unknown:
+            words = sorted(w for w in self._backend.get_vocab() if w not in (PAD, UNKNOWN))
+            known = f"; known are {', '.join(words)}" if len(words) <= _LIST_BELOW else ""
+            named = ", ".join(repr(w) for w in dict.fromkeys(unknown))
+            raise UnknownWordsError(f"the model does not know {named}{known}")
+
+    def _report_truncated(self, caption: str, length: int, max_length: int) -> None:
+        if not self._truncated:
+            self._truncated = True
+            _log.warning(
+                "caption of %d tokens is cut to %d: %r (further ones are not reported)",
+                length, max_length, caption,
+            )  # fmt: skip
+
+
+def train_tokenizer(
+    captions: Iterable[str], vocab_size: int, kind: Literal["word", "bpe"] = "word"
+) -> Tokenizer:
+    """A tokenizer of lower-case words and punctuation, or of pieces of words (byte-pair encoding,
+    Sennrich 2016, over characters), with at most `vocab_size` tokens, padding (0) and unknown (1)
+    among them. The same captions give the same tokenizer.
+
+    Words beyond `vocab_size` are unknown, the rarest first, and counted in the log.
+
+    Raises:
+        TokenizerError: no words in the captions, or `vocab_size` leaves no room for any.
+    """
+    special = [PAD, UNKNOWN]
+    if vocab_size <= len(special):
+        raise TokenizerError(f"vocab_size is {vocab_size}; it must be more than {len(special)}")
+    captions = list(captions)
+    options = {"special_tokens": special, "show_progress": False}
+    if kind == "word":
+        backend = _lower_case(models.WordLevel(unk_token=UNKNOWN))
+        # All words first, to see how many there are.
+        backend.train_from_iterator(
+            captions, trainers.WordLevelTrainer(vocab_size=2**31, **options)
+        )
+        words = backend.get_vocab_size() - len(special)
+        room = vocab_size - len(special)
+        if words > room:
+            _log.warning(
+                "the captions have %d words; vocab_size %d has room for %d, the rarest %d "
+                "become unknown", words, vocab_size, room, words - room,
+            )  # fmt: skip
+            trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, **options)
+            backend.train_from_iterator(captions, trainer)
+    else:
+        backend = _lower_case(models.BPE(unk_token=UNKNOWN, end_of_word_suffix="</w>"))
+        backend.decoder = tokenizers.decoders.BPEDecoder(suffix="</w>")
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            end_of_word_suffix="</w>",
+            limit_alphabet=vocab_size // 2,
+            **options,
+        )
+        backend.train_from_iterator(captions, trainer)
+    if backend.get_vocab_size() == len(special):
+        raise TokenizerError(f"no words in {len(captions)} captions; nothing to train from")
+    return Tokenizer(backend, pad_id=backend.token_to_id(PAD))
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """What `Tokenizer.save` wrote.
+
+    Raises:
+        TokenizerError: no such file, not a tokenizer, or one without padding.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        backend = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        raise TokenizerError(f"cannot read the tokenizer {path}: {error}") from error
+    padding = json.loads(text).get("padding")
+    if padding is None:
+        raise TokenizerError(f"{path} does not say how it pads; it was not written by this program")
+    return _bare(backend, padding["pad_id"])
+
+
+def load_clip_tokenizer(folder: str | Path) -> Tokenizer:
+    """CLIP's tokenizer from the files of a local folder (`vocab.json` and `merges.txt`, or
+    `tokenizer.json`), padding as they say: with the end token for SD 1, with '!' for SD 2. Use it
+    with 77 tokens. Nothing is downloaded.
+
+    Raises:
+        TokenizerError: the folder or its files are missing.
+    """
+    folder = Path(folder)
+    if not (folder / "tokenizer.json").is_file():
+        absent = [n for n in ("vocab.json", "merges.txt") if not (folder / n).is_file()]
+        if absent:
+            raise TokenizerError(
+                f"{folder} has no {' and no '.join(absent)}; it must be a folder with CLIP's "
+                "tokenizer files"
+            )
+    from transformers import CLIPTokenizerFast  # slow to import
+
+    found = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    return _bare(found.backend_tokenizer, found.pad_token_id)
+
+
+def _bare(backend: tokenizers.Tokenizer, pad_id: int) -> Tokenizer:
+    # Lengths are the business of `encode`.
+    backend.no_padding()
+    backend.no_truncation()
+    return Tokenizer(backend, pad_id)
+
+
+def _lower_case(model: models.Model) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return backend

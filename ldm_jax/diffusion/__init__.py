@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: schedules, parameterizations, losses. No networks, no settings."""

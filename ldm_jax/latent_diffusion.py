@@ -1,0 +1,171 @@
+"""One latent diffusion model as a frozen bundle: encode, decode, condition, denoise, generate.
+
+The bundle holds modules and the noise schedule, never parameters; those are arguments:
+
+    params = {"unet", "conditioner"}              what stage two trains
+    frozen = {"autoencoder", "latent_scale"}      what stage one left
+
+The latent scale is applied in `encode` and `decode` and nowhere else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
+
+from ldm_jax import config as cfg
+from ldm_jax import rngs
+from ldm_jax.diffusion.parameterization import make_denoiser
+from ldm_jax.diffusion.schedules import NoiseSchedule
+from ldm_jax.models.autoencoder import AutoencoderKL
+from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
+from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.unet import UNet2D
+from ldm_jax.sampling.guidance import classifier_free
+from ldm_jax.sampling.loop import sample
+from ldm_jax.typing import Prediction
+
+Params = Mapping[str, Any]
+
+
+def to_pixels(images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """uint8 images [0, 255] → pixels in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
+def to_images(pixels: Float[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+    """Pixels in [-1, 1] → uint8 images, rounded to nearest and clipped."""
+    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+@dataclass(frozen=True)
+class LatentDiffusion:
+    """Modules and schedule of one model; every method is a pure function of its arguments."""
+
+    autoencoder: AutoencoderKL
+    unet: UNet2D
+    conditioner: nn.Module
+    schedule: NoiseSchedule
+    prediction: Literal["eps", "x0", "v"]
+
+    def encode(
+        self, frozen: Params, pixels: Float[Array, "b h w c"], noise: Float[Array, "b zh zw z"]
+    ) -> Float[Array, "b zh zw z"]:
+        """Pixels in [-1, 1] → scaled latents, sampled from the posterior with `noise`."""
+        posterior = self.autoencoder.apply(
+            {"params": frozen["autoencoder"]}, pixels, method="encode"
+        )
+        return posterior.sample(noise) * frozen["latent_scale"]
+
+    def decode(
+        self, frozen: Params, latents: Float[Array, "b zh zw z"]
+    ) -> Float[Array, "b h w c"]:
+        """Scaled latents → pixels, about [-1, 1], not clipped."""
+        return self.autoencoder.apply(
+            {"params": frozen["autoencoder"]}, latents / frozen["latent_scale"], method="decode"
+        )
+
+    def condition(self, params: Params, inputs: Int[Array, "b ..."]) -> Condition:
+        """Tokens [b l] or labels [b] → what the U-Net is conditioned on."""
+        return self.conditioner.apply({"params": params["conditioner"]}, inputs)
+
+    def network(
+        self,
+        params: Params,
+        x: Float[Array, "b zh zw z"],
+        t: Int[Array, "b"],
+        condition: Condition,
+        dropout: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b zh zw z"]:
+        """The U-Net's raw output (eps, x0 or v); dropout is on when a key for it is given."""
+        rng = {} if dropout is None else {"dropout": dropout}
+        return self.unet.apply(
+            {"params": params["unet"]}, x, t, condition, train=dropout is not None, rngs=rng
+        )
+
+
+def build(run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder) -> LatentDiffusion:
+    """The model that `run` describes, on the first stage `autoencoder`.
+
+    Raises:
+        cfg.ConfigError: when U-Net and first stage do not fit each other.
+    """
+    run.check_first_stage(autoencoder)
+    dtype = jnp.dtype(run.loop.dtype)
+    process = run.diffusion
+    return LatentDiffusion(
+        autoencoder=build_autoencoder(autoencoder, dtype=dtype),
+        unet=build_unet(run.unet, dtype=dtype, remat=run.loop.remat),
+        conditioner=build_conditioner(run.condition, dtype=dtype),
+        schedule=NoiseSchedule.create(
+            process.schedule, process.num_timesteps, process.beta_start, process.beta_end
+        ),
+        prediction=process.prediction,
+    )
+
+
+def latent_shape(run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder) -> tuple[int, int, int]:
+    """Height, width and channels of the latents of one training image."""
+    side = run.data.image_size // autoencoder.factor
+    return side, side, autoencoder.latent_channels
+
+
+def condition_shape(run: cfg.DiffusionRun) -> tuple[int, ...]:
+    """Shape of one example's condition input: (max_length,) for text, () otherwise."""
+    if isinstance(run.condition, cfg.TextCondition):
+        return (run.condition.encoder.max_length,)
+    return ()
+
+
+def init_params(
+    model: LatentDiffusion, run: cfg.DiffusionRun, shape: tuple[int, int, int], seed: int
+) -> dict[str, Any]:
+    """Fresh trainable parameters for latents of `shape`, drawn from named streams of `seed`."""
+    inputs = jnp.zeros((1, *condition_shape(run)), jnp.int32)
+    conditioner = model.conditioner.init(rngs.stream(seed, "init/conditioner"), inputs)
+    conditioner = conditioner.get("params", {})
+    condition = model.condition({"conditioner": conditioner}, inputs)
+    x = jnp.zeros((1, *shape[:2], shape[2] + run.unet.concat_channels), jnp.float32)
+    t = jnp.zeros((1,), jnp.int32)
+    unet = model.unet.init(rngs.stream(seed, "init/unet"), x, t, condition)["params"]
+    return {"unet": unet, "conditioner": conditioner}
+
+
+def generate(
+    model: LatentDiffusion,
+    params: Params,
+    frozen: Params,
+    inputs: Int[Array, "b ..."],
+    empty: Int[Array, "b ..."] | None,
+    *,
+    solver: Any,
+    levels: Any,
+    seed: UInt32[Array, ""] | int,
+    index: UInt32[Array, "b"],
+    guidance_scale: Float[Array, ""] | float = 1.0,
+    shape: tuple[int, int, int],
+) -> UInt8[Array, "b h w c"]:
+    """Images for the conditions `inputs`: noise, solver, decoder, as one traceable program.
+
+    Image `i` is a function of `seed`, `index[i]` and `inputs[i]` alone. With `empty` (the
+    unconditional inputs) every step makes one network call of twice the batch, ordered
+    [unconditional, conditional]; without, guidance is off.
+    """
+    x = rngs.normal(rngs.example_keys(rngs.stream(seed, "sample/initial"), index), shape)
+
+    def denoise_given(x: Array, t: Array, condition: Condition) -> Prediction:
+        network = partial(model.network, params, condition=condition)
+        return make_denoiser(network, model.schedule, model.prediction)(x, t)
+
+    condition = model.condition(params, inputs)
+    if empty is None:
+        denoise = partial(denoise_given, condition=condition)
+    else:
+        nothing = model.condition(params, empty)
+        denoise = classifier_free(denoise_given, condition, nothing, guidance_scale)
+    keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
+    return to_images(model.decode(frozen, sample(solver, denoise, x, levels, keys).x))

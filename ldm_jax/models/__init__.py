@@ -1,0 +1,1 @@
+"""Linen modules, architecture only: autoencoder, U-Net, text encoders and conditioners."""

@@ -1,0 +1,207 @@
+"""Convolution, normalisation, resampling and the residual block that all networks share.
+
+Parameter names follow diffusers: a dot of its state dict is a level here, and list items are
+levels called `0`, `1`, ….
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Num
+
+zeros = nn.initializers.zeros_init()
+lecun = nn.initializers.lecun_normal()
+
+
+class ModuleList(nn.Module):
+    """Holds modules under the names `0`, `1`, …, as torch's ModuleList does.
+
+    `make[i]` is called without arguments to make module i; None leaves that number free.
+    """
+
+    make: tuple[Callable[[], nn.Module] | None, ...]
+
+    def setup(self) -> None:
+        for i, make in enumerate(self.make):
+            if make is not None:
+                setattr(self, str(i), make())
+
+    def __call__(self, i: int, *args: Any) -> Any:
+        """Module i applied to `args`."""
+        return getattr(self, str(i))(*args)
+
+
+def conv2d(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw c d"],
+    stride: int = 1,
+    padding: tuple[int, int] = (1, 1),
+) -> Float[Array, "b h2 w2 d"]:
+    """Cross-correlation over both sides with (before, after) zero padding."""
+    if kernel.shape[:2] == (1, 1) and stride == 1 and padding == (0, 0):
+        return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+class Conv(nn.Module):
+    """Square convolution with bias; float32 parameters, computed in `dtype`."""
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    padding: tuple[int, int] = (1, 1)
+    dtype: DTypeLike = jnp.float32
+    kernel_init: Callable[..., Any] = lecun
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", zeros, (self.features,), jnp.float32)
+        x = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding)
+        return x + bias.astype(self.dtype)[None, None, None]
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation over all axes but the first, with float32 statistics.
+
+    The variance is E[x²] − E[x]², so that both moments come from one pass.
+    """
+
+    groups: int
+    epsilon: float
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+        bias = self.param("bias", zeros, (channels,), jnp.float32)
+        y = x.astype(jnp.float32).reshape(x.shape[0], -1, self.groups, channels // self.groups)
+        mean = y.mean((1, 3), keepdims=True)
+        variance = jnp.maximum((y * y).mean((1, 3), keepdims=True) - mean * mean, 0)
+        inverse = jax.lax.rsqrt(variance + self.epsilon)
+        factor = inverse * scale.reshape(1, 1, self.groups, -1)
+        offset = bias.reshape(1, 1, self.groups, -1) - mean * factor
+        return (y * factor + offset).reshape(x.shape).astype(self.dtype)
+
+
+def layer_norm(name: str, dtype: DTypeLike) -> nn.LayerNorm:
+    """Layer normalisation as torch has it: epsilon 1e-5, float32 statistics."""
+    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
+
+
+def timestep_embedding(t: Num[Array, " b"], dim: int) -> Float[Array, "b {dim}"]:
+    """[cos(t f), sin(t f)] with f_i = 10000^(−i / half) (Ho 2020, in CompVis' order)."""
+    half = dim // 2
+    frequencies = jnp.exp(jnp.arange(half, dtype=jnp.float32) * (-jnp.log(10000.0) / half))
+    angles = t.astype(jnp.float32)[:, None] * frequencies[None]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Two linear layers with a SiLU between them."""
+
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b e"]:
+        x = nn.Dense(self.width, dtype=self.dtype, name="linear_1")(x)
+        return nn.Dense(self.width, dtype=self.dtype, name="linear_2")(nn.silu(x))
+
+
+class Downsample(nn.Module):
+    """Strided 3x3 convolution to half the sides.
+
+    `padding` is (1, 1) in the U-Net and (0, 1), after the end only, in the autoencoder.
+    """
+
+    features: int
+    padding: tuple[int, int]
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        return Conv(
+            self.features, stride=2, padding=self.padding, dtype=self.dtype, name="conv"
+        )(x)  # fmt: skip
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling of the sides, then a 3x3 convolution."""
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        return Conv(self.features, dtype=self.dtype, name="conv")(double(x))
+
+
+def double(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Each pixel four times: nearest-neighbour upsampling whose gradient is a plain sum."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
+
+
+class ResnetBlock(nn.Module):
+    """norm, SiLU, conv, twice, with the time embedding between and a residual around.
+
+    With `time_scale_shift` the embedding scales and shifts the second norm (FiLM); otherwise
+    it is added before it. With `zero_close` the second convolution starts at zero, so that a
+    fresh block is its shortcut.
+    """
+
+    features: int
+    groups: int
+    epsilon: float
+    dtype: DTypeLike = jnp.float32
+    time_scale_shift: bool = False
+    dropout: float = 0.0
+    zero_close: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        time: Float[Array, "b e"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b h w d"]:
+        def conv(name: str, **kwargs: Any) -> Conv:
+            return Conv(self.features, dtype=self.dtype, name=name, **kwargs)
+
+        h = nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="norm1")(x))
+        h = conv("conv1")(h)
+        shift = scale = None
+        if time is not None:
+            width = self.features * (2 if self.time_scale_shift else 1)
+            shift = nn.Dense(width, dtype=self.dtype, name="time_emb_proj")(nn.silu(time))
+            shift = shift[:, None, None]
+            if self.time_scale_shift:
+                scale, shift = jnp.split(shift, 2, axis=-1)
+            else:
+                h = h + shift
+        h = GroupNorm(self.groups, self.epsilon, self.dtype, name="norm2")(h)
+        if scale is not None:
+            h = h * (1 + scale) + shift
+        h = nn.Dropout(self.dropout)(nn.silu(h), deterministic=not train)
+        h = conv("conv2", kernel_init=zeros if self.zero_close else lecun)(h)
+        if x.shape[-1] != self.features:
+            x = conv("conv_shortcut", kernel_size=1, padding=(0, 0))(x)
+        return x + h
+
+
+def check_sides(x: Array, factor: int, what: str) -> None:
+    """Raises ValueError unless both sides of NHWC `x` are multiples of `factor`."""
+    if x.shape[1] % factor or x.shape[2] % factor:
+        raise ValueError(
+            f"{what} has sides {x.shape[1]}x{x.shape[2]}; both must be multiples of {factor}"
+        )

@@ -1,0 +1,251 @@
+"""The denoising U-Net (Ho 2020, Dhariwal 2021, Rombach 2022), named as in diffusers."""
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Num
+
+from ldm_jax import config as cfg
+from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.layers import (
+    Conv,
+    Downsample,
+    GroupNorm,
+    ModuleList,
+    ResnetBlock,
+    TimeEmbedding,
+    Upsample,
+    check_sides,
+    timestep_embedding,
+    zeros,
+)
+from ldm_jax.models.transformer import Attention, SpatialTransformer
+
+# Every norm outside the spatial transformer.
+EPSILON = 1e-5
+
+
+class DownLevel(nn.Module):
+    """Residual blocks and attention of one resolution, then a strided convolution."""
+
+    config: cfg.UNet
+    level: int
+    dtype: DTypeLike
+    remat: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        time: Float[Array, "b e"],
+        context: Float[Array, "b m k"] | None,
+        train: bool,
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """The level's output, and what the way up will need of it."""
+        config, features = self.config, self.config.block_out_channels[self.level]
+        resnets, attentions = _blocks(self, config.layers_per_block)
+        skips = []
+        for i in range(config.layers_per_block):
+            x = resnets(i, x, time, train)
+            if attentions is not None:
+                x = attentions(i, x, context)
+            skips.append(x)
+        if self.level < len(config.block_out_channels) - 1:
+            change = partial(Downsample, features, (1, 1), self.dtype)
+            x = ModuleList((change,), name="downsamplers")(0, x)
+            skips.append(x)
+        return x, tuple(skips)
+
+
+class UpLevel(nn.Module):
+    """Residual blocks, each over one skip, and attention of one resolution, then doubling."""
+
+    config: cfg.UNet
+    level: int
+    dtype: DTypeLike
+    remat: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        skips: tuple[Array, ...],
+        time: Float[Array, "b e"],
+        context: Float[Array, "b m k"] | None,
+        train: bool,
+    ) -> Float[Array, "b h2 w2 d"]:
+        resnets, attentions = _blocks(self, len(skips))
+        for i, skip in enumerate(skips):
+            x = resnets(i, jnp.concatenate([x, skip], axis=-1), time, train)
+            if attentions is not None:
+                x = attentions(i, x, context)
+        if self.level > 0:
+            change = partial(Upsample, x.shape[-1], self.dtype)
+            x = ModuleList((change,), name="upsamplers")(0, x)
+        return x
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the coarsest resolution."""
+
+    config: cfg.UNet
+    dtype: DTypeLike
+    remat: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        time: Float[Array, "b e"],
+        context: Float[Array, "b m k"] | None,
+        train: bool,
+    ) -> Float[Array, "b h w c"]:
+        level = len(self.config.block_out_channels) - 1
+        resnet = _resnet(self.config, level, self.dtype, self.remat)
+        attend = _attention(self.config, level, self.dtype, self.remat)
+        resnets = ModuleList((resnet, resnet), name="resnets")
+        x = resnets(0, x, time, train)
+        x = ModuleList((attend,), name="attentions")(0, x, context)
+        return resnets(1, x, time, train)
+
+
+class PixelAttention(Attention):
+    """`Attention` over the pixels of an image, called as a spatial transformer is."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], context: None = None) -> Array:
+        b, h, w, c = x.shape
+        return super().__call__(x.reshape(b, h * w, c)).reshape(b, h, w, c)
+
+
+class UNet2D(nn.Module):
+    """Predicts what the parameterisation asks for from noisy latents, time and condition.
+
+    Beyond diffusers' `UNet2DConditionModel`: channels of a spatial condition are concatenated
+    to the latents, and a pooled vector is projected (`add_embedding`) and added to the time
+    embedding. Blocks with a residual around them start as the identity, and the output at 0.
+    """
+
+    config: cfg.UNet
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        t: Num[Array, " b"],
+        condition: Condition,
+        train: bool = False,
+    ) -> Float[Array, "b h w d"]:
+        """`t` in units of timesteps, 0 to num_timesteps, integer or not; output in float32.
+
+        Raises:
+            ValueError: sides that are no multiple of `config.factor`, or a condition with other
+                parts than the config has.
+        """
+        config, widths = self.config, self.config.block_out_channels
+        check_sides(x, config.factor, "the latent")
+        _check_condition(config, condition)
+        time = self._time(t, condition)
+        context = condition.context
+        if condition.concat is not None:
+            x = jnp.concatenate([x, condition.concat.astype(x.dtype)], axis=-1)
+        x = Conv(widths[0], dtype=self.dtype, name="conv_in")(x)
+
+        parts: dict[str, Any] = {"dtype": self.dtype, "remat": self.remat}
+        count = len(widths)
+        down = ModuleList(
+            tuple(partial(DownLevel, config, i, **parts) for i in range(count)), name="down_blocks"
+        )
+        skips = [x]
+        for i in range(count):
+            x, more = down(i, x, time, context, train)
+            skips.extend(more)
+        x = Middle(config, **parts, name="mid_block")(x, time, context, train)
+        up = ModuleList(
+            tuple(partial(UpLevel, config, i, **parts) for i in reversed(range(count))),
+            name="up_blocks",
+        )
+        for i in range(count):
+            take = [skips.pop() for _ in range(config.layers_per_block + 1)]
+            x = up(i, x, tuple(take), time, context, train)
+
+        x = GroupNorm(config.norm_num_groups, EPSILON, self.dtype, name="conv_norm_out")(x)
+        out = Conv(config.out_channels, dtype=self.dtype, kernel_init=zeros, name="conv_out")
+        return out(nn.silu(x)).astype(jnp.float32)
+
+    def _time(self, t: Num[Array, " b"], condition: Condition) -> Float[Array, "b e"]:
+        """The time embedding, with the class and the pooled vector added."""
+        config, width = self.config, self.config.block_out_channels[0]
+        embedding = timestep_embedding(t, width).astype(self.dtype)
+        time = TimeEmbedding(4 * width, self.dtype, name="time_embedding")(embedding)
+        if condition.label is not None:
+            init = nn.initializers.normal(1.0)
+            classes = nn.Embed(
+                config.class_count, 4 * width, dtype=self.dtype, embedding_init=init,
+                name="class_embedding",
+            )  # fmt: skip
+            time = time + classes(condition.label)
+        if condition.pooled is not None:
+            add = nn.Dense(4 * width, dtype=self.dtype, name="add_embedding")
+            time = time + add(condition.pooled)
+        return time
+
+
+def _check_condition(config: cfg.UNet, condition: Condition) -> None:
+    wanted = {
+        "context": (config.context_dim, condition.context),
+        "pooled": (config.pooled_dim, condition.pooled),
+        "label": (config.class_count, condition.label),
+        "concat": (config.concat_channels or None, condition.concat),
+    }
+    for name, (size, given) in wanted.items():
+        if (size is None) != (given is None):
+            state = "lacks" if given is None else "has"
+            raise ValueError(
+                f"the condition {state} {name!r}, but the U-Net's config sets its size to {size}; "
+                "give exactly the parts that the config names"
+            )
+        if given is not None and name != "label" and given.shape[-1] != size:
+            raise ValueError(
+                f"condition.{name} has {given.shape[-1]} channels; the U-Net's config says {size}"
+            )
+
+
+def _resnet(config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool) -> partial:
+    # `train` is Python's and not traced; 0 is the module.
+    kind = nn.remat(ResnetBlock, static_argnums=(3,)) if remat else ResnetBlock
+    return partial(
+        kind, config.block_out_channels[level], config.norm_num_groups, EPSILON, dtype,
+        time_scale_shift=config.time_scale_shift, dropout=config.dropout, zero_close=True,
+    )  # fmt: skip
+
+
+def _attention(config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool) -> partial:
+    heads = config.num_heads[level]
+    if config.attention_kind == "plain":
+        kind = nn.remat(PixelAttention) if remat else PixelAttention
+        return partial(
+            kind, heads, dtype, qkv_bias=True, norm_groups=config.norm_num_groups,
+            norm_epsilon=EPSILON, zero_close=True,
+        )  # fmt: skip
+    kind = nn.remat(SpatialTransformer) if remat else SpatialTransformer
+    return partial(
+        kind, heads, config.transformer_layers, config.norm_num_groups,
+        config.use_linear_projection, dtype,
+    )  # fmt: skip
+
+
+def _blocks(parent: DownLevel | UpLevel, count: int) -> tuple[ModuleList, ModuleList | None]:
+    """The lists `resnets` and `attentions` of a level; the second is None where it has none."""
+    config, level = parent.config, parent.level
+    resnet = _resnet(config, level, parent.dtype, parent.remat)
+    resnets = ModuleList((resnet,) * count, name="resnets")
+    if not config.attention[level]:
+        return resnets, None
+    attend = _attention(config, level, parent.dtype, parent.remat)
+    return resnets, ModuleList((attend,) * count, name="attentions")

@@ -1,0 +1,158 @@
+"""A trained model, loaded from its work directory and ready to draw pictures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, UInt8, UInt32
+
+from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
+from ldm_jax.data.tokenizer import load_tokenizer
+from ldm_jax.sampling.ancestral import DDIM, DDPM
+from ldm_jax.sampling.loop import levels
+from ldm_jax.training.checkpoint import Checkpoints, read_config
+from ldm_jax.training.stages import FIRST_STAGE, TOKENIZER, load_first_stage
+
+IMAGES_PER_PROMPT = 1 << 16
+"""Image j of prompt p has index `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn."""
+
+    sampler: str = "ddim"
+    steps: int = 50
+    guidance_scale: float = 3.0
+    eta: float = 0.0
+    """DDIM's share of fresh noise: 0 is deterministic, 1 has DDPM's variance."""
+    spacing: str = "trailing"
+    seed: int = 0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        checks = {
+            "sampler": self.sampler in ("ddim", "ddpm"),
+            "steps": self.steps >= 1,
+            "batch_size": self.batch_size >= 1,
+            "seed": 0 <= self.seed < 2**32,
+            "eta": self.eta >= 0,
+        }
+        for name, ok in checks.items():
+            if not ok:
+                raise cfg.ConfigError(f"--{name}={getattr(self, name)} is not possible")
+
+    @property
+    def solver(self) -> DDIM | DDPM:
+        """The solver that `sampler` names."""
+        return DDIM(eta=self.eta) if self.sampler == "ddim" else DDPM()
+
+
+class Pipeline:
+    """Model, parameters and tokenizer of one work directory of stage two."""
+
+    def __init__(self, workdir: str | Path, *, weights: str = "ema") -> None:
+        """Loads `workdir`.
+
+        Args:
+            workdir: what `train.py` wrote for a `DiffusionRun`.
+            weights: `ema`, the parameter average, or `raw`.
+
+        Raises:
+            FileNotFoundError, ValueError: no checkpoint, or a damaged one; the text says which.
+        """
+        workdir = Path(workdir)
+        run = read_config(workdir)
+        if not isinstance(run, cfg.DiffusionRun):
+            raise cfg.ConfigError(f"{workdir} holds a {type(run).__name__}, not a diffusion model")
+        self.run = run
+        self.autoencoder_config, self.frozen = load_first_stage(workdir / FIRST_STAGE)
+        self.model = ldm.build(run, self.autoencoder_config)
+        self.shape = ldm.latent_shape(run, self.autoencoder_config)
+        self.step, self.params = Checkpoints.load_params(workdir, weights)
+        self.tokenizer = None
+        if isinstance(run.condition, cfg.TextCondition):
+            self.tokenizer = load_tokenizer(workdir / TOKENIZER)
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    def encode_conditions(self, conditions: Sequence[str | int | None]) -> Int[np.ndarray, "b ..."]:
+        """Captions, class numbers or Nones → what the model's conditioner takes.
+
+        Raises:
+            ValueError: a word the tokenizer does not know, or a class that does not exist.
+        """
+        condition = self.run.condition
+        if isinstance(condition, cfg.TextCondition):
+            captions = ["" if c is None else str(c) for c in conditions]
+            return self.tokenizer.encode(captions, condition.encoder.max_length, strict=True)
+        if isinstance(condition, cfg.ClassCondition):
+            empty = condition.num_classes
+            labels = [empty if c is None else int(c) for c in conditions]
+            for label in labels:
+                if not 0 <= label <= empty:
+                    raise ValueError(f"class {label} does not exist; this model has 0 to {empty - 1}")
+            return np.asarray(labels, np.int32)
+        return np.zeros(len(conditions), np.int32)
+
+    def generate(
+        self,
+        conditions: Sequence[str | int | None],
+        index: UInt32[np.ndarray, "b"] | None = None,
+        *,
+        sampling: Sampling,
+        negative: str | int | None = None,
+        progress: Callable[[int], None] = lambda images: None,
+    ) -> UInt8[np.ndarray, "b h w c"]:
+        """One image for each condition; image i depends on its condition, seed and `index[i]`.
+
+        Every batch is filled up to `sampling.batch_size`, so that one program draws all.
+        `progress` is told after each batch how many images it brought.
+        """
+        if index is None:
+            index = np.arange(len(conditions), dtype=np.uint32)
+        inputs = self.encode_conditions(conditions)
+        empty = self.encode_conditions([negative])
+        guided = sampling.guidance_scale != 1 and not isinstance(
+            self.run.condition, cfg.Unconditional
+        )
+        program = self._program(sampling, guided)
+        size, images = sampling.batch_size, []
+        for start in range(0, len(inputs), size):
+            rows = np.resize(np.arange(start, min(start + size, len(inputs))), size)
+            batch = program(
+                self.params,
+                self.frozen,
+                inputs[rows],
+                np.repeat(empty, size, axis=0) if guided else None,
+                index[rows],
+                np.uint32(sampling.seed),
+                np.float32(sampling.guidance_scale),
+            )
+            count = min(size, len(inputs) - start)
+            images.append(np.asarray(batch)[:count])
+            progress(count)
+        return np.concatenate(images)
+
+    def _program(self, sampling: Sampling, guided: bool) -> Callable[..., Any]:
+        """The compiled sampler; a new one only for another solver, list of levels or size."""
+        key = (sampling.solver, sampling.steps, sampling.spacing, guided)
+        if key not in self._programs:
+            solver = sampling.solver
+            path = levels(self.model.schedule, sampling.steps, spacing_kind=sampling.spacing)
+
+            @jax.jit
+            def program(params, frozen, inputs, empty, index, seed, guidance_scale):
+                return ldm.generate(
+                    self.model, params, frozen, inputs, empty,
+                    solver=solver, levels=path, seed=seed, index=index,
+                    guidance_scale=guidance_scale, shape=self.shape,
+                )  # fmt: skip
+
+            self._programs[key] = program
+        return self._programs[key]

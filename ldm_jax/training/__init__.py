@@ -1,0 +1,1 @@
+"""Training: state, optimiser, steps, the loop, checkpoints and metrics."""

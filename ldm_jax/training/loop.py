@@ -1,0 +1,267 @@
+"""The one training loop: jits, donates, shards, logs, validates, saves, resumes, stops."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ldm_jax import config as cfg
+from ldm_jax.data.loader import make_loader, validation_batches
+from ldm_jax.pictures import grid
+from ldm_jax.sharding import (
+    batch_sharding,
+    check_batch,
+    make_mesh,
+    replicated,
+    state_sharding,
+    to_global,
+)
+from ldm_jax.training.checkpoint import Checkpoints, prepare_workdir
+from ldm_jax.training.metrics import MetricWriter, Progress
+from ldm_jax.training.stages import GRID_IMAGES, Stage, autoencoder_stage, diffusion_stage
+from ldm_jax.training.state import TrainState
+
+
+class Interrupted(RuntimeError):
+    """SIGTERM or SIGINT came; the state is saved."""
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss or gradient is not finite; the last good checkpoint is left as it was."""
+
+
+def fit(run: cfg.Run, workdir: Path, first_stage: Path | None = None) -> TrainState:
+    """Trains `run` in `workdir` up to `run.loop.steps`, from its newest checkpoint if it has one.
+
+    Raises:
+        Interrupted: after SIGTERM or SIGINT, once the state is saved.
+        NonFiniteLoss: names the step and the terms.
+        cfg.ConfigError, ValueError: settings that do not fit the devices, the work directory
+            or the first stage.
+    """
+    mesh = make_mesh(run.mesh)
+    check_batch(mesh, run.data.batch_size, run.optim.accumulation)
+    prepare_workdir(workdir, run)
+    if isinstance(run, cfg.AutoencoderRun):
+        stage = autoencoder_stage(run)
+    else:
+        stage = diffusion_stage(run, workdir, first_stage)
+    with (
+        Checkpoints(workdir, run.loop.keep) as checkpoints,
+        MetricWriter(workdir) as writer,
+        _stop_signals() as stop,
+    ):
+        return _Training(run, stage, mesh, checkpoints, writer, stop).run_all()
+
+
+@dataclass
+class _Stop:
+    """Whether a signal has asked the run to end."""
+
+    signal: int | None = None
+
+    def requested(self, step: int, every: int) -> bool:
+        """Whether to stop after `step`; processes agree on it every `every` steps."""
+        if jax.process_count() == 1:
+            return self.signal is not None
+        if step % every:
+            return False
+        return bool(multihost_utils.process_allgather(np.int32(self.signal or 0)).max())
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Notes SIGTERM and SIGINT instead of dying of them; a second one acts as usual."""
+    stop = _Stop()
+    previous = {}
+
+    def note(number: int, frame: Any) -> None:
+        stop.signal = number
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous[number] = signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Training:
+    """The moving parts of one call of `fit`."""
+
+    run: cfg.Run
+    stage: Stage
+    mesh: jax.sharding.Mesh
+    checkpoints: Checkpoints
+    writer: MetricWriter
+    stop: _Stop
+    unread: list[tuple[int, Any]] = field(default_factory=list)
+    data_wait: float = 0.0
+    compile_seconds: float = 0.0
+
+    def run_all(self) -> TrainState:
+        """From the newest checkpoint, or from the start, to the last step."""
+        self._place()
+        state, loader = self._start()
+        first, loop = int(state.step), self.run.loop
+        if first >= loop.steps:
+            print(f"already trained for {first} steps; nothing to do")
+            return state
+        if first:
+            print(f"going on from step {first}")
+        program = None
+        with Progress("training", loop.steps, first, self.run.data.batch_size) as self.progress:
+            for step in range(first + 1, loop.steps + 1):
+                waiting = time.perf_counter()
+                batch = to_global(self.mesh, next(loader))
+                self.data_wait += time.perf_counter() - waiting
+                program = program or self._compile(state, batch)
+                state, metrics = program(state, self.frozen, batch)
+                self.unread.append((step, metrics))
+                stopping = self.stop.requested(step, loop.log_every)
+                self._after(step, state, loader, stopping)
+                if stopping:
+                    self.checkpoints.wait()
+                    raise Interrupted(
+                        f"stopped by signal {self.stop.signal} and saved at step {step} of "
+                        f"{loop.steps}; the same command goes on from there"
+                    )
+        self.checkpoints.wait()
+        return state
+
+    def _place(self) -> None:
+        """Decides where everything lives and makes the validation data."""
+        abstract = jax.eval_shape(self.stage.init)
+        self.shardings = state_sharding(self.mesh, abstract)
+        self.abstract = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            abstract,
+            self.shardings,
+        )
+        everywhere = replicated(self.mesh)
+        self.frozen = jax.device_put(
+            self.stage.frozen, jax.tree.map(lambda _: everywhere, self.stage.frozen)
+        )
+        self.validation = list(
+            validation_batches(
+                self.stage.validation, self.run.data, self.run.loop.validation_batches,
+                condition=self.stage.condition,
+                process_index=jax.process_index(), process_count=jax.process_count(),
+            )
+        )  # fmt: skip
+        self.validate = jax.jit(self.stage.validation_loss, out_shardings=everywhere)
+        self.draw = jax.jit(
+            lambda params, frozen, batch: self.stage.pictures(
+                params, frozen, jax.tree.map(lambda rows: rows[:GRID_IMAGES], batch)
+            ),
+            out_shardings=everywhere,
+        )
+
+    def _start(self) -> tuple[TrainState, Any]:
+        """State and loader at the newest checkpoint, or at the beginning."""
+        run = self.run
+        loader = make_loader(
+            self.stage.train, run.data, seed=run.loop.seed, train=True,
+            process_index=jax.process_index(), process_count=jax.process_count(),
+            condition=self.stage.condition,
+        )  # fmt: skip
+        latest = self.checkpoints.latest_step()
+        if latest is None:
+            return jax.jit(self.stage.init, out_shardings=self.shardings)(), loader
+        state, position = self.checkpoints.restore(self.abstract, latest)
+        loader.set_state(position)
+        self.writer.rewind(latest)
+        return state, loader
+
+    def _compile(self, state: TrainState, batch: Any) -> Any:
+        """The compiled training step, which takes its state's memory for the new state."""
+        began = time.perf_counter()
+        step = jax.jit(
+            self.stage.step,
+            in_shardings=(
+                self.shardings, replicated(self.mesh),
+                jax.tree.map(lambda _: batch_sharding(self.mesh), batch),
+            ),
+            out_shardings=(self.shardings, replicated(self.mesh)),
+            donate_argnums=0,
+        )  # fmt: skip
+        program = step.lower(state, self.frozen, batch).compile()
+        self.compile_seconds = time.perf_counter() - began
+        self.meter_start = time.perf_counter()
+        return program
+
+    def _after(self, step: int, state: TrainState, loader: Any, stopping: bool) -> None:
+        """What is due after `step`: metrics, validation, pictures, a checkpoint."""
+        loop = self.run.loop
+        last = step == loop.steps
+
+        def due(every: int) -> bool:
+            return last or step % every == 0
+
+        saving = stopping or due(loop.checkpoint_every)
+        if saving or due(loop.log_every) or due(loop.validate_every) or due(loop.sample_every):
+            self._log()
+        scores = None
+        if self.validation and due(loop.validate_every):
+            scores = {"validation_loss": self._validation_loss(state)}
+            self.writer.scalars(step, scores)
+        if self.validation and due(loop.sample_every):
+            self._pictures(step, state)
+        if saving:
+            self.checkpoints.save(step, state, loader.get_state(), self.run, scores)
+
+    def _log(self) -> None:
+        """Reads the metrics of the steps since the last log, and refuses what is not finite."""
+        if not self.unread:
+            return
+        values = jax.device_get(self.unread)
+        self.unread = []
+        for step, metrics in values:
+            broken = {k: float(v) for k, v in metrics.items() if not math.isfinite(v)}
+            if broken:
+                raise NonFiniteLoss(
+                    f"step {step}: not finite: {broken} (all terms: "
+                    f"{ {k: float(v) for k, v in metrics.items()} }); the last good checkpoint is "
+                    f"step {self.checkpoints.latest_step()}. Try a lower optim.learning_rate, a "
+                    "longer optim.warmup_steps or loop.dtype=float32"
+                )
+        seconds = time.perf_counter() - self.meter_start
+        step, metrics = values[-1]
+        scalars = {k: float(v) for k, v in metrics.items()} | {
+            "images_per_second": len(values) * self.run.data.batch_size / seconds,
+            "data_wait_seconds": self.data_wait,
+            "compile_seconds": self.compile_seconds,
+        }
+        self.writer.scalars(step, scalars)
+        self.progress.update(len(values), loss=scalars["loss"])
+        self.data_wait = 0.0
+        self.meter_start = time.perf_counter()
+
+    def _validation_loss(self, state: TrainState) -> float:
+        began = time.perf_counter()
+        losses = [
+            float(self.validate(state.eval_params, self.frozen, to_global(self.mesh, batch)))
+            for batch in self.validation
+        ]
+        self.meter_start += time.perf_counter() - began
+        return float(np.mean(losses))
+
+    def _pictures(self, step: int, state: TrainState) -> None:
+        began = time.perf_counter()
+        batch = to_global(self.mesh, self.validation[0])
+        images = np.asarray(self.draw(state.eval_params, self.frozen, batch))
+        shown = min(GRID_IMAGES, self.run.data.batch_size)
+        name = "reconstructions" if isinstance(self.run, cfg.AutoencoderRun) else "samples"
+        self.writer.image(step, name, grid(images, columns=shown))
+        self.meter_start += time.perf_counter() - began

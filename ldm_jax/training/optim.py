@@ -1,0 +1,44 @@
+"""The optimiser of a run: AdamW under a learning-rate schedule, with clipping."""
+
+import jax
+import optax
+
+from ldm_jax import config as cfg
+
+
+def learning_rate(optim: cfg.Optim, steps: int) -> optax.Schedule:
+    """Linear warm-up from 0, then constant, or a linear or cosine fall to 0 at `steps`."""
+    peak, warmup = optim.learning_rate, optim.warmup_steps
+    after = max(steps - warmup, 1)
+    match optim.schedule:
+        case "constant":
+            main = optax.constant_schedule(peak)
+        case "linear":
+            main = optax.linear_schedule(peak, 0.0, after)
+        case "cosine":
+            main = optax.cosine_decay_schedule(peak, after)
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+
+
+def make_optimizer(optim: cfg.Optim, steps: int) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) after clipping by global norm.
+
+    Decay applies to kernels and embeddings only: tensors of two or more dimensions.
+    """
+    adamw = optax.adamw(
+        learning_rate(optim, steps),
+        b1=optim.beta1,
+        b2=optim.beta2,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        mask=_decays,
+    )
+    if optim.clip_norm is None:
+        return adamw
+    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw)
+
+
+def _decays(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)

@@ -1,0 +1,236 @@
+"""The two training stages, each as the handful of functions that the one loop needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
+from ldm_jax import rngs
+from ldm_jax.data.loader import make_loader, validation_batches
+from ldm_jax.data.sources import Source, open_source
+from ldm_jax.data.tokenizer import Tokenizer, load_clip_tokenizer, load_tokenizer, train_tokenizer
+from ldm_jax.models.build import build_autoencoder
+from ldm_jax.sampling.ancestral import DDIM
+from ldm_jax.sampling.loop import levels
+from ldm_jax.sharding import make_mesh, to_global
+from ldm_jax.training.autoencoder_step import make_autoencoder_loss, make_autoencoder_step
+from ldm_jax.training.checkpoint import (
+    Checkpoints,
+    load_frozen,
+    read_config,
+    save_frozen,
+    write_config,
+)
+from ldm_jax.training.diffusion_step import denoising_loss, make_diffusion_step, posterior_noise
+from ldm_jax.training.gradients import Metrics
+from ldm_jax.training.optim import make_optimizer
+from ldm_jax.training.state import TrainState, create_state
+
+FIRST_STAGE = "first_stage"
+TOKENIZER = "tokenizer.json"
+GRID_IMAGES = 16
+GRID_STEPS = 25
+GRID_GUIDANCE = 3.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the loop trains; all functions are pure and not yet compiled."""
+
+    init: Callable[[], TrainState]
+    step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
+    validation_loss: Callable[[Any, Any, Any], Any]
+    """`(params, frozen, batch) -> scalar`, at noise fixed by the batch's index."""
+    pictures: Callable[[Any, Any, Any], Any]
+    """`(params, frozen, batch) -> uint8 images`: reconstructions under originals, or samples."""
+    frozen: Any
+    train: Source
+    validation: Source
+    condition: Callable[[Any], Any] | None
+    """Example → its condition input; None in stage one."""
+
+
+def autoencoder_stage(run: cfg.AutoencoderRun) -> Stage:
+    """Stage one: an autoencoder on images."""
+    autoencoder = build_autoencoder(
+        run.autoencoder, dtype=jnp.dtype(run.loop.dtype), remat=run.loop.remat
+    )
+    optimizer = make_optimizer(run.optim, run.loop.steps)
+    loss = make_autoencoder_loss(autoencoder, run)
+    side, factor = run.data.image_size, run.autoencoder.factor
+    image = (1, side, side, run.autoencoder.image_channels)
+    latent = (1, side // factor, side // factor, run.autoencoder.latent_channels)
+
+    def init() -> TrainState:
+        key = rngs.stream(run.loop.seed, "init/autoencoder")
+        zeros = jnp.zeros(image, jnp.float32), jnp.zeros(latent, jnp.float32)
+        params = autoencoder.init(key, *zeros)["params"]
+        return create_state(params, optimizer, run.optim.ema_decay)
+
+    def pictures(params: Any, frozen: Any, batch: Any) -> Any:
+        del frozen
+        pixels = ldm.to_pixels(batch["image"])
+        mean_only = jnp.zeros((pixels.shape[0], *latent[1:]), jnp.float32)
+        reconstruction, _ = autoencoder.apply({"params": params}, pixels, mean_only)
+        return jnp.concatenate([batch["image"], ldm.to_images(reconstruction)])
+
+    return Stage(
+        init=init,
+        step=make_autoencoder_step(autoencoder, optimizer, run),
+        validation_loss=lambda params, frozen, batch: loss(params, batch)[0],
+        pictures=pictures,
+        frozen={},
+        train=open_source(run.data.source, run.data.image_size, "train"),
+        validation=open_source(run.data.source, run.data.image_size, "validation"),
+        condition=None,
+    )
+
+
+def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | None) -> Stage:
+    """Stage two, on the first stage in `workdir`, or on that of `first_stage` copied there once.
+
+    Raises:
+        cfg.ConfigError: no first stage is given and none is in `workdir`, or it does not fit.
+    """
+    train = open_source(run.data.source, run.data.image_size, "train")
+    tokenizer = None
+    if isinstance(run.condition, cfg.TextCondition):
+        tokenizer = _tokenizer(run.condition, workdir, train)
+    condition, empty = _condition_inputs(run, tokenizer)
+    if not (workdir / FIRST_STAGE).exists():
+        _copy_first_stage(run, train, workdir, first_stage)
+    autoencoder_config, frozen = load_first_stage(workdir / FIRST_STAGE)
+    model = ldm.build(run, autoencoder_config)
+    shape = ldm.latent_shape(run, autoencoder_config)
+    optimizer = make_optimizer(run.optim, run.loop.steps)
+    path = levels(model.schedule, min(GRID_STEPS, run.diffusion.num_timesteps), spacing_kind="trailing")
+    guided = not isinstance(run.condition, cfg.Unconditional)
+
+    def init() -> TrainState:
+        params = ldm.init_params(model, run, shape, run.loop.seed)
+        return create_state(params, optimizer, run.optim.ema_decay)
+
+    def validation_loss(params: Any, frozen: Any, batch: Any) -> Any:
+        noise = posterior_noise(run.loop.seed, batch["index"], shape)
+        latents = model.encode(frozen, ldm.to_pixels(batch["image"]), noise)
+        losses = denoising_loss(
+            model, run, params, latents, batch["condition"], batch["index"], train=False
+        )
+        return jnp.mean(losses)
+
+    def pictures(params: Any, frozen: Any, batch: Any) -> Any:
+        inputs = batch["condition"]
+        nothing = jnp.broadcast_to(jnp.asarray(empty), inputs.shape) if guided else None
+        return ldm.generate(
+            model, params, frozen, inputs, nothing,
+            solver=DDIM(eta=0.0), levels=path, seed=run.loop.seed, index=batch["index"],
+            guidance_scale=GRID_GUIDANCE, shape=shape,
+        )  # fmt: skip
+
+    return Stage(
+        init=init,
+        step=make_diffusion_step(model, optimizer, run, jnp.asarray(empty), shape),
+        validation_loss=validation_loss,
+        pictures=pictures,
+        frozen=frozen,
+        train=train,
+        validation=open_source(run.data.source, run.data.image_size, "validation"),
+        condition=condition,
+    )
+
+
+def load_first_stage(folder: Path) -> tuple[cfg.Autoencoder, dict[str, Any]]:
+    """Config and frozen tree {"autoencoder", "latent_scale"} that a work directory keeps."""
+    run = read_config(folder)
+    return run.autoencoder, load_frozen(folder, "weights")
+
+
+def _copy_first_stage(
+    run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path | None
+) -> None:
+    """Writes the first stage's parameters and its measured latent scale into `workdir`."""
+    if first_stage is None:
+        raise cfg.ConfigError(
+            f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
+        )
+    source = read_config(first_stage)
+    if not isinstance(source, cfg.AutoencoderRun):
+        raise cfg.ConfigError(f"{first_stage} holds a {type(source).__name__}, not an autoencoder")
+    run.check_first_stage(source.autoencoder)
+    _, params = Checkpoints.load_params(first_stage, "ema" if source.optim.ema_decay else "raw")
+    scale = source.autoencoder.latent_scale or _measure_scale(
+        source.autoencoder, params, run, train
+    )
+    frozen = {"autoencoder": params, "latent_scale": np.float32(scale)}
+    if jax.process_index() == 0:
+        # The config is written last: a folder without it was interrupted and is made again.
+        save_frozen(workdir / FIRST_STAGE, "weights", frozen)
+        write_config(workdir / FIRST_STAGE, source)
+    _wait_for_all("first_stage")
+
+
+def _measure_scale(
+    config: cfg.Autoencoder, params: Any, run: cfg.DiffusionRun, train: Source
+) -> float:
+    """1 / std of the latents of the first global batch (Rombach 2022, appendix G).
+
+    Each process sees its own rows; the mean over the global array makes all of them agree.
+    """
+    loader = make_loader(
+        train, run.data, seed=run.loop.seed, train=True,
+        process_index=jax.process_index(), process_count=jax.process_count(), condition=None,
+    )  # fmt: skip
+    mesh = make_mesh(run.mesh)
+    batch = to_global(mesh, next(loader))
+    autoencoder = build_autoencoder(config)
+    side = run.data.image_size // config.factor
+    shape = (side, side, config.latent_channels)
+
+    @jax.jit
+    def std(params: Any, batch: Any) -> Any:
+        posterior = autoencoder.apply(
+            {"params": params}, ldm.to_pixels(batch["image"]), method="encode"
+        )
+        return jnp.std(posterior.sample(posterior_noise(run.loop.seed, batch["index"], shape)))
+
+    return 1 / float(std(params, batch))
+
+
+def _tokenizer(condition: cfg.TextCondition, workdir: Path, train: Source) -> Tokenizer:
+    """The tokenizer in `workdir`; made from the training captions and saved there at first."""
+    path = workdir / TOKENIZER
+    if not path.exists() and jax.process_index() == 0:
+        tokenizer = train_tokenizer(train.captions(), condition.encoder.vocab_size)
+        tokenizer.save(path)
+    _wait_for_all("tokenizer")
+    return load_tokenizer(path)
+
+
+def _condition_inputs(
+    run: cfg.DiffusionRun, tokenizer: Tokenizer | None
+) -> tuple[Callable[[Any], Any], Any]:
+    """The function from example to condition input, and the unconditional input."""
+    condition = run.condition
+    if isinstance(condition, cfg.Unconditional):
+        return (lambda example: np.int32(0)), np.int32(0)
+    if isinstance(condition, cfg.ClassCondition):
+        empty = np.int32(condition.num_classes)
+        return (lambda example: np.int32(example["label"])), empty
+    length = condition.encoder.max_length
+    return (
+        lambda example: tokenizer.encode([example["caption"]], length)[0],
+        tokenizer.encode([""], length)[0],
+    )
+
+
+def _wait_for_all(name: str) -> None:
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,189 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_jax import config as cfg
+from ldm_jax.data import digit_scenes, digit_scenes_builder, sources
+
+
+def _write(path, colour=(200, 10, 10), size=(9, 6)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def _open(root, split="train", **settings):
+    settings = {"validation_fraction": 0.0} | settings
+    return sources.open_source(cfg.ImageFolder(path=str(root), **settings), 8, split)
+
+
+def test_subfolders_are_classes(tmp_path):
+    for name in ("cat/b.png", "cat/deep/a.png", "ant/z.webp", ".hidden/x.png", "cat/.x.png"):
+        _write(tmp_path / name)
+    source = _open(tmp_path)
+    assert source.class_names == ("ant", "cat") and not source.has_captions
+    assert source.names == ("ant/z.webp", "cat/b.png", "cat/deep/a.png")
+    assert [source[i]["label"] for i in range(3)] == [0, 1, 1]
+    example = source[1]
+    assert example["image"].shape == (6, 9, 3) and example["image"].dtype == np.uint8
+    assert tuple(example["image"][0, 0]) == (200, 10, 10) and example["caption"] == ""
+    assert isinstance(source, sources.Source)
+
+
+def test_images_beside_classes_are_an_error(tmp_path):
+    _write(tmp_path / "cat/a.png")
+    _write(tmp_path / "b.png")
+    with pytest.raises(sources.DataError, match=r"1 beside them, such as b\.png"):
+        _open(tmp_path)
+
+
+def test_captions_from_text_files(tmp_path):
+    for name in ("a", "b"):
+        _write(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(f"picture {name}\n")
+    (tmp_path / "readme.txt").write_text("not a caption")
+    source = _open(tmp_path)
+    assert [source[i]["caption"] for i in range(2)] == ["picture a", "picture b"]
+    assert source.class_names == () and source[0]["label"] == 0
+    (tmp_path / "b.txt").unlink()
+    with pytest.raises(sources.DataError, match=r"1 of 2 images .* no caption, among them b\.png"):
+        _open(tmp_path)
+    _write(tmp_path / "a.jpg")
+    with pytest.raises(
+        sources.DataError, match=r"a\.txt lies beside two images, a\.jpg and a\.png"
+    ):
+        _open(tmp_path)
+
+
+def _metadata(root, *lines):
+    text = "\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines)
+    (root / "metadata.jsonl").write_text(text)
+
+
+def test_captions_from_metadata(tmp_path):
+    for name in ("a.png", "sub/b.png"):
+        _write(tmp_path / name)
+    a, b = {"file_name": "a.png", "text": "é a"}, {"file_name": "./sub/b.png", "text": "b"}
+    _metadata(tmp_path, b, "", a)
+    source = _open(tmp_path)
+    assert [source[i]["caption"] for i in range(2)] == ["é a", "b"]
+    for lines, message in (
+        ((a, b, {"file_name": "c.png", "text": "c"}), r"line 3 names 'c\.png', which is no image"),
+        ((a, a, b), r"line 2 names 'a\.png' for the second time"),
+        ((a, "{"), "line 2 is not a JSON object"),
+        ((a, {"file_name": "sub/b.png"}), 'line 2 needs "file_name" and "text"'),
+        ((a,), r"1 of 2 images .* sub/b\.png"),
+    ):
+        _metadata(tmp_path, *lines)
+        with pytest.raises(sources.DataError, match=message):
+            _open(tmp_path)
+    _metadata(tmp_path, a, b)
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(sources.DataError, match="captions twice"):
+        _open(tmp_path)
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(sources.DataError, match="no images in"):
+        _open(tmp_path)
+    with pytest.raises(sources.DataError, match="not a folder"):
+        _open(tmp_path / "absent")
+    _write(tmp_path / "a.png")
+    with pytest.raises(sources.DataError, match="no test split"):
+        _open(tmp_path, "test")
+    with pytest.raises(sources.DataError, match="validation_fraction=0.0"):
+        _open(tmp_path, "validation")
+
+
+def test_links_back_to_a_parent_end(tmp_path):
+    _write(tmp_path / "a/x.png")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+    assert len(_open(tmp_path)) == 1
+
+
+def test_validation_is_chosen_by_name(tmp_path):
+    for i in range(60):
+        _write(tmp_path / f"{i}.png", size=(2, 2))
+    kept = {
+        s: set(_open(tmp_path, s, validation_fraction=0.3).names) for s in ("train", "validation")
+    }
+    assert len(kept["train"] | kept["validation"]) == 60 and not kept["train"] & kept["validation"]
+    assert 8 < len(kept["validation"]) < 30
+    _write(tmp_path / "new.png")
+    assert kept["validation"] <= set(_open(tmp_path, "validation", validation_fraction=0.3).names)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image, exif = Image.new("RGB", (9, 6)), Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert _open(tmp_path)[0]["image"].shape == (9, 6, 3)
+
+
+def test_large_jpegs_are_decoded_at_a_reduced_scale(tmp_path):
+    _write(tmp_path / "a.jpg", size=(160, 64))
+    assert _open(tmp_path)[0]["image"].shape == (16, 40, 3)  # at least 2 * 8 on both sides
+
+
+@pytest.fixture
+def broken(tmp_path):
+    for i in range(4):
+        _write(tmp_path / f"{i}.png", (i, 0, 0))
+    content = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "1.png").write_bytes(content[:45])
+    (tmp_path / "3.png").write_text("not an image")
+    return tmp_path
+
+
+def test_a_broken_image_stops_by_default(broken):
+    source = _open(broken)
+    assert source[0]["image"][0, 0, 0] == 0
+    for i in (1, 3):
+        with pytest.raises(sources.DataError, match=rf"{i}\.png.*--data.source.on_broken=skip"):
+            source[i]
+
+
+def test_broken_images_are_skipped_named_and_counted(broken, caplog):
+    source = _open(broken, on_broken="skip")
+    assert [source[i]["image"][0, 0, 0] for i in (1, 3, 3, 0, 2)] == [2, 0, 0, 0, 2]
+    assert set(source.broken) == {"1.png", "3.png"}
+    assert len(caplog.records) == 2 and "number 2" in caplog.text and "3.png" in caplog.text
+    for i in (0, 2):
+        (broken / f"{i}.png").write_text("")
+    with pytest.raises(sources.DataError, match="none of the 4 images"):
+        _open(broken, on_broken="skip")[0]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """DigitScenes of few examples, under the names of the whole dataset."""
+    patch = pytest.MonkeyPatch()
+    whole = digit_scenes_builder.builder
+    patch.setattr(
+        digit_scenes_builder, "builder", lambda d, s: whole(d, s, train=40, validation=6, test=6)
+    )
+    yield str(tmp_path_factory.mktemp("data") / "built")
+    patch.undo()
+
+
+def test_digit_scenes_are_built_and_read(scenes):
+    source = sources.open_source(cfg.DigitScenes(data_dir=scenes), 16, "train")
+    assert len(source) == 40 and source.has_captions and len(source.class_names) == 10
+    for i in (3, 39, 3, -1):  # the second time from memory
+        expected = digit_scenes.example("train", i % 40, 16)
+        example = source[i]
+        np.testing.assert_array_equal(example["image"], expected["image"])
+        assert example["caption"] == expected["caption"]
+        assert example["label"] == expected["label"]
+    with pytest.raises(IndexError):
+        source[40]
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy[5]["image"], source[5]["image"])
+
+
+def test_digit_scenes_of_few_digits(scenes):
+    config = cfg.DigitScenes(data_dir=scenes, max_digits=1)
+    source = sources.open_source(config, 16, "validation")
+    assert [source[i]["caption"].split()[-1] for i in range(len(source))] == ["alone"] * 2

@@ -1,0 +1,112 @@
+"""Levels come from the schedule; one scan runs any solver, whatever the number of steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax import rngs
+from ldm_jax.diffusion.schedules import NoiseSchedule
+from ldm_jax.sampling.ancestral import DDIM, DDPM
+from ldm_jax.sampling.loop import levels, sample
+from ldm_jax.typing import Prediction
+
+SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
+ALPHA, SIGMA = SCHEDULE.alpha.astype(np.float32), SCHEDULE.sigma.astype(np.float32)
+
+
+def denoise(x, t):
+    """The exact denoiser of standard normal data."""
+    alpha, sigma = jnp.asarray(ALPHA)[t][:, None], jnp.asarray(SIGMA)[t][:, None]
+    return Prediction(x0=alpha * x, eps=sigma * x)
+
+
+def _keys(n, name="steps"):
+    return rngs.example_keys(rngs.stream(0, name), jnp.arange(n))
+
+
+def _start(n):
+    return rngs.normal(_keys(n, "start"), (3,))
+
+
+def test_levels_of_stable_diffusion():
+    got = levels(SCHEDULE, 50)
+    np.testing.assert_array_equal(got.timestep, [*range(981, 0, -20), 0])
+    np.testing.assert_array_equal(got.final, [False] * 50 + [True])
+    np.testing.assert_allclose(got.alpha[0] ** 2, 0.005776, rtol=1e-4)
+    np.testing.assert_allclose(got.alpha[-1] ** 2, 0.99915, rtol=1e-6)
+    clean = levels(SCHEDULE, 50, final_alpha_bar="one")
+    assert (clean.alpha[-1], clean.sigma[-1]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("solver", [DDIM(), DDIM(eta=1.0), DDPM(), DDPM("beta")])
+@pytest.mark.parametrize("steps", [1, 7, 1000])
+def test_any_number_of_steps_gives_finite_samples(solver, steps):
+    run = jax.jit(lambda levels: sample(solver, denoise, _start(2), levels, _keys(2)).x)
+    for final in ("first", "one"):
+        assert np.isfinite(run(levels(SCHEDULE, steps, final_alpha_bar=final))).all()
+
+
+@pytest.mark.parametrize("solver", [DDIM(), DDIM(eta=1.0), DDPM()])
+def test_program_does_not_grow_with_steps(solver):
+    def size(steps):
+        run = levels(SCHEDULE, steps)
+        program = jax.make_jaxpr(lambda x, k: sample(solver, denoise, x, run, k).x)(
+            _start(2), _keys(2)
+        )
+        return str(program).count("\n")
+
+    assert size(2) == size(500)
+
+
+def test_one_compiled_program_serves_every_level_and_eta():
+    traces = []
+
+    @jax.jit
+    def run(x, keys, levels, eta):
+        traces.append(eta)
+        return sample(DDIM(eta), denoise, x, levels, keys).x
+
+    x, keys = _start(4), _keys(4)
+    zero = run(x, keys, levels(SCHEDULE, 20), jnp.float32(0))
+    run(x, keys, levels(SCHEDULE, 20, "trailing", "one"), jnp.float32(1))
+    assert len(traces) == 1
+    plain = sample(DDIM(), denoise, x, levels(SCHEDULE, 20)).x
+    np.testing.assert_allclose(zero, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", [DDIM(), DDIM(eta=1.0), DDPM()])
+def test_an_image_does_not_depend_on_its_batch(solver):
+    run = levels(SCHEDULE, 10)
+    whole = sample(solver, denoise, _start(8), run, _keys(8)).x
+    rows = np.array([5, 2])
+    part = sample(solver, denoise, _start(8)[rows], run, _keys(8)[rows]).x
+    np.testing.assert_allclose(part, whole[rows], rtol=1e-6, atol=1e-6)
+
+
+def test_predictions_of_every_step():
+    run = levels(SCHEDULE, 6)
+    got = sample(DDIM(), denoise, _start(2), run, return_x0s=True)
+    assert got.x0s.shape == (6, 2, 3)
+    x = _start(2)
+    for i, t in enumerate(np.asarray(run.timestep[:-1])):
+        prediction = denoise(x, jnp.full((2,), t))
+        np.testing.assert_allclose(got.x0s[i], prediction.x0, atol=1e-5)
+        x = run.alpha[i + 1] * prediction.x0 + run.sigma[i + 1] * prediction.eps
+    np.testing.assert_allclose(got.x, x, atol=1e-5)
+    assert sample(DDIM(), denoise, _start(2), run).x0s is None
+
+
+def test_starting_part_of_the_way():
+    run = levels(SCHEDULE, 6)
+    late = jax.tree.map(lambda values: values[4:], run)
+    got = sample(DDIM(), denoise, _start(2), late, return_x0s=True)
+    assert got.x0s.shape == (2, 2, 3)
+
+
+def test_errors():
+    run = levels(SCHEDULE, 3)
+    with pytest.raises(ValueError, match="DDPM draws noise; give keys"):
+        sample(DDPM(), denoise, _start(2), run)
+    with pytest.raises(ValueError, match="at least two"):
+        sample(DDIM(), denoise, _start(2), jax.tree.map(lambda v: v[3:], run))

@@ -1,0 +1,77 @@
+"""Trains the model that a config describes: `python train.py --config=FILE --workdir=DIR`."""
+
+import argparse
+import runpy
+import sys
+from pathlib import Path
+
+import tyro
+
+from ldm_jax import config as cfg
+
+INTERRUPTED = 75
+"""Exit status after SIGTERM or Ctrl-C: the state is saved, the same command goes on from it."""
+
+
+def load_config(path: str) -> cfg.Run:
+    """What `get_config()` of the Python file `path` returns."""
+    if not Path(path).is_file():
+        raise cfg.ConfigError(f"--config={path}: there is no such file; see configs/")
+    module = runpy.run_path(path)
+    if "get_config" not in module:
+        raise cfg.ConfigError(f"--config={path} defines no get_config()")
+    return module["get_config"]()
+
+
+def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
+    """The config with its overrides, and the places of this run."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--workdir")
+    parser.add_argument("--first_stage")
+    parser.add_argument("--coordinator")
+    parser.add_argument("--num_processes", type=int)
+    parser.add_argument("--process_id", type=int)
+    places, overrides = parser.parse_known_args(arguments)
+    config = load_config(places.config)
+    config = tyro.cli(
+        tyro.conf.AvoidSubcommands[type(config)],
+        default=config,
+        args=overrides,
+        prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=DIR]",
+        description="Any field of the config can be overridden here.",
+    )
+    if places.workdir is None:
+        raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
+    return config, places
+
+
+def main(arguments: list[str]) -> int:
+    """Runs until the configured step; returns the process's exit status."""
+    try:
+        config, places = parse(arguments)
+    except cfg.ConfigError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+
+    # JAX starts only now, so that --help and mistakes answer at once.
+    import jax
+
+    from ldm_jax.training.loop import Interrupted, NonFiniteLoss, fit
+
+    if places.num_processes is not None:
+        jax.distributed.initialize(places.coordinator, places.num_processes, places.process_id)
+    first_stage = Path(places.first_stage) if places.first_stage else None
+    try:
+        fit(config, Path(places.workdir), first_stage)
+    except Interrupted as stop:
+        print(f"train.py: {stop}", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, FileNotFoundError, NonFiniteLoss) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
