@@ -7,7 +7,7 @@ RUN := JAX_PLATFORMS=cpu $(BIN)/python
 .PHONY: demo test lint bench pods clean
 
 demo: $(VENV)/.demo  ## train both stages on real handwriting and sample, in ten minutes on two cores
-	$(RUN) -m ldm_jax.demo --out=runs/demo
+	$(RUN) demo.py --out=runs/demo
 
 test: $(VENV)/.test  ## run all tests
 	$(BIN)/python -m pytest

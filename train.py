@@ -1,7 +1,6 @@
 """Trains the model that a config describes: `python train.py --config=FILE --workdir=DIR`."""
 
 import argparse
-import runpy
 import sys
 from pathlib import Path
 
@@ -11,16 +10,6 @@ from ldm_jax import config as cfg
 
 INTERRUPTED = 75
 """Exit status after SIGTERM or Ctrl-C: the state is saved, the same command goes on from it."""
-
-
-def load_config(path: str) -> cfg.Run:
-    """What `get_config()` of the Python file `path` returns."""
-    if not Path(path).is_file():
-        raise cfg.ConfigError(f"--config={path}: there is no such file; see configs/")
-    module = runpy.run_path(path)
-    if "get_config" not in module:
-        raise cfg.ConfigError(f"--config={path} defines no get_config()")
-    return module["get_config"]()
 
 
 def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
@@ -33,7 +22,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
     places, overrides = parser.parse_known_args(arguments)
-    config = load_config(places.config)
+    config = cfg.load(places.config)
     config = tyro.cli(
         tyro.conf.AvoidSubcommands[type(config)],
         default=config,

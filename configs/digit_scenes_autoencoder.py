@@ -7,20 +7,20 @@ from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.AutoencoderRun:
-    steps = 500
+    steps = 600
     return cfg.AutoencoderRun(
-        data=cfg.Data(source=cfg.DigitScenes(), image_size=16, batch_size=64),
+        data=cfg.Data(source=cfg.DigitScenes(), image_size=16, batch_size=32),
         autoencoder=cfg.Autoencoder(
-            latent_channels=4,
+            latent_channels=8,
             block_out_channels=(64,),
-            layers_per_block=2,
+            layers_per_block=1,
             norm_num_groups=16,
             mid_attention=False,
             patch_size=2,
         ),
-        loss=cfg.AutoencoderLoss(l1_weight=1.0, kl_weight=1e-4),
+        loss=cfg.AutoencoderLoss(l1_weight=1.0, l2_weight=2.0, kl_weight=1e-4),
         optim=cfg.Optim(
-            learning_rate=2e-3, schedule="cosine", warmup_steps=50, ema_decay=0.99
+            learning_rate=5e-3, schedule="cosine", warmup_steps=20, ema_decay=0.99
         ),
         loop=cfg.Loop(
             steps=steps, log_every=20, checkpoint_every=steps, validate_every=250,

@@ -16,8 +16,8 @@ def get_config() -> cfg.DiffusionRun:
         data=cfg.Data(source=cfg.DigitScenes(), image_size=16, batch_size=64),
         condition=cfg.TextCondition(encoder=encoder, dropout=0.1),
         unet=cfg.UNet(
-            in_channels=4,
-            out_channels=4,
+            in_channels=8,
+            out_channels=8,
             block_out_channels=(96, 128),
             layers_per_block=1,
             attention=(False, True),

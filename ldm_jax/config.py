@@ -8,9 +8,11 @@ checkpoint carries them as JSON. Importing this module imports neither JAX nor F
 import dataclasses
 import difflib
 import json
+import runpy
 import types
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -413,6 +415,20 @@ class DiffusionRun:
 
 
 Run = AutoencoderRun | DiffusionRun
+
+
+def load(path: str | Path) -> Run:
+    """What `get_config()` of the Python file `path` returns.
+
+    Raises:
+        ConfigError: no such file, or no such function in it.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"--config={path}: there is no such file; see configs/")
+    module = runpy.run_path(str(path))
+    if "get_config" not in module:
+        raise ConfigError(f"--config={path} defines no get_config()")
+    return module["get_config"]()
 
 
 def _require_groups(name: str, channels: tuple[int, ...], groups: int) -> None:

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8, UInt32
 
@@ -52,6 +51,15 @@ class Sampling:
     def solver(self) -> DDIM | DDPM:
         """The solver that `sampler` names."""
         return DDIM(eta=self.eta) if self.sampler == "ddim" else DDPM()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a picture's bits, and the devices it is drawn on."""
+    names = ("ldm_jax", "jax", "jaxlib", "flax", "numpy")
+    devices = jax.devices()
+    return {name: metadata.version(name) for name in names} | {
+        "devices": f"{len(devices)} x {devices[0].device_kind}"
+    }
 
 
 class Pipeline:
@@ -100,6 +108,19 @@ class Pipeline:
             return np.asarray(labels, np.int32)
         return np.zeros(len(conditions), np.int32)
 
+    def check_conditions(self, conditions: Sequence[str | int | None]) -> None:
+        """Raises ValueError when this kind of model is not conditioned on such values."""
+        kind = type(self.run.condition)
+        wanted = {cfg.TextCondition: str, cfg.ClassCondition: int}.get(kind, type(None))
+        words = {str: "captions (--prompt)", int: "classes (--classes)", type(None): "nothing"}
+        for condition in conditions:
+            if condition is not None and not isinstance(condition, wanted):
+                raise ValueError(
+                    f"this model is conditioned on {words[wanted]}, not on "
+                    f"{words[type(condition)]}: {condition!r}"
+                )
+        self.encode_conditions(conditions)
+
     def generate(
         self,
         conditions: Sequence[str | int | None],
@@ -144,7 +165,7 @@ class Pipeline:
         key = (sampling.solver, sampling.steps, sampling.spacing, guided)
         if key not in self._programs:
             solver = sampling.solver
-            path = levels(self.model.schedule, sampling.steps, spacing_kind=sampling.spacing)
+            path = levels(self.model.schedule, sampling.steps, sampling.spacing, "one")
 
             @jax.jit
             def program(params, frozen, inputs, empty, index, seed, guidance_scale):

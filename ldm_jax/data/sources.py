@@ -51,6 +51,10 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Example: ...
 
+    def captions(self) -> Iterator[str]:
+        """All captions, in order; nothing where there are none."""
+        ...
+
 
 def open_source(
     source: cfg.DigitScenes | cfg.ImageFolder, image_size: int, split: Split
@@ -123,6 +127,10 @@ class DigitScenesSource:
             self._images[index] = image
             self._texts[index] = text  # last: its presence tells other threads that all is there
         return {"image": image, "caption": text[0], "label": text[1]}
+
+    def captions(self) -> Iterator[str]:
+        """All captions, in order."""
+        return (self[index]["caption"] for index in range(len(self)))
 
     def _all_records(self) -> Iterator[bytes]:
         for start in range(0, len(self._records), 1024):
@@ -205,6 +213,10 @@ class FolderSource:
                 caption = self._captions[at] if self._captions is not None else ""
                 return {"image": image, "caption": caption, "label": self._labels[at]}
         raise DataError(f"none of the {len(self)} images in {self._root} can be read")
+
+    def captions(self) -> Iterator[str]:
+        """All captions, in order; nothing where the folder has none."""
+        return iter(self._captions or ())
 
     def _read(self, name: str) -> UInt8[np.ndarray, "h w 3"] | None:
         if name in self.broken:

@@ -67,10 +67,10 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b l c"]) -> Float[Array, "b l c"]:
         width = x.shape[-1]
-        net = ModuleList(
-            (partial(GEGLU, 4 * width, self.dtype), None, partial(nn.Dense, width, dtype=self.dtype)),
-            name="net",
-        )
+        up = partial(GEGLU, 4 * width, self.dtype)
+        down = partial(nn.Dense, width, dtype=self.dtype)
+        # Number 1 is torch's dropout.
+        net = ModuleList((up, None, down), name="net")
         return net(2, net(0, x))
 
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -184,7 +183,7 @@ class Checkpoints:
             raise CheckpointError(f"step {step} was not saved to {self._root}")
 
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
+        """Step of the newest checkpoint, one that is still being saved included, or None."""
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
@@ -214,9 +213,7 @@ class Checkpoints:
                 item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
             ),
         )  # fmt: skip
-        data_state = _read(
-            directory, "data", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore()
-        )
+        data_state = _read(directory, "data", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
         return tree.merge(abstract_state, restored), data_state
 
     @staticmethod
@@ -396,16 +393,20 @@ def _check_structure(directory: Path, wanted: Any, saved: Any) -> None:
 def save_frozen(folder: Path, name: str, frozen: Any) -> None:
     """Writes FOLDER/NAME.safetensors, keys joined by `/`, atomically and once.
 
+    Writing the same again does nothing, so that an interrupted start can be repeated.
+
     Raises:
-        FileExistsError: it exists; frozen parts of a model never change.
+        FileExistsError: it exists with other contents; frozen parts of a model never change.
     """
     path = folder / f"{name}.safetensors"
+    flat = {key: np.asarray(leaf, order="C") for key, leaf in tree.flatten(frozen).items()}
+    content = safetensors.numpy.save(flat)
     if path.exists():
-        raise FileExistsError(f"{path} exists already; frozen parts are written only once")
+        if path.read_bytes() != content:
+            raise FileExistsError(f"{path} exists with other contents; use another work directory")
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    flat = {key: np.ascontiguousarray(leaf) for key, leaf in tree.flatten(frozen).items()}
-    shaped = {key: leaf.reshape(np.shape(tree.flatten(frozen)[key])) for key, leaf in flat.items()}
-    _write_atomically(path, safetensors.numpy.save(shaped))
+    _write_atomically(path, content)
 
 
 def load_frozen(folder: Path, name: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def denoising_loss(
     t = rngs.randint(draw(rngs.stream(seed, "timestep")), (), 0, run.diffusion.num_timesteps)
     eps = rngs.normal(draw(rngs.stream(seed, "noise")), latents.shape[1:])
     alpha_bar = jnp.asarray(model.schedule.alpha_bar, jnp.float32)[t]
-    alpha, sigma = (a[:, None, None, None] for a in (jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)))
+    alpha, sigma = jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
     x = q_sample(latents, eps, alpha, sigma)
     dropout = rngs.at_step(rngs.stream(seed, "dropout"), index[0]) if train else None
     output = model.network(params, x, t, model.condition(params, inputs), dropout)

@@ -49,7 +49,9 @@ def apply_gradients(
     ema_decay: float | None,
 ) -> tuple[TrainState, Metrics]:
     """The state after one optimiser step, with the gradient's and the update's global norms."""
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    # Optax multiplies float32 moments by its integer step counters.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema_params = state.ema_params
     if ema_decay is not None:

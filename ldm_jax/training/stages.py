@@ -12,9 +12,9 @@ import numpy as np
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax import rngs
-from ldm_jax.data.loader import make_loader, validation_batches
+from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import Source, open_source
-from ldm_jax.data.tokenizer import Tokenizer, load_clip_tokenizer, load_tokenizer, train_tokenizer
+from ldm_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.loop import levels
@@ -109,7 +109,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     model = ldm.build(run, autoencoder_config)
     shape = ldm.latent_shape(run, autoencoder_config)
     optimizer = make_optimizer(run.optim, run.loop.steps)
-    path = levels(model.schedule, min(GRID_STEPS, run.diffusion.num_timesteps), spacing_kind="trailing")
+    path = levels(model.schedule, min(GRID_STEPS, run.diffusion.num_timesteps), "trailing", "one")
     guided = not isinstance(run.condition, cfg.Unconditional)
 
     def init() -> TrainState:
@@ -225,7 +225,7 @@ def _condition_inputs(
     length = condition.encoder.max_length
     return (
         lambda example: tokenizer.encode([example["caption"]], length)[0],
-        tokenizer.encode([""], length)[0],
+        tokenizer.empty(length),
     )
 
 

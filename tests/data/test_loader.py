@@ -118,7 +118,7 @@ def test_a_position_in_other_data_is_refused():
 
 
 def test_impossible_divisions_are_errors():
-    with pytest.raises(sources.DataError, match="batch_size is 4; .* multiple of the 3 processes"):
+    with pytest.raises(sources.DataError, match=r"batch_size is 4; .* multiple of the 3 processes"):
         _loader(process_count=3)
     with pytest.raises(sources.DataError, match="process_index is 2; allowed are 0 to 1"):
         _loader(process_index=2, process_count=2)
@@ -182,6 +182,6 @@ def test_a_broken_image_reaches_the_user(folder, tmp_path):
 
 def test_an_image_of_another_size_is_refused():
     loader = make_loader(Numbered(4), cfg.Data(image_size=32, batch_size=4), seed=0, train=True)
-    with pytest.raises(sources.DataError, match="data.image_size is 32"):
+    with pytest.raises(sources.DataError, match=r"data.image_size is 32"):
         next(loader)
     loader.close()

@@ -93,7 +93,7 @@ def test_missing_and_empty_folders(tmp_path):
     _write(tmp_path / "a.png")
     with pytest.raises(sources.DataError, match="no test split"):
         _open(tmp_path, "test")
-    with pytest.raises(sources.DataError, match="validation_fraction=0.0"):
+    with pytest.raises(sources.DataError, match=r"validation_fraction=0.0"):
         _open(tmp_path, "validation")
 
 

@@ -76,12 +76,12 @@ def test_bad_settings_and_files(tmp_path):
         tok.train_tokenizer(CAPTIONS, 2)
     with pytest.raises(tok.TokenizerError, match="no words in 1 captions"):
         tok.train_tokenizer([""], 10)
-    with pytest.raises(tok.TokenizerError, match="absent.json"):
+    with pytest.raises(tok.TokenizerError, match=r"absent.json"):
         tok.load_tokenizer(tmp_path / "absent.json")
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(tok.TokenizerError, match="cannot read"):
         tok.load_tokenizer(tmp_path / "x.json")
-    with pytest.raises(tok.TokenizerError, match="no vocab.json and no merges.txt"):
+    with pytest.raises(tok.TokenizerError, match=r"no vocab.json and no merges.txt"):
         tok.load_clip_tokenizer(tmp_path)
 
 

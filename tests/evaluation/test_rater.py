@@ -11,7 +11,7 @@ from ldm_jax.evaluation.rater import Rater
 
 @pytest.fixture(scope="module")
 def rater():
-    return raters.train_rater(steps=500)
+    return raters.train_rater()
 
 
 def _alone(split):

@@ -1,0 +1,174 @@
+"""What a run tells about itself: metrics files, TensorBoard and progress bars."""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import numpy as np
+import tensorboardX
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+METRICS = "metrics.jsonl"
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class MetricWriter:
+    """Writes WORKDIR/metrics.jsonl, one JSON object a line, and TensorBoard events beside it.
+
+    A value that is not finite is written as null. Only process 0 writes. Use it as a context
+    manager.
+    """
+
+    def __init__(self, workdir: Path) -> None:
+        self._workdir = workdir
+        self._active = jax.process_index() == 0
+        self._kept_step = 0
+        self._lines: IO[str] | None = None
+        self._board: tensorboardX.SummaryWriter | None = None
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def rewind(self, step: int) -> None:
+        """Says that the run goes on after `step`: what was written of later steps is dropped.
+
+        A run that does not call this starts from step 0 and drops everything.
+
+        Raises:
+            ValueError: the metrics file is damaged; names the line.
+        """
+        self.close()
+        self._kept_step = step
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Adds one line `{"step": step, **values}` and a TensorBoard point for each value."""
+        if not self._active:
+            return
+        lines, board = self._open()
+        finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+        lines.write(json.dumps({"step": step} | finite) + "\n")
+        lines.flush()
+        for name, value in values.items():
+            board.add_scalar(name, float(value), step)
+
+    def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Adds a picture to TensorBoard."""
+        if self._active:
+            self._open()[1].add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes and closes the files; the next value opens them again."""
+        if self._lines is not None:
+            self._lines.close()
+            self._board.close()
+            self._lines = self._board = None
+
+    def _open(self) -> tuple[IO[str], tensorboardX.SummaryWriter]:
+        if self._lines is None:
+            self._workdir.mkdir(parents=True, exist_ok=True)
+            path = self._workdir / METRICS
+            self._kept_step = _drop_later_lines(path, self._kept_step)
+            self._lines = path.open("a")
+            self._board = tensorboardX.SummaryWriter(
+                str(self._workdir / "tensorboard"), purge_step=self._kept_step + 1
+            )
+        return self._lines, self._board
+
+
+def _drop_later_lines(path: Path, step: int) -> int:
+    """Keeps the lines up to `step`; a last line without an end was cut off and goes too."""
+    if not path.exists():
+        return step
+    kept = []
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number} is no JSON object with a step: {line.strip()[:80]!r}; "
+                "repair or remove the file"
+            ) from error
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text("".join(kept))
+    temporary.replace(path)
+    return step
+
+
+class Progress:
+    """A bar with values, images/s and time left on stderr; a line now and then where no one looks.
+
+    Use it as a context manager:
+
+        with Progress("training", total=steps, initial=first, images=batch_size) as bar:
+            bar.update(1, loss=loss)
+    """
+
+    def __init__(self, description: str, total: int, initial: int = 0, images: int = 0) -> None:
+        """Args: the task, its steps, those done before, and how many images one step handles.
+
+        With 0 images the rate is in steps.
+        """
+        self._description, self._total, self._done = description, total, initial
+        self._images = images
+        self._active = jax.process_index() == 0
+        self._began = self._shown = time.monotonic()
+        self._initial = self._shown_done = initial
+        self._bar: Any = None
+        self._values = ""
+
+    def __enter__(self) -> "Progress":
+        self._began = self._shown = time.monotonic()
+        if self._active and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=self._total, initial=self._initial, desc=self._description,
+                file=sys.stderr, dynamic_ncols=True, leave=True,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+                "[{elapsed}<{remaining}{postfix}]",
+            )  # fmt: skip
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._active and self._done > self._initial:
+            self._print_line()
+
+    def update(self, steps: int = 1, **values: float) -> None:
+        """Counts `steps` more as done and shows `values`, such as the loss."""
+        self._done += steps
+        self._values = "".join(f", {name} {value:.4g}" for name, value in values.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str((self._values + f", {self._rate()}")[2:], refresh=False)
+            self._bar.update(steps)
+        elif self._active and time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
+            self._print_line()
+            self._shown = time.monotonic()
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        steps = (self._done - self._initial) / seconds
+        rate, unit = (steps * self._images, "images/s") if self._images else (steps, "/s")
+        return f"{rate:.3g}{' ' if self._images else ''}{unit}"
+
+    def _print_line(self) -> None:
+        seconds = time.monotonic() - self._began
+        done = max(self._done - self._initial, 1)
+        left = (self._total - self._done) * seconds / done
+        print(
+            f"{self._description} {self._done}/{self._total}{self._values}, {self._rate()}, "
+            f"{tqdm.format_interval(seconds)} passed, {tqdm.format_interval(left)} left",
+            file=sys.stderr,
+            flush=True,
+        )

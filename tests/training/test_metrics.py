@@ -1,0 +1,75 @@
+"""Metrics files without duplicates, and progress that can be read in a log."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ldm_jax.training import metrics
+
+
+def lines(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+
+
+def write(workdir, steps, rewind=None):
+    with metrics.MetricWriter(workdir) as writer:
+        if rewind is not None:
+            writer.rewind(rewind)
+        for step in steps:
+            writer.scalars(step, {"loss": float(step)})
+
+
+def test_values_are_lines_and_tensorboard_events(tmp_path):
+    with metrics.MetricWriter(tmp_path) as writer:
+        writer.scalars(20, {"loss": 0.5, "broken": math.inf})
+        writer.scalars(20, {"validation_loss": 0.25})
+        writer.image(20, "samples", np.zeros((4, 8, 3), np.uint8))
+    assert lines(tmp_path) == [
+        {"step": 20, "loss": 0.5, "broken": None},
+        {"step": 20, "validation_loss": 0.25},
+    ]
+    assert [p.name[:6] for p in (tmp_path / "tensorboard").iterdir()] == ["events"]
+
+
+def test_a_resumed_run_leaves_no_duplicates_and_no_half_line(tmp_path):
+    write(tmp_path, [20, 40, 60])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 80, "lo')
+    write(tmp_path, [60, 80], rewind=40)
+    assert [line["step"] for line in lines(tmp_path)] == [20, 40, 60, 80]
+
+
+def test_a_run_from_the_start_leaves_nothing_of_the_one_before(tmp_path):
+    write(tmp_path, [20, 40])
+    write(tmp_path, [20])
+    assert [line["step"] for line in lines(tmp_path)] == [20]
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"loss": 1}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+        write(tmp_path, [2], rewind=1)
+
+
+def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    with metrics.Progress("training", total=100, initial=50, images=8) as bar:
+        for _ in range(25):
+            now[0] += 1.0
+            bar.update(1, loss=0.125)
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0] == ("training 60/100, loss 0.125, 8 images/s, 00:10 passed, 00:40 left")
+    assert [line.split()[1].rstrip(",") for line in printed] == ["60/100", "70/100", "75/100"]
+
+
+def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with metrics.Progress("sampling", total=2, images=4) as bar:
+        bar.update(2, loss=1.0)
+    printed = capsys.readouterr().err
+    assert "sampling 100%" in printed
+    assert "images/s" in printed
