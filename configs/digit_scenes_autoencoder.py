@@ -1,6 +1,6 @@
 """Stage one on DigitScenes at 16 px, f = 2: the demo's autoencoder.
 
-    python train.py --config=configs/digit_scenes_autoencoder.py --workdir=runs/autoencoder
+python train.py --config=configs/digit_scenes_autoencoder.py --workdir=runs/autoencoder
 """
 
 from ldm_jax import config as cfg

@@ -61,9 +61,7 @@ class LatentDiffusion:
         )
         return posterior.sample(noise) * frozen["latent_scale"]
 
-    def decode(
-        self, frozen: Params, latents: Float[Array, "b zh zw z"]
-    ) -> Float[Array, "b h w c"]:
+    def decode(self, frozen: Params, latents: Float[Array, "b zh zw z"]) -> Float[Array, "b h w c"]:
         """Scaled latents → pixels, about [-1, 1], not clipped."""
         return self.autoencoder.apply(
             {"params": frozen["autoencoder"]}, latents / frozen["latent_scale"], method="decode"

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, UInt8, UInt32
 
+import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.data.tokenizer import load_tokenizer
@@ -55,11 +56,12 @@ class Sampling:
 
 def versions() -> dict[str, str]:
     """Versions of what decides a picture's bits, and the devices it is drawn on."""
-    names = ("ldm_jax", "jax", "jaxlib", "flax", "numpy")
     devices = jax.devices()
-    return {name: metadata.version(name) for name in names} | {
-        "devices": f"{len(devices)} x {devices[0].device_kind}"
-    }
+    return (
+        {"ldm_jax": ldm_jax.__version__}
+        | {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
+        | {"devices": f"{len(devices)} x {devices[0].device_kind}"}
+    )
 
 
 class Pipeline:
@@ -104,7 +106,9 @@ class Pipeline:
             labels = [empty if c is None else int(c) for c in conditions]
             for label in labels:
                 if not 0 <= label <= empty:
-                    raise ValueError(f"class {label} does not exist; this model has 0 to {empty - 1}")
+                    raise ValueError(
+                        f"class {label} does not exist; this model has 0 to {empty - 1}"
+                    )
             return np.asarray(labels, np.int32)
         return np.zeros(len(conditions), np.int32)
 

@@ -90,7 +90,9 @@ def test_moments_and_average_lie_where_their_parameter_lies():
 def test_a_dimension_that_the_axis_does_not_divide_stays_whole():
     mesh = sharding.make_mesh(cfg.Mesh(data=1, fsdp=4, tensor=2))
     shapes = {"to_q": {"kernel": jax.ShapeDtypeStruct((66, 128), jnp.float32)}}
-    assert sharding.state_sharding(mesh, shapes)["to_q"]["kernel"].spec == (None, "tensor")
+    assert sharding.state_sharding(mesh, shapes)["to_q"]["kernel"].spec == PartitionSpec(
+        None, "tensor"
+    )
 
 
 def test_a_parameter_without_a_rule_is_named():

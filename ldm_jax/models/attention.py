@@ -68,9 +68,9 @@ def mapped(
 
     The backward pass computes each block's scores again, so that memory stays linear.
     """
-    b, l, n, d = q.shape
-    rows = -(-l // CPU_BLOCK) * CPU_BLOCK
-    q = jnp.pad(q, ((0, 0), (0, rows - l), (0, 0), (0, 0)))
+    b, length, n, d = q.shape
+    rows = -(-length // CPU_BLOCK) * CPU_BLOCK
+    q = jnp.pad(q, ((0, 0), (0, rows - length), (0, 0), (0, 0)))
     q, k, v = (x.swapaxes(1, 2).reshape(b * n, -1, d) for x in (q, k, v))
     starts = jnp.arange(0, rows, CPU_BLOCK)
 
@@ -86,15 +86,15 @@ def mapped(
         return jax.lax.map(block, (queries.reshape(-1, CPU_BLOCK, d), starts)).reshape(rows, d)
 
     out = jax.lax.map(head, (q, k, v)).reshape(b, n, rows, d)
-    return out.swapaxes(1, 2)[:, :l]
+    return out.swapaxes(1, 2)[:, :length]
 
 
 def flash(
     q: Float[Array, "b l n d"], k: Float[Array, "b m n d"], v: Float[Array, "b m n d"], causal: bool
 ) -> Float[Array, "b l n d"]:
     """The Pallas TPU kernel (Dao 2022), divided over the mesh in context if there is one."""
-    b, l, n, d = q.shape
-    block = _flash_block(l, k.shape[1])
+    b, length, n, d = q.shape
+    block = _flash_block(length, k.shape[1])
     # Below one row of lanes the kernel takes any head; above, only whole rows.
     pad = -d % TPU_LANES if d > TPU_LANES else 0
     kernel = functools.partial(
@@ -106,9 +106,7 @@ def flash(
         kernel = jax.shard_map(
             kernel, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
         )
-    q, k, v = (
-        jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, 0), (0, pad))) for x in (q, k, v)
-    )
+    q, k, v = (jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, 0), (0, pad))) for x in (q, k, v))
     return kernel(q, k, v).swapaxes(1, 2)[..., :d]
 
 
@@ -158,9 +156,7 @@ def _block_sizes(block: int) -> pallas.BlockSizes:
     )  # fmt: skip
 
 
-def _dividing(
-    mesh: jax.sharding.AbstractMesh, axes: tuple[str, ...], size: int
-) -> tuple[str, ...]:
+def _dividing(mesh: jax.sharding.AbstractMesh, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
     """Those of `axes` that are in the mesh and together divide `size`."""
     taken: tuple[str, ...] = ()
     for axis in axes:

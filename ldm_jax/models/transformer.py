@@ -84,9 +84,7 @@ class TransformerBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b l c"], context: Float[Array, "b m e"] | None
     ) -> Float[Array, "b l c"]:
-        x = x + Attention(self.heads, self.dtype, name="attn1")(
-            layer_norm("norm1", self.dtype)(x)
-        )
+        x = x + Attention(self.heads, self.dtype, name="attn1")(layer_norm("norm1", self.dtype)(x))
         x = x + Attention(self.heads, self.dtype, name="attn2")(
             layer_norm("norm2", self.dtype)(x), context
         )

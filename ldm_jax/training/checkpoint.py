@@ -2,8 +2,8 @@
 
     WORKDIR/config.json                 the run's config
     WORKDIR/checkpoints/STEP/state      training state (orbax, OCDBT)
-    WORKDIR/checkpoints/STEP/{data,config,metrics}   position of the data, config, validation
-    WORKDIR/checkpoints/STEP/digests.json            size and SHA-256 of every file
+    WORKDIR/checkpoints/STEP/run        JSON: position of the data, config, validation metrics
+    WORKDIR/checkpoints/STEP/digests.json   size and SHA-256 of every file
 
 A checkpoint appears under its step's name once it is complete. What an interrupted save leaves
 has another name, is never read, and is cleared away by the next run.
@@ -89,7 +89,7 @@ def prepare_workdir(workdir: Path, config: cfg.Run) -> None:
     elif _steps(workdir):
         raise cfg.ConfigError(
             f"{workdir} has checkpoints but no {CONFIG}; restore that file (each checkpoint "
-            "has a copy in its folder config), or use another --workdir"
+            "has a copy in its folder run), or use another --workdir"
         )
     if jax.process_index() == 0:
         write_config(workdir, config)
@@ -122,14 +122,14 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int) -> None:
         self._root = _root(workdir)
         self._saving: int | None = None
-        self._losses = {step: _validation_loss(self._root, step) for step in _steps(workdir)}
+        self._losses = {
+            step: _loss(_read_run(self._root / str(step))["metrics"]) for step in _steps(workdir)
+        }
         self._manager = ocp.CheckpointManager(
             self._root,
             item_handlers={
                 "state": ocp.PyTreeCheckpointHandler(),
-                "data": ocp.JsonCheckpointHandler(),
-                "config": ocp.JsonCheckpointHandler(),
-                "metrics": ocp.JsonCheckpointHandler(),
+                "run": ocp.JsonCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_NewestAndBest(keep, self._losses),
@@ -175,9 +175,13 @@ class Checkpoints:
         self._losses[step] = _loss(metrics)
         arguments = ocp.args.Composite(
             state=ocp.args.PyTreeSave(to_state_dict(state)),
-            data=ocp.args.JsonSave(data_state),
-            config=ocp.args.JsonSave(json.loads(cfg.to_json(config))),
-            metrics=ocp.args.JsonSave(metrics or {}),
+            run=ocp.args.JsonSave(
+                {
+                    "data": data_state,
+                    "config": json.loads(cfg.to_json(config)),
+                    "metrics": metrics or {},
+                }
+            ),
         )
         if not self._manager.save(step, args=arguments, force=True):
             raise CheckpointError(f"step {step} was not saved to {self._root}")
@@ -213,8 +217,7 @@ class Checkpoints:
                 item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
             ),
         )  # fmt: skip
-        data_state = _read(directory, "data", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
-        return tree.merge(abstract_state, restored), data_state
+        return tree.merge(abstract_state, restored), _read_run(directory)["data"]
 
     @staticmethod
     def load_params(
@@ -292,11 +295,6 @@ def _loss(metrics: dict[str, float] | None) -> float:
     return float((metrics or {}).get(VALIDATION_LOSS, math.nan))
 
 
-def _validation_loss(root: Path, step: int) -> float:
-    directory = root / str(step)
-    return _loss(_read(directory, "metrics", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore()))
-
-
 def _root(workdir: Path) -> Path:
     return workdir.absolute() / "checkpoints"
 
@@ -369,6 +367,11 @@ def _read(directory: Path, item: str, handler: Any, arguments: Any) -> Any:
             return checkpointer.restore(directory / item, args=arguments)
     except Exception as error:
         raise CheckpointError(f"checkpoint {directory / item} cannot be read: {error}") from error
+
+
+def _read_run(directory: Path) -> dict[str, Any]:
+    """What a checkpoint says besides the state: `data`, `config` and `metrics`."""
+    return _read(directory, "run", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
 
 
 def _saved_structure(directory: Path) -> dict[str, Any]:

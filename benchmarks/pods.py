@@ -1,0 +1,220 @@
+"""Compiles Stable Diffusion 1.5's training step and sampler for TPU pods, without a TPU.
+
+    python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train sample]
+
+libtpu holds the compiler (the extra `pods`). Only shapes go in, so no parameter is ever made. The
+full size takes many minutes a program.
+"""
+
+import argparse
+import collections
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from benchmarks import flops
+from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
+from ldm_jax import sharding
+from ldm_jax.sampling.ancestral import DDIM
+from ldm_jax.sampling.loop import levels
+from ldm_jax.training.diffusion_step import make_diffusion_step
+from ldm_jax.training.optim import make_optimizer
+from ldm_jax.training.state import create_state
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+TRAIN_IMAGES = 8
+SAMPLE_IMAGES = 4
+"""Images of one chip."""
+SAMPLER_STEPS = 50
+GUIDANCE = 7.5
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the compiler says of one program; memory and FLOPs are those of one chip."""
+
+    arguments: int
+    temporaries: int
+    total: int
+    """Bytes of arguments, temporaries, and outputs that do not take an argument's place."""
+    flops: float
+    collectives: dict[str, int]
+
+
+def full() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
+    """Stable Diffusion 1.5 as in configs/."""
+    run = cfg.load(CONFIGS / "stable_diffusion_v1.py")
+    return run, cfg.load(CONFIGS / "stable_diffusion_autoencoder.py").autoencoder
+
+
+def reduced() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
+    """The same with few and narrow layers, but latents long enough for the flash kernel."""
+    run, _ = full()
+    encoder = cfg.CLIPText(
+        vocab_size=512, max_length=16, width=128, layers=1, num_heads=2, intermediate=256
+    )
+    run = replace(
+        run,
+        data=replace(run.data, image_size=64),
+        condition=cfg.TextCondition(encoder),
+        unet=cfg.UNet(
+            block_out_channels=(128, 256),
+            layers_per_block=1,
+            attention=(True, False),
+            num_heads=(2, 2),
+            context_dim=encoder.width,
+        ),
+        mesh=cfg.Mesh(data=-1, fsdp=4),
+    )
+    return run, cfg.Autoencoder(block_out_channels=(32, 64), layers_per_block=1, latent_scale=1.0)
+
+
+def topology(name: str) -> list[Any]:
+    """The chips of a pod slice such as `v5e:4x4`, for compilation alone."""
+    # Else libtpu asks the cloud's metadata server, which only a TPU machine has.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from jax.experimental import topologies
+
+    return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+
+
+def trace_training_step(
+    run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
+) -> jax.stages.Traced:
+    """The step of stage two as the training loop compiles it: state donated, all sharded."""
+    model, shape = ldm.build(run, autoencoder), ldm.latent_shape(run, autoencoder)
+    optimizer = make_optimizer(run.optim, run.loop.steps)
+    inputs = ldm.condition_shape(run)
+
+    def init() -> Any:
+        params = ldm.init_params(model, run, shape, run.loop.seed)
+        return create_state(params, optimizer, run.optim.ema_decay)
+
+    side = run.data.image_size
+    batch = {
+        "image": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((batch_size,), jnp.uint32),
+        "condition": jax.ShapeDtypeStruct((batch_size, *inputs), jnp.int32),
+    }
+    state = jax.eval_shape(init)
+    where = sharding.state_sharding(mesh, state)
+    step = jax.jit(
+        make_diffusion_step(model, optimizer, run, jnp.zeros(inputs, jnp.int32), shape),
+        in_shardings=(where, sharding.replicated(mesh), sharding.batch_sharding(mesh)),
+        out_shardings=(where, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+    # The mesh in context lets attention divide its TPU kernel.
+    with jax.set_mesh(mesh):
+        return step.trace(state, abstract_frozen(model, run, shape), batch)
+
+
+def trace_sampler(
+    run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
+) -> jax.stages.Traced:
+    """DDIM with classifier-free guidance and the decoder, parameters and images sharded."""
+    model, shape = ldm.build(run, autoencoder), ldm.latent_shape(run, autoencoder)
+    path = levels(model.schedule, SAMPLER_STEPS)
+
+    def sample(params: Any, frozen: Any, inputs: Any, empty: Any, index: Any) -> Any:
+        return ldm.generate(
+            model, params, frozen, inputs, empty, solver=DDIM(), levels=path,
+            seed=run.loop.seed, index=index, guidance_scale=GUIDANCE, shape=shape,
+        )  # fmt: skip
+
+    params = jax.eval_shape(lambda: ldm.init_params(model, run, shape, run.loop.seed))
+    whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    program = jax.jit(
+        sample,
+        in_shardings=(sharding.state_sharding(mesh, params), whole, rows, rows, rows),
+        out_shardings=rows,
+    )
+    inputs = jax.ShapeDtypeStruct((batch_size, *ldm.condition_shape(run)), jnp.int32)
+    index = jax.ShapeDtypeStruct((batch_size,), jnp.uint32)
+    with jax.set_mesh(mesh):
+        return program.trace(params, abstract_frozen(model, run, shape), inputs, inputs, index)
+
+
+def abstract_frozen(
+    model: ldm.LatentDiffusion, run: cfg.DiffusionRun, shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Shapes of the frozen first stage."""
+    side = run.data.image_size
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    noise = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(model.autoencoder.init, jax.random.key(0), images, noise)
+    scale = jax.ShapeDtypeStruct((), jnp.float32)
+    return {"autoencoder": variables["params"], "latent_scale": scale}
+
+
+def compile_for(traced: jax.stages.Traced, mesh: Mesh) -> Facts:
+    """Compiles for the chips of `mesh`.
+
+    Raises:
+        jax.errors.JaxRuntimeError: among others when a chip's memory does not suffice.
+    """
+    with jax.set_mesh(mesh):
+        compiled = traced.lower().compile()
+    memory = compiled.memory_analysis()
+    kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Facts(
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        total=memory.argument_size_in_bytes + memory.temp_size_in_bytes + kept,
+        flops=flops.count(traced.jaxpr.jaxpr) / mesh.size,
+        collectives=count_collectives(compiled.as_text()),
+    )
+
+
+def count_collectives(text: str) -> dict[str, int]:
+    """How often each kind of collective stands in a compiled program; in a loop it counts once."""
+    found = re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", text)
+    return dict(sorted(collections.Counter(found).items()))
+
+
+PROGRAMS = {"train": (trace_training_step, TRAIN_IMAGES), "sample": (trace_sampler, SAMPLE_IMAGES)}
+
+
+def main() -> int:
+    """Prints one row for each topology and program; returns 1 if one does not compile."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reduced", action="store_true", help="a small model: under a minute")
+    parser.add_argument("--topology", nargs="+", default=["v5e:4x4", "v5e:16x16"])
+    parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    arguments = parser.parse_args()
+    run, autoencoder = reduced() if arguments.reduced else full()
+    failed = False
+    print(f"{'program':8}{'chips':>10}{'images':>8}{'arguments':>11}{'temporary':>11}{'in all':>10}"
+          f"{'TFLOP':>9}{'compiled':>10}  collectives")  # fmt: skip
+    print(f"{'':8}{'':10}{'':8}{'--- per chip, GB ---':>32}{'per chip':>9}{'s':>10}", flush=True)
+    for name in arguments.topology:
+        mesh = sharding.make_mesh(run.mesh, topology(name))
+        for program in arguments.program:
+            trace, per_chip = PROGRAMS[program]
+            images, began = per_chip * mesh.size, time.perf_counter()
+            print(f"{program:8}{name:>10}{images:8}", end="", flush=True)
+            try:
+                facts = compile_for(trace(run, autoencoder, mesh, images), mesh)
+            except jax.errors.JaxRuntimeError as error:
+                print(f"  does not compile: {error}")
+                failed = True
+                continue
+            gigabytes = (facts.arguments / 1e9, facts.temporaries / 1e9, facts.total / 1e9)
+            print("{:11.3f}{:11.3f}{:10.3f}".format(*gigabytes), end="")
+            print(f"{facts.flops / 1e12:9.3f}{time.perf_counter() - began:10.0f}  ", end="")
+            print(", ".join(f"{n} {kind}" for kind, n in facts.collectives.items()), flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The autoencoder's shapes, posterior, padding, patches and dtypes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax import config as cfg
+from ldm_jax.models.autoencoder import fold, unfold
+from ldm_jax.models.bottleneck import Gaussian, gaussian
+from ldm_jax.models.build import build_autoencoder
+
+TINY = cfg.Autoencoder(
+    block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, latent_channels=3
+)
+
+
+def _images(side=8):
+    return jax.random.uniform(jax.random.key(1), (2, side, side, 3), minval=-1, maxval=1)
+
+
+def _init(config, **kwargs):
+    module = build_autoencoder(config, **kwargs)
+    side = 8 // config.factor
+    noise = jnp.zeros((2, side, side, config.latent_channels))
+    return module, module.init(jax.random.key(0), _images(), noise), noise
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"mid_attention": False}, {"patch_size": 2}, {"block_out_channels": (8,)}],
+    ids=str,
+)
+def test_shapes_and_dtypes(change):
+    config = dataclasses.replace(TINY, **change)
+    module, variables, noise = _init(config)
+    images, posterior = module.apply(variables, _images(), noise)
+    assert images.shape == (2, 8, 8, 3) and images.dtype == jnp.float32
+    assert posterior.mean.shape == posterior.logvar.shape == noise.shape
+    decoded = module.apply(variables, posterior.mean, method="decode")
+    np.testing.assert_allclose(decoded, images, atol=1e-5)
+
+
+def test_bfloat16_and_remat_keep_parameters_and_outputs_float32():
+    module, variables, noise = _init(TINY)
+    other, same, _ = _init(TINY, dtype="bfloat16", remat=True)
+    jax.tree.map(np.testing.assert_array_equal, variables, same)
+    want, _ = module.apply(variables, _images(), noise)
+    got, posterior = other.apply(variables, _images(), noise)
+    assert got.dtype == posterior.mean.dtype == posterior.logvar.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, atol=0.1)
+
+
+def test_remat_changes_no_gradient():
+    gradients = []
+    for remat in (False, True):
+        module, variables, noise = _init(TINY, remat=remat)
+
+        def loss(variables, module=module, noise=noise):
+            return jnp.mean(module.apply(variables, _images(), noise)[0] ** 2)
+
+        gradients.append(jax.jit(jax.grad(loss))(variables))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *gradients)
+
+
+def test_downsampling_in_the_encoder_pads_only_after_the_end():
+    module, variables, noise = _init(TINY)
+    _, state = module.apply(
+        variables, _images(), method="encode", capture_intermediates=True, mutable="intermediates"
+    )
+    blocks = state["intermediates"]["encoder"]["down_blocks"]["0"]
+    (before,) = blocks["resnets"]["0"]["__call__"]
+    (after,) = blocks["downsamplers"]["0"]["__call__"]
+    conv = variables["params"]["encoder"]["down_blocks"]["0"]["downsamplers"]["0"]["conv"]
+    first = jnp.einsum("bhwc,hwcd->bd", before[:, :3, :3], conv["kernel"]) + conv["bias"][None]
+    np.testing.assert_allclose(after[:, 0, 0], first, atol=1e-5)
+
+
+def test_folding_goes_back_and_keeps_neighbours_together():
+    x = _images()
+    np.testing.assert_array_equal(unfold(fold(x, 2), 2), x)
+    np.testing.assert_array_equal(fold(x, 2)[:, 1, 2].reshape(2, 2, 2, 3), x[:, 2:4, 4:6])
+
+
+def test_images_that_do_not_fit_are_refused():
+    module, variables, _ = _init(TINY)
+    with pytest.raises(ValueError, match="the image has sides 7x7; both must be multiples of 2"):
+        module.apply(variables, _images(7), method="encode")
+
+
+def test_posterior_is_clamped_and_its_kl_is_that_of_gaussians():
+    moments = jnp.array([0.5, 100.0]).reshape(1, 1, 1, 2)
+    assert gaussian(moments).logvar.item() == 20
+    assert gaussian(-moments).logvar.item() == -30
+    standard = Gaussian(jnp.zeros((2, 1, 1, 3)), jnp.zeros((2, 1, 1, 3)))
+    np.testing.assert_array_equal(standard.kl(), [0, 0])
+    other = Gaussian(jnp.ones((1, 1, 1, 3)), jnp.full((1, 1, 1, 3), 2 * np.log(2.0)))
+    np.testing.assert_allclose(other.kl(), [3 * (-np.log(2) + (4 + 1) / 2 - 0.5)], rtol=1e-6)
+    np.testing.assert_allclose(other.sample(jnp.ones((1, 1, 1, 3))), 3.0, rtol=1e-6)

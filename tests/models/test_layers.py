@@ -1,0 +1,112 @@
+"""Convolution forms, norms and resampling against plain references."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.models import layers
+
+
+def _normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def _reference_conv(x, kernel, stride, padding):
+    conv = nn.Conv(kernel.shape[-1], kernel.shape[:2], stride, [padding] * 2, use_bias=False)
+    return conv.apply({"params": {"kernel": kernel}}, x)
+
+
+@pytest.mark.parametrize("side", [2, 4, 12])
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(3, 1, (1, 1)), (3, 2, (1, 1)), (3, 2, (0, 1)), (1, 1, (0, 0))]
+)
+def test_conv_forms_agree_with_flax(side, size, stride, padding):
+    # 4x4 at batch 2 is computed as a matmul on CPU, 12x12 as a convolution.
+    x, kernel = _normal(0, 2, side, side, 6), _normal(1, size, size, 6, 5)
+
+    def scalar(conv):
+        return lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel, stride, padding)))
+
+    want = jax.value_and_grad(scalar(_reference_conv), (0, 1))(x, kernel)
+    for conv in (layers.conv2d, layers.conv_as_matmul):
+        got = jax.jit(jax.value_and_grad(scalar(conv), (0, 1)))(x, kernel)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), got, want)
+
+
+def test_conv_takes_the_matmul_only_over_few_pixels():
+    def text(side):
+        x = jnp.zeros((64, side, side, 8))
+        conv = jax.jit(lambda x: layers.conv2d(x, jnp.zeros((3, 3, 8, 8))))
+        return conv.lower(x).as_text()
+
+    assert "stablehlo.convolution" not in text(2)
+    assert "stablehlo.convolution" in text(8)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 12), (3, 7, 12)])
+def test_group_norm_is_flax_group_norm(shape):
+    x = 3 * _normal(0, *shape) + 1
+    ours = layers.GroupNorm(4, 1e-5)
+    theirs = nn.GroupNorm(4, epsilon=1e-5)
+    params = {"params": {"scale": _normal(1, 12), "bias": _normal(2, 12)}}
+    assert jax.tree.map(jnp.shape, ours.init(jax.random.key(0), x)) == jax.tree.map(
+        jnp.shape, params
+    )
+    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), atol=1e-5)
+    grads = [
+        jax.grad(lambda p, x, m=m: jnp.sum(jnp.sin(m.apply(p, x))), (0, 1))(params, x)
+        for m in (ours, theirs)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *grads)
+
+
+def test_group_norm_of_bfloat16_has_float32_statistics():
+    x = (_normal(0, 2, 16, 16, 8) + 30).astype(jnp.bfloat16)
+    norm = layers.GroupNorm(2, 1e-5, jnp.bfloat16)
+    y = norm.apply(norm.init(jax.random.key(0), x), x)
+    assert y.dtype == jnp.bfloat16
+    want = nn.GroupNorm(2, use_bias=False, use_scale=False).apply({}, x.astype(jnp.float32))
+    np.testing.assert_allclose(y.astype(jnp.float32), want, atol=0.03)
+
+
+def test_downsampling_pads_after_the_end_or_on_both_sides():
+    kernel, x = jnp.zeros((3, 3, 1, 1)).at[0, 0, 0, 0].set(1.0), _normal(0, 1, 6, 6, 1)
+    params = {"params": {"conv": {"kernel": kernel, "bias": jnp.zeros(1)}}}
+    # The top left tap sees pixel (2i, 2j) without padding before it, (2i - 1, 2j - 1) with one.
+    after = layers.Downsample(1, (0, 1)).apply(params, x)
+    np.testing.assert_array_equal(after, x[:, ::2, ::2])
+    both = layers.Downsample(1, (1, 1)).apply(params, x)
+    np.testing.assert_array_equal(both[:, 1:, 1:], x[:, 1:-1:2, 1:-1:2])
+    np.testing.assert_array_equal(both[:, 0], 0)
+
+
+def test_doubling_repeats_pixels():
+    x = _normal(0, 2, 3, 4, 5)
+    np.testing.assert_array_equal(layers.double(x), x.repeat(2, axis=1).repeat(2, axis=2))
+
+
+def test_timestep_embedding_is_cosine_then_sine_without_shift():
+    got = layers.timestep_embedding(jnp.array([0.0, 2.5]), 6)
+    angles = 2.5 * np.exp(-np.log(10000) * np.arange(3) / 3)
+    np.testing.assert_allclose(got[0], [1, 1, 1, 0, 0, 0])
+    np.testing.assert_allclose(got[1], [*np.cos(angles), *np.sin(angles)], atol=1e-6)
+
+
+def test_film_scales_then_shifts_the_second_norm():
+    block = layers.ResnetBlock(4, 2, 1e-5, time_scale_shift=True)
+    x, time = _normal(0, 2, 4, 4, 4), _normal(1, 2, 8)
+    params = block.init(jax.random.key(0), x, time)["params"]
+    assert params["time_emb_proj"]["kernel"].shape == (8, 8)
+    # A scale of -1 and a shift of 0 leave the second convolution only its bias.
+    params["time_emb_proj"] = {
+        "kernel": jnp.zeros((8, 8)),
+        "bias": jnp.array([-1.0] * 4 + [0.0] * 4),
+    }
+    np.testing.assert_allclose(block.apply({"params": params}, x, time), x, atol=1e-6)
+
+
+def test_indivisible_sides_are_named():
+    with pytest.raises(ValueError, match="the latent has sides 6x8; both must be multiples of 4"):
+        layers.check_sides(jnp.zeros((1, 6, 8, 3)), 4, "the latent")

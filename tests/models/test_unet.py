@@ -1,0 +1,141 @@
+"""The U-Net in all its kinds: shapes, conditions, dtypes, time, dropout."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax import config as cfg
+from ldm_jax.models.build import build_unet
+from ldm_jax.models.conditioners import Condition
+
+TINY = cfg.UNet(
+    block_out_channels=(8, 16), layers_per_block=1, attention=(False, True), num_heads=(2, 2),
+    norm_num_groups=4, context_dim=6,
+)  # fmt: skip
+KINDS = {
+    "cross-attention": {},
+    "linear projection": {"use_linear_projection": True, "transformer_layers": 2},
+    "transformer without context": {"context_dim": None},
+    "plain attention": {"attention_kind": "plain", "context_dim": None},
+    "no attention but the middle's": {"attention": (False, False)},
+    "pooled vector": {"pooled_dim": 5},
+    "class": {"context_dim": None, "class_count": 4},
+    "concatenation": {"concat_channels": 3, "context_dim": None},
+    "FiLM": {"time_scale_shift": True},
+    "everything": {"pooled_dim": 5, "class_count": 4, "concat_channels": 1, "dropout": 0.1},
+}
+
+
+def _condition(config, seed=0):
+    key = jax.random.key(seed)
+    normal = jax.random.normal
+    return Condition(
+        context=normal(key, (2, 3, config.context_dim)) if config.context_dim else None,
+        pooled=normal(key, (2, config.pooled_dim)) if config.pooled_dim else None,
+        label=jnp.array([0, seed % 4]) if config.class_count else None,
+        concat=normal(key, (2, 4, 4, config.concat_channels)) if config.concat_channels else None,
+    )
+
+
+def _inputs(config):
+    x = jax.random.normal(jax.random.key(1), (2, 4, 4, config.in_channels))
+    return x, jnp.array([3, 900]), _condition(config)
+
+
+def _random(variables):
+    """Parameters without the zeros that a fresh U-Net starts with."""
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    pairs = zip(keys, leaves, strict=True)
+    return tree.unflatten([x + 0.1 * jax.random.normal(key, x.shape) for key, x in pairs])
+
+
+def _build(**change):
+    config = dataclasses.replace(TINY, **change)
+    module = build_unet(config)
+    inputs = _inputs(config)
+    return config, module, _random(module.init(jax.random.key(0), *inputs)), inputs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_builds_and_keeps_the_shape(kind):
+    config = dataclasses.replace(TINY, out_channels=5, **KINDS[kind])
+    out, variables = jax.eval_shape(
+        build_unet(config).init_with_output, jax.random.key(0), *_inputs(config)
+    )
+    assert out.shape == (2, 4, 4, 5) and out.dtype == jnp.float32
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+
+
+def test_every_part_of_the_condition_and_the_time_count():
+    config, module, variables, (x, t, condition) = _build(**KINDS["everything"])
+    apply = jax.jit(lambda *args: module.apply(variables, *args))
+    base = apply(x, t, condition)
+    other = _condition(config, 1)
+    for name in Condition._fields:
+        changed = condition._replace(**{name: getattr(other, name)})
+        assert not np.allclose(apply(x, t, changed)[1], base[1], atol=1e-3), name
+    assert not np.allclose(apply(x, t + 50, condition), base, atol=1e-3)
+    np.testing.assert_allclose(apply(x, t.astype(jnp.float32), condition), base, atol=1e-6)
+
+
+def test_examples_do_not_see_each_other():
+    _, module, variables, (x, t, condition) = _build()
+    both = module.apply(variables, x, t, condition)
+    one = module.apply(variables, x[1:], t[1:], jax.tree.map(lambda a: a[1:], condition))
+    np.testing.assert_allclose(both[1:], one, atol=1e-5)
+
+
+def test_a_fresh_unet_predicts_zero():
+    module = build_unet(TINY)
+    out, _ = module.init_with_output(jax.random.key(0), *_inputs(TINY))
+    np.testing.assert_array_equal(out, 0)
+
+
+def test_bfloat16_is_close_and_returns_float32():
+    config, module, variables, inputs = _build(**KINDS["everything"])
+    out = build_unet(config, "bfloat16").apply(variables, *inputs)
+    assert out.dtype == jnp.float32
+    want = module.apply(variables, *inputs)
+    np.testing.assert_allclose(out, want, atol=0.05 * float(jnp.abs(want).max()))
+
+
+@pytest.mark.parametrize("kind", ["cross-attention", "plain attention"])
+def test_remat_changes_no_gradient(kind):
+    config, _, variables, inputs = _build(dropout=0.2, **KINDS[kind])
+
+    def gradient(remat):
+        def loss(variables):
+            module = build_unet(config, remat=remat)
+            rngs = {"dropout": jax.random.key(3)}
+            return jnp.sum(module.apply(variables, *inputs, train=True, rngs=rngs) ** 2)
+
+        return jax.jit(jax.grad(loss))(variables)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        gradient(False), gradient(True),
+    )  # fmt: skip
+
+
+def test_dropout_only_in_training():
+    _, module, variables, inputs = _build(dropout=0.5)
+    rngs = {"dropout": jax.random.key(3)}
+    still = module.apply(variables, *inputs)
+    np.testing.assert_array_equal(still, module.apply(variables, *inputs))
+    assert not np.allclose(still, module.apply(variables, *inputs, train=True, rngs=rngs))
+
+
+def test_a_condition_that_does_not_fit_is_refused():
+    _, module, variables, (x, t, condition) = _build()
+    with pytest.raises(ValueError, match="the condition lacks 'context'"):
+        module.apply(variables, x, t, Condition())
+    with pytest.raises(ValueError, match="the condition has 'label'"):
+        module.apply(variables, x, t, condition._replace(label=jnp.array([0, 1])))
+    with pytest.raises(ValueError, match=r"condition.context has 7 channels; .* says 6"):
+        module.apply(variables, x, t, Condition(context=jnp.zeros((2, 3, 7))))
+    with pytest.raises(ValueError, match="the latent has sides 4x5"):
+        module.apply(variables, jnp.zeros((2, 4, 5, 4)), t, condition)
