@@ -1,4 +1,4 @@
-"""Draws pictures with a trained model: `python sample.py --model=WORKDIR --prompt="a red three"`."""
+"""Draws pictures with a trained model: `python sample.py --model=WORKDIR --prompt=CAPTION`."""
 
 import hashlib
 import json

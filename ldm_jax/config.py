@@ -170,8 +170,8 @@ class UNet:
                 f"divisors of block_out_channels {self.block_out_channels}",
             )
         if self.attention_kind == "plain":
-            _require(self.context_dim is None, "UNet.context_dim", self.context_dim,
-                     "None when attention_kind is 'plain', which has no cross-attention")  # fmt: skip
+            allowed = "None when attention_kind is 'plain', which has no cross-attention"
+            _require(self.context_dim is None, "UNet.context_dim", self.context_dim, allowed)
 
     @property
     def factor(self) -> int:

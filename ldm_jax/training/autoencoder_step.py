@@ -29,7 +29,7 @@ def posterior_noise(
 def make_autoencoder_loss(
     autoencoder: AutoencoderKL, run: cfg.AutoencoderRun
 ) -> Callable[[Any, Any], tuple[Float[Array, ""], Metrics]]:
-    """`loss(params, batch)`: weighted L1, L2 (means per pixel value) and KL (mean per latent value).
+    """`loss(params, batch)`: weighted L1, L2 (per pixel value) and KL (per latent value), means.
 
     KL is the closed form against N(0, I) (Kingma & Welling 2013, appendix B).
     """

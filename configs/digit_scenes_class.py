@@ -1,0 +1,24 @@
+"""Class-conditional latent diffusion of single digits of DigitScenes at 16 px.
+
+    python train.py --config=configs/digit_scenes_class.py --workdir=runs/class \
+        --first_stage=runs/autoencoder
+    python sample.py --model=runs/class --classes 0 1 2 3 --num=4 --out=runs/class/samples
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ldm_jax import config as cfg
+
+
+def get_config() -> cfg.DiffusionRun:
+    base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
+    condition = cfg.ClassCondition(num_classes=10, dropout=0.1)
+    return replace(
+        base,
+        data=replace(base.data, source=cfg.DigitScenes(max_digits=1)),
+        condition=condition,
+        unet=replace(
+            base.unet, class_count=condition.num_classes + 1, context_dim=None, pooled_dim=None
+        ),
+    )
