@@ -115,7 +115,7 @@ def trace_training_step(
         donate_argnums=0,
     )
     # The mesh in context lets attention divide its TPU kernel.
-    with jax.set_mesh(mesh):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return step.trace(state, abstract_frozen(model, run, shape), batch)
 
 
@@ -141,7 +141,7 @@ def trace_sampler(
     )
     inputs = jax.ShapeDtypeStruct((batch_size, *ldm.condition_shape(run)), jnp.int32)
     index = jax.ShapeDtypeStruct((batch_size,), jnp.uint32)
-    with jax.set_mesh(mesh):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return program.trace(params, abstract_frozen(model, run, shape), inputs, inputs, index)
 
 
@@ -163,7 +163,7 @@ def compile_for(traced: jax.stages.Traced, mesh: Mesh) -> Facts:
     Raises:
         jax.errors.JaxRuntimeError: among others when a chip's memory does not suffice.
     """
-    with jax.set_mesh(mesh):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         compiled = traced.lower().compile()
     memory = compiled.memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -244,6 +244,8 @@ class TextCondition:
     """A caption, tokenised and encoded."""
 
     encoder: TextTransformer | CLIPText = field(default_factory=TextTransformer)
+    tokenizer: Literal["word", "bpe"] = "word"
+    """What captions are cut into; the tokenizer is made from the training captions."""
     dropout: float = 0.1
     """Share of training examples whose caption is replaced by the empty one."""
 

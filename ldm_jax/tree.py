@@ -16,14 +16,6 @@ class TreeError(ValueError):
     """Two trees that do not fit each other, or rules that do not fit a tree."""
 
 
-def _name(entry: Any) -> str:
-    """One level of a path as text: a key, a field name or a position."""
-    for attribute in ("key", "name", "idx"):
-        if hasattr(entry, attribute):
-            return str(getattr(entry, attribute))
-    return str(entry)
-
-
 def _listed(paths: Iterable[str]) -> str:
     paths = list(paths)
     more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
@@ -33,7 +25,7 @@ def _listed(paths: Iterable[str]) -> str:
 def _paths(tree: Any) -> tuple[list[str], list[Any], jax.tree_util.PyTreeDef]:
     """Paths and leaves in order, and the structure."""
     pairs, structure = jax.tree_util.tree_flatten_with_path(tree)
-    paths = ["/".join(_name(entry) for entry in path) for path, _ in pairs]
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in pairs]
     return paths, [leaf for _, leaf in pairs], structure
 
 

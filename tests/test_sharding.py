@@ -53,8 +53,8 @@ def test_the_rules_cover_every_diffusion_model_and_fit_its_shapes(name):
     state = abstract_state(RUNS[name])
     mesh = sharding.make_mesh(cfg.Mesh(data=2, fsdp=2, tensor=2))
     placed = sharding.state_sharding(mesh, state, min_size=1)
-    for path, where in tree.flatten(placed).items():
-        where.shard_shape(tree.flatten(state)[path].shape)
+    for where, leaf in zip(jax.tree.leaves(placed), jax.tree.leaves(state), strict=True):
+        where.shard_shape(leaf.shape)
     flat = tree.flatten(state.params)
     whole = sum(flat[path].size for path, s in tree.flatten(placed.params).items()
                 if s.is_fully_replicated)  # fmt: skip
@@ -78,7 +78,7 @@ def test_moments_and_average_lie_where_their_parameter_lies():
     placed = sharding.state_sharding(mesh, state)
     flat = tree.flatten(placed)
     for path, where in tree.flatten(placed.params).items():
-        followers = [p for p in flat if p.endswith("/" + path)]
+        followers = [p for p in flat if p.endswith(f"/{path}")]
         assert len(followers) == 4  # parameter, average, two moments
         assert {flat[p].spec for p in followers} == {where.spec}
     assert placed.step.is_fully_replicated

@@ -46,6 +46,8 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     """What the labels mean; empty where there are no classes."""
     has_captions: bool
+    broken: dict[str, str]
+    """Images skipped so far by this process, and why."""
 
     def __len__(self) -> int: ...
 
@@ -88,6 +90,7 @@ class DigitScenesSource:
     def __init__(self, source: cfg.DigitScenes, image_size: int, split: Split):
         import tensorflow_datasets as tfds
 
+        self.broken: dict[str, str] = {}
         self._opened_with = (source, image_size, split)
         builder = _built_digit_scenes(source.data_dir, image_size)
         features = builder.info.features

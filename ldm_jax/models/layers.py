@@ -124,9 +124,21 @@ class GroupNorm(nn.Module):
         return (y * factor + offset).reshape(x.shape).astype(self.dtype)
 
 
-def layer_norm(name: str, dtype: DTypeLike) -> nn.LayerNorm:
+class LayerNorm(nn.Module):
     """Layer normalisation as torch has it: epsilon 1e-5, float32 statistics."""
-    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, name=name)
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,), jnp.float32)
+        bias = self.param("bias", zeros, (channels,), jnp.float32)
+        y = x.astype(jnp.float32).reshape(-1, channels)
+        mean = y.mean(-1, keepdims=True)
+        variance = jnp.maximum((y * y).mean(-1, keepdims=True) - mean * mean, 0)
+        y = (y - mean) * jax.lax.rsqrt(variance + 1e-5) * scale[None] + bias[None]
+        return y.reshape(x.shape).astype(self.dtype)
 
 
 def timestep_embedding(t: Num[Array, " b"], dim: int) -> Float[Array, "b {dim}"]:

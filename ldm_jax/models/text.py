@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from ldm_jax import config as cfg
 from ldm_jax.models.attention import attention
 from ldm_jax.models.conditioners import Condition
-from ldm_jax.models.layers import ModuleList, layer_norm, lecun, zeros
+from ldm_jax.models.layers import LayerNorm, ModuleList, lecun, zeros
 
 
 def quick_gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -100,8 +100,8 @@ class TextLayer(nn.Module):
             self.heads, self.causal, self.zero_close, self.dtype, name="self_attn"
         )
         mlp = MLP(self.intermediate, self.activation, self.zero_close, self.dtype, name="mlp")
-        x = x + attend(layer_norm("layer_norm1", self.dtype)(x))
-        return x + mlp(layer_norm("layer_norm2", self.dtype)(x))
+        x = x + attend(LayerNorm(self.dtype, name="layer_norm1")(x))
+        return x + mlp(LayerNorm(self.dtype, name="layer_norm2")(x))
 
 
 class TextLayers(nn.Module):
@@ -135,7 +135,7 @@ class CLIPTextStack(nn.Module):
             self.dtype,
         )  # fmt: skip
         x = TextLayers(config.layers - config.skip_last, layer, name="encoder")(x)
-        return layer_norm("final_layer_norm", self.dtype)(x)
+        return LayerNorm(self.dtype, name="final_layer_norm")(x)
 
 
 class CLIPTextModel(nn.Module):
@@ -180,7 +180,7 @@ class TextTransformerModel(nn.Module):
             TextLayer, config.num_heads, 4 * config.width, "gelu", False, True, self.dtype
         )
         x = TextLayers(config.layers, layer, name="encoder")(x)
-        x = layer_norm("final_layer_norm", self.dtype)(x)
+        x = LayerNorm(self.dtype, name="final_layer_norm")(x)
         pooled = None
         if config.pooled_dim is not None:
             flat = x.reshape(x.shape[0], -1)

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ldm_jax.models.attention import attention
-from ldm_jax.models.layers import Conv, GroupNorm, ModuleList, layer_norm, lecun, zeros
+from ldm_jax.models.layers import Conv, GroupNorm, LayerNorm, ModuleList, lecun, zeros
 
 
 class Attention(nn.Module):
@@ -84,11 +84,13 @@ class TransformerBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b l c"], context: Float[Array, "b m e"] | None
     ) -> Float[Array, "b l c"]:
-        x = x + Attention(self.heads, self.dtype, name="attn1")(layer_norm("norm1", self.dtype)(x))
-        x = x + Attention(self.heads, self.dtype, name="attn2")(
-            layer_norm("norm2", self.dtype)(x), context
+        x = x + Attention(self.heads, self.dtype, name="attn1")(
+            LayerNorm(self.dtype, name="norm1")(x)
         )
-        return x + FeedForward(self.dtype, name="ff")(layer_norm("norm3", self.dtype)(x))
+        x = x + Attention(self.heads, self.dtype, name="attn2")(
+            LayerNorm(self.dtype, name="norm2")(x), context
+        )
+        return x + FeedForward(self.dtype, name="ff")(LayerNorm(self.dtype, name="norm3")(x))
 
 
 class SpatialTransformer(nn.Module):

@@ -10,11 +10,10 @@ has another name, is never read, and is cleared away by the next run.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +27,11 @@ from jax.experimental import multihost_utils
 
 from ldm_jax import config as cfg
 from ldm_jax import tree
+from ldm_jax.training.files import damage, write_atomically, write_digests
 
 VALIDATION_LOSS = "validation_loss"
 CONFIG = "config.json"
-_DIGESTS = "digests.json"
-_WRITTEN_AT_COMMIT = {"_CHECKPOINT_METADATA", "commit_success.txt", _DIGESTS}
+_WRITTEN_AT_COMMIT = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _FREE_FIELDS = {
     "loop.steps", "loop.log_every", "loop.checkpoint_every", "loop.keep", "loop.validate_every",
     "loop.validation_batches", "loop.sample_every", "loop.remat", "mesh.data", "mesh.fsdp",
@@ -51,7 +50,7 @@ class CheckpointError(ValueError):
 def write_config(workdir: Path, config: Any) -> None:
     """Writes `config` as WORKDIR/config.json, atomically."""
     workdir.mkdir(parents=True, exist_ok=True)
-    _write_atomically(workdir / CONFIG, cfg.to_json(config).encode())
+    write_atomically(workdir / CONFIG, cfg.to_json(config).encode())
 
 
 def read_config(workdir: Path) -> Any:
@@ -127,10 +126,7 @@ class Checkpoints:
         }
         self._manager = ocp.CheckpointManager(
             self._root,
-            item_handlers={
-                "state": ocp.PyTreeCheckpointHandler(),
-                "run": ocp.JsonCheckpointHandler(),
-            },
+            item_handlers=_handlers(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_NewestAndBest(keep, self._losses),
                 cleanup_tmp_directories=True,
@@ -211,12 +207,10 @@ class Checkpoints:
         _check_files(directory)
         wanted = to_state_dict(abstract_state)
         _check_structure(directory, wanted, _saved_structure(directory))
-        restored = _read(
-            directory, "state", ocp.PyTreeCheckpointHandler(),
-            ocp.args.PyTreeRestore(
-                item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
-            ),
-        )  # fmt: skip
+        arguments = ocp.args.PyTreeRestore(
+            item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
+        )
+        restored = _read(directory, state=arguments).state
         return tree.merge(abstract_state, restored), _read_run(directory)["data"]
 
     @staticmethod
@@ -245,11 +239,8 @@ class Checkpoints:
             )
         item = {name: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), saved)}
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        restored = _read(
-            directory, "state", ocp.PyTreeCheckpointHandler(),
-            ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True),
-        )  # fmt: skip
-        return int(directory.name), restored[name]
+        arguments = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+        return int(directory.name), _read(directory, state=arguments).state[name]
 
     def wait(self) -> None:
         """Returns when what was started is saved; raises the error if that failed."""
@@ -264,12 +255,7 @@ class Checkpoints:
         if jax.process_index():
             return
         for directory in self._root.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
-            digests = {
-                str(path.relative_to(directory)): _digest(path)
-                for path in sorted(directory.rglob("*"))
-                if path.is_file() and path.relative_to(directory).name not in _WRITTEN_AT_COMMIT
-            }
-            _write_atomically(directory / _DIGESTS, json.dumps(digests, indent=1).encode())
+            write_digests(directory, besides=_WRITTEN_AT_COMMIT)
 
 
 @dataclasses.dataclass
@@ -316,17 +302,9 @@ def _checkpoint(workdir: Path, step: int | None) -> Path:
     return _root(workdir) / str(steps[-1] if step is None else step)
 
 
-def _digest(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
-
-
 def _check_files(directory: Path) -> None:
     """Raises CheckpointError unless every file is as it was written; process 0 looks."""
-    problems = _damage(directory) if jax.process_index() == 0 else []
+    problems = damage(directory) if jax.process_index() == 0 else []
     damaged = bool(problems)
     if jax.process_count() > 1:
         damaged = bool(multihost_utils.broadcast_one_to_all(np.int32(damaged)))
@@ -338,49 +316,37 @@ def _check_files(directory: Path) -> None:
         )
 
 
-def _damage(directory: Path) -> list[str]:
-    """What is wrong with the files of a checkpoint, in words."""
-    path = directory / _DIGESTS
-    if not path.is_file():
-        return [f"{path} is missing"]
-    try:
-        digests = dict(json.loads(path.read_text()))
-    except ValueError as error:
-        return [f"{path} cannot be read ({error})"]
-    problems = []
-    for name, expected in digests.items():
-        file = directory / name
-        if not file.is_file():
-            problems.append(f"{file} is missing")
-        elif file.stat().st_size != expected["bytes"]:
-            size = file.stat().st_size
-            problems.append(f"{file} has {size} bytes instead of {expected['bytes']}")
-        elif _digest(file) != expected:
-            problems.append(f"{file} has other contents than were written")
-    return problems
+def _handlers() -> dict[str, Any]:
+    """Who reads and writes the items of a checkpoint."""
+    return {"state": ocp.PyTreeCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
 
 
-def _read(directory: Path, item: str, handler: Any, arguments: Any) -> Any:
-    """One item of a checkpoint through orbax, its errors under the folder's name."""
+@contextmanager
+def _reader(directory: Path) -> Iterator[ocp.Checkpointer]:
+    """Orbax's reader of a checkpoint; its errors come under the folder's name."""
     try:
-        with ocp.Checkpointer(handler) as checkpointer:
-            return checkpointer.restore(directory / item, args=arguments)
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
+            yield checkpointer
     except Exception as error:
-        raise CheckpointError(f"checkpoint {directory / item} cannot be read: {error}") from error
+        found = "; ".join(damage(directory)) or str(error)
+        raise CheckpointError(f"checkpoint {directory} cannot be read: {found}") from error
+
+
+def _read(directory: Path, **items: Any) -> Any:
+    """Items of a checkpoint by name, each with its arguments for restoring."""
+    with _reader(directory) as checkpointer:
+        return checkpointer.restore(directory, args=ocp.args.Composite(**items))
 
 
 def _read_run(directory: Path) -> dict[str, Any]:
     """What a checkpoint says besides the state: `data`, `config` and `metrics`."""
-    return _read(directory, "run", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+    return _read(directory, run=ocp.args.JsonRestore()).run
 
 
 def _saved_structure(directory: Path) -> dict[str, Any]:
     """The state's nested dicts with shapes and dtypes for leaves."""
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            return checkpointer.metadata(directory / "state").item_metadata.tree
-    except Exception as error:
-        raise CheckpointError(f"checkpoint {directory / 'state'} is damaged: {error}") from error
+    with _reader(directory) as checkpointer:
+        return checkpointer.metadata(directory).item_metadata.state.tree
 
 
 def _check_structure(directory: Path, wanted: Any, saved: Any) -> None:
@@ -409,7 +375,7 @@ def save_frozen(folder: Path, name: str, frozen: Any) -> None:
             raise FileExistsError(f"{path} exists with other contents; use another work directory")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _write_atomically(path, content)
+    write_atomically(path, content)
 
 
 def load_frozen(folder: Path, name: str) -> dict[str, Any]:
@@ -426,13 +392,3 @@ def load_frozen(folder: Path, name: str) -> dict[str, Any]:
         return tree.unflatten(safetensors.numpy.load_file(path))
     except (safetensors.SafetensorError, tree.TreeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside `path`, flushes to disk, and renames."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -153,13 +153,13 @@ class _Training:
         self.frozen = jax.device_put(
             self.stage.frozen, jax.tree.map(lambda _: everywhere, self.stage.frozen)
         )
-        self.validation = list(
-            validation_batches(
+        self.validation = []
+        if self.stage.validation is not None:
+            self.validation = validation_batches(
                 self.stage.validation, self.run.data, self.run.loop.validation_batches,
-                condition=self.stage.condition,
+                self.stage.condition,
                 process_index=jax.process_index(), process_count=jax.process_count(),
-            )
-        )  # fmt: skip
+            )  # fmt: skip
         self.validate = jax.jit(self.stage.validation_loss, out_shardings=everywhere)
         self.draw = jax.jit(
             lambda params, frozen, batch: self.stage.pictures(
@@ -242,6 +242,7 @@ class _Training:
             "images_per_second": len(values) * self.run.data.batch_size / seconds,
             "data_wait_seconds": self.data_wait,
             "compile_seconds": self.compile_seconds,
+            "broken_images": float(len(self.stage.train.broken)),
         }
         self.writer.scalars(step, scalars)
         self.progress.update(len(values), loss=scalars["loss"])

@@ -51,7 +51,8 @@ class Stage:
     """`(params, frozen, batch) -> uint8 images`: reconstructions under originals, or samples."""
     frozen: Any
     train: Source
-    validation: Source
+    validation: Source | None
+    """None where the config keeps no images for it."""
     condition: Callable[[Any], Any] | None
     """Example → its condition input; None in stage one."""
 
@@ -87,7 +88,7 @@ def autoencoder_stage(run: cfg.AutoencoderRun) -> Stage:
         pictures=pictures,
         frozen={},
         train=open_source(run.data.source, run.data.image_size, "train"),
-        validation=open_source(run.data.source, run.data.image_size, "validation"),
+        validation=_validation(run.data),
         condition=None,
     )
 
@@ -140,7 +141,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         pictures=pictures,
         frozen=frozen,
         train=train,
-        validation=open_source(run.data.source, run.data.image_size, "validation"),
+        validation=_validation(run.data),
         condition=condition,
     )
 
@@ -202,11 +203,19 @@ def _measure_scale(
     return 1 / float(std(params, batch))
 
 
+def _validation(data: cfg.Data) -> Source | None:
+    if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
+        return None
+    return open_source(data.source, data.image_size, "validation")
+
+
 def _tokenizer(condition: cfg.TextCondition, workdir: Path, train: Source) -> Tokenizer:
     """The tokenizer in `workdir`; made from the training captions and saved there at first."""
     path = workdir / TOKENIZER
     if not path.exists() and jax.process_index() == 0:
-        tokenizer = train_tokenizer(train.captions(), condition.encoder.vocab_size)
+        tokenizer = train_tokenizer(
+            train.captions(), condition.encoder.vocab_size, condition.tokenizer
+        )
         tokenizer.save(path)
     _wait_for_all("tokenizer")
     return load_tokenizer(path)

@@ -1,6 +1,7 @@
 """The autoencoder's shapes, posterior, padding, patches and dtypes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ def _init(config, **kwargs):
     module = build_autoencoder(config, **kwargs)
     side = 8 // config.factor
     noise = jnp.zeros((2, side, side, config.latent_channels))
-    return module, module.init(jax.random.key(0), _images(), noise), noise
+    return module, jax.jit(module.init)(jax.random.key(0), _images(), noise), noise
 
 
 @pytest.mark.parametrize(
@@ -36,10 +37,11 @@ def _init(config, **kwargs):
 def test_shapes_and_dtypes(change):
     config = dataclasses.replace(TINY, **change)
     module, variables, noise = _init(config)
-    images, posterior = module.apply(variables, _images(), noise)
+    images, posterior = jax.jit(module.apply)(variables, _images(), noise)
     assert images.shape == (2, 8, 8, 3) and images.dtype == jnp.float32
     assert posterior.mean.shape == posterior.logvar.shape == noise.shape
-    decoded = module.apply(variables, posterior.mean, method="decode")
+    decode = jax.jit(functools.partial(module.apply, method="decode"))
+    decoded = decode(variables, posterior.mean)
     np.testing.assert_allclose(decoded, images, atol=1e-5)
 
 
@@ -47,8 +49,8 @@ def test_bfloat16_and_remat_keep_parameters_and_outputs_float32():
     module, variables, noise = _init(TINY)
     other, same, _ = _init(TINY, dtype="bfloat16", remat=True)
     jax.tree.map(np.testing.assert_array_equal, variables, same)
-    want, _ = module.apply(variables, _images(), noise)
-    got, posterior = other.apply(variables, _images(), noise)
+    want, _ = jax.jit(module.apply)(variables, _images(), noise)
+    got, posterior = jax.jit(other.apply)(variables, _images(), noise)
     assert got.dtype == posterior.mean.dtype == posterior.logvar.dtype == jnp.float32
     np.testing.assert_allclose(got, want, atol=0.1)
 
@@ -67,9 +69,9 @@ def test_remat_changes_no_gradient():
 
 def test_downsampling_in_the_encoder_pads_only_after_the_end():
     module, variables, noise = _init(TINY)
-    _, state = module.apply(
-        variables, _images(), method="encode", capture_intermediates=True, mutable="intermediates"
-    )
+    capture = {"capture_intermediates": True, "mutable": "intermediates"}
+    encode = jax.jit(functools.partial(module.apply, method="encode", **capture))
+    _, state = encode(variables, _images())
     blocks = state["intermediates"]["encoder"]["down_blocks"]["0"]
     (before,) = blocks["resnets"]["0"]["__call__"]
     (after,) = blocks["downsamplers"]["0"]["__call__"]
@@ -85,9 +87,9 @@ def test_folding_goes_back_and_keeps_neighbours_together():
 
 
 def test_images_that_do_not_fit_are_refused():
-    module, variables, _ = _init(TINY)
+    module = build_autoencoder(TINY)
     with pytest.raises(ValueError, match="the image has sides 7x7; both must be multiples of 2"):
-        module.apply(variables, _images(7), method="encode")
+        module.init(jax.random.key(0), _images(7), method="encode")
 
 
 def test_posterior_is_clamped_and_its_kl_is_that_of_gaussians():

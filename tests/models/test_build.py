@@ -99,8 +99,8 @@ def test_a_training_gradient_exports_for_every_platform(dtype):
     )
     unet, encoder = build_unet(config, dtype), build_conditioner(cfg.TextCondition(text), dtype)
     tokens, x, t = jnp.zeros((2, 4), jnp.int32), jnp.zeros((2, 4, 4, 4)), jnp.zeros(2)
-    condition, words = encoder.init_with_output(KEY, tokens)
-    variables = unet.init(KEY, x, t, condition)
+    condition, words = jax.eval_shape(encoder.init_with_output, KEY, tokens)
+    variables = jax.eval_shape(unet.init, KEY, x, t, condition)
 
     def loss(variables, words, x, t, tokens):
         return jnp.mean(unet.apply(variables, x, t, encoder.apply(words, tokens)) ** 2)

@@ -26,7 +26,7 @@ def _perturbed(variables):
 
 def test_clip_is_causal_and_the_small_encoder_is_not():
     for module, causal in ((CLIPTextModel(CLIP), True), (TextTransformerModel(SMALL), False)):
-        variables = _perturbed(module.init(jax.random.key(0), TOKENS))
+        variables = _perturbed(jax.jit(module.init)(jax.random.key(0), TOKENS))
         context = module.apply(variables, TOKENS).context
         assert context.shape == (2, 6, 8) and context.dtype == jnp.float32
         # The captions differ in their last word only.
@@ -36,7 +36,7 @@ def test_clip_is_causal_and_the_small_encoder_is_not():
 def test_skipped_layers_leave_the_state_before_them():
     skipping = CLIPTextModel(dataclasses.replace(CLIP, skip_last=1))
     shorter = CLIPTextModel(dataclasses.replace(CLIP, layers=2))
-    variables = skipping.init(jax.random.key(0), TOKENS)
+    variables = jax.jit(skipping.init)(jax.random.key(0), TOKENS)
     jax.tree.map(
         np.testing.assert_array_equal,
         skipping.apply(variables, TOKENS).context, shorter.apply(variables, TOKENS).context,
@@ -45,14 +45,14 @@ def test_skipped_layers_leave_the_state_before_them():
 
 def test_shorter_prompts_are_allowed_for_clip():
     module = CLIPTextModel(CLIP)
-    variables = module.init(jax.random.key(0), TOKENS)
+    variables = jax.jit(module.init)(jax.random.key(0), TOKENS)
     short = module.apply(variables, TOKENS[:, :3]).context
     np.testing.assert_allclose(short, module.apply(variables, TOKENS).context[:, :3], atol=1e-5)
 
 
 def test_pooled_vector_tells_where_a_word_stands():
     module = TextTransformerModel(SMALL)
-    variables = module.init(jax.random.key(0), TOKENS)
+    variables = jax.jit(module.init)(jax.random.key(0), TOKENS)
     pooled = module.apply(variables, TOKENS[:, ::-1]).pooled
     assert pooled.shape == (2, 5) and pooled.dtype == jnp.float32
     assert not np.allclose(pooled, module.apply(variables, TOKENS).pooled, atol=1e-2)
@@ -62,7 +62,7 @@ def test_pooled_vector_tells_where_a_word_stands():
 
 def test_bfloat16_returns_float32():
     for module in (CLIPTextModel(CLIP, "bfloat16"), TextTransformerModel(SMALL, "bfloat16")):
-        condition, variables = module.init_with_output(jax.random.key(0), TOKENS)
+        condition, variables = jax.jit(module.init_with_output)(jax.random.key(0), TOKENS)
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((condition, variables)))
 
 

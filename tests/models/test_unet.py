@@ -57,7 +57,7 @@ def _build(**change):
     config = dataclasses.replace(TINY, **change)
     module = build_unet(config)
     inputs = _inputs(config)
-    return config, module, _random(module.init(jax.random.key(0), *inputs)), inputs
+    return config, module, _random(jax.jit(module.init)(jax.random.key(0), *inputs)), inputs
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,22 +84,23 @@ def test_every_part_of_the_condition_and_the_time_count():
 
 def test_examples_do_not_see_each_other():
     _, module, variables, (x, t, condition) = _build()
-    both = module.apply(variables, x, t, condition)
-    one = module.apply(variables, x[1:], t[1:], jax.tree.map(lambda a: a[1:], condition))
+    apply = jax.jit(module.apply)
+    both = apply(variables, x, t, condition)
+    one = apply(variables, x[1:], t[1:], jax.tree.map(lambda a: a[1:], condition))
     np.testing.assert_allclose(both[1:], one, atol=1e-5)
 
 
 def test_a_fresh_unet_predicts_zero():
     module = build_unet(TINY)
-    out, _ = module.init_with_output(jax.random.key(0), *_inputs(TINY))
+    out, _ = jax.jit(module.init_with_output)(jax.random.key(0), *_inputs(TINY))
     np.testing.assert_array_equal(out, 0)
 
 
 def test_bfloat16_is_close_and_returns_float32():
     config, module, variables, inputs = _build(**KINDS["everything"])
-    out = build_unet(config, "bfloat16").apply(variables, *inputs)
+    out = jax.jit(build_unet(config, "bfloat16").apply)(variables, *inputs)
     assert out.dtype == jnp.float32
-    want = module.apply(variables, *inputs)
+    want = jax.jit(module.apply)(variables, *inputs)
     np.testing.assert_allclose(out, want, atol=0.05 * float(jnp.abs(want).max()))
 
 
@@ -124,18 +125,23 @@ def test_remat_changes_no_gradient(kind):
 def test_dropout_only_in_training():
     _, module, variables, inputs = _build(dropout=0.5)
     rngs = {"dropout": jax.random.key(3)}
-    still = module.apply(variables, *inputs)
-    np.testing.assert_array_equal(still, module.apply(variables, *inputs))
-    assert not np.allclose(still, module.apply(variables, *inputs, train=True, rngs=rngs))
+    apply = jax.jit(module.apply, static_argnames="train")
+    still = apply(variables, *inputs)
+    np.testing.assert_array_equal(still, apply(variables, *inputs, rngs=rngs))
+    assert not np.allclose(still, apply(variables, *inputs, train=True, rngs=rngs))
 
 
 def test_a_condition_that_does_not_fit_is_refused():
-    _, module, variables, (x, t, condition) = _build()
+    module, (x, t, condition) = build_unet(TINY), _inputs(TINY)
+
+    def apply(*args):
+        jax.eval_shape(module.init, jax.random.key(0), *args)
+
     with pytest.raises(ValueError, match="the condition lacks 'context'"):
-        module.apply(variables, x, t, Condition())
+        apply(x, t, Condition())
     with pytest.raises(ValueError, match="the condition has 'label'"):
-        module.apply(variables, x, t, condition._replace(label=jnp.array([0, 1])))
+        apply(x, t, condition._replace(label=jnp.array([0, 1])))
     with pytest.raises(ValueError, match=r"condition.context has 7 channels; .* says 6"):
-        module.apply(variables, x, t, Condition(context=jnp.zeros((2, 3, 7))))
+        apply(x, t, Condition(context=jnp.zeros((2, 3, 7))))
     with pytest.raises(ValueError, match="the latent has sides 4x5"):
-        module.apply(variables, jnp.zeros((2, 4, 5, 4)), t, condition)
+        apply(jnp.zeros((2, 4, 5, 4)), t, condition)
