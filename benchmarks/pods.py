@@ -58,17 +58,17 @@ def full() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
 
 
 def reduced() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
-    """The same with few and narrow layers, but latents long enough for the flash kernel."""
+    """The same with few and narrow layers and 8x8 latents, too short for the flash kernel."""
     run, _ = full()
     encoder = cfg.CLIPText(
-        vocab_size=512, max_length=16, width=128, layers=1, num_heads=2, intermediate=256
+        vocab_size=512, max_length=16, width=64, layers=1, num_heads=2, intermediate=256
     )
     run = replace(
         run,
-        data=replace(run.data, image_size=64),
+        data=replace(run.data, image_size=16),
         condition=cfg.TextCondition(encoder),
         unet=cfg.UNet(
-            block_out_channels=(128, 256),
+            block_out_channels=(64, 128),
             layers_per_block=1,
             attention=(True, False),
             num_heads=(2, 2),
@@ -81,8 +81,10 @@ def reduced() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
 
 def topology(name: str) -> list[Any]:
     """The chips of a pod slice such as `v5e:4x4`, for compilation alone."""
-    # Else libtpu asks the cloud's metadata server, which only a TPU machine has.
+    # Else libtpu asks the cloud's metadata server, which only a TPU machine has, and complains.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     from jax.experimental import topologies
 
     return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)

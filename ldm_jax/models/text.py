@@ -159,7 +159,8 @@ class TextTransformerModel(nn.Module):
     The layers start as the identity, so that a fresh encoder shows the U-Net its token and
     position embeddings as they are. The pooled vector is one dense layer over the states of all
     positions side by side: each word at each place has weights of its own, which is learnt long
-    before cross-attention finds the word. Padding is attended like any word.
+    before cross-attention finds the word. Padding (token 0) is attended like any word, but left
+    out of the pooled vector, where it would drown the few words that differ between captions.
     """
 
     config: cfg.TextTransformer
@@ -183,7 +184,11 @@ class TextTransformerModel(nn.Module):
         x = LayerNorm(self.dtype, name="final_layer_norm")(x)
         pooled = None
         if config.pooled_dim is not None:
-            flat = x.reshape(x.shape[0], -1)
-            pooled = nn.Dense(config.pooled_dim, dtype=self.dtype, name="pooled_proj")(flat)
-            pooled = pooled.astype(jnp.float32)
+            words = jnp.where(tokens[:, :, None] == 0, 0, x).reshape(x.shape[0], -1)
+            # One word is one of many positions: lecun's scale would make it a whisper.
+            loud = nn.initializers.variance_scaling(config.max_length / 4, "fan_in", "normal")
+            project = nn.Dense(
+                config.pooled_dim, dtype=self.dtype, kernel_init=loud, name="pooled_proj"
+            )
+            pooled = project(words).astype(jnp.float32)
         return Condition(context=x.astype(jnp.float32), pooled=pooled)

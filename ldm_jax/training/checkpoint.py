@@ -12,6 +12,7 @@ has another name, is never read, and is cleared away by the next run.
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from ldm_jax.training.files import damage, write_atomically, write_digests
 
 VALIDATION_LOSS = "validation_loss"
 CONFIG = "config.json"
+_TRASH = "trash"
 _WRITTEN_AT_COMMIT = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _FREE_FIELDS = {
     "loop.steps", "loop.log_every", "loop.checkpoint_every", "loop.keep", "loop.validate_every",
@@ -42,9 +44,6 @@ _FREE_FIELDS = {
 
 class CheckpointError(ValueError):
     """A checkpoint or frozen part that is damaged, or does not fit what it is loaded into."""
-
-
-# ------------------------------------------------------------------------------------- configs
 
 
 def write_config(workdir: Path, config: Any) -> None:
@@ -108,9 +107,6 @@ def _differences(old: Any, new: Any, where: str) -> list[tuple[str, Any, Any]]:
     return found
 
 
-# --------------------------------------------------------------------------------- checkpoints
-
-
 class Checkpoints:
     """The checkpoints of one work directory; use it as a context manager.
 
@@ -120,6 +116,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep: int) -> None:
         self._root = _root(workdir)
+        self._empty_trash()
         self._saving: int | None = None
         self._losses = {
             step: _loss(_read_run(self._root / str(step))["metrics"]) for step in _steps(workdir)
@@ -130,6 +127,8 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_NewestAndBest(keep, self._losses),
                 cleanup_tmp_directories=True,
+                # Renamed first, so that an interrupted deletion leaves no half checkpoint.
+                todelete_subdir=_TRASH,
                 async_options=ocp.options.AsyncOptions(
                     post_finalization_callback=self._write_digests
                 ),
@@ -206,7 +205,12 @@ class Checkpoints:
         directory = _checkpoint(self._root.parent, step)
         _check_files(directory)
         wanted = to_state_dict(abstract_state)
-        _check_structure(directory, wanted, _saved_structure(directory))
+        try:
+            tree.merge(wanted, _saved_structure(directory))
+        except tree.TreeError as error:
+            raise CheckpointError(
+                f"checkpoint {directory} does not fit this run: {error}"
+            ) from error
         arguments = ocp.args.PyTreeRestore(
             item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
         )
@@ -245,10 +249,16 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when what was started is saved; raises the error if that failed."""
         self._manager.wait_until_finished()
+        self._empty_trash()
 
     def close(self) -> None:
         """Waits, and releases threads."""
         self._manager.close()
+        self._empty_trash()
+
+    def _empty_trash(self) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(self._root / _TRASH, ignore_errors=True)
 
     def _write_digests(self) -> None:
         """Notes size and digest of every file, after the last is written and before the commit."""
@@ -347,16 +357,6 @@ def _saved_structure(directory: Path) -> dict[str, Any]:
     """The state's nested dicts with shapes and dtypes for leaves."""
     with _reader(directory) as checkpointer:
         return checkpointer.metadata(directory).item_metadata.state.tree
-
-
-def _check_structure(directory: Path, wanted: Any, saved: Any) -> None:
-    try:
-        tree.merge(wanted, saved)
-    except tree.TreeError as error:
-        raise CheckpointError(f"checkpoint {directory} does not fit this run: {error}") from error
-
-
-# -------------------------------------------------------------------------------- frozen parts
 
 
 def save_frozen(folder: Path, name: str, frozen: Any) -> None:

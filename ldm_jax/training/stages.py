@@ -21,6 +21,7 @@ from ldm_jax.sampling.loop import levels
 from ldm_jax.sharding import make_mesh, to_global
 from ldm_jax.training.autoencoder_step import make_autoencoder_loss, make_autoencoder_step
 from ldm_jax.training.checkpoint import (
+    CONFIG,
     Checkpoints,
     load_frozen,
     read_config,
@@ -104,7 +105,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     if isinstance(run.condition, cfg.TextCondition):
         tokenizer = _tokenizer(run.condition, workdir, train)
     condition, empty = _condition_inputs(run, tokenizer)
-    if not (workdir / FIRST_STAGE).exists():
+    if not (workdir / FIRST_STAGE / CONFIG).exists():
         _copy_first_stage(run, train, workdir, first_stage)
     autoencoder_config, frozen = load_first_stage(workdir / FIRST_STAGE)
     model = ldm.build(run, autoencoder_config)

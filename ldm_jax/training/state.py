@@ -11,9 +11,12 @@ from jaxtyping import Array, Float, Int
 
 @flax.struct.dataclass
 class TrainState:
-    """Step counter (also the parameter average's), parameters, their average, optimiser."""
+    """Step counter (also the parameter average's), parameters, their average, optimiser.
 
-    step: Int[Array, ""]
+    The leaves are arrays, or what stands for them: shapes, shardings, checkpoint entries.
+    """
+
+    step: Any
     params: Any
     ema_params: Any
     """The average, or an empty dict where the run keeps none."""

@@ -17,52 +17,45 @@ SMALL = cfg.TextTransformer(
 TOKENS = jnp.array([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7]])
 
 
-def _perturbed(variables):
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    pairs = zip(keys, leaves, strict=True)
-    return tree.unflatten([x + 0.1 * jax.random.normal(key, x.shape) for key, x in pairs])
-
-
-def test_clip_is_causal_and_the_small_encoder_is_not():
+def test_clip_is_causal_and_the_small_encoder_is_not(parameters):
     for module, causal in ((CLIPTextModel(CLIP), True), (TextTransformerModel(SMALL), False)):
-        variables = _perturbed(jax.jit(module.init)(jax.random.key(0), TOKENS))
+        variables = parameters(module, TOKENS)
         context = module.apply(variables, TOKENS).context
         assert context.shape == (2, 6, 8) and context.dtype == jnp.float32
         # The captions differ in their last word only.
         assert np.allclose(context[0, :5], context[1, :5], atol=1e-6) is causal
 
 
-def test_skipped_layers_leave_the_state_before_them():
+def test_skipped_layers_leave_the_state_before_them(parameters):
     skipping = CLIPTextModel(dataclasses.replace(CLIP, skip_last=1))
     shorter = CLIPTextModel(dataclasses.replace(CLIP, layers=2))
-    variables = jax.jit(skipping.init)(jax.random.key(0), TOKENS)
+    variables = parameters(skipping, TOKENS)
     jax.tree.map(
         np.testing.assert_array_equal,
         skipping.apply(variables, TOKENS).context, shorter.apply(variables, TOKENS).context,
     )  # fmt: skip
 
 
-def test_shorter_prompts_are_allowed_for_clip():
+def test_shorter_prompts_are_allowed_for_clip(parameters):
     module = CLIPTextModel(CLIP)
-    variables = jax.jit(module.init)(jax.random.key(0), TOKENS)
+    variables = parameters(module, TOKENS)
     short = module.apply(variables, TOKENS[:, :3]).context
     np.testing.assert_allclose(short, module.apply(variables, TOKENS).context[:, :3], atol=1e-5)
 
 
-def test_pooled_vector_tells_where_a_word_stands():
+def test_pooled_vector_tells_where_a_word_stands(parameters):
     module = TextTransformerModel(SMALL)
-    variables = jax.jit(module.init)(jax.random.key(0), TOKENS)
+    variables = parameters(module, TOKENS)
     pooled = module.apply(variables, TOKENS[:, ::-1]).pooled
     assert pooled.shape == (2, 5) and pooled.dtype == jnp.float32
     assert not np.allclose(pooled, module.apply(variables, TOKENS).pooled, atol=1e-2)
     without = TextTransformerModel(dataclasses.replace(SMALL, pooled_dim=None))
-    assert without.init_with_output(jax.random.key(0), TOKENS)[0].pooled is None
+    assert jax.eval_shape(without.init_with_output, jax.random.key(0), TOKENS)[0].pooled is None
 
 
 def test_bfloat16_returns_float32():
     for module in (CLIPTextModel(CLIP, "bfloat16"), TextTransformerModel(SMALL, "bfloat16")):
-        condition, variables = jax.jit(module.init_with_output)(jax.random.key(0), TOKENS)
+        condition, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), TOKENS)
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves((condition, variables)))
 
 

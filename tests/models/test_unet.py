@@ -15,6 +15,7 @@ TINY = cfg.UNet(
     block_out_channels=(8, 16), layers_per_block=1, attention=(False, True), num_heads=(2, 2),
     norm_num_groups=4, context_dim=6,
 )  # fmt: skip
+ONE_LEVEL = {"block_out_channels": (8,), "attention": (False,), "num_heads": (2,)}
 KINDS = {
     "cross-attention": {},
     "linear projection": {"use_linear_projection": True, "transformer_layers": 2},
@@ -45,19 +46,16 @@ def _inputs(config):
     return x, jnp.array([3, 900]), _condition(config)
 
 
-def _random(variables):
-    """Parameters without the zeros that a fresh U-Net starts with."""
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    pairs = zip(keys, leaves, strict=True)
-    return tree.unflatten([x + 0.1 * jax.random.normal(key, x.shape) for key, x in pairs])
+@pytest.fixture
+def build(parameters):
+    """Config, module, parameters and inputs of `TINY` with changes."""
 
+    def build(**change):
+        config = dataclasses.replace(TINY, **change)
+        module, inputs = build_unet(config), _inputs(config)
+        return config, module, parameters(module, *inputs), inputs
 
-def _build(**change):
-    config = dataclasses.replace(TINY, **change)
-    module = build_unet(config)
-    inputs = _inputs(config)
-    return config, module, _random(jax.jit(module.init)(jax.random.key(0), *inputs)), inputs
+    return build
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,8 +68,8 @@ def test_every_kind_builds_and_keeps_the_shape(kind):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
 
-def test_every_part_of_the_condition_and_the_time_count():
-    config, module, variables, (x, t, condition) = _build(**KINDS["everything"])
+def test_every_part_of_the_condition_and_the_time_count(build):
+    config, module, variables, (x, t, condition) = build(**KINDS["everything"])
     apply = jax.jit(lambda *args: module.apply(variables, *args))
     base = apply(x, t, condition)
     other = _condition(config, 1)
@@ -82,8 +80,8 @@ def test_every_part_of_the_condition_and_the_time_count():
     np.testing.assert_allclose(apply(x, t.astype(jnp.float32), condition), base, atol=1e-6)
 
 
-def test_examples_do_not_see_each_other():
-    _, module, variables, (x, t, condition) = _build()
+def test_examples_do_not_see_each_other(build):
+    _, module, variables, (x, t, condition) = build()
     apply = jax.jit(module.apply)
     both = apply(variables, x, t, condition)
     one = apply(variables, x[1:], t[1:], jax.tree.map(lambda a: a[1:], condition))
@@ -91,13 +89,13 @@ def test_examples_do_not_see_each_other():
 
 
 def test_a_fresh_unet_predicts_zero():
-    module = build_unet(TINY)
-    out, _ = jax.jit(module.init_with_output)(jax.random.key(0), *_inputs(TINY))
+    config = dataclasses.replace(TINY, **ONE_LEVEL)
+    out, _ = jax.jit(build_unet(config).init_with_output)(jax.random.key(0), *_inputs(config))
     np.testing.assert_array_equal(out, 0)
 
 
-def test_bfloat16_is_close_and_returns_float32():
-    config, module, variables, inputs = _build(**KINDS["everything"])
+def test_bfloat16_is_close_and_returns_float32(build):
+    config, module, variables, inputs = build(**KINDS["everything"])
     out = jax.jit(build_unet(config, "bfloat16").apply)(variables, *inputs)
     assert out.dtype == jnp.float32
     want = jax.jit(module.apply)(variables, *inputs)
@@ -105,8 +103,8 @@ def test_bfloat16_is_close_and_returns_float32():
 
 
 @pytest.mark.parametrize("kind", ["cross-attention", "plain attention"])
-def test_remat_changes_no_gradient(kind):
-    config, _, variables, inputs = _build(dropout=0.2, **KINDS[kind])
+def test_remat_changes_no_gradient(kind, build):
+    config, _, variables, inputs = build(dropout=0.2, **ONE_LEVEL, **KINDS[kind])
 
     def gradient(remat):
         def loss(variables):
@@ -122,8 +120,8 @@ def test_remat_changes_no_gradient(kind):
     )  # fmt: skip
 
 
-def test_dropout_only_in_training():
-    _, module, variables, inputs = _build(dropout=0.5)
+def test_dropout_only_in_training(build):
+    _, module, variables, inputs = build(dropout=0.5)
     rngs = {"dropout": jax.random.key(3)}
     apply = jax.jit(module.apply, static_argnames="train")
     still = apply(variables, *inputs)

@@ -1,0 +1,160 @@
+"""Configs refuse what cannot work, survive JSON, and answer before JAX is imported."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny
+import train
+
+from ldm_jax import config as cfg
+
+DATA = cfg.Data()
+SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: cfg.Data(image_size=24), r"data.image_size is 24; it must be one of \(16, 32, 64"),
+        (lambda: cfg.Data(batch_size=0), "Data.batch_size is 0; it must be greater than 0"),
+        (lambda: cfg.DigitScenes(max_digits=4), "max_digits is 4; it must be 1, 2 or 3"),
+        (lambda: cfg.Autoencoder(block_out_channels=(40,)), "each a multiple of norm_num_groups"),
+        (lambda: cfg.UNet(attention=(True,)), r"UNet.attention is .* a tuple of 4 entries"),
+        (lambda: cfg.UNet(**SMALL | {"num_heads": (3,)}), "num_heads .* divisors of"),
+        (lambda: cfg.UNet(**SMALL, attention_kind="plain"), "context_dim is 768; .* None when"),
+        (lambda: cfg.Diffusion(beta_start=0.1, beta_end=0.05), r"\(0, beta_end = 0.05\]"),
+        (lambda: cfg.AutoencoderLoss(l1_weight=0.0), "positive unless l2_weight is"),
+        (lambda: cfg.Mesh(data=-1, fsdp=-1), "at most one of them -1"),
+        (lambda: cfg.Loop(steps=0), "Loop.steps is 0"),
+        (lambda: cfg.CLIPText(skip_last=12), "between 0 and 11"),
+        (
+            lambda: cfg.AutoencoderRun(DATA, cfg.Autoencoder(), optim=cfg.Optim(accumulation=3)),
+            "data.batch_size is 64; it must be a multiple of 3, optim.accumulation",
+        ),
+        (
+            lambda: cfg.AutoencoderRun(DATA, cfg.Autoencoder(patch_size=8)),
+            "data.image_size is 32; it must be a multiple of 64, the autoencoder's factor",
+        ),
+        (
+            lambda: cfg.DiffusionRun(DATA, cfg.UNet(**SMALL)),
+            "unet.context_dim is 768; it must be None to match condition Unconditional",
+        ),
+        (
+            lambda: cfg.DiffusionRun(
+                DATA, cfg.UNet(**SMALL, context_dim=None), cfg.ClassCondition(10)
+            ),
+            "unet.class_count is None; it must be 11 to match condition ClassCondition",
+        ),
+        (
+            lambda: cfg.DiffusionRun(DATA, cfg.UNet(**SMALL), cfg.TextCondition(tiny.ENCODER)),
+            "unet.context_dim is 768; it must be 16 to match condition TextCondition",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(make, complaint):
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        make()
+
+
+def test_a_first_stage_that_does_not_fit_is_refused():
+    run = tiny.diffusion_run("folder")
+    run.check_first_stage(tiny.AUTOENCODER)
+    for changes, complaint in (
+        ({"latent_channels": 8}, "unet.in_channels is 4; it must be 8"),
+        ({"patch_size": 32}, "data.image_size is 16; it must be a multiple of 32"),
+    ):
+        with pytest.raises(cfg.ConfigError, match=complaint):
+            run.check_first_stage(dataclasses.replace(tiny.AUTOENCODER, **changes))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        tiny.autoencoder_run("folder"),
+        tiny.diffusion_run("folder"),
+        cfg.DiffusionRun(
+            DATA, cfg.UNet(**SMALL, context_dim=32), cfg.ClassCondition(context_dim=32)
+        ),
+    ],
+)
+def test_json_gives_an_equal_config_back(run):
+    text = cfg.to_json(run)
+    assert cfg.from_json(text) == run
+    assert cfg.to_json(cfg.from_json(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda d: d["optim"].update(learnig_rate=1), "learnig_rate is no field of Optim; "
+         "perhaps you meant 'learning_rate'"),
+        (lambda d: d["loop"].update(steps="many"), "config.loop.steps is 'many'; it must be of"),
+        (lambda d: d["loop"].update(steps=1.5), "config.loop.steps is 1.5"),
+        (lambda d: d["loop"].update(seed=True), "config.loop.seed is True"),
+        (lambda d: d["loop"].update(dtype="float16"), "config.loop.dtype is 'float16'"),
+        (lambda d: d["data"].update(image_size=-16), "image_size is -16; it must be greater"),
+        (lambda d: d["data"].update(type="Dato"), "config.data.type is 'Dato'; known are"),
+        (lambda d: d.pop("data"), "config: .*missing .*'data'"),
+    ],
+)  # fmt: skip
+def test_damaged_json_is_refused_by_name(damage, complaint):
+    content = json.loads(cfg.to_json(tiny.autoencoder_run("folder")))
+    damage(content)
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        cfg.from_json(json.dumps(content))
+    with pytest.raises(cfg.ConfigError, match="not valid JSON"):
+        cfg.from_json(json.dumps(content)[:-5])
+
+
+def test_files_without_a_config_are_refused(tmp_path):
+    with pytest.raises(cfg.ConfigError, match="there is no such file"):
+        cfg.load(tmp_path / "absent.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(cfg.ConfigError, match=r"defines no get_config\(\)"):
+        cfg.load(tmp_path / "empty.py")
+
+
+def test_overrides_are_typed_and_checked_again(tmp_path):
+    file = tiny.write_config(tmp_path / "config.py", tiny.diffusion_run("folder"))
+
+    def parse(*overrides):
+        return train.parse([f"--config={file}", "--workdir=run", *overrides])
+
+    run, places = parse("--optim.learning_rate=3e-5", "--unet.dropout=0.25", "--loop.remat")
+    assert (run.optim.learning_rate, run.unet.dropout, run.loop.remat) == (3e-5, 0.25, True)
+    assert run.optim.beta1 == 0.9 and places.workdir == "run"
+    run, _ = parse("--data.source.path=elsewhere", "--condition.encoder.layers=2")
+    assert run.data.source == cfg.ImageFolder(path="elsewhere", validation_fraction=0.2)
+    assert run.condition.encoder.layers == 2
+    run, _ = parse("--diffusion.min_snr_gamma=5", "--optim.clip_norm=None")
+    assert (run.diffusion.min_snr_gamma, run.optim.clip_norm) == (5.0, None)
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--optim.learning_rat=1", "perhaps you meant"),
+        ("--optim.learning_rate=fast", "float"),
+        ("--diffusion.prediction=noise", "prediction"),
+    ],
+)
+def test_mistakes_in_overrides_are_explained(tmp_path, capsys, option, complaint):
+    file = tiny.write_config(tmp_path / "config.py", tiny.diffusion_run("folder"))
+    with pytest.raises(SystemExit) as stop:
+        train.main([f"--config={file}", "--workdir=run", option])
+    assert stop.value.code == 2
+    written = capsys.readouterr()
+    assert complaint in (written.out + written.err).lower()
+
+
+@pytest.mark.parametrize("module", ["ldm_jax.config", "train", "sample"])
+def test_importing_settings_and_command_lines_does_not_import_jax(module):
+    heavy = ("jax", "flax", "numpy", "tensorflow_datasets")
+    program = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tiny.ROOT, check=True
+    )
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,147 @@
+"""Runs so small that tests can afford them, and the command lines as processes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ldm_jax import config as cfg
+from ldm_jax.data import digit_scenes
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 400
+"""Seconds that a process may take; machines are busy at times."""
+
+ENCODER = cfg.TextTransformer(
+    vocab_size=64, max_length=16, width=16, layers=1, num_heads=2, pooled_dim=16
+)
+AUTOENCODER = cfg.Autoencoder(
+    block_out_channels=(8,), layers_per_block=1, norm_num_groups=4, mid_attention=False,
+    patch_size=2,
+)  # fmt: skip
+UNET = cfg.UNet(
+    block_out_channels=(16,), layers_per_block=1, attention=(True,), num_heads=(2,),
+    context_dim=16, pooled_dim=16, norm_num_groups=4,
+)  # fmt: skip
+LOOP = cfg.Loop(
+    steps=24, log_every=1, checkpoint_every=4, validate_every=8, validation_batches=1,
+    sample_every=24,
+)  # fmt: skip
+
+
+def write_pictures(folder: Path, count: int = 48) -> Path:
+    """Scenes of DigitScenes as PNG files in one folder for each first digit, with captions."""
+    for i in range(count):
+        scene = digit_scenes.example("train", i, 16)
+        path = folder / digit_scenes.DIGITS[scene["label"]] / f"{i:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(scene["image"]).save(path)
+        path.with_suffix(".txt").write_text(scene["caption"])
+    return folder
+
+
+def data(folder: Path, validation: float = 0.2) -> cfg.Data:
+    source = cfg.ImageFolder(path=str(folder), validation_fraction=validation)
+    return cfg.Data(source=source, image_size=16, batch_size=16)
+
+
+def autoencoder_run(folder: Path, **changes: Any) -> cfg.AutoencoderRun:
+    optim = cfg.Optim(learning_rate=1e-3, ema_decay=0.99)
+    return replace(cfg.AutoencoderRun(data(folder), AUTOENCODER, optim=optim, loop=LOOP), **changes)
+
+
+def diffusion_run(folder: Path, **changes: Any) -> cfg.DiffusionRun:
+    run = cfg.DiffusionRun(
+        data(folder), UNET, cfg.TextCondition(ENCODER),
+        cfg.Diffusion(num_timesteps=100, schedule="cosine", prediction="v"),
+        cfg.Optim(learning_rate=1e-3, ema_decay=0.99), LOOP,
+    )  # fmt: skip
+    return replace(run, **changes)
+
+
+def write_config(path: Path, run: cfg.Run) -> Path:
+    """A config file for `train.py` that defines `run`."""
+    path.write_text(
+        "from ldm_jax import config\n\n\ndef get_config():\n"
+        f"    return config.from_json({cfg.to_json(run)!r})\n"
+    )
+    return path
+
+
+# -------------------------------------------------------------------------------- command lines
+
+
+def start(*command: str, devices: int = 1, programs: Path) -> subprocess.Popen:
+    """Starts Python with `command` on so many virtual devices; output is piped."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    optimization = os.environ["XLA_FLAGS"].split(maxsplit=1)[1]
+    environment = os.environ | {
+        "XLA_FLAGS": f"{flags} {optimization}",
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": str(programs),
+    }
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def train(
+    config: Path, workdir: Path, *options: str, devices: int = 1, programs: Path
+) -> subprocess.Popen:
+    """`train.py` as a process."""
+    places = (f"--config={config}", f"--workdir={workdir}")
+    return start("train.py", *places, *options, devices=devices, programs=programs)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit status and all output of a process."""
+    try:
+        output, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    return process.returncode, output
+
+
+def check(process: subprocess.Popen, status: int = 0) -> str:
+    """The output of a process that must end with `status`."""
+    found, output = finish(process)
+    assert found == status, f"exit status {found} instead of {status}:\n{output}"
+    return output
+
+
+def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
+    """Returns once the metrics of `step` are written, or of a later one."""
+    deadline = time.monotonic() + PATIENCE
+    while max(losses(workdir), default=0) < step:
+        assert process.poll() is None, f"ended before step {step}:\n{finish(process)[1]}"
+        assert time.monotonic() < deadline, f"step {step} was not reached in {PATIENCE} s"
+        time.sleep(0.002)
+
+
+# ------------------------------------------------------------------------------------- results
+
+
+def losses(workdir: Path, name: str = "loss") -> dict[int, float]:
+    """Step → loss, as `workdir`'s metrics have it; a line that is being written does not count."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {record["step"]: record[name] for record in records if name in record}
+
+
+def same_bits(a: Any, b: Any) -> None:
+    """Asserts that two trees have the same arrays, bit for bit."""
+    import jax
+
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.dtype == y.dtype and x.tobytes() == y.tobytes(), jax.tree_util.keystr(path)
