@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import tiny
-import train
 
+import train
 from ldm_jax import config as cfg
 
 DATA = cfg.Data()

@@ -57,7 +57,7 @@ def apply_gradients(
     if ema_decay is not None:
         ema_params = update_ema(ema_params, params, state.step, ema_decay)
     norms = {
-        "gradient_norm": optax.global_norm(gradients),
-        "update_norm": optax.global_norm(updates),
+        "gradient_norm": optax.tree.norm(gradients),
+        "update_norm": optax.tree.norm(updates),
     }
     return TrainState(state.step + 1, params, ema_params, opt_state), norms

@@ -15,10 +15,13 @@ class Numbered:
     class_names, has_captions = (), True
 
     def __init__(self, n):
-        self.n = n
+        self.n, self.broken = n, {}
 
     def __len__(self):
         return self.n
+
+    def captions(self):
+        return (str(index) for index in range(self.n))
 
     def __getitem__(self, index):
         return {

@@ -1,0 +1,119 @@
+"""`sample.py`: files that say how they were made, and pictures that can be made again."""
+
+import hashlib
+import json
+import sys
+
+import numpy as np
+import pytest
+import sample
+from PIL import Image
+
+import ldm_jax
+
+PROMPTS = ("a red three alone", "a blue seven above a green one")
+
+
+@pytest.fixture(scope="module")
+def draw(trained_text2img):
+    """`draw(out, **options)`: runs the command; returns the folder."""
+
+    def run(out, **options):
+        fast = {"steps": 2, "batch_size": 4, "guidance": 2.0, "seed": 7} | options
+        assert sample.run(sample.Arguments(trained_text2img, out, **fast)) == out / "grid.png"
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def drawn(draw, tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("drawn") / "out", prompt=PROMPTS, num=2)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_every_picture_says_how_it_was_made(drawn, trained_text2img):
+    with Image.open(drawn / "0001_0000.png") as picture:
+        assert picture.size == (16, 16)
+        settings = json.loads(picture.text["ldm_jax"])
+    assert settings == {
+        "sampler": "ddim", "steps": 2, "guidance_scale": 2.0, "eta": 0.0, "spacing": "trailing",
+        "seed": 7, "batch_size": 4, "model": str(trained_text2img), "step": 24, "weights": "ema",
+        "negative_prompt": None, "condition": PROMPTS[1], "prompt_number": 1, "image_number": 0,
+    }  # fmt: skip
+
+
+def test_the_manifest_lists_every_file_with_its_digest(drawn):
+    manifest = json.loads((drawn / "manifest.json").read_text())
+    files = {entry["file"]: entry for entry in manifest["images"]}
+    assert sorted(files) == ["0000_0000.png", "0000_0001.png", "0001_0000.png", "0001_0001.png"]
+    assert {path.name for path in drawn.iterdir()} == {*files, "grid.png", "manifest.json"}
+    for name, entry in files.items():
+        assert hashlib.sha256((drawn / name).read_bytes()).hexdigest() == entry["sha256"]
+        assert entry["condition"] == PROMPTS[int(name[:4])]
+    assert manifest["settings"]["seed"] == 7
+    assert manifest["versions"]["ldm_jax"] == ldm_jax.__version__
+    assert {"jax", "jaxlib", "flax", "numpy", "devices"} <= manifest["versions"].keys()
+    grid = pixels(drawn / "grid.png")
+    assert grid.shape[0] > 2 * 128 and grid.shape[1] > 2 * 128
+
+
+def test_a_picture_depends_neither_on_num_nor_on_the_other_prompts(draw, drawn, tmp_path):
+    more = draw(tmp_path / "more", prompt=(PROMPTS[0], "a green one alone"), num=5)
+    for name in ("0000_0000.png", "0000_0001.png"):
+        np.testing.assert_array_equal(pixels(more / name), pixels(drawn / name))
+    (tmp_path / "prompts.txt").write_text(f"{PROMPTS[0]}\n\n  {PROMPTS[1]}  \n")
+    again = draw(tmp_path / "again", prompts=tmp_path / "prompts.txt", num=1)
+    for name in ("0000_0000.png", "0001_0000.png"):
+        np.testing.assert_array_equal(pixels(again / name), pixels(drawn / name))
+
+
+def test_the_same_command_writes_the_same_files(draw, drawn, tmp_path):
+    again = draw(tmp_path / "again", prompt=PROMPTS, num=2)
+    for path in drawn.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+
+
+def run_main(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, options)])
+    return sample.main()
+
+
+def test_the_command_line_prints_the_grid(trained_text2img, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    options = (f"--model={trained_text2img}", "--prompt", *PROMPTS, "--steps=2", f"--out={out}")
+    assert run_main(monkeypatch, *options, "--batch_size=4", "--guidance=2") == 0
+    assert capsys.readouterr().out.strip() == str(out / "grid.png")
+    assert len(list(out.glob("*_*.png"))) == 2
+
+
+def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
+    trained_text2img, drawn, tmp_path, monkeypatch, capsys
+):
+    model, out = f"--model={trained_text2img}", f"--out={tmp_path / 'out'}"
+    (tmp_path / "empty.txt").write_text("\n")
+    for options, complaint in (
+        ((model, f"--out={drawn}"), "is not empty; choose another, or --overwrite"),
+        ((model, out, "--num=0"), "--num=0: it must be 1 or more"),
+        ((model, out, "--prompt=a purple three alone"), "purple"),
+        ((model, out, "--classes", "3"), "conditioned on captions"),
+        ((model, out, "--classes", "3", "--prompt=a red one alone"), "not both"),
+        ((model, out, f"--prompts={tmp_path / 'absent'}"), "there is no such file"),
+        ((model, out, f"--prompts={tmp_path / 'empty.txt'}"), "has no caption in it"),
+        ((model, out, "--steps=0"), "--steps=0 is not possible"),
+        ((f"--model={tmp_path / 'absent'}", out), "is not a work directory"),
+    ):
+        assert run_main(monkeypatch, *options) == 2
+        assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_misspelt_option_is_explained(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_main(monkeypatch, "--model=x", "--guidence=2")
+    assert stop.value.code == 2
+    written = capsys.readouterr()
+    assert "perhaps you meant" in (written.out + written.err).lower()

@@ -1,0 +1,187 @@
+"""`train.py`: what it leaves, how it goes on after any interruption, what it refuses."""
+
+import dataclasses
+import json
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import train
+from ldm_jax.data.tokenizer import load_tokenizer
+from ldm_jax.training.checkpoint import Checkpoints
+
+
+def final_parameters(workdir):
+    return [Checkpoints.load_params(workdir, which) for which in ("raw", "ema")]
+
+
+@pytest.fixture
+def autoencoder(pictures, tmp_path):
+    """Config file of the autoencoder."""
+    return tiny.write_config(tmp_path / "config.py", tiny.autoencoder_run(pictures))
+
+
+def arguments(config, workdir, *options):
+    return [f"--config={config}", f"--workdir={workdir}", *options]
+
+
+def test_a_run_leaves_a_work_directory_that_needs_nothing_else(trained_text2img):
+    names = {path.name for path in trained_text2img.iterdir()}
+    assert names == {
+        "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "first_stage",
+        "tokenizer.json",
+    }  # fmt: skip
+    kept = {path.name for path in (trained_text2img / "checkpoints").iterdir()}
+    assert {"20", "24"} <= kept and len(kept) <= 3
+    assert sorted(tiny.losses(trained_text2img)) == list(range(1, 25))
+    assert sorted(tiny.losses(trained_text2img, "validation_loss")) == [8, 16, 24]
+    lines = (trained_text2img / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for name in (
+        "gradient_norm", "update_norm", "images_per_second", "data_wait_seconds",
+        "compile_seconds",
+    ):  # fmt: skip
+        assert all(record[name] is not None for record in records if "loss" in record), name
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
+    trained_text2img, trained_autoencoder, pictures, programs, tmp_path
+):
+    workdir = tmp_path / "run"
+    config = tiny.write_config(tmp_path / "config.py", tiny.diffusion_run(pictures))
+    first_stage = f"--first_stage={trained_autoencoder}"
+    seed = time.time_ns()
+    print(f"moments of seed {seed}")
+    moments = random.Random(seed)
+    reached = 0
+    for last in (10, 20):
+        process = tiny.train(config, workdir, first_stage, programs=programs)
+        tiny.wait_for_step(workdir, moments.randint(reached + 1, last), process)
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        assert tiny.finish(process)[0] == -signal.SIGKILL
+        reached = last
+    tiny.check(tiny.train(config, workdir, first_stage, programs=programs))
+    tiny.same_bits(final_parameters(workdir), final_parameters(trained_text2img))
+    for name in ("loss", "validation_loss"):
+        assert tiny.losses(workdir, name) == tiny.losses(trained_text2img, name)
+
+
+def test_sigterm_saves_ends_with_its_own_status_and_goes_on_exactly(
+    trained_autoencoder, autoencoder, programs, tmp_path
+):
+    workdir = tmp_path / "run"
+    process = tiny.train(autoencoder, workdir, programs=programs)
+    tiny.wait_for_step(workdir, 5, process)
+    process.send_signal(signal.SIGTERM)
+    output = tiny.check(process, status=75)
+    step = max(tiny.losses(workdir))
+    assert f"stopped by signal 15 and saved at step {step} of 24" in output
+    assert Checkpoints.load_params(workdir, "raw")[0] == step
+
+    output = tiny.check(tiny.train(autoencoder, workdir, programs=programs))
+    assert f"going on from step {step}" in output
+    tiny.same_bits(final_parameters(workdir), final_parameters(trained_autoencoder))
+    assert tiny.losses(workdir) == tiny.losses(trained_autoencoder)
+
+
+def test_a_finished_run_has_nothing_to_do(trained_autoencoder, autoencoder, capsys):
+    before = (trained_autoencoder / "metrics.jsonl").read_bytes()
+    assert train.main(arguments(autoencoder, trained_autoencoder)) == 0
+    assert "already trained for 24 steps" in capsys.readouterr().out
+    assert (trained_autoencoder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.fixture
+def copy(trained_autoencoder, tmp_path):
+    """A copy of a trained work directory."""
+    return shutil.copytree(trained_autoencoder, tmp_path / "copy")
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(copy, autoencoder, capsys):
+    state = copy / "checkpoints" / "24" / "state"
+    largest = max((p for p in state.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert train.main(arguments(autoencoder, copy, "--loop.steps=30")) == 1
+    written = capsys.readouterr().err
+    assert f"checkpoint {copy / 'checkpoints' / '24'} is damaged" in written
+    assert str(largest) in written
+
+    shutil.rmtree(state)
+    assert train.main(arguments(autoencoder, copy, "--loop.steps=30")) == 1
+    assert "is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--optim.learning_rate=0.5", "optim.learning_rate was 0.001, is 0.5"),
+        ("--autoencoder.latent_channels=8", "autoencoder.latent_channels was 4, is 8"),
+        ("--data.batch_size=32", "data.batch_size was 16, is 32"),
+        ("--loop.seed=1", "loop.seed was 0, is 1"),
+    ],
+)
+def test_another_config_is_refused_by_field(copy, autoencoder, capsys, option, complaint):
+    before = (copy / "config.json").read_bytes()
+    assert train.main(arguments(autoencoder, copy, option)) == 1
+    written = capsys.readouterr().err
+    assert complaint in written and "another --workdir for a new run" in written
+    assert (copy / "config.json").read_bytes() == before
+
+
+def test_other_data_are_refused(copy, pictures, tmp_path, capsys):
+    more = shutil.copytree(pictures, tmp_path / "more")
+    for i in range(10):  # some of them for training, some for validation
+        Image.new("RGB", (16, 16)).save(more / "three" / f"new{i}.png")
+        (more / "three" / f"new{i}.txt").write_text("a red three alone")
+    run = tiny.autoencoder_run(more)
+    config = tiny.write_config(tmp_path / "more.py", run)
+    assert train.main(arguments(config, copy, "--loop.steps=30")) == 1
+    assert "the saved data position has examples = " in capsys.readouterr().err
+
+
+def test_what_is_missing_is_said_before_training(
+    autoencoder, pictures, trained_autoencoder, trained_text2img, tmp_path, capsys
+):
+    text2img = tiny.write_config(tmp_path / "text2img.py", tiny.diffusion_run(pictures))
+    wide = dataclasses.replace(tiny.UNET, in_channels=8, out_channels=8)
+    misfit = tiny.write_config(tmp_path / "misfit.py", tiny.diffusion_run(pictures, unet=wide))
+    new = tmp_path / "new"
+    for given, status, complaint in (
+        ([f"--config={autoencoder}"], 2, "--workdir=DIR is missing"),
+        (arguments("absent.py", new), 2, "--config=absent.py: there is no such file"),
+        (arguments(text2img, new), 1, "name a trained one with --first_stage=WORKDIR"),
+        (
+            arguments(text2img, new, f"--first_stage={tmp_path / 'absent'}"), 1,
+            "absent is not a work directory",
+        ),
+        (
+            arguments(text2img, new, f"--first_stage={trained_text2img}"), 1,
+            "holds a DiffusionRun, not an autoencoder",
+        ),
+        (
+            arguments(misfit, tmp_path / "misfit", f"--first_stage={trained_autoencoder}"), 1,
+            "unet.in_channels is 8; it must be 4, the latent channels of the first stage",
+        ),
+        (arguments(autoencoder, new, "--mesh.fsdp=3"), 1, "multiple of 3 devices, but there are 8"),
+        (arguments(autoencoder, new, "--data.batch_size=12"), 1, "multiple of 8: 8 devices share"),
+        (arguments(autoencoder, tmp_path / "a", "--data.source.path=absent"), 1, "not a folder"),
+    ):  # fmt: skip
+        assert train.main(given) == status
+        assert complaint in capsys.readouterr().err
+
+
+def test_the_saved_tokenizer_reads_every_caption(pictures, trained_text2img):
+    tokenizer = load_tokenizer(trained_text2img / "tokenizer.json")
+    captions = [path.read_text() for path in pictures.rglob("*.txt")]
+    tokens = tokenizer.encode(captions, 16, strict=True)
+    assert tokens.shape == (48, 16) and len(np.unique(tokens)) > 20
