@@ -36,6 +36,12 @@ SAMPLE_IMAGES = 4
 """Images of one chip."""
 SAMPLER_STEPS = 50
 GUIDANCE = 7.5
+LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -81,10 +87,10 @@ def reduced() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
 
 def topology(name: str) -> list[Any]:
     """The chips of a pod slice such as `v5e:4x4`, for compilation alone."""
-    # Else libtpu asks the cloud's metadata server, which only a TPU machine has, and complains.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    # libtpu would ask the cloud's metadata server, which only a TPU machine has, and would let
+    # only one process of a machine in, as for the chips themselves.
+    for variable, value in LIBTPU.items():
+        os.environ.setdefault(variable, value)
     from jax.experimental import topologies
 
     return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)

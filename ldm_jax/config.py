@@ -134,6 +134,8 @@ class UNet:
     out_channels: int = 4
     concat_channels: int = 0
     """Channels of a spatial condition that is concatenated to the latents."""
+    patch_size: int = 1
+    """Latents folded into channels before the first convolution, and back after the last."""
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int = 2
     attention: tuple[bool, ...] = (True, True, True, False)
@@ -155,7 +157,7 @@ class UNet:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "in_channels", "out_channels", "layers_per_block")
+        _require_positive(self, "in_channels", "out_channels", "layers_per_block", "patch_size")
         _require_groups("UNet", self.block_out_channels, self.norm_num_groups)
         _require_fraction(self, "dropout")
         levels = len(self.block_out_channels)
@@ -176,7 +178,7 @@ class UNet:
     @property
     def factor(self) -> int:
         """What the sides of the latents must be divisible by."""
-        return 2 ** (len(self.block_out_channels) - 1)
+        return self.patch_size * 2 ** (len(self.block_out_channels) - 1)
 
 
 @dataclass(frozen=True)

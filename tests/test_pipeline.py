@@ -88,7 +88,7 @@ def test_progress_is_told_and_weights_can_be_chosen(trained_text2img, four):
 
 def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
     for conditions, complaint in (
-        (["a purple three alone"], "purple"),
+        (["a mauve three alone"], "mauve"),
         ([3], r"conditioned on captions \(--prompt\), not on classes \(--classes\): 3"),
     ):
         with pytest.raises(ValueError, match=complaint):

@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-import sample
 from PIL import Image
 
 import ldm_jax
+import sample
 
 PROMPTS = ("a red three alone", "a blue seven above a green one")
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
     for options, complaint in (
         ((model, f"--out={drawn}"), "is not empty; choose another, or --overwrite"),
         ((model, out, "--num=0"), "--num=0: it must be 1 or more"),
-        ((model, out, "--prompt=a purple three alone"), "purple"),
+        ((model, out, "--prompt=a mauve three alone"), "mauve"),
         ((model, out, "--classes", "3"), "conditioned on captions"),
         ((model, out, "--classes", "3", "--prompt=a red one alone"), "not both"),
         ((model, out, f"--prompts={tmp_path / 'absent'}"), "there is no such file"),

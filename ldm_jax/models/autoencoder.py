@@ -17,6 +17,8 @@ from ldm_jax.models.layers import (
     ResnetBlock,
     Upsample,
     check_sides,
+    fold,
+    unfold,
 )
 from ldm_jax.models.transformer import Attention
 
@@ -160,24 +162,6 @@ class AutoencoderKL(nn.Module):
         """The reconstruction from a sample of the posterior drawn with `noise`, and both."""
         posterior = self.encode(images)
         return self.decode(posterior.sample(noise)), posterior
-
-
-def fold(x: Float[Array, "b h w c"], p: int) -> Float[Array, "b h2 w2 c2"]:
-    """Space to depth: p x p pixels become the channels of one, rows first."""
-    if p == 1:
-        return x
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, h // p, w // p, p * p * c)
-
-
-def unfold(x: Float[Array, "b h w c"], p: int) -> Float[Array, "b h2 w2 c2"]:
-    """Depth to space, the inverse of `fold`."""
-    if p == 1:
-        return x
-    b, h, w, c = x.shape
-    x = x.reshape(b, h, w, p, p, c // p**2).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, h * p, w * p, c // p**2)
 
 
 def _resnet(config: cfg.Autoencoder, features: int, dtype: DTypeLike, remat: bool) -> partial:

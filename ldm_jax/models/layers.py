@@ -243,6 +243,24 @@ class ResnetBlock(nn.Module):
         return x + h
 
 
+def fold(x: Float[Array, "b h w c"], p: int) -> Float[Array, "b h2 w2 c2"]:
+    """Space to depth: p x p pixels become the channels of one, rows first."""
+    if p == 1:
+        return x
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // p, w // p, p * p * c)
+
+
+def unfold(x: Float[Array, "b h w c"], p: int) -> Float[Array, "b h2 w2 c2"]:
+    """Depth to space, the inverse of `fold`."""
+    if p == 1:
+        return x
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, p, p, c // p**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * p, w * p, c // p**2)
+
+
 def check_sides(x: Array, factor: int, what: str) -> None:
     """Raises ValueError unless both sides of NHWC `x` are multiples of `factor`."""
     if x.shape[1] % factor or x.shape[2] % factor:

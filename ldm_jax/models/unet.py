@@ -19,7 +19,9 @@ from ldm_jax.models.layers import (
     TimeEmbedding,
     Upsample,
     check_sides,
+    fold,
     timestep_embedding,
+    unfold,
     zeros,
 )
 from ldm_jax.models.transformer import Attention, SpatialTransformer
@@ -126,7 +128,9 @@ class UNet2D(nn.Module):
 
     Beyond diffusers' `UNet2DConditionModel`: channels of a spatial condition are concatenated
     to the latents, and a pooled vector is projected (`add_embedding`) and added to the time
-    embedding. Blocks with a residual around them start as the identity, and the output at 0.
+    embedding; with `patch_size` p > 1, p x p latents are folded into channels before the first
+    convolution and unfolded after the last. Blocks with a residual around them start as the
+    identity, and the output at 0.
     """
 
     config: cfg.UNet
@@ -154,6 +158,7 @@ class UNet2D(nn.Module):
         context = condition.context
         if condition.concat is not None:
             x = jnp.concatenate([x, condition.concat.astype(x.dtype)], axis=-1)
+        x = fold(x, config.patch_size)
         x = Conv(widths[0], dtype=self.dtype, name="conv_in")(x)
 
         parts: dict[str, Any] = {"dtype": self.dtype, "remat": self.remat}
@@ -175,8 +180,9 @@ class UNet2D(nn.Module):
             x = up(i, x, tuple(take), time, context, train)
 
         x = GroupNorm(config.norm_num_groups, EPSILON, self.dtype, name="conv_norm_out")(x)
-        out = Conv(config.out_channels, dtype=self.dtype, kernel_init=zeros, name="conv_out")
-        return out(nn.silu(x)).astype(jnp.float32)
+        features = config.out_channels * config.patch_size**2
+        out = Conv(features, dtype=self.dtype, kernel_init=zeros, name="conv_out")
+        return unfold(out(nn.silu(x)).astype(jnp.float32), config.patch_size)
 
     def _time(self, t: Num[Array, " b"], condition: Condition) -> Float[Array, "b e"]:
         """The time embedding, with the class and the pooled vector added."""

@@ -1,0 +1,60 @@
+"""The optimiser: learning-rate schedules, clipping, and what decays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax import config as cfg
+from ldm_jax.training.optim import learning_rate, make_optimizer
+
+
+def rate(step, steps=100, **settings):
+    return float(learning_rate(cfg.Optim(learning_rate=2.0, **settings), steps)(step))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_warm_up_is_linear_from_zero(schedule):
+    found = [rate(step, schedule=schedule, warmup_steps=10) for step in (0, 5, 10)]
+    np.testing.assert_allclose(found, [0, 1, 2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle", "end"), [("constant", 2, 2), ("linear", 1, 0), ("cosine", 1, 0)]
+)
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_schedules_fall_from_the_end_of_warm_up_to_the_last_step(schedule, middle, end, warmup):
+    half = warmup + (100 - warmup) // 2
+    found = [rate(step, schedule=schedule, warmup_steps=warmup) for step in (warmup, half, 100)]
+    np.testing.assert_allclose(found, [2, middle, end], atol=1e-6)
+
+
+def update(optim, gradients, params):
+    optimizer = make_optimizer(optim, 10)
+    with jax.numpy_dtype_promotion("standard"):
+        return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+
+def test_the_first_adam_step_is_the_sign_times_the_rate():
+    gradients = {"kernel": jnp.array([[3.0, -0.5]]), "bias": jnp.array([-7.0])}
+    found = update(cfg.Optim(learning_rate=0.1, clip_norm=None), gradients, gradients)
+    np.testing.assert_allclose(found["kernel"], [[-0.1, 0.1]], rtol=1e-5)
+    np.testing.assert_allclose(found["bias"], [0.1], rtol=1e-5)
+
+
+def test_decay_is_decoupled_and_spares_biases_and_scales():
+    params = {"kernel": jnp.full((2, 2), 4.0), "bias": jnp.full(2, 4.0)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    found = update(cfg.Optim(learning_rate=0.1, weight_decay=0.5), zeros, params)
+    np.testing.assert_allclose(found["kernel"], np.full((2, 2), -0.1 * 0.5 * 4), rtol=1e-6)
+    np.testing.assert_array_equal(found["bias"], np.zeros(2))
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    # Where eps is large, Adam's first step is nearly rate * gradient / eps.
+    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    gradients = {"a": jnp.array([30.0]), "b": jnp.array([40.0])}
+    found = update(cfg.Optim(learning_rate=1e6, eps=1e6, clip_norm=1.0), gradients, params)
+    np.testing.assert_allclose([found["a"][0], found["b"][0]], [-0.6, -0.8], rtol=1e-4)
+    found = update(cfg.Optim(learning_rate=1e6, eps=1e6, clip_norm=None), gradients, params)
+    np.testing.assert_allclose([found["a"][0], found["b"][0]], [-30, -40], rtol=1e-3)
