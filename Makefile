@@ -10,7 +10,7 @@ demo: $(VENV)/.demo  ## train both stages on real handwriting and sample, in ten
 	$(RUN) demo.py --out=runs/demo
 
 test: $(VENV)/.test  ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 
 lint: $(VENV)/.test  ## style, and who may import whom
 	$(BIN)/ruff check .

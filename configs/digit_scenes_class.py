@@ -19,6 +19,8 @@ def get_config() -> cfg.DiffusionRun:
         data=replace(base.data, source=cfg.DigitScenes(max_digits=1)),
         condition=condition,
         unet=replace(
-            base.unet, class_count=condition.num_classes + 1, context_dim=None, pooled_dim=None
+            base.unet, class_count=condition.num_classes + 1, context_dim=None, pooled_dim=None,
+            concat_channels=0,
         ),
-    )
+        diffusion=replace(base.diffusion, map_weight=0.0),
+    )  # fmt: skip

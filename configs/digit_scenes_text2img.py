@@ -1,24 +1,30 @@
-"""Stage two on DigitScenes at 16 px: the demo's text-to-image model.
+"""Stage two on DigitScenes at 16 px: the demo's text-to-image model, RESULT.
 
     python train.py --config=configs/digit_scenes_text2img.py --workdir=runs/text2img \
         --first_stage=runs/autoencoder
+
+What made it learn in minutes, in this order: the caption's map, which tells the U-Net what goes
+where; the prediction of x0 with noise levels that spend half of the steps where the picture is
+decided (signal-to-noise ratios of 0.006 to 0.4); and small batches.
 """
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    steps = 1500
+    steps = 1000
     encoder = cfg.TextTransformer(
-        vocab_size=64, max_length=16, width=128, layers=1, num_heads=4, pooled_dim=256
-    )
+        vocab_size=64, max_length=16, width=64, layers=1, num_heads=4, pooled_dim=256,
+        map_size=8, map_channels=8, map_width=2048,
+    )  # fmt: skip
     return cfg.DiffusionRun(
-        data=cfg.Data(source=cfg.DigitScenes(), image_size=16, batch_size=64),
+        data=cfg.Data(source=cfg.DigitScenes(), image_size=16, batch_size=32),
         condition=cfg.TextCondition(encoder=encoder, dropout=0.1),
         unet=cfg.UNet(
             in_channels=8,
             out_channels=8,
-            block_out_channels=(96, 128),
+            concat_channels=encoder.map_channels,
+            block_out_channels=(64, 96),
             layers_per_block=1,
             attention=(False, True),
             num_heads=(4, 4),
@@ -28,7 +34,9 @@ def get_config() -> cfg.DiffusionRun:
             use_linear_projection=True,
             time_scale_shift=True,
         ),
-        diffusion=cfg.Diffusion(schedule="cosine", prediction="v"),
+        diffusion=cfg.Diffusion(
+            schedule="scaled_linear", beta_end=0.016, prediction="x0", map_weight=1.0
+        ),
         optim=cfg.Optim(
             learning_rate=2e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-2,
             ema_decay=0.995,

@@ -16,5 +16,6 @@ def get_config() -> cfg.DiffusionRun:
     return replace(
         base,
         condition=cfg.Unconditional(),
-        unet=replace(base.unet, context_dim=None, pooled_dim=None),
+        unet=replace(base.unet, context_dim=None, pooled_dim=None, concat_channels=0),
+        diffusion=replace(base.diffusion, map_weight=0.0),
     )

@@ -192,9 +192,18 @@ class TextTransformer:
     num_heads: int = 4
     pooled_dim: int | None = 256
     """Width of the pooled vector read off all positions; None: no pooled vector."""
+    map_size: int | None = None
+    """Height and width of a map drawn from all positions, which is concatenated to latents of
+    that size; None: no map."""
+    map_channels: int = 8
+    map_width: int = 1024
+    """Hidden units of the map."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "vocab_size", "max_length", "width", "num_heads")
+        _require_positive(self, "vocab_size", "max_length", "width", "num_heads", "map_channels",
+                          "map_width")  # fmt: skip
+        if self.map_size is not None:
+            _require_positive(self, "map_size")
         _require(self.width % self.num_heads == 0, "TextTransformer.num_heads", self.num_heads,
                  f"a divisor of width {self.width}")  # fmt: skip
 
@@ -282,6 +291,8 @@ class Diffusion:
     prediction: Literal["eps", "x0", "v"] = "eps"
     min_snr_gamma: float | None = None
     """Caps the weight of easy noise levels (Hang 2023); None: the simple loss."""
+    map_weight: float = 0.0
+    """Weight of the squared distance of the caption's map from the latents."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "num_timesteps")
@@ -393,17 +404,24 @@ class DiffusionRun:
         unet, condition = self.unet, self.condition
         if isinstance(condition, Unconditional):
             wants = {"class_count": None, "context_dim": None, "pooled_dim": None}
+            wants["concat_channels"] = 0
         elif isinstance(condition, ClassCondition):
             in_context = condition.context_dim is not None
             wants = {
                 "class_count": None if in_context else condition.num_classes + 1,
                 "context_dim": condition.context_dim,
                 "pooled_dim": None,
+                "concat_channels": 0,
             }
         else:
             encoder = condition.encoder
-            pooled = encoder.pooled_dim if isinstance(encoder, TextTransformer) else None
-            wants = {"class_count": None, "context_dim": encoder.width, "pooled_dim": pooled}
+            ours = isinstance(encoder, TextTransformer)
+            wants = {
+                "class_count": None,
+                "context_dim": encoder.width,
+                "pooled_dim": encoder.pooled_dim if ours else None,
+                "concat_channels": encoder.map_channels if ours and encoder.map_size else 0,
+            }
         for name, want in wants.items():
             _require(getattr(unet, name) == want, f"unet.{name}", getattr(unet, name),
                      f"{want} to match condition {type(condition).__name__}")  # fmt: skip
@@ -416,6 +434,14 @@ class DiffusionRun:
         _require_divisible("data.image_size", self.data.image_size,
                            autoencoder.factor * self.unet.factor,
                            "the first stage's factor times the U-Net's")  # fmt: skip
+        map_size = getattr(getattr(self.condition, "encoder", None), "map_size", None)
+        side = self.data.image_size // autoencoder.factor
+        _require(map_size in (None, side), "condition.encoder.map_size", map_size,
+                 f"{side}, the side of the latents, or None")  # fmt: skip
+        if self.diffusion.map_weight:
+            _require(self.unet.concat_channels == channels, "condition.encoder.map_channels",
+                     self.unet.concat_channels,
+                     f"{channels}, those of the latents, for diffusion.map_weight")  # fmt: skip
 
 
 Run = AutoencoderRun | DiffusionRun

@@ -127,7 +127,7 @@ def init_params(
     conditioner = model.conditioner.init(rngs.stream(seed, "init/conditioner"), inputs)
     conditioner = conditioner.get("params", {})
     condition = model.condition({"conditioner": conditioner}, inputs)
-    x = jnp.zeros((1, *shape[:2], shape[2] + run.unet.concat_channels), jnp.float32)
+    x = jnp.zeros((1, *shape), jnp.float32)
     t = jnp.zeros((1,), jnp.int32)
     unet = model.unet.init(rngs.stream(seed, "init/unet"), x, t, condition)["params"]
     return {"unet": unet, "conditioner": conditioner}

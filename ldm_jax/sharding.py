@@ -46,7 +46,7 @@ PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
     (r"(.*/)?resnets/\d+/(conv1|time_emb_proj)/kernel", INTO),
     (r"(.*/)?resnets/\d+/conv2/kernel", OUT_OF),
     (r"(.*/)?(conv_in|conv_out|conv|conv_shortcut|quant_conv|post_quant_conv)/kernel", ALONE),
-    (r"(.*/)?(proj_in|proj_out|pooled_proj)/kernel", ALONE),
+    (r"(.*/)?(proj_in|proj_out|pooled_proj|map/hidden|map/out)/kernel", ALONE),
     (r"(.*/)?(time_embedding/linear_[12]|add_embedding)/kernel", ALONE),
     (r"(.*/)?\w*embedding(/embedding)?", ALONE),
     (r"(.*/)?(scale|bias)", WHOLE),

@@ -52,6 +52,10 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
             lambda: cfg.DiffusionRun(DATA, cfg.UNet(**SMALL), cfg.TextCondition(tiny.ENCODER)),
             "unet.context_dim is 768; it must be 16 to match condition TextCondition",
         ),
+        (
+            lambda: tiny.diffusion_run("folder", condition=cfg.TextCondition(tiny.MAP_ENCODER)),
+            "unet.concat_channels is 0; it must be 4 to match condition TextCondition",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(make, complaint):
@@ -68,6 +72,15 @@ def test_a_first_stage_that_does_not_fit_is_refused():
     ):
         with pytest.raises(cfg.ConfigError, match=complaint):
             run.check_first_stage(dataclasses.replace(tiny.AUTOENCODER, **changes))
+
+    run = tiny.diffusion_run("folder", condition=cfg.TextCondition(tiny.MAP_ENCODER),
+                             unet=dataclasses.replace(tiny.UNET, concat_channels=4))  # fmt: skip
+    run.check_first_stage(tiny.AUTOENCODER)
+    with pytest.raises(cfg.ConfigError, match="map_size is 8; it must be 4, the side of the lat"):
+        run.check_first_stage(dataclasses.replace(tiny.AUTOENCODER, patch_size=4))
+    plain = tiny.diffusion_run("folder", diffusion=cfg.Diffusion(map_weight=1.0))
+    with pytest.raises(cfg.ConfigError, match="map_channels is 0; it must be 4, those of the lat"):
+        plain.check_first_stage(tiny.AUTOENCODER)
 
 
 @pytest.mark.parametrize(

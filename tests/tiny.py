@@ -22,6 +22,7 @@ PATIENCE = 400
 ENCODER = cfg.TextTransformer(
     vocab_size=64, max_length=16, width=16, layers=1, num_heads=2, pooled_dim=16
 )
+MAP_ENCODER = replace(ENCODER, map_size=8, map_channels=4, map_width=32)
 AUTOENCODER = cfg.Autoencoder(
     block_out_channels=(8,), layers_per_block=1, norm_num_groups=4, mid_attention=False,
     patch_size=2,
@@ -135,6 +136,13 @@ def losses(workdir: Path, name: str = "loss") -> dict[int, float]:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     records = [json.loads(line) for line in lines if line.endswith("\n")]
     return {record["step"]: record[name] for record in records if name in record}
+
+
+def leaves(tree: Any) -> list[np.ndarray]:
+    """The arrays of a tree, as NumPy has them."""
+    import jax
+
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def same_bits(a: Any, b: Any) -> None:

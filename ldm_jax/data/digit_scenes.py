@@ -26,7 +26,6 @@ COLOURS = {
 BACKGROUND = (8, 8, 12)
 CANVAS = 16  # places are measured in pixels of the 16-pixel canvas
 CELL = 8  # the side of a scan on that canvas
-JITTER = 2  # how far a digit may lie from its nominal place where its layout leaves it room
 STROKE = 128  # alpha (of 255) from which a pixel belongs to a digit's class and box
 _NAMES = tuple(COLOURS)
 _HORIZONTAL = ("left of", "right of")
@@ -36,13 +35,10 @@ _TOP_FIRST = {"left of": True, "right of": False, "above": True, "below": False}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a digit lies: nominal top-left corner of its 8x8 cell on the 16-pixel canvas, and how
-    far the digit may be moved from there on each axis, in pixels of that canvas."""
+    """Where a digit lies: the top-left corner of its 8x8 cell on the 16-pixel canvas."""
 
     y: int
     x: int
-    jitter_y: int = 0
-    jitter_x: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,10 @@ class Description:
 
 @dataclass(frozen=True)
 class Scene:
-    """A description with the scans (indices into `load_scans`) and shifts (y, x) that draw it."""
+    """A description with the scans (indices into `load_scans`) that draw it."""
 
     description: Description
     scans: tuple[int, ...]
-    shifts: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,24 +168,24 @@ def _strokes(size: int) -> UInt8[np.ndarray, "n cell cell"]:
 
 @functools.cache
 def _layout(relations: tuple[str, ...]) -> tuple[Place, ...] | None:
-    """Nominal places, in order of mention, for the relations between the things; None where the
+    """Places, in order of mention, for the relations between the things; None where the
     grammar has no such scene. In scenes of three the two side by side bind closer than the third,
     so there is one relation of each direction."""
     near, middle, far = 0, (CANVAS - CELL) // 2, CELL
     first = [near if _TOP_FIRST[r] else far for r in relations]
     match tuple(r in _HORIZONTAL for r in relations):
         case ():
-            return (Place(middle, middle, JITTER, JITTER),)
+            return (Place(middle, middle),)
         case (True,):
-            return tuple(Place(middle, x, jitter_y=JITTER) for x in (first[0], far - first[0]))
+            return tuple(Place(middle, x) for x in (first[0], far - first[0]))
         case (False,):
-            return tuple(Place(y, middle, jitter_x=JITTER) for y in (first[0], far - first[0]))
+            return tuple(Place(y, middle) for y in (first[0], far - first[0]))
         case (True, False):
             x, y = first
-            return (Place(y, x), Place(y, far - x), Place(far - y, middle, jitter_x=JITTER))
+            return (Place(y, x), Place(y, far - x), Place(far - y, middle))
         case (False, True):
             y, x = first
-            return (Place(y, middle, jitter_x=JITTER), Place(far - y, x), Place(far - y, far - x))
+            return (Place(y, middle), Place(far - y, x), Place(far - y, far - x))
     return None
 
 
@@ -301,10 +296,7 @@ def draw_scene(split: str, index: int) -> Scene:
     description = _draw_description(draws, count, split)
     pools = _by_digit(split)
     scans = tuple(pools[t.digit][draws.below(len(pools[t.digit]))] for t in description.things)
-    # One shift for all: the two digits of a pair keep their line.
-    dy, dx = (draws.below(2 * JITTER + 1) - JITTER for _ in range(2))
-    shifts = tuple((dy * bool(p.jitter_y), dx * bool(p.jitter_x)) for p in places(description))
-    return Scene(description, scans, shifts)
+    return Scene(description, scans)
 
 
 def render(scene: Scene, size: int = CANVAS) -> dict[str, Shaped[np.ndarray, "..."]]:
@@ -320,9 +312,9 @@ def render(scene: Scene, size: int = CANVAS) -> dict[str, Shaped[np.ndarray, "..
     image = np.tile(np.array(BACKGROUND, np.uint8), (size, size, 1))
     class_map = np.zeros((size, size), np.uint8)
     boxes = np.zeros((len(scene.scans), 4), np.float32)
-    drawn = zip(scene.description.things, scene.scans, scene.shifts, strict=True)
-    for n, (thing, scan, (dy, dx)) in enumerate(drawn):
-        y, x = (thing.place.y + dy) * scale, (thing.place.x + dx) * scale
+    drawn = zip(scene.description.things, scene.scans, strict=True)
+    for n, (thing, scan) in enumerate(drawn):
+        y, x = thing.place.y * scale, thing.place.x * scale
         alpha = strokes[scan].astype(np.uint16)[:, :, None]
         colour = np.array(COLOURS[thing.colour], np.uint16)
         mixed = (background * (255 - alpha) + colour * alpha + 127) // 255

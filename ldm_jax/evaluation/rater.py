@@ -15,9 +15,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ldm_jax.data import digit_scenes
-from ldm_jax.data.digit_scenes import BACKGROUND, CANVAS, CELL, COLOURS, JITTER, Place
+from ldm_jax.data.digit_scenes import BACKGROUND, CANVAS, CELL, COLOURS, Place
 
-PATCH = CELL + 2 * JITTER  # a cell with all the room it may be shifted in
 NOTHING = 10  # the network's class for patches that show no digit
 FAINTEST = 0.35  # a place whose brightest stroke stays below this alpha is empty
 COLOUR_SHARE = 0.6  # of a digit's ink must agree on one colour
@@ -62,7 +61,7 @@ def _convolve(
     return jnp.concatenate(shifted, -1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def _network(parameters: Parameters, patches: Float[Array, "b 12 12"]) -> Float[Array, "b 11"]:
+def _network(parameters: Parameters, patches: Float[Array, "b 8 8"]) -> Float[Array, "b 11"]:
     """Logits of the ten digits and of NOTHING."""
     x = patches[:, :, :, None]
     for name, stride in (("conv1", 1), ("conv2", 2), ("conv3", 2)):
@@ -77,7 +76,7 @@ _SHAPES = {
     "conv1": (3, 3, 1, 16),
     "conv2": (3, 3, 16, 32),
     "conv3": (3, 3, 32, 64),
-    "dense1": (3 * 3 * 64, 96),
+    "dense1": (2 * 2 * 64, 96),
     "dense2": (96, 11),
 }
 _logits = jax.jit(_network)
@@ -110,7 +109,7 @@ def _sample(
 
 def _distorted(
     random: np.random.Generator, cells: Float[np.ndarray, "n 8 8"]
-) -> Float[np.ndarray, "n 12 12"]:
+) -> Float[np.ndarray, "n 8 8"]:
     """Patches as the rater meets them: digits turned, sheared, stretched and shifted, blurred and
     with noise, as a decoder or a sampler would leave them."""
     n = len(cells)
@@ -118,12 +117,11 @@ def _distorted(
     matrix = np.stack([np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)], 1)
     matrix = matrix.reshape(n, 2, 2) * random.normal(1, 0.07, (n, 2, 1))
     matrix[:, 1, 0] += random.normal(0, 0.12, n)
-    free = random.random((n, 2)) < 0.6
-    shift = random.integers(-JITTER, JITTER + 1, (n, 2)) * free + random.normal(0, 0.2, (n, 2))
-    grid = np.arange(PATCH) - (PATCH - 1) / 2
+    shift, middle = random.normal(0, 0.3, (n, 2)), (CELL - 1) / 2
+    grid = np.arange(CELL) - middle
     y = grid[None, :, None] - shift[:, 0, None, None]
     x = grid[None, None, :] - shift[:, 1, None, None]
-    m, middle = matrix[:, :, :, None, None], (CELL - 1) / 2
+    m = matrix[:, :, :, None, None]
     patches = _sample(
         cells,
         m[:, 0, 0] * y + m[:, 0, 1] * x + middle,
@@ -133,17 +131,7 @@ def _distorted(
     patches += blur[:, None, None] * (_smooth(patches) - patches)
     noise = np.maximum(random.uniform(-0.06, 0.08, (n, 1, 1)), 0).astype(np.float32)
     patches += noise * random.standard_normal(patches.shape, np.float32)
-    return _cut(patches, free)
-
-
-def _cut(
-    patches: Float[np.ndarray, "n 12 12"], free: Bool[np.ndarray, "n 2"]
-) -> Float[np.ndarray, "n 12 12"]:
-    """Patches emptied outside the room of their layout, which is a cell and, on the free axes,
-    what it may be shifted by."""
-    away = np.abs(np.arange(PATCH) - (PATCH - 1) / 2)[None, None, :]
-    inside = away < CELL / 2 + JITTER * free[:, :, None]
-    return patches * inside[:, 0, :, None] * inside[:, 1, None, :]
+    return patches
 
 
 def _smooth(patches: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "n h w"]:
@@ -153,17 +141,16 @@ def _smooth(patches: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "n h w"]:
     return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 4
 
 
-def _garbage(random: np.random.Generator, n: int) -> Float[np.ndarray, "n 12 12"]:
+def _garbage(random: np.random.Generator, n: int) -> Float[np.ndarray, "n 8 8"]:
     """Patches without a digit: noise of several grain sizes and levels, and even grey."""
-    noise = random.normal(size=(n, PATCH, PATCH)).astype(np.float32)
+    noise = random.normal(size=(n, CELL, CELL)).astype(np.float32)
     coarse = np.stack([noise, _smooth(noise) * 2, _smooth(_smooth(_smooth(noise))) * 3])
     chosen = coarse[random.integers(0, 3, n), np.arange(n)]
     level = random.uniform(-0.5, 1.0, (n, 1, 1)).astype(np.float32)
-    patches = np.clip(level + chosen * random.uniform(0, 0.8, (n, 1, 1)).astype(np.float32), 0, 1)
-    return _cut(patches, random.random((n, 2)) < 0.6)
+    return np.clip(level + chosen * random.uniform(0, 0.8, (n, 1, 1)).astype(np.float32), 0, 1)
 
 
-def _normalised(patches: Float[np.ndarray, "n 12 12"]) -> Float[np.ndarray, "n 12 12"]:
+def _normalised(patches: Float[np.ndarray, "n 8 8"]) -> Float[np.ndarray, "n 8 8"]:
     """Patches scaled so that their brightest pixel is 1."""
     peak = np.maximum(patches.max((1, 2), keepdims=True), 0.1)
     return np.clip(patches / peak, 0, 1).astype(np.float32)
@@ -172,14 +159,14 @@ def _normalised(patches: Float[np.ndarray, "n 12 12"]) -> Float[np.ndarray, "n 1
 @functools.partial(jax.jit, static_argnames="steps")
 def _fit(
     parameters: Parameters,
-    patches: Float[Array, "s b 12 12"],
+    patches: Float[Array, "s b 8 8"],
     labels: Int[Array, "s b"],
     steps: int,
 ) -> Parameters:
     rate = optax.cosine_onecycle_schedule(steps, 4e-3)
     optimiser = optax.adamw(rate, weight_decay=1e-3)
 
-    def loss(p: Parameters, x: Float[Array, "b 12 12"], y: Int[Array, " b"]) -> Float[Array, ""]:
+    def loss(p: Parameters, x: Float[Array, "b 8 8"], y: Int[Array, " b"]) -> Float[Array, ""]:
         targets = optax.smooth_labels(jax.nn.one_hot(y, 11, dtype=jnp.float32), 0.05)
         return optax.softmax_cross_entropy(_network(p, x), targets).mean()
 
@@ -206,7 +193,7 @@ def train_rater(seed: int = 0, steps: int = 1_000, batch: int = 96) -> "Rater":
     spoilt = random.random(count) < 0.08
     patches[spoilt] = _garbage(random, int(spoilt.sum()))
     labels[spoilt] = NOTHING
-    patches = _normalised(patches).reshape(steps, batch, PATCH, PATCH)
+    patches = _normalised(patches).reshape(steps, batch, CELL, CELL)
     fitted = _fit(_initial(random), patches, labels.reshape(steps, batch), steps)
     return Rater({name: np.asarray(value) for name, value in fitted.items()})
 
@@ -225,20 +212,9 @@ def _to_canvas(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 16 
     return np.clip((small - ground) / (255 - ground), 0, 1).astype(np.float32)
 
 
-def _room(place: Place) -> tuple[slice, slice]:
-    """The part of the canvas in which a place's digit may lie; no other digit may."""
-    return (
-        slice(place.y - place.jitter_y, place.y + CELL + place.jitter_y),
-        slice(place.x - place.jitter_x, place.x + CELL + place.jitter_x),
-    )
-
-
-def _patch(ink: Float[np.ndarray, "16 16"], place: Place) -> Float[np.ndarray, "12 12"]:
-    """The room of a place in the middle of a patch, the rest of the patch empty."""
-    patch = np.zeros((PATCH, PATCH), np.float32)
-    y, x = JITTER - place.jitter_y, JITTER - place.jitter_x
-    patch[y : PATCH - y, x : PATCH - x] = ink[_room(place)]
-    return patch
+def _cell(place: Place) -> tuple[slice, slice]:
+    """The part of the canvas that is a place's."""
+    return slice(place.y, place.y + CELL), slice(place.x, place.x + CELL)
 
 
 def _colour(pixels: Float[np.ndarray, "h w 3"]) -> str | None:
@@ -290,7 +266,7 @@ class Rater:
                 raise
             raise ValueError(f"{path} is not a saved rater, train a new one: {error}") from error
 
-    def _digits(self, patches: Float[np.ndarray, "n 12 12"]) -> Int[np.ndarray, " n"]:
+    def _digits(self, patches: Float[np.ndarray, "n 8 8"]) -> Int[np.ndarray, " n"]:
         """The class of each patch, NOTHING included."""
         found = []
         for start in range(0, len(patches), _CHUNK):
@@ -311,17 +287,17 @@ class Rater:
         canvases = _to_canvas(images)
         found = [digit_scenes.places(digit_scenes.parse_caption(c)) for c in captions]
         inks = canvases.max(-1)
-        patches = [_patch(inks[n], place) for n, named in enumerate(found) for place in named]
-        patches = np.stack(patches) if patches else np.zeros((0, PATCH, PATCH), np.float32)
+        patches = [inks[n][_cell(place)] for n, named in enumerate(found) for place in named]
+        patches = np.stack(patches) if patches else np.zeros((0, CELL, CELL), np.float32)
         digits = iter(self._digits(patches).tolist())
         readings = []
         for canvas, ink, named in zip(canvases, inks, found, strict=True):
             marks, elsewhere = [], ink.copy()
             for place in named:
-                room, digit = canvas[_room(place)], next(digits)
-                empty = digit == NOTHING or room.max() < FAINTEST
-                marks.append(Mark(None if empty else digit, _colour(room)))
-                elsewhere[_room(place)] = 0
+                cell, digit = canvas[_cell(place)], next(digits)
+                empty = digit == NOTHING or cell.max() < FAINTEST
+                marks.append(Mark(None if empty else digit, _colour(cell)))
+                elsewhere[_cell(place)] = 0
             stray = float(elsewhere.sum() / max(float(ink.sum()), 1.0))
             readings.append(Reading(tuple(marks), stray))
         return readings

@@ -1,5 +1,6 @@
 """Text encoders: CLIP's, and a small one that is trained with the U-Net."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -32,7 +33,8 @@ class TextEmbeddings(nn.Module):
     vocab_size: int
     max_length: int
     width: int
-    stddev: float
+    token_stddev: float
+    position_stddev: float
     dtype: DTypeLike
 
     @nn.compact
@@ -41,11 +43,15 @@ class TextEmbeddings(nn.Module):
             raise ValueError(
                 f"{tokens.shape[1]} tokens; the text encoder takes at most {self.max_length}"
             )
-        init = nn.initializers.normal(self.stddev)
-        embed = partial(nn.Embed, features=self.width, dtype=self.dtype, embedding_init=init)
-        words = embed(self.vocab_size, name="token_embedding")(tokens)
-        places = embed(self.max_length, name="position_embedding")(jnp.arange(tokens.shape[1]))
-        return words + places[None]
+        normal = nn.initializers.normal
+        embed = partial(nn.Embed, features=self.width, dtype=self.dtype)
+        words = embed(
+            self.vocab_size, embedding_init=normal(self.token_stddev), name="token_embedding"
+        )
+        places = embed(
+            self.max_length, embedding_init=normal(self.position_stddev), name="position_embedding"
+        )
+        return words(tokens) + places(jnp.arange(tokens.shape[1]))[None]
 
 
 class SelfAttention(nn.Module):
@@ -128,8 +134,9 @@ class CLIPTextStack(nn.Module):
     def __call__(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         config = self.config
         x = TextEmbeddings(
-            config.vocab_size, config.max_length, config.width, 0.02, self.dtype, name="embeddings"
-        )(tokens)
+            config.vocab_size, config.max_length, config.width, 0.02, 0.02, self.dtype,
+            name="embeddings",
+        )(tokens)  # fmt: skip
         layer = partial(
             TextLayer, config.num_heads, config.intermediate, config.activation, True, False,
             self.dtype,
@@ -157,10 +164,10 @@ class TextTransformerModel(nn.Module):
     """A bidirectional pre-norm transformer over captions of fixed length, trained from scratch.
 
     The layers start as the identity, so that a fresh encoder shows the U-Net its token and
-    position embeddings as they are. The pooled vector is one dense layer over the states of all
+    position embeddings as they are. The pooled vector and the map are read off the states of all
     positions side by side: each word at each place has weights of its own, which is learnt long
     before cross-attention finds the word. Padding (token 0) is attended like any word, but left
-    out of the pooled vector, where it would drown the few words that differ between captions.
+    out there, where it would drown the few words that differ between captions.
     """
 
     config: cfg.TextTransformer
@@ -175,20 +182,46 @@ class TextTransformerModel(nn.Module):
                 f"max_length {config.max_length}, padded"
             )
         x = TextEmbeddings(
-            config.vocab_size, config.max_length, config.width, 1.0, self.dtype, name="embeddings"
-        )(tokens)
+            config.vocab_size, config.max_length, config.width, 1.0, 0.2, self.dtype,
+            name="embeddings",
+        )(tokens)  # fmt: skip
         layer = partial(
             TextLayer, config.num_heads, 4 * config.width, "gelu", False, True, self.dtype
         )
         x = TextLayers(config.layers, layer, name="encoder")(x)
         x = LayerNorm(self.dtype, name="final_layer_norm")(x)
-        pooled = None
+        words = jnp.where(tokens[:, :, None] == 0, 0, x).reshape(x.shape[0], -1)
+        # One word is one of many positions: lecun's scale would make it a whisper.
+        loud = nn.initializers.variance_scaling(config.max_length / 4, "fan_in", "normal")
+        pooled = drawn = None
         if config.pooled_dim is not None:
-            words = jnp.where(tokens[:, :, None] == 0, 0, x).reshape(x.shape[0], -1)
-            # One word is one of many positions: lecun's scale would make it a whisper.
-            loud = nn.initializers.variance_scaling(config.max_length / 4, "fan_in", "normal")
             project = nn.Dense(
                 config.pooled_dim, dtype=self.dtype, kernel_init=loud, name="pooled_proj"
             )
             pooled = project(words).astype(jnp.float32)
-        return Condition(context=x.astype(jnp.float32), pooled=pooled)
+        if config.map_size is not None:
+            shape = (config.map_size, config.map_size, config.map_channels)
+            drawn = CaptionMap(shape, config.map_width, loud, self.dtype, name="map")(words)
+        return Condition(context=x.astype(jnp.float32), pooled=pooled, concat=drawn)
+
+
+class CaptionMap(nn.Module):
+    """A rough picture of the caption for the U-Net to start from: its words put in their places.
+
+    One wide hidden layer over the whole caption, in which words meet the words that say where
+    they belong. The output starts near zero: what random features draw would first have to be
+    unlearnt, which takes ten times as long.
+    """
+
+    shape: tuple[int, int, int]
+    width: int
+    hidden_init: nn.initializers.Initializer
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, words: Float[Array, "b f"]) -> Float[Array, "b h w c"]:
+        hidden = nn.Dense(self.width, dtype=self.dtype, kernel_init=self.hidden_init, name="hidden")
+        small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+        out = nn.Dense(math.prod(self.shape), dtype=self.dtype, kernel_init=small, name="out")
+        drawn = out(jax.nn.gelu(hidden(words)))
+        return drawn.reshape(-1, *self.shape).astype(jnp.float32)

@@ -40,6 +40,8 @@ def denoising_loss(
     """Each example's loss at its own random timestep (Ho 2020, equation 14, and its weightings).
 
     Timestep, noise and dropout are functions of the run's seed and the example's global index.
+    With `diffusion.map_weight` the caption's map is drawn towards the latents themselves, whose
+    mean given the caption it then learns: what a network would predict if it saw only noise.
     """
     seed = run.loop.seed
     draw = partial(rngs.example_keys, index=index)
@@ -49,10 +51,14 @@ def denoising_loss(
     alpha, sigma = jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
     x = q_sample(latents, eps, alpha, sigma)
     dropout = rngs.at_step(rngs.stream(seed, "dropout"), index[0]) if train else None
-    output = model.network(params, x, t, model.condition(params, inputs), dropout)
+    condition = model.condition(params, inputs)
+    output = model.network(params, x, t, condition, dropout)
     loss = simple_loss(output, target(latents, eps, alpha, sigma, model.prediction))
-    gamma = run.diffusion.min_snr_gamma
-    return loss if gamma is None else loss * min_snr_weight(alpha_bar, gamma, model.prediction)
+    if run.diffusion.min_snr_gamma is not None:
+        loss *= min_snr_weight(alpha_bar, run.diffusion.min_snr_gamma, model.prediction)
+    if run.diffusion.map_weight:
+        loss += run.diffusion.map_weight * simple_loss(condition.concat, latents)
+    return loss
 
 
 def make_diffusion_step(

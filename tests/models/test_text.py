@@ -53,6 +53,29 @@ def test_pooled_vector_tells_where_a_word_stands(parameters):
     assert jax.eval_shape(without.init_with_output, jax.random.key(0), TOKENS)[0].pooled is None
 
 
+def test_the_map_tells_where_a_word_stands_and_leaves_padding_out(parameters):
+    config = dataclasses.replace(SMALL, layers=0, map_size=4, map_channels=3, map_width=16)
+    module = TextTransformerModel(config)
+    short = TOKENS.at[:, 4:].set(0)
+    variables = parameters(module, TOKENS)
+
+    def draw(tokens, variables=variables):
+        return module.apply(variables, tokens).concat
+
+    assert draw(short).shape == (2, 4, 4, 3) and draw(short).dtype == jnp.float32
+    assert not np.allclose(draw(TOKENS), draw(TOKENS[:, ::-1]), atol=1e-3)
+    # Without layers, only padding's own embedding could tell of it.
+    embedding = variables["params"]["embeddings"]["token_embedding"]["embedding"]
+    changed = jax.tree.map(lambda leaf: leaf, variables)
+    changed["params"]["embeddings"]["token_embedding"]["embedding"] = embedding.at[0].set(
+        jnp.arange(8.0)
+    )
+    np.testing.assert_array_equal(draw(short), draw(short, changed))
+    assert module.apply(variables, TOKENS).pooled.shape == (2, 5)
+    plain = TextTransformerModel(SMALL)
+    assert jax.eval_shape(plain.init_with_output, jax.random.key(0), TOKENS)[0].concat is None
+
+
 def test_bfloat16_returns_float32():
     for module in (CLIPTextModel(CLIP, "bfloat16"), TextTransformerModel(SMALL, "bfloat16")):
         condition, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), TOKENS)

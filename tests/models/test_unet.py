@@ -26,6 +26,7 @@ KINDS = {
     "class": {"context_dim": None, "class_count": 4},
     "concatenation": {"concat_channels": 3, "context_dim": None},
     "FiLM": {"time_scale_shift": True},
+    "patches": {"patch_size": 2, "concat_channels": 1, **ONE_LEVEL},
     "everything": {"pooled_dim": 5, "class_count": 4, "concat_channels": 1, "dropout": 0.1},
 }
 

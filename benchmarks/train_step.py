@@ -1,0 +1,94 @@
+"""A training step of a small text-conditional U-Net on this machine's CPU, ours beside diffusers'.
+
+    python -m benchmarks.train_step [--repeats=20]
+
+Forward, backward and AdamW on the squared error to noise, in float32; both sides have the same
+layers, batch and number of parameters. Needs the extra `parity`.
+"""
+
+import argparse
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import optax
+import torch
+
+from benchmarks import timing
+from ldm_jax import config as cfg
+from ldm_jax.models.build import build_unet
+from ldm_jax.models.conditioners import Condition
+
+BATCH, SIDE, TOKENS = 16, 16, 16
+WIDTHS, HEADS, GROUPS, CONTEXT = (64, 128), 4, 16, 128
+RATE, DECAY = 1e-4, 1e-2
+
+
+def ours() -> tuple[object, int]:
+    """A call that makes one step of ours, and the number of parameters."""
+    config = cfg.UNet(
+        block_out_channels=WIDTHS, layers_per_block=1, attention=(True, True),
+        num_heads=(HEADS, HEADS), context_dim=CONTEXT, norm_num_groups=GROUPS,
+    )  # fmt: skip
+    unet, optimizer = build_unet(config), optax.adamw(RATE, weight_decay=DECAY)
+    key = jax.random.key(0)
+    x, eps = (jax.random.normal(k, (BATCH, SIDE, SIDE, 4)) for k in jax.random.split(key))
+    t = jnp.arange(BATCH)
+    condition = Condition(context=jax.random.normal(key, (BATCH, TOKENS, CONTEXT)))
+    params = jax.jit(unet.init)(key, x, t, condition)
+
+    def loss(params: object) -> jax.Array:
+        return jnp.mean((unet.apply(params, x, t, condition) - eps) ** 2)
+
+    def step(state: tuple) -> tuple:
+        params, moments = state
+        updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
+        return optax.apply_updates(params, updates), moments
+
+    state = (params, optimizer.init(params))
+    program = jax.jit(step, donate_argnums=0).lower(state).compile()
+
+    def run() -> None:
+        nonlocal state
+        state = jax.block_until_ready(program(state))
+
+    return run, sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def theirs() -> tuple[object, int]:
+    """The same of diffusers' and PyTorch's AdamW."""
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=WIDTHS, layers_per_block=1, cross_attention_dim=CONTEXT,
+        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+        attention_head_dim=HEADS, norm_num_groups=GROUPS,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=DECAY)
+    x, eps = (torch.randn(BATCH, 4, SIDE, SIDE) for _ in range(2))
+    t, context = torch.arange(BATCH), torch.randn(BATCH, TOKENS, CONTEXT)
+
+    def run() -> None:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(unet(x, t, encoder_hidden_states=context).sample, eps)
+        loss.backward()
+        optimizer.step()
+
+    return run, sum(p.numel() for p in unet.parameters())
+
+
+def main() -> None:
+    """Prints the times and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=20)
+    repeats = parser.parse_args().repeats
+    programs, counts = {}, {}
+    for name, build in (("diffusers", theirs), ("ldm_jax", ours)):
+        programs[name], counts[name] = build()
+    if len(set(counts.values())) != 1:
+        raise SystemExit(f"the networks differ in their number of parameters: {counts}")
+    seconds = timing.in_turn(programs, repeats)
+    title = f"Training step of a U-Net of {counts['ldm_jax']:,} parameters, batch {BATCH}, "
+    timing.report(title + f"{SIDE}x{SIDE} latents, float32", seconds, "ldm_jax", "diffusers")
+
+
+if __name__ == "__main__":
+    main()

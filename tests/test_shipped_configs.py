@@ -1,0 +1,101 @@
+"""Every file of configs/ describes a model that can be built, and a run that trains."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
+from ldm_jax.data.loader import make_loader
+from ldm_jax.models.build import build_autoencoder
+from ldm_jax.training import stages
+
+CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
+LATENTS = {  # stage two → the stage one that its docstring names
+    "digit_scenes": "digit_scenes_autoencoder",
+    "image_folder": "image_folder_autoencoder",
+    "stable_diffusion": "stable_diffusion_autoencoder",
+}
+
+
+def first_stage(path):
+    kind = path.stem.rsplit("_", 1)[0] if path.stem.startswith("digit") else path.stem
+    names = [name for start, name in LATENTS.items() if kind.startswith(start)]
+    return cfg.load(path.with_name(f"{names[0]}.py")).autoencoder
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_model_is_built_at_its_size(path):
+    run = cfg.load(path)
+    side = run.data.image_size
+    if isinstance(run, cfg.AutoencoderRun):
+        autoencoder, latent = build_autoencoder(run.autoencoder), side // run.autoencoder.factor
+        image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        latents = jax.ShapeDtypeStruct(
+            (1, latent, latent, run.autoencoder.latent_channels), jnp.float32
+        )
+        params = jax.eval_shape(autoencoder.init, jax.random.key(0), image, latents)
+        out, _ = jax.eval_shape(autoencoder.apply, params, image, latents)
+        assert out.shape == image.shape
+        return
+    autoencoder = first_stage(path)
+    model, shape = ldm.build(run, autoencoder), ldm.latent_shape(run, autoencoder)
+    params = jax.eval_shape(lambda: ldm.init_params(model, run, shape, 0))
+    inputs = jnp.zeros((2, *ldm.condition_shape(run)), jnp.int32)
+    out = jax.eval_shape(
+        lambda p: model.network(
+            p, jnp.zeros((2, *shape)), jnp.zeros(2, jnp.int32), model.condition(p, inputs), None
+        ),
+        params,
+    )
+    assert out.shape == (2, *shape)
+
+
+def shrunk(run, pictures):
+    """The same run with few channels and layers, on small pictures of a folder."""
+    source = cfg.ImageFolder(path=str(pictures), validation_fraction=0.2)
+    data = replace(run.data, source=source, image_size=16, batch_size=16, workers=0)
+    run = replace(run, data=data, mesh=cfg.Mesh())
+    if isinstance(run, cfg.AutoencoderRun):
+        autoencoder = replace(
+            run.autoencoder, latent_channels=4, block_out_channels=(8,), norm_num_groups=4,
+            layers_per_block=1,
+        )  # fmt: skip
+        return replace(run, autoencoder=autoencoder)
+    condition, unet = run.condition, run.unet
+    if isinstance(condition, cfg.TextCondition):
+        encoder = replace(condition.encoder, width=16, layers=1, num_heads=2)
+        if isinstance(encoder, cfg.CLIPText):
+            encoder = replace(encoder, intermediate=32)
+        elif encoder.map_size is not None:
+            encoder = replace(encoder, map_size=8, map_channels=4, map_width=32)
+            unet = replace(unet, concat_channels=4)
+        condition = replace(condition, encoder=encoder)
+        unet = replace(unet, context_dim=16)
+    unet = replace(
+        unet, in_channels=4, out_channels=4, block_out_channels=(8,), attention=(True,),
+        num_heads=(2,), layers_per_block=1, norm_num_groups=4,
+    )  # fmt: skip
+    return replace(run, condition=condition, unet=unet)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path):
+    run = shrunk(cfg.load(path), pictures)
+    if isinstance(run, cfg.AutoencoderRun):
+        stage = stages.autoencoder_stage(run)
+    else:
+        stage = stages.diffusion_stage(run, tmp_path, trained_autoencoder)
+    loader = make_loader(
+        stage.train, run.data, seed=0, train=True, process_index=0, process_count=1,
+        condition=stage.condition,
+    )  # fmt: skip
+    before = jax.jit(stage.init)()
+    after, metrics = jax.jit(stage.step)(before, stage.frozen, next(loader))
+    assert int(after.step) == 1
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert metrics["gradient_norm"] > 0

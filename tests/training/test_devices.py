@@ -1,0 +1,82 @@
+"""The same run gives the same curve however many devices and processes share it."""
+
+import dataclasses
+import socket
+
+import numpy as np
+import pytest
+import tiny
+
+from ldm_jax import config as cfg
+from ldm_jax.training.loop import fit
+
+STEPS = 8
+# Sums over the batch are taken in another order on each arrangement, an error of some 1e-7 a step
+# in float32, which Adam's division by small second moments enlarges as the steps go on.
+CLOSE = {"rtol": 2e-4}
+ARRANGEMENTS = {
+    "data": cfg.Mesh(data=8),
+    "fsdp": cfg.Mesh(data=1, fsdp=8),
+    "mixed": cfg.Mesh(data=2, fsdp=2, tensor=2),
+}
+
+
+@pytest.fixture(scope="module")
+def run(pictures):
+    loop = dataclasses.replace(tiny.LOOP, steps=STEPS, checkpoint_every=STEPS)
+    # No validation: it would compile a sampler and more for each arrangement.
+    return tiny.diffusion_run(pictures, data=tiny.data(pictures, validation=0.0), loop=loop)
+
+
+@pytest.fixture(scope="module")
+def one_device_curve(run, trained_autoencoder, programs, tmp_path_factory):
+    """Losses of the run in a process with one device."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    config = tiny.write_config(workdir.parent / "config.py", run)
+    process = tiny.train(config, workdir, f"--first_stage={trained_autoencoder}", programs=programs)
+    tiny.check(process)
+    return curve(workdir)
+
+
+def curve(workdir):
+    return [list(tiny.losses(workdir, name).values()) for name in ("loss", "gradient_norm")]
+
+
+def assert_same_curve(found, expected):
+    assert [len(values) for values in found] == [STEPS, STEPS]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, **CLOSE)
+    assert found[0][-1] < found[0][0]  # it learns, so the parameters' updates were compared too
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_eight_devices_train_as_one_does(
+    run, arrangement, one_device_curve, trained_autoencoder, tmp_path
+):
+    fit(
+        dataclasses.replace(run, mesh=ARRANGEMENTS[arrangement]), tmp_path / "run",
+        trained_autoencoder,
+    )  # fmt: skip
+    assert_same_curve(curve(tmp_path / "run"), one_device_curve)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(
+    run, one_device_curve, trained_autoencoder, programs, tmp_path
+):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
+    config = tiny.write_config(
+        tmp_path / "config.py", dataclasses.replace(run, mesh=cfg.Mesh(data=2, fsdp=2))
+    )
+    processes = [
+        tiny.train(
+            config, tmp_path / "run", f"--first_stage={trained_autoencoder}", coordinator,
+            "--num_processes=2", f"--process_id={i}", devices=2, programs=programs,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    for process in processes:
+        tiny.check(process)
+    assert_same_curve(curve(tmp_path / "run"), one_device_curve)

@@ -1,0 +1,29 @@
+"""What the loop does when a loss is not finite."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tiny
+
+from ldm_jax.training.checkpoint import Checkpoints
+from ldm_jax.training.loop import NonFiniteLoss, fit
+
+
+def short(run, **changes):
+    settings = {"steps": 6, "checkpoint_every": 6, "validate_every": 6, "sample_every": 6}
+    return dataclasses.replace(run, loop=dataclasses.replace(tiny.LOOP, **settings | changes))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
+    pictures, one_device, tmp_path
+):
+    run = short(tiny.autoencoder_run(pictures), checkpoint_every=1)
+    # The first step of a warm-up has a rate of zero; the second overflows float32.
+    optim = dataclasses.replace(run.optim, learning_rate=1e30, clip_norm=None, warmup_steps=3)
+    stopped = r"^step 2: not finite: {.*inf.*} \(all terms: {.*'loss'.*checkpoint is step 1\."
+    with pytest.raises(NonFiniteLoss, match=stopped):
+        fit(dataclasses.replace(run, optim=optim), tmp_path / "run")
+    assert sorted(tiny.losses(tmp_path / "run")) == [1]
+    step, params = Checkpoints.load_params(tmp_path / "run", "raw")
+    assert step == 1 and all(np.isfinite(leaf).all() for leaf in tiny.leaves(params))
