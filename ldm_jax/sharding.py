@@ -12,12 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from ldm_jax import config as cfg
 from ldm_jax import tree
 
 AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
 
 MIN_SHARDED_SIZE = 4096
 """Arrays of fewer values are kept whole: gathering them costs more than they occupy."""
@@ -95,7 +97,30 @@ def check_batch(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Leading dimension over all devices that share a batch, in the order of the mesh."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def split_batch(x: Array) -> Array:
+    """The same activations, kept split along the batch over the mesh in context, if there is one.
+
+    Left alone, XLA may prefer to split channels as the parameters are split, and then exchanges
+    activations between all devices at every layer instead of gathering the smaller parameters.
+    """
+    axes = dividing(jax.sharding.get_abstract_mesh(), BATCH_AXES, x.shape[0])
+    if not axes:
+        return x
+    free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *free))
+
+
+def dividing(mesh: AbstractMesh, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
+    """Those of `axes` that are in the mesh and together divide `size`."""
+    taken: tuple[str, ...] = ()
+    for axis in axes:
+        parts = mesh.shape.get(axis, 1)
+        if parts > 1 and size % parts == 0:
+            taken, size = (*taken, axis), size // parts
+    return taken
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

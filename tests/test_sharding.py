@@ -151,3 +151,17 @@ def test_a_residual_pair_computes_the_same_split_and_whole():
     parted = jax.jit(jax.value_and_grad(loss))(split, sharding.to_global(mesh, x))
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_activations_stay_split_along_the_batch():
+    x = jnp.ones((8, 2, 3))
+    assert sharding.split_batch(x) is x  # no mesh, nothing to say
+    mesh = sharding.make_mesh(cfg.Mesh(data=2, fsdp=4))
+    with jax.set_mesh(mesh):
+        # Its operand's rows lie whole on every device.
+        y = jax.jit(sharding.split_batch)(jax.device_put(x, sharding.replicated(mesh)))
+        assert {shard.data.shape for shard in y.addressable_shards} == {(1, 2, 3)}
+        # Three rows cannot be split by four, or by two.
+        odd = jax.jit(sharding.split_batch)(x[:3])
+    np.testing.assert_array_equal(y, x)
+    assert odd.shape == (3, 2, 3)

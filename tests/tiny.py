@@ -79,15 +79,19 @@ def write_config(path: Path, run: cfg.Run) -> Path:
 # -------------------------------------------------------------------------------- command lines
 
 
-def start(*command: str, devices: int = 1, programs: Path) -> subprocess.Popen:
-    """Starts Python with `command` on so many virtual devices; output is piped."""
+def start(*command: str, devices: int = 1, programs: Path | None = None) -> subprocess.Popen:
+    """Starts Python with `command` on so many virtual devices; output is piped.
+
+    What it compiles is kept in `programs` for others, if that is given.
+    """
     flags = f"--xla_force_host_platform_device_count={devices}"
     optimization = os.environ["XLA_FLAGS"].split(maxsplit=1)[1]
     environment = os.environ | {
         "XLA_FLAGS": f"{flags} {optimization}",
         "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(programs),
     }
+    if programs is not None:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(programs)
     return subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -11,6 +11,8 @@ from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from ldm_jax.sharding import BATCH_AXES, dividing
+
 # CPU: from this many scores of one head on, heads and blocks of queries go one by one.
 MAPPED_SCORES = 2**20
 CPU_BLOCK = 512
@@ -19,7 +21,6 @@ FLASH_LENGTH = 1024
 FLASH_BLOCKS = (512, 256, 128)
 TPU_LANES = 128
 # The mesh axes over which the kernel divides its batch and its heads.
-BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
 
 
@@ -102,7 +103,7 @@ def flash(
     )
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size > 1:
-        spec = PartitionSpec(_dividing(mesh, BATCH_AXES, b), _dividing(mesh, (HEAD_AXIS,), n))
+        spec = PartitionSpec(dividing(mesh, BATCH_AXES, b), dividing(mesh, (HEAD_AXIS,), n))
         kernel = jax.shard_map(
             kernel, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
         )
@@ -154,13 +155,3 @@ def _block_sizes(block: int) -> pallas.BlockSizes:
         block_q_major_dkv=block, block_k_major_dkv=block, block_k_dkv=block, block_q_dkv=block,
         block_k_major_dq=block, block_k_dq=block, block_q_dq=block,
     )  # fmt: skip
-
-
-def _dividing(mesh: jax.sharding.AbstractMesh, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
-    """Those of `axes` that are in the mesh and together divide `size`."""
-    taken: tuple[str, ...] = ()
-    for axis in axes:
-        parts = mesh.shape.get(axis, 1)
-        if parts > 1 and size % parts == 0:
-            taken, size = (*taken, axis), size // parts
-    return taken

@@ -14,6 +14,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
+from ldm_jax.sharding import split_batch
+
 zeros = nn.initializers.zeros_init()
 lecun = nn.initializers.lecun_normal()
 
@@ -97,7 +99,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", zeros, (self.features,), jnp.float32)
         x = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding)
-        return x + bias.astype(self.dtype)[None, None, None]
+        return split_batch(x + bias.astype(self.dtype)[None, None, None])
 
 
 class GroupNorm(nn.Module):
@@ -158,7 +160,7 @@ class TimeEmbedding(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b d"]) -> Float[Array, "b e"]:
         x = nn.Dense(self.width, dtype=self.dtype, name="linear_1")(x)
-        return nn.Dense(self.width, dtype=self.dtype, name="linear_2")(nn.silu(x))
+        return split_batch(nn.Dense(self.width, dtype=self.dtype, name="linear_2")(nn.silu(x)))
 
 
 class Downsample(nn.Module):
@@ -240,7 +242,7 @@ class ResnetBlock(nn.Module):
         h = conv("conv2", kernel_init=zeros if self.zero_close else lecun)(h)
         if x.shape[-1] != self.features:
             x = conv("conv_shortcut", kernel_size=1, padding=(0, 0))(x)
-        return x + h
+        return split_batch(x + h)
 
 
 def fold(x: Float[Array, "b h w c"], p: int) -> Float[Array, "b h2 w2 c2"]:

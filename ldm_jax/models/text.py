@@ -14,6 +14,7 @@ from ldm_jax import config as cfg
 from ldm_jax.models.attention import attention
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.layers import LayerNorm, ModuleList, lecun, zeros
+from ldm_jax.sharding import split_batch
 
 
 def quick_gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -106,8 +107,8 @@ class TextLayer(nn.Module):
             self.heads, self.causal, self.zero_close, self.dtype, name="self_attn"
         )
         mlp = MLP(self.intermediate, self.activation, self.zero_close, self.dtype, name="mlp")
-        x = x + attend(LayerNorm(self.dtype, name="layer_norm1")(x))
-        return x + mlp(LayerNorm(self.dtype, name="layer_norm2")(x))
+        x = split_batch(x + attend(LayerNorm(self.dtype, name="layer_norm1")(x)))
+        return split_batch(x + mlp(LayerNorm(self.dtype, name="layer_norm2")(x)))
 
 
 class TextLayers(nn.Module):

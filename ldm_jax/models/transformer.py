@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ldm_jax.models.attention import attention
 from ldm_jax.models.layers import Conv, GroupNorm, LayerNorm, ModuleList, lecun, zeros
+from ldm_jax.sharding import split_batch
 
 
 class Attention(nn.Module):
@@ -43,7 +44,7 @@ class Attention(nn.Module):
         init = zeros if self.zero_close else lecun
         close = partial(nn.Dense, width, dtype=self.dtype, kernel_init=init)
         x = ModuleList((close,), name="to_out")(0, x)
-        return x if self.norm_groups is None else residual + x
+        return x if self.norm_groups is None else split_batch(residual + x)
 
 
 class GEGLU(nn.Module):
@@ -87,10 +88,13 @@ class TransformerBlock(nn.Module):
         x = x + Attention(self.heads, self.dtype, name="attn1")(
             LayerNorm(self.dtype, name="norm1")(x)
         )
+        x = split_batch(x)
         x = x + Attention(self.heads, self.dtype, name="attn2")(
             LayerNorm(self.dtype, name="norm2")(x), context
         )
-        return x + FeedForward(self.dtype, name="ff")(LayerNorm(self.dtype, name="norm3")(x))
+        x = split_batch(x)
+        x = x + FeedForward(self.dtype, name="ff")(LayerNorm(self.dtype, name="norm3")(x))
+        return split_batch(x)
 
 
 class SpatialTransformer(nn.Module):
@@ -121,4 +125,4 @@ class SpatialTransformer(nn.Module):
         blocks = ModuleList((block,) * self.layers, name="transformer_blocks")
         for i in range(self.layers):
             y = blocks(i, y, context)
-        return x + project(name="proj_out", kernel_init=zeros)(y.reshape(b, h, w, c))
+        return split_batch(x + project(name="proj_out", kernel_init=zeros)(y.reshape(b, h, w, c)))

@@ -55,6 +55,7 @@ def fit(run: cfg.Run, workdir: Path, first_stage: Path | None = None) -> TrainSt
     else:
         stage = diffusion_stage(run, workdir, first_stage)
     with (
+        jax.set_mesh(mesh),
         Checkpoints(workdir, run.loop.keep) as checkpoints,
         MetricWriter(workdir) as writer,
         _stop_signals() as stop,

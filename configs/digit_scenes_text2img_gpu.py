@@ -1,0 +1,29 @@
+"""Stage two on DigitScenes at 16 px for a GPU: a U-Net of ten times the demo's size.
+
+    python train.py --config=configs/digit_scenes_text2img_gpu.py --workdir=runs/text2img_gpu \
+        --first_stage=runs/autoencoder
+
+Built, lowered for CUDA and trained for single steps on a CPU; not yet trained to the end, for
+want of a GPU, so there is no result to report.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ldm_jax import config as cfg
+
+
+def get_config() -> cfg.DiffusionRun:
+    base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
+    return replace(
+        base,
+        data=replace(base.data, batch_size=256, workers=8),
+        unet=replace(
+            base.unet, block_out_channels=(192, 256), layers_per_block=2, num_heads=(8, 8)
+        ),
+        optim=replace(base.optim, learning_rate=5e-4, warmup_steps=500, ema_decay=0.999),
+        loop=cfg.Loop(
+            steps=20_000, log_every=100, checkpoint_every=2000, validate_every=2000,
+            validation_batches=4, sample_every=5000, dtype="bfloat16",
+        ),
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""What trains and samples here also lowers for TPU and CUDA, and compiles for a TPU pod."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
+from ldm_jax.sampling.ancestral import DDIM
+from ldm_jax.sampling.loop import levels
+from ldm_jax.training.diffusion_step import make_diffusion_step
+from ldm_jax.training.optim import make_optimizer
+from ldm_jax.training.state import create_state
+
+PLATFORMS = ("tpu", "cuda")
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The demo's model with the shapes of its parameters and of a batch."""
+    run = cfg.load(tiny.ROOT / "configs/digit_scenes_text2img.py")
+    autoencoder = cfg.load(tiny.ROOT / "configs/digit_scenes_autoencoder.py").autoencoder
+    model, shape = ldm.build(run, autoencoder), ldm.latent_shape(run, autoencoder)
+    side, size = run.data.image_size, run.data.batch_size
+    variables = jax.eval_shape(
+        model.autoencoder.init, jax.random.key(0), jnp.zeros((1, side, side, 3)),
+        jnp.zeros((1, *shape)),
+    )  # fmt: skip
+    frozen = {
+        "autoencoder": variables["params"],
+        "latent_scale": jax.ShapeDtypeStruct((), jnp.float32),
+    }
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((size,), jnp.uint32),
+        "condition": jax.ShapeDtypeStruct((size, *ldm.condition_shape(run)), jnp.int32),
+    }
+    return run, model, shape, frozen, batch
+
+
+def test_the_demos_training_step_lowers_for_tpu_and_cuda(demo):
+    run, model, shape, frozen, batch = demo
+    optimizer = make_optimizer(run.optim, run.loop.steps)
+    state = jax.eval_shape(
+        lambda: create_state(ldm.init_params(model, run, shape, 0), optimizer, run.optim.ema_decay)
+    )
+    empty = jnp.zeros(ldm.condition_shape(run), jnp.int32)
+    step = jax.jit(make_diffusion_step(model, optimizer, run, empty, shape), donate_argnums=0)
+
+    def leaves_only(leaves, frozen, batch):
+        # Exported programs know no TrainState.
+        new, metrics = step(jax.tree.unflatten(structure, leaves), frozen, batch)
+        return jax.tree.leaves(new), metrics
+
+    leaves, structure = jax.tree.flatten(state)
+    exported = jax.export.export(jax.jit(leaves_only), platforms=PLATFORMS)(leaves, frozen, batch)
+    assert exported.platforms == PLATFORMS
+    shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
+    assert [(a.shape, a.dtype) for a in exported.out_avals[: len(leaves)]] == shapes
+
+
+def test_the_demos_sampler_lowers_for_tpu_and_cuda(demo):
+    run, model, shape, frozen, batch = demo
+    params = jax.eval_shape(lambda: ldm.init_params(model, run, shape, 0))
+
+    def sample(params, frozen, inputs, index):
+        return ldm.generate(
+            model, params, frozen, inputs, jnp.zeros_like(inputs), solver=DDIM(),
+            levels=levels(model.schedule, 50), seed=0, index=index, guidance_scale=3.0,
+            shape=shape,
+        )  # fmt: skip
+
+    export = jax.export.export(jax.jit(sample), platforms=PLATFORMS)
+    exported = export(params, frozen, batch["condition"], batch["index"])
+    assert exported.out_avals[0].shape == batch["image"].shape
+    assert exported.out_avals[0].dtype == jnp.uint8
+
+
+@pytest.mark.slow
+def test_a_small_stable_diffusion_compiles_for_a_pod():
+    process = tiny.start("-m", "benchmarks.pods", "--reduced", "--topology", "v5e:4x4")
+    rows = tiny.check(process).splitlines()
+    for program in ("train", "sample"):
+        (row,) = [row for row in rows if row.startswith(program)]
+        chips, images, arguments, _, total, *_ = row.split()[1:]
+        assert chips == "v5e:4x4" and int(images) % 16 == 0
+        assert 0 < float(arguments) < float(total) < 16, "GB a chip"
+    # Gradients are summed over the chips, parameters gathered from where they lie.
+    (row,) = [row for row in rows if row.startswith("train")]
+    assert "all-reduce" in row or "reduce-scatter" in row
+    assert "all-gather" in row
