@@ -1,49 +1,47 @@
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-RUN := JAX_PLATFORMS=cpu $(BIN)/python
+# Apart, for with the TPU compiler installed JAX looks for a TPU wherever it runs.
+DEV := .venv-dev
+INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CPU := JAX_PLATFORMS=cpu
 
 .PHONY: demo test lint bench pods clean
 
 demo: $(VENV)/.demo  ## train both stages on real handwriting and sample, in ten minutes on two cores
-	$(RUN) demo.py --out=runs/demo
+	$(CPU) $(VENV)/bin/python demo.py --out=runs/demo
 
-test: $(VENV)/.test  ## run all tests
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+test: $(DEV)/.test  ## run all tests
+	$(DEV)/bin/python -m pytest --numprocesses=auto --dist=loadfile
 
-lint: $(VENV)/.test  ## style, and who may import whom
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	PYTHONPATH=. $(BIN)/lint-imports
+lint: $(DEV)/.test  ## style, and who may import whom
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	PYTHONPATH=. $(DEV)/bin/lint-imports
 
-bench: $(VENV)/.bench  ## measure ours beside diffusers in one process
-	$(RUN) -m benchmarks.unet_forward
-	$(RUN) -m benchmarks.train_step
+bench: $(DEV)/.bench  ## measure ours beside diffusers in one process
+	$(CPU) $(DEV)/bin/python -m benchmarks.unet_forward
+	$(CPU) $(DEV)/bin/python -m benchmarks.train_step
 
-pods: $(VENV)/.pods  ## compile the SD 1.5 step and sampler for TPU pods, without a TPU
-	$(RUN) -m benchmarks.pods
+pods: $(DEV)/.test  ## compile the SD 1.5 step and sampler for TPU pods, without a TPU
+	$(CPU) $(DEV)/bin/python -m benchmarks.pods
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(DEV) runs
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(DEV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ldm_jax needs Python 3.11 or newer; make PYTHON=python3.x")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(patsubst %/bin/python,%,$@)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV) ..."
-	$(PIP) --editable '.[demo]'
+	$(VENV)/bin/$(INSTALL) --editable '.[demo]'
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --editable '.[demo,test,pods]'
-	touch $@ $(VENV)/.demo
-
-$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --editable '.[demo,parity]'
+$(DEV)/.test: pyproject.toml constraints.txt | $(DEV)/bin/python
+	@echo "installing into $(DEV) ..."
+	$(DEV)/bin/$(INSTALL) --editable '.[demo,test,pods]'
 	touch $@
 
-$(VENV)/.pods: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --editable '.[pods]'
+$(DEV)/.bench: $(DEV)/.test
+	$(DEV)/bin/$(INSTALL) --editable '.[parity]'
 	touch $@

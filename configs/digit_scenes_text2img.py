@@ -1,7 +1,11 @@
-"""Stage two on DigitScenes at 16 px: the demo's text-to-image model, RESULT.
+"""Stage two on DigitScenes at 16 px: the demo's text-to-image model.
 
     python train.py --config=configs/digit_scenes_text2img.py --workdir=runs/text2img \
         --first_stage=runs/autoencoder
+
+On two cores 1,000 steps take four and a half minutes. `make demo` then found these shares of
+384 held-out captions drawn right (25 DDIM steps, guidance 2): 0.984 of those with one digit,
+0.938 with two, 0.766 with three, 0.896 of all.
 
 What made it learn in minutes, in this order: the caption's map, which tells the U-Net what goes
 where; the prediction of x0 with noise levels that spend half of the steps where the picture is

@@ -2,6 +2,7 @@
 `python -m ldm_jax.data.digit_scenes_builder --data_dir=DIR --size=16` builds one size."""
 
 import argparse
+import contextlib
 import io
 import os
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
+from tqdm import tqdm
 
 from ldm_jax.data import digit_scenes
 
@@ -96,8 +98,9 @@ class DigitScenes(tfds.core.GeneratorBasedBuilder, skip_registration=__name__ ==
         return {split: self._generate_examples(split, n) for split, n in counts.items()}
 
     def _generate_examples(self, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index in range(count):
-            found = digit_scenes.example(split, index, self.builder_config.size)
+        size = self.builder_config.size
+        for index in tqdm(range(count), desc=f"DigitScenes {size} px, {split}", unit="image"):
+            found = digit_scenes.example(split, index, size)
             for name in ("image", "class_map"):
                 found[name] = encode_png(found[name])  # bytes need no TensorFlow to be written
             yield index, found
@@ -127,7 +130,13 @@ def prepare(found: DigitScenes) -> DigitScenes:
     `.as_data_source(split)`."""
     if not is_built(found):
         config = tfds.download.DownloadConfig(try_download_gcs=False)
-        found.download_and_prepare(download_config=config)
+        # TFDS speaks of downloads and nests four bars; `_generate_examples` has one of its own.
+        tfds.disable_progress_bar()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                found.download_and_prepare(download_config=config)
+        finally:
+            tfds.enable_progress_bar()
     return found
 
 

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,23 +97,48 @@ def _stop_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-@dataclass
 class _Training:
     """The moving parts of one call of `fit`."""
 
-    run: cfg.Run
-    stage: Stage
-    mesh: jax.sharding.Mesh
-    checkpoints: Checkpoints
-    writer: MetricWriter
-    stop: _Stop
-    unread: list[tuple[int, Any]] = field(default_factory=list)
-    data_wait: float = 0.0
-    compile_seconds: float = 0.0
+    def __init__(
+        self,
+        run: cfg.Run,
+        stage: Stage,
+        mesh: jax.sharding.Mesh,
+        checkpoints: Checkpoints,
+        writer: MetricWriter,
+        stop: _Stop,
+    ) -> None:
+        """Decides where everything lives and makes the validation data."""
+        self.run, self.stage, self.mesh = run, stage, mesh
+        self.checkpoints, self.writer, self.stop = checkpoints, writer, stop
+        self.unread: list[tuple[int, Any]] = []
+        self.data_wait = self.compile_seconds = self.meter_start = 0.0
+        abstract, everywhere = jax.eval_shape(stage.init), replicated(mesh)
+        self.shardings = state_sharding(mesh, abstract)
+        self.abstract = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            abstract,
+            self.shardings,
+        )
+        self.frozen = jax.device_put(stage.frozen, jax.tree.map(lambda _: everywhere, stage.frozen))
+        self.validation = []
+        if stage.validation is not None:
+            self.validation = validation_batches(
+                stage.validation, run.data, run.loop.validation_batches, stage.condition,
+                process_index=jax.process_index(), process_count=jax.process_count(),
+            )  # fmt: skip
+        self.validate = jax.jit(stage.validation_loss, out_shardings=everywhere)
+        self.draw = jax.jit(
+            lambda params, frozen, batch: stage.pictures(
+                params, frozen, jax.tree.map(lambda rows: rows[:GRID_IMAGES], batch)
+            ),
+            out_shardings=everywhere,
+        )
+        self.progress: Progress | None = None
 
     def run_all(self) -> TrainState:
         """From the newest checkpoint, or from the start, to the last step."""
-        self._place()
         state, loader = self._start()
         first, loop = int(state.step), self.run.loop
         if first >= loop.steps:
@@ -140,34 +165,6 @@ class _Training:
                     )
         self.checkpoints.wait()
         return state
-
-    def _place(self) -> None:
-        """Decides where everything lives and makes the validation data."""
-        abstract = jax.eval_shape(self.stage.init)
-        self.shardings = state_sharding(self.mesh, abstract)
-        self.abstract = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            abstract,
-            self.shardings,
-        )
-        everywhere = replicated(self.mesh)
-        self.frozen = jax.device_put(
-            self.stage.frozen, jax.tree.map(lambda _: everywhere, self.stage.frozen)
-        )
-        self.validation = []
-        if self.stage.validation is not None:
-            self.validation = validation_batches(
-                self.stage.validation, self.run.data, self.run.loop.validation_batches,
-                self.stage.condition,
-                process_index=jax.process_index(), process_count=jax.process_count(),
-            )  # fmt: skip
-        self.validate = jax.jit(self.stage.validation_loss, out_shardings=everywhere)
-        self.draw = jax.jit(
-            lambda params, frozen, batch: self.stage.pictures(
-                params, frozen, jax.tree.map(lambda rows: rows[:GRID_IMAGES], batch)
-            ),
-            out_shardings=everywhere,
-        )
 
     def _start(self) -> tuple[TrainState, Any]:
         """State and loader at the newest checkpoint, or at the beginning."""
