@@ -1,5 +1,6 @@
 """A trained model, loaded from its work directory and ready to draw pictures."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int, UInt8, UInt32
 
 import ldm_jax
@@ -16,6 +18,7 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.data.tokenizer import load_tokenizer
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.loop import levels
+from ldm_jax.sharding import make_mesh, replicated, to_global
 from ldm_jax.training.checkpoint import Checkpoints, read_config
 from ldm_jax.training.stages import FIRST_STAGE, TOKENIZER, load_first_stage
 
@@ -90,6 +93,7 @@ class Pipeline:
         if isinstance(run.condition, cfg.TextCondition):
             self.tokenizer = load_tokenizer(workdir / TOKENIZER)
         self._programs: dict[Any, Callable[..., Any]] = {}
+        self._placed: dict[Mesh, Any] = {}
 
     def encode_conditions(self, conditions: Sequence[str | int | None]) -> Int[np.ndarray, "b ..."]:
         """Captions, class numbers or Nones → what the model's conditioner takes.
@@ -136,8 +140,9 @@ class Pipeline:
     ) -> UInt8[np.ndarray, "b h w c"]:
         """One image for each condition; image i depends on its condition, seed and `index[i]`.
 
-        Every batch is filled up to `sampling.batch_size`, so that one program draws all.
-        `progress` is told after each batch how many images it brought.
+        Every batch is filled up to `sampling.batch_size`, so that one program draws all, on as
+        many of this process's devices as can share a batch equally. `progress` is told after each
+        batch how many images it brought.
         """
         if index is None:
             index = np.arange(len(conditions), dtype=np.uint32)
@@ -148,21 +153,26 @@ class Pipeline:
         )
         program = self._program(sampling, guided)
         size, images = sampling.batch_size, []
-        for start in range(0, len(inputs), size):
-            rows = np.resize(np.arange(start, min(start + size, len(inputs))), size)
-            batch = program(
-                self.params,
-                self.frozen,
-                inputs[rows],
-                np.repeat(empty, size, axis=0) if guided else None,
-                index[rows],
-                np.uint32(sampling.seed),
-                np.float32(sampling.guidance_scale),
-            )
-            count = min(size, len(inputs) - start)
-            images.append(np.asarray(batch)[:count])
-            progress(count)
+        mesh = make_mesh(
+            cfg.Mesh(), jax.local_devices()[: math.gcd(size, jax.local_device_count())]
+        )
+        params, frozen = self._place(mesh)
+        negatives = np.repeat(empty, size, axis=0) if guided else None
+        with jax.set_mesh(mesh):
+            for start in range(0, len(inputs), size):
+                rows = np.resize(np.arange(start, min(start + size, len(inputs))), size)
+                batch = to_global(mesh, (inputs[rows], negatives, index[rows]))
+                scalars = np.uint32(sampling.seed), np.float32(sampling.guidance_scale)
+                count = min(size, len(inputs) - start)
+                images.append(np.asarray(program(params, frozen, *batch, *scalars))[:count])
+                progress(count)
         return np.concatenate(images)
+
+    def _place(self, mesh: Mesh) -> tuple[Any, Any]:
+        """Parameters and first stage, whole on each device of `mesh`; brought there once."""
+        if mesh not in self._placed:
+            self._placed[mesh] = jax.device_put((self.params, self.frozen), replicated(mesh))
+        return self._placed[mesh]
 
     def _program(self, sampling: Sampling, guided: bool) -> Callable[..., Any]:
         """The compiled sampler; a new one only for another solver, list of levels or size."""
