@@ -52,7 +52,10 @@ def read_conditions(arguments: Arguments) -> list[str | int | None]:
     if arguments.prompts is not None:
         if not arguments.prompts.is_file():
             raise FileNotFoundError(f"--prompts={arguments.prompts}: there is no such file")
-        lines = arguments.prompts.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = arguments.prompts.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--prompts={arguments.prompts} is not UTF-8 text: {error}") from error
         conditions += [line.strip() for line in lines if line.strip()]
         if not conditions:
             raise ValueError(f"--prompts={arguments.prompts} has no caption in it")
@@ -66,6 +69,10 @@ def run(arguments: Arguments) -> Path:
     if arguments.num < 1:
         raise ValueError(f"--num={arguments.num}: it must be 1 or more")
     conditions = read_conditions(arguments)
+    if arguments.negative_prompt is not None and arguments.guidance == 1:
+        raise ValueError("--negative_prompt needs --guidance; at 1 there is none to lead away")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out={arguments.out} is a file; name a folder")
     if arguments.out.exists() and any(arguments.out.iterdir()) and not arguments.overwrite:
         raise ValueError(f"--out={arguments.out} is not empty; choose another, or --overwrite")
 
@@ -82,7 +89,15 @@ def run(arguments: Arguments) -> Path:
         batch_size=arguments.batch_size,
     )  # fmt: skip
     pipeline = Pipeline(arguments.model, weights=arguments.weights)
+    if max(arguments.num, len(conditions)) > IMAGES_PER_PROMPT:
+        raise ValueError(
+            f"--num={arguments.num} for {len(conditions)} prompts; at most {IMAGES_PER_PROMPT} of "
+            "each have noise of their own"
+        )
     pipeline.check_conditions(conditions)
+    pipeline.check_conditions([arguments.negative_prompt])
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    _remove_former(arguments.out)
     numbers = [(p, j) for p in range(len(conditions)) for j in range(arguments.num)]
     index = np.array([p * IMAGES_PER_PROMPT + j for p, j in numbers], np.uint32)
     wanted = [conditions[p] for p, _ in numbers]
@@ -92,7 +107,6 @@ def run(arguments: Arguments) -> Path:
             progress=bar.update,
         )  # fmt: skip
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
     settings = asdict(sampling) | {
         "model": str(arguments.model), "step": pipeline.step, "weights": arguments.weights,
         "negative_prompt": arguments.negative_prompt,
@@ -113,12 +127,21 @@ def run(arguments: Arguments) -> Path:
     return arguments.out / "grid.png"
 
 
+def _remove_former(out: Path) -> None:
+    """Deletes the pictures that a former manifest in `out` lists, and nothing else."""
+    manifest = out / "manifest.json"
+    if manifest.exists():
+        for picture in json.loads(manifest.read_text())["images"]:
+            (out / Path(picture["file"]).name).unlink(missing_ok=True)
+        manifest.unlink()
+
+
 def main() -> int:
     """The command line; returns the process's exit status."""
     arguments = tyro.cli(Arguments, description=__doc__)
     try:
         print(run(arguments))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"sample.py: {error}", file=sys.stderr)
         return 2
     return 0

@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     except Interrupted as stop:
         print(f"train.py: {stop}", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, FileNotFoundError, NonFiniteLoss) as error:
+    except (ValueError, OSError, NonFiniteLoss) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     return 0

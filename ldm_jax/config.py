@@ -458,7 +458,13 @@ def load(path: str | Path) -> Run:
     module = runpy.run_path(str(path))
     if "get_config" not in module:
         raise ConfigError(f"--config={path} defines no get_config()")
-    return module["get_config"]()
+    run = module["get_config"]()
+    if not isinstance(run, AutoencoderRun | DiffusionRun):
+        raise ConfigError(
+            f"get_config() of --config={path} returns a {type(run).__name__}; it must return an "
+            "AutoencoderRun or a DiffusionRun"
+        )
+    return run
 
 
 def _require_groups(name: str, channels: tuple[int, ...], groups: int) -> None:

@@ -41,15 +41,18 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = {
-            "sampler": self.sampler in ("ddim", "ddpm"),
-            "steps": self.steps >= 1,
-            "batch_size": self.batch_size >= 1,
-            "seed": 0 <= self.seed < 2**32,
-            "eta": self.eta >= 0,
+            "sampler": (self.sampler in ("ddim", "ddpm"), "ddim or ddpm"),
+            "steps": (self.steps >= 1, "1 or more"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "seed": (0 <= self.seed < 2**32, "between 0 and 4294967295"),
+            "eta": (0 <= self.eta < math.inf, "0 or more, and finite"),
+            "guidance_scale": (math.isfinite(self.guidance_scale), "finite; 1 is no guidance"),
         }
-        for name, ok in checks.items():
+        for name, (ok, allowed) in checks.items():
             if not ok:
-                raise cfg.ConfigError(f"--{name}={getattr(self, name)} is not possible")
+                raise cfg.ConfigError(f"{name} is {getattr(self, name)}; it must be {allowed}")
+        if self.sampler == "ddpm" and self.eta:
+            raise cfg.ConfigError(f"eta is {self.eta}, but it belongs to ddim; leave it out")
 
     @property
     def solver(self) -> DDIM | DDPM:
@@ -83,7 +86,10 @@ class Pipeline:
         workdir = Path(workdir)
         run = read_config(workdir)
         if not isinstance(run, cfg.DiffusionRun):
-            raise cfg.ConfigError(f"{workdir} holds a {type(run).__name__}, not a diffusion model")
+            raise cfg.ConfigError(
+                f"{workdir} holds a {type(run).__name__}, not a diffusion model; name the work "
+                "directory of stage two"
+            )
         self.run = run
         self.autoencoder_config, self.frozen = load_first_stage(workdir / FIRST_STAGE)
         self.model = ldm.build(run, self.autoencoder_config)
@@ -108,8 +114,8 @@ class Pipeline:
         if isinstance(condition, cfg.ClassCondition):
             empty = condition.num_classes
             labels = [empty if c is None else int(c) for c in conditions]
-            for label in labels:
-                if not 0 <= label <= empty:
+            for label in (int(c) for c in conditions if c is not None):
+                if not 0 <= label < empty:
                     raise ValueError(
                         f"class {label} does not exist; this model has 0 to {empty - 1}"
                     )

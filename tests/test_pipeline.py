@@ -99,11 +99,14 @@ def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"steps": 0}, "--steps=0"),
-        ({"batch_size": 0}, "--batch_size=0"),
-        ({"eta": -0.5}, "--eta=-0.5"),
-        ({"seed": 2**32}, "--seed=4294967296"),
-        ({"sampler": "euler"}, "--sampler=euler"),
+        ({"steps": 0}, "steps is 0; it must be 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0; it must be 1 or more"),
+        ({"eta": -0.5}, "eta is -0.5; it must be 0 or more, and finite"),
+        ({"eta": float("inf")}, "eta is inf"),
+        ({"seed": 2**32}, "seed is 4294967296; it must be between 0 and 4294967295"),
+        ({"sampler": "euler"}, "sampler is euler; it must be ddim or ddpm"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be finite"),
+        ({"sampler": "ddpm", "eta": 0.5}, "eta is 0.5, but it belongs to ddim"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change, complaint):

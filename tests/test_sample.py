@@ -95,6 +95,7 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
 ):
     model, out = f"--model={trained_text2img}", f"--out={tmp_path / 'out'}"
     (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "latin.txt").write_bytes("für".encode("latin-1"))
     for options, complaint in (
         ((model, f"--out={drawn}"), "is not empty; choose another, or --overwrite"),
         ((model, out, "--num=0"), "--num=0: it must be 1 or more"),
@@ -103,7 +104,11 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
         ((model, out, "--classes", "3", "--prompt=a red one alone"), "not both"),
         ((model, out, f"--prompts={tmp_path / 'absent'}"), "there is no such file"),
         ((model, out, f"--prompts={tmp_path / 'empty.txt'}"), "has no caption in it"),
-        ((model, out, "--steps=0"), "--steps=0 is not possible"),
+        ((model, out, "--steps=0"), "steps is 0; it must be 1 or more"),
+        ((model, out, "--num=70000"), "at most 65536 of each"),
+        ((model, out, "--guidance=1", "--negative_prompt=a red one alone"), "at 1 there is none"),
+        ((model, out, f"--prompts={tmp_path / 'latin.txt'}"), "latin.txt is not UTF-8 text"),
+        ((model, f"--out={tmp_path / 'empty.txt'}"), "empty.txt is a file; name a folder"),
         ((f"--model={tmp_path / 'absent'}", out), "is not a work directory"),
     ):
         assert run_main(monkeypatch, *options) == 2

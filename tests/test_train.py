@@ -13,6 +13,7 @@ import tiny
 from PIL import Image
 
 import train
+from ldm_jax import config as cfg
 from ldm_jax.data.tokenizer import load_tokenizer
 from ldm_jax.training.checkpoint import Checkpoints
 
@@ -155,7 +156,11 @@ def test_what_is_missing_is_said_before_training(
     text2img = tiny.write_config(tmp_path / "text2img.py", tiny.diffusion_run(pictures))
     wide = dataclasses.replace(tiny.UNET, in_channels=8, out_channels=8)
     misfit = tiny.write_config(tmp_path / "misfit.py", tiny.diffusion_run(pictures, unet=wide))
-    new = tmp_path / "new"
+    new, config_file = tmp_path / "new", tmp_path / "config.py"
+    unet = dataclasses.replace(tiny.UNET, context_dim=None, pooled_dim=None, class_count=4)
+    run = tiny.diffusion_run(pictures, unet=unet, condition=cfg.ClassCondition(num_classes=3))
+    classes = tiny.write_config(tmp_path / "classes.py", run)
+    silent = shutil.copytree(pictures, tmp_path / "silent", ignore=shutil.ignore_patterns("*.txt"))
     for given, status, complaint in (
         ([f"--config={autoencoder}"], 2, "--workdir=DIR is missing"),
         (arguments("absent.py", new), 2, "--config=absent.py: there is no such file"),
@@ -172,6 +177,20 @@ def test_what_is_missing_is_said_before_training(
             arguments(misfit, tmp_path / "misfit", f"--first_stage={trained_autoencoder}"), 1,
             "unet.in_channels is 8; it must be 4, the latent channels of the first stage",
         ),
+        (
+            arguments(autoencoder, new, f"--first_stage={trained_autoencoder}"), 1,
+            "this config trains a first stage",
+        ),
+        (arguments(autoencoder, new, "--data.source.path="), 1, "data.source.path is missing"),
+        (arguments(autoencoder, config_file), 1, "config.py"),
+        (
+            arguments(classes, new, f"--first_stage={trained_autoencoder}"), 1,
+            "condition.num_classes is 3, but",
+        ),
+        (
+            arguments(text2img, new, f"--first_stage={trained_autoencoder}",
+                      f"--data.source.path={silent}"), 1, "has no captions; put them into",
+        ),
         (arguments(autoencoder, new, "--mesh.fsdp=3"), 1, "multiple of 3 devices, but there are 8"),
         (arguments(autoencoder, new, "--data.batch_size=12"), 1, "multiple of 8: 8 devices share"),
         (arguments(autoencoder, tmp_path / "a", "--data.source.path=absent"), 1, "not a folder"),
@@ -185,3 +204,15 @@ def test_the_saved_tokenizer_reads_every_caption(pictures, trained_text2img):
     captions = [path.read_text() for path in pictures.rglob("*.txt")]
     tokens = tokenizer.encode(captions, 16, strict=True)
     assert tokens.shape == (48, 16) and len(np.unique(tokens)) > 20
+
+
+def test_what_an_earlier_attempt_left_is_made_anew(pictures, trained_autoencoder, tmp_path, capsys):
+    """Before the first checkpoint, a run may begin again with other images and settings."""
+    run = tiny.diffusion_run(pictures, loop=dataclasses.replace(tiny.LOOP, steps=1))
+    config = tiny.write_config(tmp_path / "config.py", run)
+    workdir, first_stage = tmp_path / "run", f"--first_stage={trained_autoencoder}"
+    assert train.main(arguments(config, workdir, first_stage, "--mesh.fsdp=3")) == 1
+    (workdir / "first_stage").mkdir(parents=True, exist_ok=True)
+    (workdir / "tokenizer.json").write_text("of other captions")
+    assert train.main(arguments(config, workdir, first_stage)) == 0, capsys.readouterr().err
+    assert load_tokenizer(workdir / "tokenizer.json").encode(["a red one alone"], 16).any()

@@ -264,6 +264,8 @@ def find_images(root: Path) -> list[str]:
     Raises:
         DataError: no such folder, or no image in it.
     """
+    if root == Path():
+        raise DataError("data.source.path is missing: name the folder with --data.source.path=DIR")
     if not root.is_dir():
         raise DataError(f"data.source.path is {str(root)!r}, which is not a folder")
     names, seen = [], set()

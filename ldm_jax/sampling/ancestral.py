@@ -75,7 +75,8 @@ class DDIM(_Ancestral):
         # eq. 16; never more than all the noise that the next level holds (eta > 1 could ask it).
         std = self.eta * jnp.sqrt(variance) * next_level.sigma / level.sigma
         std = jnp.where(next_level.final, 0.0, jnp.minimum(std, next_level.sigma))
-        direction = jnp.sqrt(next_level.sigma**2 - std**2)
+        # Where std is all of sigma, rounding may leave less than nothing.
+        direction = jnp.sqrt(jnp.maximum(next_level.sigma**2 - std**2, 0.0))
         return Carry(x=next_level.alpha * x0 + direction * eps + std * noise, x0=x0)
 
 

@@ -38,8 +38,10 @@ _FREE_FIELDS = {
     "loop.steps", "loop.log_every", "loop.checkpoint_every", "loop.keep", "loop.validate_every",
     "loop.validation_batches", "loop.sample_every", "loop.remat", "mesh.data", "mesh.fsdp",
     "mesh.tensor", "data.workers", "data.source.data_dir", "data.source.path",
+    "data.source.on_broken",
 }  # fmt: skip
-"""What may change when a run goes on: how long, how often, on what devices, from which folder."""
+"""What may change when a run goes on: how long, how often, on what devices, from which folder.
+Before the first checkpoint there is nothing to go on with, and everything may change."""
 
 
 class CheckpointError(ValueError):
@@ -75,7 +77,7 @@ def prepare_workdir(workdir: Path, config: cfg.Run) -> None:
         cfg.ConfigError: names the fields in which `config` differs from that run's and which
             would make it another run.
     """
-    if (workdir / CONFIG).exists():
+    if (workdir / CONFIG).exists() and has_checkpoints(workdir):
         saved = read_config(workdir)
         changed = [c for c in _differences(saved, config, "") if c[0] not in _FREE_FIELDS]
         if changed:
@@ -84,13 +86,18 @@ def prepare_workdir(workdir: Path, config: cfg.Run) -> None:
                 f"{workdir} holds another run: {listed}. Use its settings to go on with it, or "
                 "another --workdir for a new run"
             )
-    elif _steps(workdir):
+    elif has_checkpoints(workdir):
         raise cfg.ConfigError(
             f"{workdir} has checkpoints but no {CONFIG}; restore that file (each checkpoint "
             "has a copy in its folder run), or use another --workdir"
         )
     if jax.process_index() == 0:
         write_config(workdir, config)
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether there is anything in `workdir` to go on from."""
+    return bool(_steps(workdir))
 
 
 def _differences(old: Any, new: Any, where: str) -> list[tuple[str, Any, Any]]:

@@ -51,6 +51,8 @@ def fit(run: cfg.Run, workdir: Path, first_stage: Path | None = None) -> TrainSt
     check_batch(mesh, run.data.batch_size, run.optim.accumulation)
     prepare_workdir(workdir, run)
     if isinstance(run, cfg.AutoencoderRun):
+        if first_stage is not None:
+            raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
         stage = autoencoder_stage(run)
     else:
         stage = diffusion_stage(run, workdir, first_stage)
@@ -228,11 +230,14 @@ class _Training:
         for step, metrics in values:
             broken = {k: float(v) for k, v in metrics.items() if not math.isfinite(v)}
             if broken:
+                latest = self.checkpoints.latest_step()
+                left = "there is no checkpoint yet"
+                if latest is not None:
+                    left = f"the last good checkpoint is step {latest}"
                 raise NonFiniteLoss(
                     f"step {step}: not finite: {broken} (all terms: "
-                    f"{ {k: float(v) for k, v in metrics.items()} }); the last good checkpoint is "
-                    f"step {self.checkpoints.latest_step()}. Try a lower optim.learning_rate, a "
-                    "longer optim.warmup_steps or loop.dtype=float32"
+                    f"{ {k: float(v) for k, v in metrics.items()} }); {left}. Try a lower "
+                    "optim.learning_rate, a longer optim.warmup_steps or loop.dtype=float32"
                 )
         seconds = time.perf_counter() - self.meter_start
         step, metrics = values[-1]

@@ -1,5 +1,6 @@
 """The two training stages, each as the handful of functions that the one loop needs."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from ldm_jax.sampling.loop import levels
 from ldm_jax.sharding import make_mesh, to_global
 from ldm_jax.training.autoencoder_step import make_autoencoder_loss, make_autoencoder_step
 from ldm_jax.training.checkpoint import (
-    CONFIG,
     Checkpoints,
+    has_checkpoints,
     load_frozen,
     read_config,
     save_frozen,
@@ -100,13 +101,22 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     Raises:
         cfg.ConfigError: no first stage is given and none is in `workdir`, or it does not fit.
     """
+    fresh = not has_checkpoints(workdir)
+    if fresh and first_stage is None:
+        raise cfg.ConfigError(
+            f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
+        )
+    if first_stage is not None:
+        run.check_first_stage(_autoencoder_run(first_stage).autoencoder)
     train = open_source(run.data.source, run.data.image_size, "train")
+    _check_conditions(run, train)
+    if fresh:
+        # What an earlier attempt left may be of other images.
+        _make_frozen_parts(run, train, workdir, first_stage)
     tokenizer = None
     if isinstance(run.condition, cfg.TextCondition):
-        tokenizer = _tokenizer(run.condition, workdir, train)
+        tokenizer = load_tokenizer(workdir / TOKENIZER)
     condition, empty = _condition_inputs(run, tokenizer)
-    if not (workdir / FIRST_STAGE / CONFIG).exists():
-        _copy_first_stage(run, train, workdir, first_stage)
     autoencoder_config, frozen = load_first_stage(workdir / FIRST_STAGE)
     model = ldm.build(run, autoencoder_config)
     shape = ldm.latent_shape(run, autoencoder_config)
@@ -153,28 +163,50 @@ def load_first_stage(folder: Path) -> tuple[cfg.Autoencoder, dict[str, Any]]:
     return run.autoencoder, load_frozen(folder, "weights")
 
 
-def _copy_first_stage(
-    run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path | None
-) -> None:
-    """Writes the first stage's parameters and its measured latent scale into `workdir`."""
-    if first_stage is None:
-        raise cfg.ConfigError(
-            f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
-        )
+def _autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
+    """The config of a trained first stage."""
     source = read_config(first_stage)
     if not isinstance(source, cfg.AutoencoderRun):
         raise cfg.ConfigError(f"{first_stage} holds a {type(source).__name__}, not an autoencoder")
-    run.check_first_stage(source.autoencoder)
+    return source
+
+
+def _check_conditions(run: cfg.DiffusionRun, train: Source) -> None:
+    """Raises ConfigError unless the images have the classes or captions that `run` asks for."""
+    where = getattr(run.data.source, "path", "DigitScenes")
+    if isinstance(run.condition, cfg.ClassCondition):
+        count = len(train.class_names)
+        if run.condition.num_classes != count:
+            raise cfg.ConfigError(
+                f"condition.num_classes is {run.condition.num_classes}, but {where} has {count} "
+                "classes; a folder's are its subfolders"
+            )
+    if isinstance(run.condition, cfg.TextCondition) and not train.has_captions:
+        raise cfg.ConfigError(
+            f"{where} has no captions; put them into metadata.jsonl, or a .txt beside each image"
+        )
+
+
+def _make_frozen_parts(
+    run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path
+) -> None:
+    """Writes into `workdir` the first stage's parameters with its measured latent scale, and the
+    tokenizer, made from the training captions."""
+    source = _autoencoder_run(first_stage)
     _, params = Checkpoints.load_params(first_stage, "ema" if source.optim.ema_decay else "raw")
     scale = source.autoencoder.latent_scale or _measure_scale(
         source.autoencoder, params, run, train
     )
     frozen = {"autoencoder": params, "latent_scale": np.float32(scale)}
     if jax.process_index() == 0:
-        # The config is written last: a folder without it was interrupted and is made again.
+        shutil.rmtree(workdir / FIRST_STAGE, ignore_errors=True)
         save_frozen(workdir / FIRST_STAGE, "weights", frozen)
         write_config(workdir / FIRST_STAGE, source)
-    _wait_for_all("first_stage")
+        if isinstance(run.condition, cfg.TextCondition):
+            condition = run.condition
+            size, kind = condition.encoder.vocab_size, condition.tokenizer
+            train_tokenizer(train.captions(), size, kind).save(workdir / TOKENIZER)
+    _wait_for_all("frozen parts")
 
 
 def _measure_scale(
@@ -208,18 +240,6 @@ def _validation(data: cfg.Data) -> Source | None:
     if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
         return None
     return open_source(data.source, data.image_size, "validation")
-
-
-def _tokenizer(condition: cfg.TextCondition, workdir: Path, train: Source) -> Tokenizer:
-    """The tokenizer in `workdir`; made from the training captions and saved there at first."""
-    path = workdir / TOKENIZER
-    if not path.exists() and jax.process_index() == 0:
-        tokenizer = train_tokenizer(
-            train.captions(), condition.encoder.vocab_size, condition.tokenizer
-        )
-        tokenizer.save(path)
-    _wait_for_all("tokenizer")
-    return load_tokenizer(path)
 
 
 def _condition_inputs(

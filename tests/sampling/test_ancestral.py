@@ -76,6 +76,13 @@ def test_samples_have_the_mean_and_covariance_of_the_data(solver):
     np.testing.assert_allclose(np.cov(got.T), COV, atol=0.055)  # 3.5 standard errors
 
 
+@pytest.mark.parametrize("eta", [1.5, 5.0])
+def test_ddim_with_more_noise_than_there_is_room_for_stays_with_the_data(eta):
+    run = levels(SCHEDULE, 100, "trailing", "one")
+    got = np.asarray(sample(DDIM(eta), denoise, _start(256, run), run, _keys(256, "steps")).x)
+    assert np.abs(got - MEAN).max() < 6  # six standard deviations of the wider axis
+
+
 def test_ddim_with_eta_one_is_ddpm():
     run = levels(SCHEDULE, 20, "quad", "one")  # uneven strides
     x, keys = _start(8, run), _keys(8, "steps")

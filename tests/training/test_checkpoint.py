@@ -229,7 +229,9 @@ def test_config_is_kept_and_a_run_goes_on_with_more_steps(tmp_path):
 
 
 def test_another_run_in_the_same_place_is_refused_by_field(tmp_path):
-    ckpt.prepare_workdir(tmp_path, RUN)
+    ckpt.prepare_workdir(tmp_path, dataclasses.replace(RUN, optim=cfg.Optim(learning_rate=2.0)))
+    ckpt.prepare_workdir(tmp_path, RUN)  # nothing is trained yet
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     other = dataclasses.replace(
         RUN, optim=cfg.Optim(learning_rate=1e-3), loop=cfg.Loop(seed=1, steps=7),
         data=cfg.Data(source=cfg.ImageFolder()),
@@ -251,7 +253,7 @@ def test_a_missing_or_damaged_config_is_named(workdir, tmp_path):
         ckpt.prepare_workdir(workdir, RUN)
     (tmp_path / "config.json").write_text('{"type": "AutoencoderRun", ')
     with pytest.raises(cfg.ConfigError, match=str(tmp_path / "config.json")):
-        ckpt.prepare_workdir(tmp_path, RUN)
+        ckpt.read_config(tmp_path)
 
 
 def test_frozen_parts_are_written_once_and_read_strictly(tmp_path):
