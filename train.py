@@ -10,25 +10,33 @@ from ldm_jax import config as cfg
 
 INTERRUPTED = 75
 """Exit status after SIGTERM or Ctrl-C: the state is saved, the same command goes on from it."""
+HELP = """Any field of the config can be overridden here. Beside these there are
+--workdir=DIR, where checkpoints and metrics go and where a run goes on from;
+--first_stage=DIR, the work directory of the autoencoder that stage two builds on; and
+--coordinator=HOST:PORT --num_processes=N --process_id=I, for a run of several processes."""
 
 
 def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     """The config with its overrides, and the places of this run."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", required=True)
+    parser.add_argument("--config")
     parser.add_argument("--workdir")
     parser.add_argument("--first_stage")
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
     places, overrides = parser.parse_known_args(arguments)
+    if places.config is None:
+        raise cfg.ConfigError(
+            "--config=FILE is missing: see configs/. With it, --help lists all that can be set"
+        )
     config = cfg.load(places.config)
     config = tyro.cli(
         tyro.conf.AvoidSubcommands[type(config)],
         default=config,
         args=overrides,
         prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=DIR]",
-        description="Any field of the config can be overridden here.",
+        description=HELP,
     )
     if places.workdir is None:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")

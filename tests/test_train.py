@@ -162,6 +162,7 @@ def test_what_is_missing_is_said_before_training(
     classes = tiny.write_config(tmp_path / "classes.py", run)
     silent = shutil.copytree(pictures, tmp_path / "silent", ignore=shutil.ignore_patterns("*.txt"))
     for given, status, complaint in (
+        (["--help"], 2, "--config=FILE is missing: see configs/"),
         ([f"--config={autoencoder}"], 2, "--workdir=DIR is missing"),
         (arguments("absent.py", new), 2, "--config=absent.py: there is no such file"),
         (arguments(text2img, new), 1, "name a trained one with --first_stage=WORKDIR"),
