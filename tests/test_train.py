@@ -150,6 +150,15 @@ def test_other_data_are_refused(copy, pictures, tmp_path, capsys):
     assert "the saved data position has examples = " in capsys.readouterr().err
 
 
+def test_other_captions_are_refused(copy, pictures, tmp_path, capsys):
+    other = shutil.copytree(pictures, tmp_path / "other")
+    for path in other.rglob("*.txt"):
+        path.write_text("a red three alone")
+    config = tiny.write_config(tmp_path / "other.py", tiny.autoencoder_run(other))
+    assert train.main(arguments(config, copy, "--loop.steps=30")) == 1
+    assert "the saved data position has source = " in capsys.readouterr().err
+
+
 def test_what_is_missing_is_said_before_training(
     autoencoder, pictures, trained_autoencoder, trained_text2img, tmp_path, capsys
 ):

@@ -115,7 +115,8 @@ def make_loader(
     pairs = order.repeat().map_with_index(_pair)
     steps = pairs.batch(rows, drop_remainder=True)[process_index::process_count].map(load)
     identity = {
-        "examples": len(source), "batch_size": data.batch_size, "seed": seed, "train": train,
+        "examples": len(source), "source": source.fingerprint, "batch_size": data.batch_size,
+        "seed": seed, "train": train,
     }  # fmt: skip
     return Loader(steps, data.workers, identity)
 

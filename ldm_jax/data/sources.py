@@ -46,6 +46,8 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     """What the labels mean; empty where there are no classes."""
     has_captions: bool
+    fingerprint: str
+    """What a run may be continued on: the same names, classes and captions in the same order."""
     broken: dict[str, str]
     """Images skipped so far by this process, and why."""
 
@@ -100,6 +102,7 @@ class DigitScenesSource:
         )
         self._decoders = {"image": tfds.decode.SkipDecoding()}
         self.class_names = tuple(features["label"].names)
+        self.fingerprint = f"{builder.info.full_name}, at most {source.max_digits} digits"
         self._rows = np.arange(len(self._records))
         if source.max_digits < 3:
             counts = tfds.features.FeaturesDict({"count": features["count"]})
@@ -198,6 +201,8 @@ class FolderSource:
         self._captions = [captions[n] for n in kept] if captions is not None else None
         classes = {name: number for number, name in enumerate(self.class_names)}
         self._labels = [classes[n.split("/")[0]] if classes else 0 for n in kept]
+        told = json.dumps([self.names, self.class_names, self._captions])
+        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.names)
