@@ -97,7 +97,6 @@ def run(arguments: Arguments) -> Path:
     pipeline.check_conditions(conditions)
     pipeline.check_conditions([arguments.negative_prompt])
     arguments.out.mkdir(parents=True, exist_ok=True)
-    _remove_former(arguments.out)
     numbers = [(p, j) for p in range(len(conditions)) for j in range(arguments.num)]
     index = np.array([p * IMAGES_PER_PROMPT + j for p, j in numbers], np.uint32)
     wanted = [conditions[p] for p, _ in numbers]
@@ -107,6 +106,7 @@ def run(arguments: Arguments) -> Path:
             progress=bar.update,
         )  # fmt: skip
 
+    _remove_former(arguments.out)
     settings = asdict(sampling) | {
         "model": str(arguments.model), "step": pipeline.step, "weights": arguments.weights,
         "negative_prompt": arguments.negative_prompt,

@@ -77,10 +77,10 @@ def prepare_workdir(workdir: Path, config: cfg.Run) -> None:
         cfg.ConfigError: names the fields in which `config` differs from that run's and which
             would make it another run.
     """
-    if (workdir / CONFIG).exists() and has_checkpoints(workdir):
+    if (workdir / CONFIG).exists():
         saved = read_config(workdir)
         changed = [c for c in _differences(saved, config, "") if c[0] not in _FREE_FIELDS]
-        if changed:
+        if changed and has_checkpoints(workdir):
             listed = "; ".join(f"{where} was {old!r}, is {new!r}" for where, old, new in changed)
             raise cfg.ConfigError(
                 f"{workdir} holds another run: {listed}. Use its settings to go on with it, or "

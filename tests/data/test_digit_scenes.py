@@ -40,7 +40,7 @@ def test_scenes_draw_only_their_own_splits_scans_of_the_named_digits():
 def test_captions_are_disjoint_and_parse_back():
     captions = {}
     for split in SPLITS:
-        scenes = [digit_scenes.draw_scene(split, index) for index in range(150)]
+        scenes = [digit_scenes.draw_scene(split, index) for index in range(600)]
         captions[split] = {scene.description.caption for scene in scenes}
         for scene in scenes:
             parsed = digit_scenes.parse_caption(scene.description.caption)

@@ -253,7 +253,7 @@ def test_a_missing_or_damaged_config_is_named(workdir, tmp_path):
         ckpt.prepare_workdir(workdir, RUN)
     (tmp_path / "config.json").write_text('{"type": "AutoencoderRun", ')
     with pytest.raises(cfg.ConfigError, match=str(tmp_path / "config.json")):
-        ckpt.read_config(tmp_path)
+        ckpt.prepare_workdir(tmp_path, RUN)
 
 
 def test_frozen_parts_are_written_once_and_read_strictly(tmp_path):
