@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ldm_jax import config as cfg
-from ldm_jax.data import digit_scenes
+from ldm_jax.data import digit_scenes, digit_scenes_builder
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.rater import Rater, accuracy, train_rater
 from ldm_jax.evaluation.reconstruction import psnr, reconstruct
 from ldm_jax.pictures import grid, save_png
 from ldm_jax.pipeline import Pipeline, Sampling
-from ldm_jax.training.loop import fit
+from ldm_jax.training.files import write_atomically
+from ldm_jax.training.loop import Interrupted, fit
 
 CONFIGS = Path(__file__).parent / "configs"
 PROMPTS = 384
@@ -72,8 +74,8 @@ def main() -> None:
     start = time.perf_counter()
 
     data = cfg.load(CONFIGS / "digit_scenes_text2img.py").data
-    built = Path(data.source.data_dir) / "digit_scenes"
-    with clock.part("dataset", built.exists):
+    dataset = digit_scenes_builder.builder(data.source.data_dir, data.image_size)
+    with clock.part("dataset", lambda: digit_scenes_builder.is_built(dataset)):
         open_source(data.source, data.image_size, "train")
 
     with clock.part("rater", (out / "rater.npz").exists):
@@ -108,7 +110,7 @@ def main() -> None:
         "prompts": PROMPTS,
         "seconds": clock.seconds,
     }
-    report.write_text(json.dumps(numbers, indent=2) + "\n")
+    write_atomically(report, (json.dumps(numbers, indent=2) + "\n").encode())
     show(numbers, time.perf_counter() - start)
     print(f"report    {report}\npictures  {out / 'samples.png'}")
 
@@ -132,4 +134,7 @@ ROWS = (
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Interrupted as stop:
+        sys.exit(f"demo.py: {stop}")

@@ -82,6 +82,7 @@ def run(arguments: Arguments) -> Path:
 
     from ldm_jax.pictures import grid, save_png
     from ldm_jax.pipeline import IMAGES_PER_PROMPT, Pipeline, Sampling, versions
+    from ldm_jax.training.files import write_atomically
 
     sampling = Sampling(
         sampler=arguments.sampler, steps=arguments.steps, guidance_scale=arguments.guidance,
@@ -119,7 +120,9 @@ def run(arguments: Arguments) -> Path:
         digest = hashlib.sha256((arguments.out / name).read_bytes()).hexdigest()
         files.append({"file": name, "condition": condition, "image": j, "sha256": digest})
     manifest = {"settings": settings, "versions": versions(), "images": files}
-    (arguments.out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    write_atomically(
+        arguments.out / "manifest.json", (json.dumps(manifest, indent=2) + "\n").encode()
+    )
     labels = None if wanted == [None] * len(wanted) else [str(c) for c in wanted]
     scale = max(1, 128 // images.shape[1])
     columns = min(8, arguments.num if arguments.num > 1 else len(wanted))
