@@ -100,12 +100,12 @@ def trace_training_step(
     run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
 ) -> jax.stages.Traced:
     """The step of stage two as the training loop compiles it: state donated, all sharded."""
-    model, shape = ldm.build(run, autoencoder), ldm.latent_shape(run, autoencoder)
+    model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
+    shape, inputs = model.latent_shape, model.condition_shape
     optimizer = make_optimizer(run.optim, run.loop.steps)
-    inputs = ldm.condition_shape(run)
 
     def init() -> Any:
-        params = ldm.init_params(model, run, shape, run.loop.seed)
+        params = ldm.init_params(model, run.loop.seed)
         return create_state(params, optimizer, run.optim.ema_decay)
 
     side = run.data.image_size
@@ -124,42 +124,40 @@ def trace_training_step(
     )
     # The mesh in context lets attention divide its TPU kernel.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        return step.trace(state, abstract_frozen(model, run, shape), batch)
+        return step.trace(state, abstract_frozen(model), batch)
 
 
 def trace_sampler(
     run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
 ) -> jax.stages.Traced:
     """DDIM with classifier-free guidance and the decoder, parameters and images sharded."""
-    model, shape = ldm.build(run, autoencoder), ldm.latent_shape(run, autoencoder)
+    model = ldm.build(run.model(autoencoder), run.loop.dtype)
     path = levels(model.schedule, SAMPLER_STEPS)
 
     def sample(params: Any, frozen: Any, inputs: Any, empty: Any, index: Any) -> Any:
         return ldm.generate(
             model, params, frozen, inputs, empty, solver=DDIM(), levels=path,
-            seed=run.loop.seed, index=index, guidance_scale=GUIDANCE, shape=shape,
+            seed=run.loop.seed, index=index, guidance_scale=GUIDANCE, shape=model.latent_shape,
         )  # fmt: skip
 
-    params = jax.eval_shape(lambda: ldm.init_params(model, run, shape, run.loop.seed))
+    params = jax.eval_shape(lambda: ldm.init_params(model, run.loop.seed))
     whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     program = jax.jit(
         sample,
         in_shardings=(sharding.state_sharding(mesh, params), whole, rows, rows, rows),
         out_shardings=rows,
     )
-    inputs = jax.ShapeDtypeStruct((batch_size, *ldm.condition_shape(run)), jnp.int32)
+    inputs = jax.ShapeDtypeStruct((batch_size, *model.condition_shape), jnp.int32)
     index = jax.ShapeDtypeStruct((batch_size,), jnp.uint32)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        return program.trace(params, abstract_frozen(model, run, shape), inputs, inputs, index)
+        return program.trace(params, abstract_frozen(model), inputs, inputs, index)
 
 
-def abstract_frozen(
-    model: ldm.LatentDiffusion, run: cfg.DiffusionRun, shape: tuple[int, int, int]
-) -> dict[str, Any]:
+def abstract_frozen(model: ldm.LatentDiffusion) -> dict[str, Any]:
     """Shapes of the frozen first stage."""
-    side = run.data.image_size
+    side = model.config.image_size
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    noise = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    noise = jax.ShapeDtypeStruct((1, *model.latent_shape), jnp.float32)
     variables = jax.eval_shape(model.autoencoder.init, jax.random.key(0), images, noise)
     scale = jax.ShapeDtypeStruct((), jnp.float32)
     return {"autoencoder": variables["params"], "latent_scale": scale}

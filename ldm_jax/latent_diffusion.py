@@ -11,10 +11,11 @@ The latent scale is applied in `encode` and `decode` and nowhere else.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
 
 from ldm_jax import config as cfg
@@ -46,11 +47,24 @@ def to_images(pixels: Float[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
 class LatentDiffusion:
     """Modules and schedule of one model; every method is a pure function of its arguments."""
 
+    config: cfg.Model
     autoencoder: AutoencoderKL
     unet: UNet2D
     conditioner: nn.Module
     schedule: NoiseSchedule
-    prediction: Literal["eps", "x0", "v"]
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the latents of one training image."""
+        side = self.config.image_size // self.config.autoencoder.factor
+        return side, side, self.config.autoencoder.latent_channels
+
+    @property
+    def condition_shape(self) -> tuple[int, ...]:
+        """Shape of one example's condition input: (max_length,) for text, () otherwise."""
+        if isinstance(self.config.condition, cfg.TextCondition):
+            return (self.config.condition.encoder.max_length,)
+        return ()
 
     def encode(
         self, frozen: Params, pixels: Float[Array, "b h w c"], noise: Float[Array, "b zh zw z"]
@@ -86,48 +100,27 @@ class LatentDiffusion:
         )
 
 
-def build(run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder) -> LatentDiffusion:
-    """The model that `run` describes, on the first stage `autoencoder`.
-
-    Raises:
-        cfg.ConfigError: when U-Net and first stage do not fit each other.
-    """
-    run.check_first_stage(autoencoder)
-    dtype = jnp.dtype(run.loop.dtype)
-    process = run.diffusion
+def build(config: cfg.Model, dtype: DTypeLike = "float32", remat: bool = False) -> LatentDiffusion:
+    """The model that `config` describes; its networks compute in `dtype`."""
+    dtype, process = jnp.dtype(dtype), config.diffusion
     return LatentDiffusion(
-        autoencoder=build_autoencoder(autoencoder, dtype=dtype),
-        unet=build_unet(run.unet, dtype=dtype, remat=run.loop.remat),
-        conditioner=build_conditioner(run.condition, dtype=dtype),
+        config=config,
+        autoencoder=build_autoencoder(config.autoencoder, dtype=dtype),
+        unet=build_unet(config.unet, dtype=dtype, remat=remat),
+        conditioner=build_conditioner(config.condition, dtype=dtype),
         schedule=NoiseSchedule.create(
             process.schedule, process.num_timesteps, process.beta_start, process.beta_end
         ),
-        prediction=process.prediction,
     )
 
 
-def latent_shape(run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder) -> tuple[int, int, int]:
-    """Height, width and channels of the latents of one training image."""
-    side = run.data.image_size // autoencoder.factor
-    return side, side, autoencoder.latent_channels
-
-
-def condition_shape(run: cfg.DiffusionRun) -> tuple[int, ...]:
-    """Shape of one example's condition input: (max_length,) for text, () otherwise."""
-    if isinstance(run.condition, cfg.TextCondition):
-        return (run.condition.encoder.max_length,)
-    return ()
-
-
-def init_params(
-    model: LatentDiffusion, run: cfg.DiffusionRun, shape: tuple[int, int, int], seed: int
-) -> dict[str, Any]:
-    """Fresh trainable parameters for latents of `shape`, drawn from named streams of `seed`."""
-    inputs = jnp.zeros((1, *condition_shape(run)), jnp.int32)
+def init_params(model: LatentDiffusion, seed: int) -> dict[str, Any]:
+    """Fresh trainable parameters, drawn from named streams of `seed`."""
+    inputs = jnp.zeros((1, *model.condition_shape), jnp.int32)
     conditioner = model.conditioner.init(rngs.stream(seed, "init/conditioner"), inputs)
     conditioner = conditioner.get("params", {})
     condition = model.condition({"conditioner": conditioner}, inputs)
-    x = jnp.zeros((1, *shape), jnp.float32)
+    x = jnp.zeros((1, *model.latent_shape), jnp.float32)
     t = jnp.zeros((1,), jnp.int32)
     unet = model.unet.init(rngs.stream(seed, "init/unet"), x, t, condition)["params"]
     return {"unet": unet, "conditioner": conditioner}
@@ -157,7 +150,7 @@ def generate(
 
     def denoise_given(x: Array, t: Array, condition: Condition) -> Prediction:
         network = partial(model.network, params, condition=condition)
-        return make_denoiser(network, model.schedule, model.prediction)(x, t)
+        return make_denoiser(network, model.schedule, model.config.diffusion.prediction)(x, t)
 
     condition = model.condition(params, inputs)
     if empty is None:

@@ -92,8 +92,8 @@ class Pipeline:
             )
         self.run = run
         self.autoencoder_config, self.frozen = load_first_stage(workdir / FIRST_STAGE)
-        self.model = ldm.build(run, self.autoencoder_config)
-        self.shape = ldm.latent_shape(run, self.autoencoder_config)
+        self.model = ldm.build(run.model(self.autoencoder_config), run.loop.dtype)
+        self.shape = self.model.latent_shape
         self.step, self.params = Checkpoints.load_params(workdir, weights)
         self.tokenizer = None
         if isinstance(run.condition, cfg.TextCondition):

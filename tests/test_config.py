@@ -65,22 +65,22 @@ def test_what_cannot_work_is_refused_by_name(make, complaint):
 
 def test_a_first_stage_that_does_not_fit_is_refused():
     run = tiny.diffusion_run("folder")
-    run.check_first_stage(tiny.AUTOENCODER)
+    run.model(tiny.AUTOENCODER)
     for changes, complaint in (
         ({"latent_channels": 8}, "unet.in_channels is 4; it must be 8"),
-        ({"patch_size": 32}, "data.image_size is 16; it must be a multiple of 32"),
+        ({"patch_size": 32}, "image_size is 16; it must be a multiple of 32"),
     ):
         with pytest.raises(cfg.ConfigError, match=complaint):
-            run.check_first_stage(dataclasses.replace(tiny.AUTOENCODER, **changes))
+            run.model(dataclasses.replace(tiny.AUTOENCODER, **changes))
 
     run = tiny.diffusion_run("folder", condition=cfg.TextCondition(tiny.MAP_ENCODER),
                              unet=dataclasses.replace(tiny.UNET, concat_channels=4))  # fmt: skip
-    run.check_first_stage(tiny.AUTOENCODER)
+    run.model(tiny.AUTOENCODER)
     with pytest.raises(cfg.ConfigError, match="map_size is 8; it must be 4, the side of the lat"):
-        run.check_first_stage(dataclasses.replace(tiny.AUTOENCODER, patch_size=4))
+        run.model(dataclasses.replace(tiny.AUTOENCODER, patch_size=4))
     plain = tiny.diffusion_run("folder", diffusion=cfg.Diffusion(map_weight=1.0))
     with pytest.raises(cfg.ConfigError, match="map_channels is 0; it must be 4, those of the lat"):
-        plain.check_first_stage(tiny.AUTOENCODER)
+        plain.model(tiny.AUTOENCODER)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ def demo():
     """The demo's model with the shapes of its parameters and of a batch."""
     run = cfg.load(tiny.ROOT / "configs/digit_scenes_text2img.py")
     autoencoder = cfg.load(tiny.ROOT / "configs/digit_scenes_autoencoder.py").autoencoder
-    model, shape = ldm.build(run, autoencoder), ldm.latent_shape(run, autoencoder)
+    model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
+    shape = model.latent_shape
     side, size = run.data.image_size, run.data.batch_size
     variables = jax.eval_shape(
         model.autoencoder.init, jax.random.key(0), jnp.zeros((1, side, side, 3)),
@@ -34,7 +35,7 @@ def demo():
     batch = {
         "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8),
         "index": jax.ShapeDtypeStruct((size,), jnp.uint32),
-        "condition": jax.ShapeDtypeStruct((size, *ldm.condition_shape(run)), jnp.int32),
+        "condition": jax.ShapeDtypeStruct((size, *model.condition_shape), jnp.int32),
     }
     return run, model, shape, frozen, batch
 
@@ -43,9 +44,9 @@ def test_the_demos_training_step_lowers_for_tpu_and_cuda(demo):
     run, model, shape, frozen, batch = demo
     optimizer = make_optimizer(run.optim, run.loop.steps)
     state = jax.eval_shape(
-        lambda: create_state(ldm.init_params(model, run, shape, 0), optimizer, run.optim.ema_decay)
+        lambda: create_state(ldm.init_params(model, 0), optimizer, run.optim.ema_decay)
     )
-    empty = jnp.zeros(ldm.condition_shape(run), jnp.int32)
+    empty = jnp.zeros(model.condition_shape, jnp.int32)
     step = jax.jit(make_diffusion_step(model, optimizer, run, empty, shape), donate_argnums=0)
 
     def leaves_only(leaves, frozen, batch):
@@ -62,7 +63,7 @@ def test_the_demos_training_step_lowers_for_tpu_and_cuda(demo):
 
 def test_the_demos_sampler_lowers_for_tpu_and_cuda(demo):
     run, model, shape, frozen, batch = demo
-    params = jax.eval_shape(lambda: ldm.init_params(model, run, shape, 0))
+    params = jax.eval_shape(lambda: ldm.init_params(model, 0))
 
     def sample(params, frozen, inputs, index):
         return ldm.generate(

@@ -40,11 +40,10 @@ RUNS = {
 
 
 def abstract_state(run):
-    model = ldm.build(run, AUTOENCODER)
-    shape = ldm.latent_shape(run, AUTOENCODER)
+    model = ldm.build(run.model(AUTOENCODER), run.loop.dtype, run.loop.remat)
     optimizer = make_optimizer(run.optim, run.loop.steps)
     return jax.eval_shape(
-        lambda: create_state(ldm.init_params(model, run, shape, 0), optimizer, run.optim.ema_decay)
+        lambda: create_state(ldm.init_params(model, 0), optimizer, run.optim.ema_decay)
     )
 
 

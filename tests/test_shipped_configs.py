@@ -43,9 +43,10 @@ def test_the_model_is_built_at_its_size(path):
         assert out.shape == image.shape
         return
     autoencoder = first_stage(path)
-    model, shape = ldm.build(run, autoencoder), ldm.latent_shape(run, autoencoder)
-    params = jax.eval_shape(lambda: ldm.init_params(model, run, shape, 0))
-    inputs = jnp.zeros((2, *ldm.condition_shape(run)), jnp.int32)
+    model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
+    shape = model.latent_shape
+    params = jax.eval_shape(lambda: ldm.init_params(model, 0))
+    inputs = jnp.zeros((2, *model.condition_shape), jnp.int32)
     out = jax.eval_shape(
         lambda p: model.network(
             p, jnp.zeros((2, *shape)), jnp.zeros(2, jnp.int32), model.condition(p, inputs), None

@@ -51,11 +51,11 @@ def denoising_loss(
     alpha, sigma = jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
     x = q_sample(latents, eps, alpha, sigma)
     dropout = rngs.at_step(rngs.stream(seed, "dropout"), index[0]) if train else None
-    condition = model.condition(params, inputs)
+    condition, kind = model.condition(params, inputs), run.diffusion.prediction
     output = model.network(params, x, t, condition, dropout)
-    loss = simple_loss(output, target(latents, eps, alpha, sigma, model.prediction))
+    loss = simple_loss(output, target(latents, eps, alpha, sigma, kind))
     if run.diffusion.min_snr_gamma is not None:
-        loss *= min_snr_weight(alpha_bar, run.diffusion.min_snr_gamma, model.prediction)
+        loss *= min_snr_weight(alpha_bar, run.diffusion.min_snr_gamma, kind)
     if run.diffusion.map_weight:
         loss += run.diffusion.map_weight * simple_loss(condition.concat, latents)
     return loss

@@ -107,7 +107,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
             f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
         )
     if first_stage is not None:
-        run.check_first_stage(_autoencoder_run(first_stage).autoencoder)
+        run.model(_autoencoder_run(first_stage).autoencoder)  # raises where they do not fit
     train = open_source(run.data.source, run.data.image_size, "train")
     _check_conditions(run, train)
     if fresh:
@@ -118,14 +118,14 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         tokenizer = load_tokenizer(workdir / TOKENIZER)
     condition, empty = _condition_inputs(run, tokenizer)
     autoencoder_config, frozen = load_first_stage(workdir / FIRST_STAGE)
-    model = ldm.build(run, autoencoder_config)
-    shape = ldm.latent_shape(run, autoencoder_config)
+    model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
+    shape = model.latent_shape
     optimizer = make_optimizer(run.optim, run.loop.steps)
     path = levels(model.schedule, min(GRID_STEPS, run.diffusion.num_timesteps), "trailing", "one")
     guided = not isinstance(run.condition, cfg.Unconditional)
 
     def init() -> TrainState:
-        params = ldm.init_params(model, run, shape, run.loop.seed)
+        params = ldm.init_params(model, run.loop.seed)
         return create_state(params, optimizer, run.optim.ema_decay)
 
     def validation_loss(params: Any, frozen: Any, batch: Any) -> Any:

@@ -1,0 +1,106 @@
+"""What autoencoder and U-Net are made of."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ldm_jax.config.checks import (
+    require,
+    require_fraction,
+    require_groups,
+    require_positive,
+)
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Autoencoder; the factor between pixels and latents is `patch_size * 2**(levels - 1)`."""
+
+    image_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    mid_attention: bool = True
+    attention: tuple[bool, ...] = ()
+    """For each level, finest first, whether attention follows its residual blocks; (): none."""
+    codebook_size: int | None = None
+    """Vectors that latents are quantised to (VQ); None: a Gaussian over latents (KL)."""
+    patch_size: int = 1
+    """Pixels folded into channels before the first convolution, and back after the last."""
+    latent_scale: float | None = None
+    """What latents are multiplied by; None measures 1/std on the first global batch."""
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self, "image_channels", "latent_channels", "layers_per_block", "patch_size"
+        )
+        require_groups("Autoencoder", self.block_out_channels, self.norm_num_groups)
+        levels = len(self.block_out_channels)
+        require(len(self.attention) in (0, levels), "Autoencoder.attention", self.attention,
+                f"empty or a tuple of {levels} entries")  # fmt: skip
+        if self.codebook_size is not None:
+            require_positive(self, "codebook_size")
+        if self.latent_scale is not None:
+            require_positive(self, "latent_scale")
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent along one side."""
+        return self.patch_size * 2 ** (len(self.block_out_channels) - 1)
+
+
+@dataclass(frozen=True)
+class UNet:
+    """Denoising U-Net. Tuples have one entry for each level, finest first."""
+
+    in_channels: int = 4
+    out_channels: int = 4
+    concat_channels: int = 0
+    """Channels of a spatial condition that is concatenated to the latents."""
+    patch_size: int = 1
+    """Latents folded into channels before the first convolution, and back after the last."""
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    attention: tuple[bool, ...] = (True, True, True, False)
+    attention_kind: Literal["transformer", "plain"] = "transformer"
+    """`plain` is self-attention alone; `transformer` adds cross-attention and feed-forward."""
+    transformer_layers: int = 1
+    num_heads: tuple[int, ...] = (8, 8, 8, 8)
+    use_linear_projection: bool = False
+    """Linear layers around the transformer (SD 2) instead of 1x1 convolutions (SD 1)."""
+    context_dim: int | None = 768
+    """Width of the cross-attention context; None: the second attention attends to itself."""
+    pooled_dim: int | None = None
+    """Width of a pooled condition that is added to the time embedding."""
+    class_count: int | None = None
+    """Number of classes embedded into the time embedding, the unconditional one included."""
+    time_scale_shift: bool = False
+    """FiLM: the time embedding scales and shifts, instead of being added."""
+    resblock_updown: bool = False
+    """Residual blocks change the resolution, instead of a plain convolution."""
+    norm_num_groups: int = 32
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "in_channels", "out_channels", "layers_per_block", "patch_size")
+        require_groups("UNet", self.block_out_channels, self.norm_num_groups)
+        require_fraction(self, "dropout")
+        levels = len(self.block_out_channels)
+        for name in ("attention", "num_heads"):
+            value = getattr(self, name)
+            require(len(value) == levels, f"UNet.{name}", value, f"a tuple of {levels} entries")
+        for channels, heads in zip(self.block_out_channels, self.num_heads, strict=True):
+            require(
+                heads > 0 and channels % heads == 0,
+                "UNet.num_heads",
+                self.num_heads,
+                f"divisors of block_out_channels {self.block_out_channels}",
+            )
+        if self.attention_kind == "plain":
+            allowed = "None when attention_kind is 'plain', which has no cross-attention"
+            require(self.context_dim is None, "UNet.context_dim", self.context_dim, allowed)
+
+    @property
+    def factor(self) -> int:
+        """What the sides of the latents must be divisible by."""
+        return self.patch_size * 2 ** (len(self.block_out_channels) - 1)

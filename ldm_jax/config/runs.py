@@ -1,0 +1,66 @@
+"""All that one training run needs."""
+
+from dataclasses import dataclass, field
+
+from ldm_jax.config.checks import require, require_divisible
+from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
+from ldm_jax.config.data import Data
+from ldm_jax.config.model import Diffusion, Model, check_condition
+from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
+
+
+@dataclass(frozen=True)
+class AutoencoderRun:
+    """Stage one: an autoencoder trained on images."""
+
+    data: Data
+    autoencoder: Autoencoder
+    loss: AutoencoderLoss = field(default_factory=AutoencoderLoss)
+    optim: Optim = field(default_factory=Optim)
+    loop: Loop = field(default_factory=Loop)
+    mesh: Mesh = field(default_factory=Mesh)
+
+    def __post_init__(self) -> None:
+        _check_accumulation(self.data, self.optim)
+        require_divisible("data.image_size", self.data.image_size,
+                          self.autoencoder.factor, "the autoencoder's factor")  # fmt: skip
+        codebook = self.autoencoder.codebook_size
+        require(codebook is None, "autoencoder.codebook_size", codebook, "None in training")
+
+
+@dataclass(frozen=True)
+class DiffusionRun:
+    """Stage two: a diffusion model on the latents of a trained autoencoder."""
+
+    data: Data
+    unet: UNet
+    condition: Condition = field(default_factory=Unconditional)
+    diffusion: Diffusion = field(default_factory=Diffusion)
+    optim: Optim = field(default_factory=Optim)
+    loop: Loop = field(default_factory=Loop)
+    mesh: Mesh = field(default_factory=Mesh)
+
+    def __post_init__(self) -> None:
+        _check_accumulation(self.data, self.optim)
+        check_condition(self.unet, self.condition)
+        if isinstance(self.condition, TextCondition):
+            kind, inpaint = self.condition.tokenizer, self.condition.inpaint
+            require(kind in ("word", "bpe"), "condition.tokenizer", kind,
+                    "'word' or 'bpe', which are made from the training captions")  # fmt: skip
+            require(not inpaint, "condition.inpaint", inpaint, "False in training")
+
+    def model(self, autoencoder: Autoencoder) -> Model:
+        """The model that this run trains on the latents of `autoencoder`.
+
+        Raises:
+            ConfigError: they do not fit each other.
+        """
+        return Model(autoencoder, self.unet, self.condition, self.diffusion, self.data.image_size)
+
+
+Run = AutoencoderRun | DiffusionRun
+
+
+def _check_accumulation(data: Data, optim: Optim) -> None:
+    require_divisible("data.batch_size", data.batch_size, optim.accumulation, "optim.accumulation")
