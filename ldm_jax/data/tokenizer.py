@@ -229,7 +229,7 @@ def load_bert_tokenizer(folder: str | Path) -> Tokenizer:
         raise TokenizerError(f"cannot read BERT's tokenizer in {folder}: {error}") from error
     frame = tuple(backend.token_to_id(token) for token in ("[CLS]", "[SEP]"))
     pad_id = backend.token_to_id(PAD)
-    made = _bare(backend, pad_id)
+    made = _bare(backend, 0 if pad_id is None else pad_id)
     if None in (pad_id, *frame) or (made.start_id, made.end_id) != frame:
         raise TokenizerError(
             f"the tokenizer in {folder} does not put captions between [CLS] and [SEP] or has no "
