@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
@@ -31,6 +31,7 @@ def test_the_text_is_the_web_uis():
 KEYS = st.from_regex(r"[A-Za-z][\w \-/]{0,8}\w", fullmatch=True).filter(lambda k: k not in SETTINGS)
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.dictionaries(KEYS, st.text(), max_size=4))
 @example("Steps: 3, Sampler: x, Seed: 4", "Steps: 3, Sampler: x, Seed: 4", {})
 @example("", "", {"empty": "", "quoted": '"x"', "open": '"', "json": "a\\nb", "sp": " a "})
@@ -70,6 +71,7 @@ def test_foreign_texts():
         parse_parameters("a\nSteps: 1, Seed: 1, Sampler: x, Seed: 2")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='a: ,"\\\n', max_size=60))
 def test_any_text_is_read(text):
     try:
