@@ -112,7 +112,11 @@ def test_only_masked_keeps_the_rest_bit_for_bit(data):
     image, mask = picture(h, w), square(h, w, top, left, bottom, right)
     margin, blur = data.draw(st.integers(0, 70)), data.draw(st.sampled_from([0.0, 0.7, 2.0]))
     height, width = data.draw(st.sampled_from([(16, 16), (32, 16), (16, 64)]))
-    made = masks.prepare(image, mask, height, width, blur=blur, only_masked=margin)
+    try:
+        made = masks.prepare(image, mask, height, width, blur=blur, only_masked=margin)
+    except MaskError as error:  # a small mask can fade away in a blur or a small picture
+        assert "nothing would be painted" in str(error)
+        return
     assert made.image.shape == (height, width, 3) and made.mask.shape == (height, width)
     result = made.paste(picture(height, width))
     assert result.shape == image.shape
