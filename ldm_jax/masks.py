@@ -154,7 +154,8 @@ def prepare(
             pasted back into the original at its full size.
 
     Raises:
-        MaskError: image and mask differ in size, the mask is nowhere one half or more (any more), or a negative blur or margin.
+        MaskError: image and mask differ in size, the mask is nowhere one half or more once it is
+            blurred and resized, or the blur or the margin is negative.
     """
     if image.shape[:2] != mask.shape:
         raise MaskError(
@@ -184,8 +185,8 @@ def prepare(
 def _check_not_empty(mask: UInt8[np.ndarray, "h w"], how: str) -> None:
     if mask.max(initial=0) < THRESHOLD:
         raise MaskError(
-            f"the mask is {how}nowhere {THRESHOLD} or more of 255, so that nothing would be painted; "
-            "white is painted anew, black is kept"
+            f"the mask is {how}nowhere {THRESHOLD} or more of 255, so that "
+            "nothing would be painted; white is painted anew, black is kept"
         )
 
 
