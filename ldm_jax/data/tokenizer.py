@@ -1,5 +1,5 @@
 """Captions to token numbers: word or sub-word tokenizers trained from the captions, and CLIP's
-read from its files. Each is one `tokenizer.json`."""
+and BERT's read from their files. Each is one `tokenizer.json`."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import tokenizers
 from jaxtyping import Int32
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 # Up to this many known words are listed where a word is unknown.
@@ -30,16 +30,18 @@ class UnknownWordsError(ValueError):
 class Tokenizer:
     """Captions to rows of token numbers, padded at the end; made by the functions below.
 
-    CLIP puts each caption between a start and an end token; the others add none, so that an
-    empty caption is padding only.
+    CLIP and BERT put each caption between a start and an end token, `start_id` and `end_id`; the
+    others add none, so that these are None and an empty caption is padding only.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, pad_id: int):
         self._backend = backend
         self.pad_id = pad_id
         self._unknown_id = backend.token_to_id(UNKNOWN)
+        frame = backend.encode("").ids
+        self.start_id, self.end_id = frame if len(frame) == 2 else (None, None)
         # Where special tokens frame a caption, the last of them survives truncation.
-        self._tail = 1 if backend.encode("").ids else 0
+        self._tail = 1 if frame else 0
         self._truncated = False
 
     @property
@@ -68,6 +70,10 @@ class Tokenizer:
                 ids = ids[: max_length - self._tail] + ids[len(ids) - self._tail :]
             row[: len(ids)] = ids
         return tokens
+
+    def pieces(self, text: str) -> list[int]:
+        """Token numbers of a text: no start, end or padding, and of any length."""
+        return self._backend.encode(text, add_special_tokens=False).ids
 
     def empty(self, max_length: int) -> Int32[np.ndarray, " l"]:
         """The empty condition: the tokens of the caption ''."""
@@ -141,7 +147,7 @@ def train_tokenizer(
             backend.train_from_iterator(captions, trainer)
     else:
         backend = _lower_case(models.BPE(unk_token=UNKNOWN, end_of_word_suffix="</w>"))
-        backend.decoder = tokenizers.decoders.BPEDecoder(suffix="</w>")
+        backend.decoder = decoders.BPEDecoder(suffix="</w>")
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             end_of_word_suffix="</w>",
@@ -190,7 +196,59 @@ def load_clip_tokenizer(folder: str | Path) -> Tokenizer:
     from transformers import CLIPTokenizerFast  # slow to import
 
     found = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-    return _bare(found.backend_tokenizer, found.pad_token_id)
+    # transformers patches `decode` on its object; a decoder of its own survives `save`.
+    backend = tokenizers.Tokenizer.from_str(found.backend_tokenizer.to_str())
+    backend.decoder = decoders.Sequence(
+        [decoders.ByteLevel(), decoders.Replace("</w>", " "), decoders.Strip(" ", 0, 1)]
+    )
+    return _bare(backend, found.pad_token_id)
+
+
+def load_bert_tokenizer(folder: str | Path) -> Tokenizer:
+    """BERT's tokenizer from the files of a local folder: `tokenizer.json`, or `vocab.txt` with one
+    token a line, in lower case unless `tokenizer_config.json` says otherwise. Captions become
+    `[CLS] … [SEP]`, padded with `[PAD]`; use it with 77 tokens. Nothing is downloaded.
+
+    Raises:
+        TokenizerError: the folder or its files are missing, or a special token is.
+    """
+    folder = Path(folder)
+    try:
+        if (folder / "tokenizer.json").is_file():
+            backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        elif (folder / "vocab.txt").is_file():
+            backend = _bert(folder)
+        else:
+            raise TokenizerError(
+                f"{folder} has no vocab.txt and no tokenizer.json; it must be a folder with BERT's "
+                "tokenizer files"
+            )
+    except TokenizerError:
+        raise
+    except Exception as error:  # the library raises bare Exception
+        raise TokenizerError(f"cannot read BERT's tokenizer in {folder}: {error}") from error
+    frame = tuple(backend.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    pad_id = backend.token_to_id(PAD)
+    made = _bare(backend, 0 if pad_id is None else pad_id)
+    if None in (pad_id, *frame) or (made.start_id, made.end_id) != frame:
+        raise TokenizerError(
+            f"the tokenizer in {folder} does not put captions between [CLS] and [SEP] or has no "
+            "[PAD]; it is not BERT's"
+        )
+    return made
+
+
+def _bert(folder: Path) -> tokenizers.Tokenizer:
+    settings_file, settings = folder / "tokenizer_config.json", {}
+    if settings_file.is_file():
+        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    made = tokenizers.BertWordPieceTokenizer(
+        str(folder / "vocab.txt"),
+        lowercase=settings.get("do_lower_case", True),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    return tokenizers.Tokenizer.from_str(made.to_str())
 
 
 def _bare(backend: tokenizers.Tokenizer, pad_id: int) -> Tokenizer:

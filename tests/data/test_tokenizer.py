@@ -1,6 +1,9 @@
 import json
 import pickle
+import re
+import unicodedata
 
+import clip_files
 import numpy as np
 import pytest
 
@@ -98,3 +101,127 @@ def test_clip_frames_captions_and_pads_with_the_end_token(tmp_path):
     clip.save(tmp_path / "saved.json")
     loaded = tok.load_tokenizer(tmp_path / "saved.json")
     np.testing.assert_array_equal(loaded.encode(["a red"], 9), clip.encode(["a red"], 9))
+    assert loaded.decode(loaded.encode(["A red"], 9)[0]) == "a red"
+
+
+ODD = [
+    "",
+    "a  RED\tcat\n three",
+    "café, Ünïcödé ＷＩＤＥ ß",
+    "😀🏳️‍🌈 a",
+    "don't we'll they're (masterpiece:1.2), [a|b] \\\\",
+    "<b>red</b> &amp; &lt;cat&gt;",
+    "3.14159 ½ ² 2023",
+    "redred " + "cat" * 60,
+    "北京 кот hund—katze…“x”",
+    "!!! wow!",
+    "cafe\u0301 \u00a0 \u200b a",
+]
+
+
+def reference(folder, text: str) -> list[int]:
+    """CLIP's ids of a text without its frame, the slow way (Sennrich 2016, over bytes)."""
+    vocab = json.loads((folder / "vocab.json").read_text())
+    ranks = (folder / "merges.txt").read_text().splitlines()[1:]
+    letters = clip_files.byte_letters()
+
+    def kind(c: str) -> str:
+        return {"L": "letter", "N": "number", "Z": "space"}.get(unicodedata.category(c)[0], "other")
+
+    text = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).lower()
+    ids = []
+    while text:
+        contraction = re.match(r"'(s|t|re|ve|m|ll|d)", text)
+        same = 1
+        while same < len(text) and kind(text[same]) == kind(text[0]):
+            same += 1
+        size = len(contraction[0]) if contraction else 1 if kind(text[0]) == "number" else same
+        word, text = text[:size], text[size:]
+        if kind(word[0]) == "space":
+            continue
+        parts = [letters[b] for b in word.encode()]
+        parts[-1] += "</w>"
+        while pairs := [
+            p for p in ranks if p in map(" ".join, zip(parts, parts[1:], strict=False))
+        ]:
+            i = next(i for i in range(len(parts)) if " ".join(parts[i : i + 2]) == pairs[0])
+            parts[i : i + 2] = ["".join(parts[i : i + 2])]
+        ids.extend(vocab[part] for part in parts)
+    return ids
+
+
+@pytest.mark.parametrize("pad", [clip_files.END, "!"])
+def test_clip_of_a_diffusers_folder_agrees_with_transformers(tmp_path, pad):
+    from transformers import CLIPTokenizer
+
+    folder = clip_files.write_clip(tmp_path / "tokenizer", pad)
+    clip, peer = tok.load_clip_tokenizer(folder), CLIPTokenizer.from_pretrained(str(folder))
+    expected = peer(ODD, padding="max_length", max_length=77, truncation=True).input_ids
+    np.testing.assert_array_equal(clip.encode(ODD, 77), expected)
+    assert clip.pad_id == (0 if pad == "!" else clip.end_id)
+    clip.save(tmp_path / "saved.json")
+    saved = tok.load_tokenizer(tmp_path / "saved.json")
+    np.testing.assert_array_equal(saved.encode(ODD, 77), expected)
+    assert (saved.start_id, saved.end_id) == (clip.start_id, clip.end_id)
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_clip_splits_odd_prompts_as_its_definition_says(tmp_path, text):
+    folder = clip_files.write_clip(tmp_path)
+    assert tok.load_clip_tokenizer(folder).pieces(text) == reference(folder, text)
+
+
+def test_frames(tmp_path, words):
+    assert (words.start_id, words.end_id) == (None, None)
+    assert words.pieces("a red") == words.encode(["a red"], 2)[0].tolist()
+    clip = tok.load_clip_tokenizer(clip_files.write_clip(tmp_path))
+    assert clip.pieces("") == []
+    ids = clip.pieces("red cat " * 100)
+    assert len(ids) == 200 and clip.start_id not in ids and clip.end_id not in ids
+    row = clip.encode(["red cat"], 9)[0].tolist()
+    assert row == [clip.start_id, *clip.pieces("red cat"), *[clip.end_id] * 6]
+
+
+def test_bert(tmp_path):
+    from transformers import BertTokenizer
+
+    folder = clip_files.write_bert(tmp_path)
+    bert = tok.load_bert_tokenizer(folder)
+    assert (
+        bert.encode(["A red CATS, Café"], 77)[0].tolist() == [2, 5, 6, 7, 8, 11, 10, 3] + [0] * 69
+    )
+    assert bert.empty(4).tolist() == [2, 3, 0, 0]
+    assert (bert.pad_id, bert.start_id, bert.end_id) == (0, 2, 3)
+    assert bert.encode(["a a a red"], 4)[0].tolist() == [2, 5, 5, 3]
+    peer = BertTokenizer.from_pretrained(str(folder))
+    expected = peer(ODD, padding="max_length", max_length=77, truncation=True).input_ids
+    np.testing.assert_array_equal(bert.encode(ODD, 77), expected)
+    peer.save_pretrained(tmp_path / "fast")
+    (tmp_path / "fast" / "vocab.txt").unlink(missing_ok=True)
+    np.testing.assert_array_equal(
+        tok.load_bert_tokenizer(tmp_path / "fast").encode(ODD, 77), expected
+    )
+    bert.save(tmp_path / "saved.json")
+    saved = tok.load_tokenizer(tmp_path / "saved.json")
+    np.testing.assert_array_equal(saved.encode(ODD, 77), expected)
+    with pytest.raises(tok.UnknownWordsError, match="zebra"):
+        bert.encode(["a zebra"], 77, strict=True)
+
+
+def test_bert_settings_and_bad_folders(tmp_path):
+    with pytest.raises(tok.TokenizerError, match=r"no vocab.txt and no tokenizer.json"):
+        tok.load_bert_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    clip_files.write_bert(tmp_path)
+    assert tok.load_bert_tokenizer(tmp_path).pieces("Red red") == [1, 6]
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(tok.TokenizerError, match="cannot read BERT's"):
+        tok.load_bert_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "vocab.txt").write_text("a\nred\n")
+    with pytest.raises(tok.TokenizerError, match="BERT"):
+        tok.load_bert_tokenizer(tmp_path)
+    clip_files.write_clip(tmp_path / "clip")
+    tok.load_clip_tokenizer(tmp_path / "clip").save(tmp_path / "clip" / "tokenizer.json")
+    with pytest.raises(tok.TokenizerError, match="it is not BERT's"):
+        tok.load_bert_tokenizer(tmp_path / "clip")

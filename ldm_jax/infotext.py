@@ -1,0 +1,236 @@
+"""The text `parameters` that AUTOMATIC1111's web UI writes into PNG files: prompt, negative prompt
+and one line of settings; and the names that it has for samplers."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+CHUNK = "parameters"
+"""The key of the text chunk."""
+
+NEGATIVE = "Negative prompt:"
+LEAST_SETTINGS = 3
+"""The web UI takes the last line for settings if it has so many."""
+
+_KEY = re.compile(r"\w[\w \-/]*[\w\-/]")
+_SETTING = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+
+SAMPLERS = {
+    "Euler": "euler",
+    "Euler a": "euler_a",
+    "Heun": "heun",
+    "DPM++ 2M": "dpmpp_2m",
+    "DDIM": "ddim",
+    "PLMS": "plms",
+    "DDPM": "ddpm",
+}
+"""The web UI's name of a sampler → ours."""
+
+SCHEDULES = {"Karras": "karras", "SGM Uniform": "trailing", "Uniform": "linspace"}
+"""The web UI's name of a schedule type → our spacing."""
+
+DISCRETE = ("ddim", "plms", "ddpm")
+"""Samplers over timesteps: they have no schedule type, and space their steps as CompVis did."""
+
+
+class InfotextError(ValueError):
+    """Text or a picture without parameters, or parameters that the text could not hold."""
+
+
+@dataclass(frozen=True)
+class Infotext:
+    """What a picture was made from; the values of settings are text, as in the file."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """In the order of the file: `Steps`, `Sampler`, `CFG scale`, `Seed`, `Size`, …"""
+
+
+# ----------------------------------------------------------------------------------------- text
+
+
+def format_parameters(info: Infotext) -> str:
+    """The text of `info`; `parse_parameters` returns exactly `info` from it.
+
+    Values with commas, colons or line breaks are written as JSON strings.
+
+    Raises:
+        InfotextError: what would be read as something else: a prompt with a line that begins with
+            `Negative prompt:`, a setting's name with other signs than letters, digits, blanks, `-`
+            and `/`, or settings too few to be recognised (the first must be `Steps`).
+    """
+    for name, text in (("prompt", info.prompt), ("negative prompt", info.negative_prompt)):
+        for line in text.split("\n"):
+            if line.strip().startswith(NEGATIVE):
+                raise InfotextError(
+                    f"the {name} has a line that begins with {NEGATIVE!r}: {line!r}; it would be "
+                    "read as the negative prompt. Begin the line with another word"
+                )
+    for key in info.settings:
+        if not _KEY.fullmatch(key):
+            raise InfotextError(
+                f"the setting {key!r} has no possible name; use two or more letters, digits, "
+                "blanks, '-' or '/', without blanks around"
+            )
+    if len(info.settings) < LEAST_SETTINGS or next(iter(info.settings)) != "Steps":
+        raise InfotextError(
+            f"the settings are {', '.join(info.settings) or 'none'}; they are recognised only if "
+            f"they are at least {LEAST_SETTINGS} and begin with Steps"
+        )
+    lines = [info.prompt] if info.prompt else []
+    if info.negative_prompt:
+        lines.append(f"{NEGATIVE} {info.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quote(value)}" for key, value in info.settings.items()))
+    return "\n".join(lines)
+
+
+def parse_parameters(text: str) -> Infotext:
+    """The prompt, negative prompt and settings of a `parameters` text.
+
+    The last line holds the settings if at least three are in it, `Steps` among them; otherwise
+    there are none and all lines are prompt. Nothing is stripped from the prompts but the blank
+    after `Negative prompt:`. A comma in a value that is not quoted belongs to the value, unless
+    what follows reads as a setting.
+
+    Raises:
+        InfotextError: a setting with two different values.
+    """
+    *lines, last = text.rstrip().split("\n")
+    settings = _parse_settings(last)
+    if len(settings) < LEAST_SETTINGS or "Steps" not in settings:
+        lines, settings = text.split("\n"), {}
+    start = next((i for i, s in enumerate(lines) if s.strip().startswith(NEGATIVE)), len(lines))
+    negative = "\n".join(lines[start:]).lstrip().removeprefix(NEGATIVE).removeprefix(" ")
+    return Infotext("\n".join(lines[:start]), negative, settings)
+
+
+def _parse_settings(line: str) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    key, end = None, 0
+    while end < len(line):
+        match = _SETTING.match(line, end)
+        if match:
+            key, value = match[1].strip(), _unquote(match[2].strip())
+            if settings.setdefault(key, value) != value:
+                raise InfotextError(
+                    f"the parameters give {key!r} twice, as {settings[key]!r} and as {value!r}; "
+                    "remove one of them"
+                )
+            end = match.end()
+        elif key is None:
+            return {}
+        else:
+            rest = line[end:].partition(",")[0]
+            settings[key] += f",{rest.rstrip()}"
+            end += len(rest) + 1
+    return settings
+
+
+def _quote(value: str) -> str:
+    plain = value and value == value.strip() and not any(sign in value for sign in ',:\n"')
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _unquote(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        try:
+            return json.loads(value)
+        except ValueError:
+            pass
+    return value
+
+
+# ------------------------------------------------------------------------------------- samplers
+
+
+def sampler_settings(sampler: str, spacing: str) -> dict[str, str]:
+    """The settings `Sampler` and, where the web UI has one, `Schedule type` of ours.
+
+    Raises:
+        InfotextError: a sampler without a name there.
+    """
+    names = {ours: name for name, ours in SAMPLERS.items()}
+    if sampler not in names:
+        raise InfotextError(f"the web UI has no name for {sampler!r}, only for {_or(names)}")
+    settings = {"Sampler": names[sampler]}
+    schedule = next((name for name, ours in SCHEDULES.items() if ours == spacing), None)
+    if schedule and sampler not in DISCRETE:
+        settings["Schedule type"] = schedule
+    return settings
+
+
+def read_sampler(settings: Mapping[str, str]) -> tuple[str, str]:
+    """Our sampler and spacing for the settings `Sampler` and `Schedule type`.
+
+    Both `Sampler: DPM++ 2M Karras`, of older versions, and `Sampler: DPM++ 2M, Schedule type:
+    Karras` are understood. Without a schedule type, or with `Automatic`, timesteps are spaced as
+    the web UI does for this sampler: DDIM, PLMS and DDPM `leading`; the others `linspace`, but
+    DPM++ 2M, which is `karras` when `Automatic` is written out.
+
+    Raises:
+        InfotextError: a sampler or schedule that is not here, or none.
+    """
+    name, schedule = settings.get("Sampler", ""), settings.get("Schedule type", "")
+    if name not in SAMPLERS and name.endswith(" Karras"):
+        if schedule not in ("", "Automatic", "Karras"):
+            raise InfotextError(f"Sampler {name!r} contradicts Schedule type {schedule!r}")
+        name, schedule = name.removesuffix(" Karras"), "Karras"
+    if name not in SAMPLERS:
+        raise InfotextError(
+            f"the parameters' Sampler is {name!r}; known are {_or(SAMPLERS)}. Name another one"
+        )
+    sampler = SAMPLERS[name]
+    if schedule in ("", "Automatic"):
+        if sampler in DISCRETE:
+            return sampler, "leading"
+        return sampler, "karras" if schedule and sampler == "dpmpp_2m" else "linspace"
+    if schedule not in SCHEDULES:
+        raise InfotextError(
+            f"the parameters' Schedule type is {schedule!r}; known are Automatic, "
+            f"{_or(SCHEDULES)}. Name another one"
+        )
+    return sampler, SCHEDULES[schedule]
+
+
+def _or(names: Mapping[str, str]) -> str:
+    *some, last = names
+    return f"{', '.join(some)} or {last}"
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+def read_png(path: str | Path) -> dict[str, str]:
+    """The text chunks of a PNG file, key → text.
+
+    Pillow's limits on text hold: 1 MB for a chunk once inflated, 64 MB for all.
+
+    Raises:
+        InfotextError: no such file, not a PNG, a damaged or incomplete one, or text beyond the
+            limits.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            text = {key: str(value) for key, value in image.text.items()}
+        _check_complete(Path(path))
+        return text
+    except UnidentifiedImageError as error:
+        raise InfotextError(f"{path} is not a PNG file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InfotextError(f"cannot read the PNG file {path}: {error}") from error
+
+
+def _check_complete(path: Path) -> None:
+    """Raises ValueError if the file stops before its end chunk; Pillow accepts that."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] == b"IEND":
+                return
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    raise ValueError("it is cut off before its end")
