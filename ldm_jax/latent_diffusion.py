@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
+from jaxtyping import Array, Float, Int, Key, Num, UInt8, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax import rngs
@@ -27,7 +27,7 @@ from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.unet import UNet2D
 from ldm_jax.sampling.guidance import classifier_free
 from ldm_jax.sampling.loop import sample
-from ldm_jax.typing import Prediction
+from ldm_jax.typing import Level, Prediction
 
 Params = Mapping[str, Any]
 
@@ -75,7 +75,7 @@ class LatentDiffusion:
         self,
         params: Params,
         x: Float[Array, "b zh zw z"],
-        t: Int[Array, "b"],
+        t: Num[Array, "b"],
         condition: Condition,
         dropout: Key[Array, ""] | None = None,
     ) -> Float[Array, "b zh zw z"]:
@@ -155,9 +155,9 @@ def generate(
     """
     x = rngs.normal(rngs.example_keys(rngs.stream(seed, "sample/initial"), index), shape)
 
-    def denoise_given(x: Array, t: Array, condition: Condition) -> Prediction:
+    def denoise_given(x: Array, level: Level, condition: Condition) -> Prediction:
         network = partial(model.network, params, condition=condition)
-        return make_denoiser(network, model.schedule, model.prediction)(x, t)
+        return make_denoiser(network, model.prediction)(x, level)
 
     condition = model.condition(params, inputs)
     if empty is None:

@@ -12,15 +12,14 @@ from ldm_jax.sampling.loop import levels, sample
 from ldm_jax.typing import Prediction
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
-ALPHA, SIGMA = SCHEDULE.alpha.astype(np.float32), SCHEDULE.sigma.astype(np.float32)
 MEAN = np.array([1.0, -0.5], np.float32)
 COV = np.array([[1.0, 0.3], [0.3, 0.25]], np.float32)
 STD, BASIS = np.sqrt(np.linalg.eigvalsh(COV)), np.linalg.eigh(COV)[1]
 
 
-def denoise(x, t):
+def denoise(x, level):
     """E[x0 | x] for x0 ~ N(MEAN, COV)."""
-    alpha, sigma = jnp.asarray(ALPHA)[t][:, None], jnp.asarray(SIGMA)[t][:, None]
+    alpha, sigma = level.alpha, level.sigma
     gain = alpha * STD[None] ** 2 / (alpha**2 * STD[None] ** 2 + sigma**2)
     x0 = MEAN[None] + (((x - alpha * MEAN[None]) @ BASIS) * gain) @ BASIS.T
     return Prediction(x0=x0, eps=(x - alpha * x0) / sigma)
@@ -99,7 +98,7 @@ def test_posterior_of_a_single_stride():
     at = [jax.tree.map(lambda v, i=i: v[i], run) for i in (994, 995)]
     assert [int(level.timestep) for level in at] == [5, 4]
     x, noise = jnp.array([[0.7, -0.2]]), jnp.array([[1.0, -2.0]])
-    x0 = np.asarray(denoise(x, jnp.array([5])).x0, np.float64)
+    x0 = np.asarray(denoise(x, at[0]).x0, np.float64)
     mean = np.sqrt(before) * beta / (1 - now) * x0 + np.sqrt(1 - beta) * (1 - before) / (
         1 - now
     ) * np.asarray(x)

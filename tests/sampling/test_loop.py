@@ -12,13 +12,11 @@ from ldm_jax.sampling.loop import levels, sample
 from ldm_jax.typing import Prediction
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
-ALPHA, SIGMA = SCHEDULE.alpha.astype(np.float32), SCHEDULE.sigma.astype(np.float32)
 
 
-def denoise(x, t):
+def denoise(x, level):
     """The exact denoiser of standard normal data."""
-    alpha, sigma = jnp.asarray(ALPHA)[t][:, None], jnp.asarray(SIGMA)[t][:, None]
-    return Prediction(x0=alpha * x, eps=sigma * x)
+    return Prediction(x0=level.alpha * x, eps=level.sigma * x)
 
 
 def _keys(n, name="steps"):
@@ -54,7 +52,7 @@ def test_program_does_not_grow_with_steps(solver):
         program = jax.make_jaxpr(lambda x, k: sample(solver, denoise, x, run, k).x)(
             _start(2), _keys(2)
         )
-        return str(program).count("\n")
+        return str(program).count(" = ")
 
     assert size(2) == size(500)
 
@@ -89,8 +87,8 @@ def test_predictions_of_every_step():
     got = sample(DDIM(), denoise, _start(2), run, return_x0s=True)
     assert got.x0s.shape == (6, 2, 3)
     x = _start(2)
-    for i, t in enumerate(np.asarray(run.timestep[:-1])):
-        prediction = denoise(x, jnp.full((2,), t))
+    for i in range(6):
+        prediction = denoise(x, jax.tree.map(lambda values, i=i: values[i], run))
         np.testing.assert_allclose(got.x0s[i], prediction.x0, atol=1e-5)
         x = run.alpha[i + 1] * prediction.x0 + run.sigma[i + 1] * prediction.eps
     np.testing.assert_allclose(got.x, x, atol=1e-5)
@@ -108,5 +106,5 @@ def test_errors():
     run = levels(SCHEDULE, 3)
     with pytest.raises(ValueError, match="DDPM draws noise; give keys"):
         sample(DDPM(), denoise, _start(2), run)
-    with pytest.raises(ValueError, match="at least two"):
-        sample(DDIM(), denoise, _start(2), jax.tree.map(lambda v: v[3:], run))
+    with pytest.raises(ValueError, match="levels is empty"):
+        sample(DDIM(), denoise, _start(2), jax.tree.map(lambda v: v[4:], run))
