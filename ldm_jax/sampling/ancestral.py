@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
+from ldm_jax.sampling.loop import move
 from ldm_jax.typing import Denoise, Level
 
 Variance = Literal["beta_tilde", "beta"]
@@ -69,16 +70,18 @@ class DDIM(_Ancestral):
         noise: Float32[Array, "b *d"] | None,
     ) -> Carry:
         """Song 2020, eq. 12."""
-        x0, eps = denoise(carry.x, level)
+        prediction = denoise(carry.x, level)
         if not self.stochastic:
-            return Carry(x=next_level.alpha * x0 + next_level.sigma * eps, x0=x0)
+            x = move(carry.x, prediction, level, next_level.alpha, next_level.sigma)
+            return Carry(x=x, x0=prediction.x0)
         _, variance = _transition(level, next_level)
         # eq. 16; never more than all the noise that the next level holds (eta > 1 could ask it).
         std = self.eta * jnp.sqrt(variance) * next_level.sigma / level.sigma
         std = jnp.where(next_level.final, 0.0, jnp.minimum(std, next_level.sigma))
         # Where std is all of sigma, rounding may leave less than nothing.
         direction = jnp.sqrt(jnp.maximum(next_level.sigma**2 - std**2, 0.0))
-        return Carry(x=next_level.alpha * x0 + direction * eps + std * noise, x0=x0)
+        x = move(carry.x, prediction, level, next_level.alpha, direction)
+        return Carry(x=x + std * noise, x0=prediction.x0)
 
 
 @dataclasses.dataclass(frozen=True)
