@@ -28,15 +28,15 @@ class Arguments:
     """Caption to be guided away from; the empty one by default."""
     num: int = 1
     """Pictures for each prompt or class."""
-    sampler: Literal["ddim", "ddpm"] = "ddim"
+    sampler: Literal["ddim", "ddpm", "plms", "euler", "euler_a", "heun", "dpmpp_2m"] = "ddim"
     steps: int = 50
     """Solver steps."""
     guidance: float = 3.0
     """Scale of classifier-free guidance; 1 is none."""
-    eta: float = 0.0
-    """DDIM's share of fresh noise; 0 is deterministic."""
-    spacing: Literal["trailing", "leading", "linspace", "quad"] = "trailing"
-    """Which timesteps the solver visits."""
+    eta: float | None = None
+    """Share of fresh noise of ddim (0, deterministic, by default) and euler_a (1)."""
+    spacing: Literal["trailing", "leading", "linspace", "quad", "karras"] | None = None
+    """Which noise levels the solver visits; each sampler has a default of its own."""
     seed: int = 0
     batch_size: int = 32
     """Pictures drawn at a time; smaller needs less memory."""
@@ -88,7 +88,7 @@ def run(arguments: Arguments) -> Path:
         sampler=arguments.sampler, steps=arguments.steps, guidance_scale=arguments.guidance,
         eta=arguments.eta, spacing=arguments.spacing, seed=arguments.seed,
         batch_size=arguments.batch_size,
-    )  # fmt: skip
+    ).settled()  # fmt: skip
     pipeline = Pipeline(arguments.model, weights=arguments.weights)
     if max(arguments.num, len(conditions)) > IMAGES_PER_PROMPT:
         raise ValueError(

@@ -11,12 +11,12 @@ The latent scale is applied in `encode` and `decode` and nowhere else.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
+        return make_denoiser(network, model.config.diffusion.prediction)(x, level)
 
 from ldm_jax import config as cfg
 from ldm_jax import rngs
@@ -27,8 +27,10 @@ from ldm_jax.models.build import build_autoencoder, build_conditioner, build_une
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.unet import UNet2D
 from ldm_jax.sampling.guidance import classifier_free
+from ldm_jax.sampling.inpaint import Inpaint
 from ldm_jax.sampling.loop import sample
-from ldm_jax.typing import Prediction
+from ldm_jax.sampling.loop import start as start_at
+from ldm_jax.typing import Level, Prediction, Solver
 
 Params = Mapping[str, Any]
 
@@ -89,7 +91,7 @@ class LatentDiffusion:
         self,
         params: Params,
         x: Float[Array, "b zh zw z"],
-        t: Int[Array, "b"],
+        t: Num[Array, "b"],
         condition: Condition,
         dropout: Key[Array, ""] | None = None,
     ) -> Float[Array, "b zh zw z"]:
@@ -126,37 +128,71 @@ def init_params(model: LatentDiffusion, seed: int) -> dict[str, Any]:
     return {"unet": unet, "conditioner": conditioner}
 
 
+class Start(NamedTuple):
+    """What sampling starts from; what is None is absent."""
+
+    noise: Float[Array, "b h w z"] | None = None
+    """Standard normal; None: drawn from the seed."""
+    latents: Float[Array, "b h w z"] | None = None
+    """Scaled latents of a picture, which get noise at the first level (image-to-image)."""
+    mask: Float[Array, "b h w 1"] | None = None
+    """With `latents`: 1 where the picture is drawn anew, 0 where it is kept (inpainting)."""
+
+
+def draw(
+    model: LatentDiffusion,
+    params: Params,
+    condition: Condition,
+    nothing: Condition | None,
+    *,
+    solver: Solver,
+    levels: Level,
+    seed: UInt32[Array, ""] | int,
+    index: UInt32[Array, "b"],
+    guidance_scale: Float[Array, ""] | float = 1.0,
+    shape: tuple[int, int, int],
+    start: Start = Start(),
+) -> Float[Array, "b zh zw z"]:
+    """Scaled latents of `shape` for each example of `condition`.
+
+    Example `i` is a function of `seed`, `index[i]`, `condition[i]` and `start[i]` alone. With
+    `nothing` (the unconditional condition) every evaluation is one network call of twice the
+    batch, ordered [unconditional, conditional]; without, guidance is off.
+    """
+    noise = start.noise
+    if noise is None:
+        noise = rngs.normal(rngs.example_keys(rngs.stream(seed, "sample/initial"), index), shape)
+    first: Level = jax.tree.map(lambda values: values[0], levels)
+    x = start_at(noise, first)
+    if start.latents is not None:
+        x = first.alpha * start.latents + first.sigma * noise
+        if start.mask is not None:
+            solver = Inpaint(solver, start.latents, noise, start.mask)
+
+    def denoise_given(x: Array, level: Level, condition: Condition) -> Prediction:
+        network = partial(model.network, params, condition=condition)
+        return make_denoiser(network, model.config.diffusion.prediction)(x, level)
+
+    if nothing is None:
+        denoise = partial(denoise_given, condition=condition)
+    else:
+        denoise = classifier_free(denoise_given, condition, nothing, guidance_scale)
+    keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
+    return sample(solver, denoise, x, levels, keys).x
+
+
 def generate(
     model: LatentDiffusion,
     params: Params,
     frozen: Params,
     inputs: Int[Array, "b ..."],
     empty: Int[Array, "b ..."] | None,
-    *,
-    solver: Any,
-    levels: Any,
-    seed: UInt32[Array, ""] | int,
-    index: UInt32[Array, "b"],
-    guidance_scale: Float[Array, ""] | float = 1.0,
-    shape: tuple[int, int, int],
+    **how: Any,
 ) -> UInt8[Array, "b h w c"]:
-    """Images for the conditions `inputs`: noise, solver, decoder, as one traceable program.
+    """Images for the conditions `inputs`, as one traceable program: condition, draw, decode.
 
-    Image `i` is a function of `seed`, `index[i]` and `inputs[i]` alone. With `empty` (the
-    unconditional inputs) every step makes one network call of twice the batch, ordered
-    [unconditional, conditional]; without, guidance is off.
+    `empty` holds the unconditional inputs, or is None for no guidance; `how` is as in `draw`.
     """
-    x = rngs.normal(rngs.example_keys(rngs.stream(seed, "sample/initial"), index), shape)
-
-    def denoise_given(x: Array, t: Array, condition: Condition) -> Prediction:
-        network = partial(model.network, params, condition=condition)
-        return make_denoiser(network, model.schedule, model.config.diffusion.prediction)(x, t)
-
     condition = model.condition(params, inputs)
-    if empty is None:
-        denoise = partial(denoise_given, condition=condition)
-    else:
-        nothing = model.condition(params, empty)
-        denoise = classifier_free(denoise_given, condition, nothing, guidance_scale)
-    keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
-    return to_images(model.decode(frozen, sample(solver, denoise, x, levels, keys).x))
+    nothing = None if empty is None else model.condition(params, empty)
+    return to_images(model.decode(frozen, draw(model, params, condition, nothing, **how)))

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -16,11 +16,12 @@ import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.data.tokenizer import load_tokenizer
-from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.loop import levels
+from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, SamplerName, make_solver
 from ldm_jax.sharding import make_mesh, replicated, to_global
 from ldm_jax.training.checkpoint import Checkpoints, read_config
 from ldm_jax.training.stages import FIRST_STAGE, TOKENIZER, load_first_stage
+from ldm_jax.typing import Solver
 
 IMAGES_PER_PROMPT = 1 << 16
 """Image j of prompt p has index `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
@@ -33,31 +34,39 @@ class Sampling:
     sampler: str = "ddim"
     steps: int = 50
     guidance_scale: float = 3.0
-    eta: float = 0.0
-    """DDIM's share of fresh noise: 0 is deterministic, 1 has DDPM's variance."""
-    spacing: str = "trailing"
+    eta: float | None = None
+    """Share of fresh noise: 0 is deterministic, 1 has DDPM's variance; None is the usual one."""
+    spacing: str | None = None
+    """Which noise levels are visited; None is the usual ones."""
     seed: int = 0
     batch_size: int = 32
 
     def __post_init__(self) -> None:
         checks = {
-            "sampler": (self.sampler in ("ddim", "ddpm"), "ddim or ddpm"),
+            "sampler": (self.sampler in get_args(SamplerName), f"one of {get_args(SamplerName)}"),
             "steps": (self.steps >= 1, "1 or more"),
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "seed": (0 <= self.seed < 2**32, "between 0 and 4294967295"),
-            "eta": (0 <= self.eta < math.inf, "0 or more, and finite"),
+            "eta": (self.eta is None or 0 <= self.eta < math.inf, "0 or more, and finite"),
             "guidance_scale": (math.isfinite(self.guidance_scale), "finite; 1 is no guidance"),
         }
         for name, (ok, allowed) in checks.items():
             if not ok:
                 raise cfg.ConfigError(f"{name} is {getattr(self, name)}; it must be {allowed}")
-        if self.sampler == "ddpm" and self.eta:
-            raise cfg.ConfigError(f"eta is {self.eta}, but it belongs to ddim; leave it out")
+        try:
+            make_solver(self.sampler, self.eta)
+        except ValueError as error:
+            raise cfg.ConfigError(str(error)) from error
 
     @property
-    def solver(self) -> DDIM | DDPM:
+    def solver(self) -> Solver:
         """The solver that `sampler` names."""
-        return DDIM(eta=self.eta) if self.sampler == "ddim" else DDPM()
+        return make_solver(self.sampler, self.eta)
+
+    def settled(self) -> "Sampling":
+        """With the sampler's usual eta and spacing where none was given."""
+        eta = DEFAULT_ETA.get(self.sampler) if self.eta is None else self.eta
+        return replace(self, eta=eta, spacing=self.spacing or DEFAULT_SPACING[self.sampler])
 
 
 def versions() -> dict[str, str]:
@@ -182,6 +191,7 @@ class Pipeline:
 
     def _program(self, sampling: Sampling, guided: bool) -> Callable[..., Any]:
         """The compiled sampler; a new one only for another solver, list of levels or size."""
+        sampling = sampling.settled()
         key = (sampling.solver, sampling.steps, sampling.spacing, guided)
         if key not in self._programs:
             solver = sampling.solver

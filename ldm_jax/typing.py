@@ -5,7 +5,7 @@ Axis legend, for every annotation in the package:
     b   examples of a batch            s   noise levels, in the order a sampler visits them
     h w height and width (NHWC)        l   tokens of a text
     c   channels                       d   width of an embedding
-    z   channels of a latent           t   a timestep: an index into the noise schedule
+    z   channels of a latent           t   timesteps of the noise schedule
 
 A noisy example is `x = alpha * x0 + sigma * eps`, whatever the schedule: variance preserving
 (alpha^2 + sigma^2 = 1) or exploding (alpha = 1).
@@ -14,7 +14,8 @@ A noisy example is `x = alpha * x0 + sigma * eps`, whatever the schedule: varian
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 PredictionKind = Literal["eps", "x0", "v"]
 """What a network's output stands for."""
@@ -27,34 +28,59 @@ class Prediction(NamedTuple):
     eps: Float[Array, "b ..."]
 
 
-Denoise = Callable[[Float[Array, "b ..."], Int[Array, "b"]], Prediction]
-"""`denoise(x, t)`: noisy examples and the timestep of each, to the prediction."""
-
-
 class Level(NamedTuple):
     """A noise level, or a sequence of them along one leading axis.
 
-    `timestep` is always an index that a network of this schedule knows. `final` marks the level
-    that sampling ends on: nothing is evaluated there and no noise is added on the way to it.
+    `timestep` is what a network of this schedule is told, in 0..T-1; whole numbers are exact,
+    fractions lie between the schedule's levels. `final` marks the level that sampling ends on:
+    nothing is evaluated there and no noise is added on the way to it.
     """
 
-    timestep: Int[Array, "*s"]
+    timestep: Float32[Array, "*s"]
     alpha: Float[Array, "*s"]
     sigma: Float[Array, "*s"]
     final: Bool[Array, "*s"]
 
 
+Denoise = Callable[[Float[Array, "b ..."], Level], Prediction]
+"""`denoise(x, level)`: noisy examples, all at one level, to the prediction."""
+
+
+class Carry(Protocol):
+    """What every solver's carry has, among fields of its own."""
+
+    @property
+    def x(self) -> Float[Array, "b ..."]:
+        """The examples at the level reached."""
+        ...
+
+    @property
+    def x0(self) -> Float[Array, "b ..."]:
+        """The latest prediction of the clean examples."""
+        ...
+
+
 @runtime_checkable
 class Solver(Protocol):
-    """A sampler as a state machine: pure functions over a carry that `lax.scan` can hold."""
+    """A sampler as a state machine: pure functions over a carry that `lax.scan` can hold.
+
+    A step calls `denoise` once. What needs more evaluations visits a level twice.
+    """
 
     @property
     def stochastic(self) -> bool:
         """Whether `step` wants noise. Static: it decides what is compiled."""
         ...
 
+    def visits(self, steps: int) -> Int[np.ndarray, "e"]:
+        """The indices, 0 to `steps`, of the levels to go through; a repeated one is a correction.
+
+        `denoise` is called at each but the last, which is `steps`.
+        """
+        ...
+
     def init(self, x: Float[Array, "b ..."]) -> Any:
-        """The carry before the first step."""
+        """The `Carry` before the first step."""
         ...
 
     def step(
@@ -66,12 +92,4 @@ class Solver(Protocol):
         noise: Float[Array, "b ..."] | None,
     ) -> Any:
         """The carry at `next_level`, from the one at `level`."""
-        ...
-
-    def x(self, carry: Any) -> Float[Array, "b ..."]:
-        """The examples at the level that the carry has reached."""
-        ...
-
-    def x0(self, carry: Any) -> Float[Array, "b ..."]:
-        """The latest prediction of the clean examples."""
         ...

@@ -104,9 +104,9 @@ def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
         ({"eta": -0.5}, "eta is -0.5; it must be 0 or more, and finite"),
         ({"eta": float("inf")}, "eta is inf"),
         ({"seed": 2**32}, "seed is 4294967296; it must be between 0 and 4294967295"),
-        ({"sampler": "euler"}, "sampler is euler; it must be ddim or ddpm"),
+        ({"sampler": "unipc"}, r"sampler is unipc; it must be one of \('ddim', 'ddpm'"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be finite"),
-        ({"sampler": "ddpm", "eta": 0.5}, "eta is 0.5, but it belongs to ddim"),
+        ({"sampler": "ddpm", "eta": 0.5}, "eta is 0.5, but sampler 'ddpm' has none"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change, complaint):

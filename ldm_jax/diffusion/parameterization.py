@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import get_args
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32
 
-from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.typing import Denoise, Prediction, PredictionKind
+from ldm_jax.typing import Denoise, Level, Prediction, PredictionKind
 
 
 def q_sample(
@@ -77,21 +76,18 @@ def to_prediction(
 
 
 def make_denoiser(
-    network: Callable[[Float[Array, "b ..."], Int[Array, "b"]], Float[Array, "b ..."]],
-    schedule: NoiseSchedule,
+    network: Callable[[Float[Array, "b ..."], Float32[Array, "b"]], Float[Array, "b ..."]],
     kind: PredictionKind,
 ) -> Denoise:
-    """`denoise(x, t)` from `network(x, t)`, t an index into `schedule` for each example.
+    """`denoise(x, level)` from `network(x, t)`, t the level's timestep for each example.
 
     Raises ValueError at once for an unknown kind.
     """
     if kind not in get_args(PredictionKind):
         raise ValueError(_unknown(kind))
-    alphas = schedule.alpha.astype(jnp.float32)
-    sigmas = schedule.sigma.astype(jnp.float32)
 
-    def denoise(x: Float[Array, "b *d"], t: Int[Array, "b"]) -> Prediction:
-        alpha, sigma = jnp.asarray(alphas)[t], jnp.asarray(sigmas)[t]
+    def denoise(x: Float[Array, "b *d"], level: Level) -> Prediction:
+        t, alpha, sigma = (jnp.broadcast_to(value, x.shape[:1]) for value in level[:3])
         return to_prediction(network(x, t), x, alpha, sigma, kind)
 
     return denoise

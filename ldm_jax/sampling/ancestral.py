@@ -7,9 +7,10 @@ import dataclasses
 from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int
 
-from ldm_jax.sampling.loop import predict
+from ldm_jax.sampling.loop import move
 from ldm_jax.typing import Denoise, Level
 
 Variance = Literal["beta_tilde", "beta"]
@@ -25,22 +26,23 @@ class Carry(NamedTuple):
 class _Ancestral:
     """What solvers without memory of earlier steps share."""
 
+    def visits(self, steps: int) -> Int[np.ndarray, "e"]:
+        """Every level once."""
+        return np.arange(steps + 1)
+
     def init(self, x: Float32[Array, "b *d"]) -> Carry:
         """The carry before the first step; nothing is predicted yet."""
         return Carry(x=x, x0=jnp.zeros_like(x))
-
-    def x(self, carry: Carry) -> Float32[Array, "b ..."]:
-        """The examples at the level reached."""
-        return carry.x
-
-    def x0(self, carry: Carry) -> Float32[Array, "b ..."]:
-        """The last step's prediction of the clean examples."""
-        return carry.x0
 
 
 @dataclasses.dataclass(frozen=True)
 class DDIM(_Ancestral):
     """Denoising diffusion implicit models, Song 2020 (arXiv:2010.02502), eq. 12 and 16.
+
+    Also k-diffusion's "Euler" (eta 0) and "Euler ancestral" (eta, usually 1): with y = x / alpha
+    and r = sigma / alpha, eq. 12 is y' = x0 + sqrt(r'^2 - u^2) eps + u noise and eq. 16 is
+    u = eta (r' / r) sqrt(r^2 - r'^2). For eta 0 that is y' = y + (r' - r) eps, Euler's step along
+    dy/dr = eps. What differs between the names is which levels they visit.
 
     `eta` scales the noise of each step: 0 follows the probability flow, 1 has the posterior's
     variance (DDPM's "beta_tilde"). It may be traced, and then counts as stochastic. The step to
@@ -68,16 +70,18 @@ class DDIM(_Ancestral):
         noise: Float32[Array, "b *d"] | None,
     ) -> Carry:
         """Song 2020, eq. 12."""
-        x0, eps = predict(denoise, carry.x, level)
+        prediction = denoise(carry.x, level)
         if not self.stochastic:
-            return Carry(x=next_level.alpha * x0 + next_level.sigma * eps, x0=x0)
+            x = move(carry.x, prediction, level, next_level.alpha, next_level.sigma)
+            return Carry(x=x, x0=prediction.x0)
         _, variance = _transition(level, next_level)
         # eq. 16; never more than all the noise that the next level holds (eta > 1 could ask it).
         std = self.eta * jnp.sqrt(variance) * next_level.sigma / level.sigma
         std = jnp.where(next_level.final, 0.0, jnp.minimum(std, next_level.sigma))
         # Where std is all of sigma, rounding may leave less than nothing.
         direction = jnp.sqrt(jnp.maximum(next_level.sigma**2 - std**2, 0.0))
-        return Carry(x=next_level.alpha * x0 + direction * eps + std * noise, x0=x0)
+        x = move(carry.x, prediction, level, next_level.alpha, direction)
+        return Carry(x=x + std * noise, x0=prediction.x0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +115,7 @@ class DDPM(_Ancestral):
         noise: Float32[Array, "b *d"],
     ) -> Carry:
         """Ho 2020, eq. 6 and 7 with alpha_t and beta_t those of the whole stride."""
-        x0, _ = predict(denoise, carry.x, level)
+        x0, _ = denoise(carry.x, level)
         ratio, beta = _transition(level, next_level)
         to_next = (next_level.sigma / level.sigma) ** 2
         mean = ratio * to_next * carry.x + next_level.alpha * beta / level.sigma**2 * x0

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from ldm_jax.typing import Denoise, Prediction
+from ldm_jax.typing import Denoise, Level, Prediction
 
 
 def classifier_free(
-    denoise_of: Callable[[Float[Array, "b ..."], Int[Array, "b"], PyTree], Prediction],
+    denoise_of: Callable[[Float[Array, "b ..."], Level, PyTree], Prediction],
     cond: PyTree[Array],
     uncond: PyTree[Array],
     scale: float | int | Float[Array, ""],
@@ -22,15 +22,15 @@ def classifier_free(
     paper's w is scale - 1. It may be traced. x0 is combined alike, which keeps x0 and eps
     consistent, both being affine in each other at a given x.
 
-    `denoise_of(x, t, cond)` is called once with 2b examples, ordered [uncond, cond]. The leaves of
-    `cond` and `uncond` have one row per example, [b, ...]. Raises ValueError if the two differ
-    in structure, shape or dtype.
+    `denoise_of(x, level, cond)` is called once with 2b examples, ordered [uncond, cond]. The
+    leaves of `cond` and `uncond` have one row per example, [b, ...]. Raises ValueError if the two
+    differ in structure, shape or dtype.
     """
     _require_alike(cond, uncond)
     both = jax.tree.map(lambda u, c: jnp.concatenate([u, c]), uncond, cond)
 
-    def denoise(x: Float[Array, "b *d"], t: Int[Array, "b"]) -> Prediction:
-        prediction = denoise_of(jnp.concatenate([x, x]), jnp.concatenate([t, t]), both)
+    def denoise(x: Float[Array, "b *d"], level: Level) -> Prediction:
+        prediction = denoise_of(jnp.concatenate([x, x]), level, both)
 
         def guide(values: Float[Array, "b2 *d"]) -> Float[Array, "b *d"]:
             without, given = jnp.split(values, 2)

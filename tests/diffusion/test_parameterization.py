@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.diffusion.parameterization import make_denoiser, q_sample, target, to_prediction
-from ldm_jax.diffusion.schedules import NoiseSchedule
+from ldm_jax.typing import Level
 
 KINDS = ["eps", "x0", "v"]
 
@@ -43,14 +43,20 @@ def test_half_precision_outputs_become_float32():
     assert got.x0.dtype == got.eps.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("exploding", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_denoiser_looks_up_the_level_of_each_example(kind):
-    schedule = NoiseSchedule.create("scaled_linear", 1000)
-    t = jnp.array([0, 20, 500, 999])
-    x0, eps, *_ = _case(exploding=False)
-    alpha = jnp.asarray(schedule.alpha[np.asarray(t)], jnp.float32)
-    sigma = jnp.asarray(schedule.sigma[np.asarray(t)], jnp.float32)
-    x, truth = q_sample(x0, eps, alpha, sigma), target(x0, eps, alpha, sigma, kind)
-    got = jax.jit(make_denoiser(lambda x, t: truth, schedule, kind))(x, t)
-    np.testing.assert_allclose(got.x0, x0, atol=1e-4)
-    np.testing.assert_allclose(got.eps, eps, atol=1e-4)
+def test_denoiser_takes_its_scales_from_the_level(kind, exploding):
+    x0, eps, *scales = _case(exploding)
+    alpha, sigma = (values[2] for values in scales)
+    level = Level(jnp.float32(500.25), alpha, sigma, jnp.zeros((), bool))
+    rows = [jnp.full(4, value) for value in (alpha, sigma)]
+    asked = []
+
+    def network(x, t):
+        asked.append((t.shape, t.dtype))
+        return target(x0, eps, *rows, kind) + 0 * t.reshape(4, 1, 1, 1)
+
+    got = jax.jit(make_denoiser(network, kind))(q_sample(x0, eps, *rows), level)
+    assert asked == [((4,), jnp.float32)]
+    np.testing.assert_allclose(got.x0, x0, atol=2e-5)
+    np.testing.assert_allclose(got.eps, eps, atol=2e-5)

@@ -1,60 +1,25 @@
-"""DDIM and DDPM against Gaussian data, whose denoiser and whose flow are known in closed form."""
+"""DDIM and DDPM against Gaussian data."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gaussian import COV, MEAN, denoise, flow, keys, marginal
 
-from ldm_jax import rngs
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.loop import levels, sample
-from ldm_jax.typing import Prediction
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
-ALPHA, SIGMA = SCHEDULE.alpha.astype(np.float32), SCHEDULE.sigma.astype(np.float32)
-MEAN = np.array([1.0, -0.5], np.float32)
-COV = np.array([[1.0, 0.3], [0.3, 0.25]], np.float32)
-STD, BASIS = np.sqrt(np.linalg.eigvalsh(COV)), np.linalg.eigh(COV)[1]
-
-
-def denoise(x, t):
-    """E[x0 | x] for x0 ~ N(MEAN, COV)."""
-    alpha, sigma = jnp.asarray(ALPHA)[t][:, None], jnp.asarray(SIGMA)[t][:, None]
-    gain = alpha * STD[None] ** 2 / (alpha**2 * STD[None] ** 2 + sigma**2)
-    x0 = MEAN[None] + (((x - alpha * MEAN[None]) @ BASIS) * gain) @ BASIS.T
-    return Prediction(x0=x0, eps=(x - alpha * x0) / sigma)
-
-
-def flow(x, alpha, sigma, to_alpha, to_sigma):
-    """Where the probability flow of this data takes x from one level to another, in float64."""
-    scale = np.sqrt((to_alpha**2 * STD**2 + to_sigma**2) / (alpha**2 * STD**2 + sigma**2))
-    return to_alpha * MEAN + (((x - alpha * MEAN) @ BASIS) * scale) @ BASIS.T
-
-
-def _keys(n, name):
-    return rngs.example_keys(rngs.stream(0, name), jnp.arange(n))
-
-
-def _start(n, run):
-    """Exact samples of the data's marginal at the first level."""
-    alpha, sigma = np.float64(run.alpha[0]), np.float64(run.sigma[0])
-    unit = np.asarray(rngs.normal(_keys(n, "start"), (2,)), np.float64)
-    x = alpha * MEAN + (unit * np.sqrt(alpha**2 * STD**2 + sigma**2)) @ BASIS.T
-    return jnp.asarray(x, jnp.float32)
-
-
-def _ends(run):
-    return [np.float64(v) for v in (run.alpha[0], run.sigma[0], run.alpha[-1], run.sigma[-1])]
 
 
 def test_ddim_follows_the_probability_flow_at_first_order():
     errors, counts = [], np.array([20, 40, 80, 160])
     for steps in counts:
         run = levels(SCHEDULE, int(steps), "linspace")
-        x = _start(16, run)
+        x = marginal(16, run)
         got = sample(DDIM(), denoise, x, run).x
-        errors.append(np.abs(got - flow(np.asarray(x), *_ends(run))).max())
+        errors.append(np.abs(got - flow(x, run)).max())
     order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert 0.85 < order < 1.2, (order, errors)
 
@@ -62,16 +27,16 @@ def test_ddim_follows_the_probability_flow_at_first_order():
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace", "quad"])
 def test_ddim_reaches_the_data(spacing):
     run = levels(SCHEDULE, 333, spacing, "one")
-    x = _start(64, run)
+    x = marginal(64, run)
     got = np.asarray(sample(DDIM(), denoise, x, run).x)
-    np.testing.assert_allclose(got, flow(np.asarray(x), *_ends(run)), atol=0.03)
+    np.testing.assert_allclose(got, flow(x, run), atol=0.03)
 
 
 @pytest.mark.parametrize("solver", [DDIM(), DDIM(eta=1.0), DDPM(), DDPM("beta")])
 def test_samples_have_the_mean_and_covariance_of_the_data(solver):
     n, run = 8192, levels(SCHEDULE, 500, "leading", "one")
-    run_all = jax.jit(lambda x, keys: sample(solver, denoise, x, run, keys).x)
-    got = np.asarray(run_all(_start(n, run), _keys(n, "steps")))
+    run_all = jax.jit(lambda x, k: sample(solver, denoise, x, run, k).x)
+    got = np.asarray(run_all(marginal(n, run), keys(n, "steps")))
     np.testing.assert_allclose(got.mean(0), MEAN, atol=0.04)  # 3.6 standard errors
     np.testing.assert_allclose(np.cov(got.T), COV, atol=0.055)  # 3.5 standard errors
 
@@ -79,14 +44,14 @@ def test_samples_have_the_mean_and_covariance_of_the_data(solver):
 @pytest.mark.parametrize("eta", [1.5, 5.0])
 def test_ddim_with_more_noise_than_there_is_room_for_stays_with_the_data(eta):
     run = levels(SCHEDULE, 100, "trailing", "one")
-    got = np.asarray(sample(DDIM(eta), denoise, _start(256, run), run, _keys(256, "steps")).x)
+    got = np.asarray(sample(DDIM(eta), denoise, marginal(256, run), run, keys(256, "steps")).x)
     assert np.abs(got - MEAN).max() < 6  # six standard deviations of the wider axis
 
 
 def test_ddim_with_eta_one_is_ddpm():
     run = levels(SCHEDULE, 20, "quad", "one")  # uneven strides
-    x, keys = _start(8, run), _keys(8, "steps")
-    ddim, ddpm = (sample(s, denoise, x, run, keys, return_x0s=True) for s in (DDIM(1.0), DDPM()))
+    x, noise = marginal(8, run), keys(8, "steps")
+    ddim, ddpm = (sample(s, denoise, x, run, noise, return_x0s=True) for s in (DDIM(1.0), DDPM()))
     np.testing.assert_allclose(ddim.x, ddpm.x, atol=1e-4)
     np.testing.assert_allclose(ddim.x0s, ddpm.x0s, atol=1e-4)
 
@@ -99,7 +64,7 @@ def test_posterior_of_a_single_stride():
     at = [jax.tree.map(lambda v, i=i: v[i], run) for i in (994, 995)]
     assert [int(level.timestep) for level in at] == [5, 4]
     x, noise = jnp.array([[0.7, -0.2]]), jnp.array([[1.0, -2.0]])
-    x0 = np.asarray(denoise(x, jnp.array([5])).x0, np.float64)
+    x0 = np.asarray(denoise(x, at[0]).x0, np.float64)
     mean = np.sqrt(before) * beta / (1 - now) * x0 + np.sqrt(1 - beta) * (1 - before) / (
         1 - now
     ) * np.asarray(x)
@@ -113,7 +78,7 @@ def test_posterior_of_a_single_stride():
 def test_no_noise_on_the_way_to_the_final_level(solver):
     run = jax.tree.map(lambda v: v[-2:], levels(SCHEDULE, 10))
     x = jnp.ones((2, 2))
-    a, b = (sample(solver, denoise, x, run, _keys(2, name)).x for name in ("a", "b"))
+    a, b = (sample(solver, denoise, x, run, keys(2, name)).x for name in ("a", "b"))
     np.testing.assert_array_equal(a, b)
 
 

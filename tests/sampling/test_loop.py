@@ -8,17 +8,15 @@ import pytest
 from ldm_jax import rngs
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
-from ldm_jax.sampling.loop import levels, sample
+from ldm_jax.sampling.loop import levels, levels_at, part, sample, start
 from ldm_jax.typing import Prediction
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
-ALPHA, SIGMA = SCHEDULE.alpha.astype(np.float32), SCHEDULE.sigma.astype(np.float32)
 
 
-def denoise(x, t):
+def denoise(x, level):
     """The exact denoiser of standard normal data."""
-    alpha, sigma = jnp.asarray(ALPHA)[t][:, None], jnp.asarray(SIGMA)[t][:, None]
-    return Prediction(x0=alpha * x, eps=sigma * x)
+    return Prediction(x0=level.alpha * x, eps=level.sigma * x)
 
 
 def _keys(n, name="steps"):
@@ -54,7 +52,7 @@ def test_program_does_not_grow_with_steps(solver):
         program = jax.make_jaxpr(lambda x, k: sample(solver, denoise, x, run, k).x)(
             _start(2), _keys(2)
         )
-        return str(program).count("\n")
+        return str(program).count(" = ")
 
     assert size(2) == size(500)
 
@@ -89,8 +87,8 @@ def test_predictions_of_every_step():
     got = sample(DDIM(), denoise, _start(2), run, return_x0s=True)
     assert got.x0s.shape == (6, 2, 3)
     x = _start(2)
-    for i, t in enumerate(np.asarray(run.timestep[:-1])):
-        prediction = denoise(x, jnp.full((2,), t))
+    for i in range(6):
+        prediction = denoise(x, jax.tree.map(lambda values, i=i: values[i], run))
         np.testing.assert_allclose(got.x0s[i], prediction.x0, atol=1e-5)
         x = run.alpha[i + 1] * prediction.x0 + run.sigma[i + 1] * prediction.eps
     np.testing.assert_allclose(got.x, x, atol=1e-5)
@@ -108,5 +106,58 @@ def test_errors():
     run = levels(SCHEDULE, 3)
     with pytest.raises(ValueError, match="DDPM draws noise; give keys"):
         sample(DDPM(), denoise, _start(2), run)
-    with pytest.raises(ValueError, match="at least two"):
-        sample(DDIM(), denoise, _start(2), jax.tree.map(lambda v: v[3:], run))
+    with pytest.raises(ValueError, match="levels is empty"):
+        sample(DDIM(), denoise, _start(2), jax.tree.map(lambda v: v[4:], run))
+
+
+def test_karras_levels():
+    got = levels(SCHEDULE, 10, "karras", "one")
+    ratios = np.asarray(got.sigma, np.float64) / np.asarray(got.alpha, np.float64)
+    ends = SCHEDULE.noise_to_signal[[-1, 0]]
+    np.testing.assert_allclose(ratios[[0, -2]], ends, rtol=1e-6)
+    np.testing.assert_allclose(np.diff(ratios[:-1] ** (1 / 7), n=2), 0, atol=1e-6)
+    assert (ratios[-1], got.alpha[-1]) == (0, 1)
+    np.testing.assert_allclose(got.timestep[np.array([0, -2])], [999, 0], atol=1e-6)
+    inner = np.asarray(got.timestep[1:-2], np.float64)
+    low = np.log(SCHEDULE.noise_to_signal[np.floor(inner).astype(int)])
+    high = np.log(SCHEDULE.noise_to_signal[np.ceil(inner).astype(int)])
+    np.testing.assert_allclose(
+        np.log(ratios[1:-2]), low + (high - low) * (inner % 1), rtol=1e-4, atol=1e-5
+    )
+    assert list(levels(SCHEDULE, 1, "karras", "one").timestep) == [999, 0]
+    with pytest.raises(ValueError, match="'karras' ends in sigma 0, so final_alpha_bar must be"):
+        levels(SCHEDULE, 10, "karras")
+    with pytest.raises(ValueError, match=r"steps is 0; it must lie in 1\.\.1000"):
+        levels(SCHEDULE, 0, "karras", "one")
+
+
+def test_levels_between_timesteps():
+    got = levels_at(SCHEDULE, np.array([500.5, 20.0, 0.25]), "one")
+    ratio = SCHEDULE.noise_to_signal
+    expected = [ratio[500:502].mean(), ratio[20], 0.75 * ratio[0] + 0.25 * ratio[1], 0]
+    np.testing.assert_allclose(got.sigma / got.alpha, expected, rtol=1e-6)
+    np.testing.assert_allclose(got.sigma**2 + got.alpha**2, 1, rtol=1e-6)
+    np.testing.assert_array_equal(got.timestep, [500.5, 20, 0.25, 0])
+    for times in ([], [5, 5], [1, 2], [1000, 1], [1, -1]):
+        with pytest.raises(ValueError, match="must fall strictly and lie in 0..999"):
+            levels_at(SCHEDULE, np.array(times))
+
+
+def test_part_of_the_way():
+    run = levels(SCHEDULE, 50)
+    assert [part(run, s).timestep.size - 1 for s in (0, 0.019, 0.5, 0.58, 1)] == [0, 0, 25, 28, 50]
+    half = part(run, 0.5)
+    np.testing.assert_array_equal(half.timestep, run.timestep[25:])
+    assert half.final[-1] and half.timestep[0] == 481
+    x = _start(2)
+    np.testing.assert_array_equal(sample(DDIM(), denoise, x, part(run, 0.0)).x, x)
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"strength is .*0\.\.1"):
+            part(run, strength)
+
+
+def test_start_has_the_variance_of_the_level():
+    first = jax.tree.map(lambda values: values[0], levels(SCHEDULE, 50))
+    x = _start(2)
+    np.testing.assert_allclose(start(x, first), x, rtol=1e-6)
+    np.testing.assert_allclose(start(x, first, 0), first.sigma * x, rtol=1e-6)

@@ -1,0 +1,41 @@
+"""Gaussian data in two dimensions, whose denoiser and whose flow are known in closed form."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax import rngs
+from ldm_jax.typing import Prediction
+
+MEAN = np.array([1.0, -0.5], np.float32)
+COV = np.array([[1.0, 0.3], [0.3, 0.25]], np.float32)
+STD, BASIS = np.sqrt(np.linalg.eigvalsh(COV)), np.linalg.eigh(COV)[1]
+
+
+def denoise(x, level):
+    """E[x0 | x] for x0 ~ N(MEAN, COV)."""
+    alpha, sigma = level.alpha, level.sigma
+    gain = alpha * STD[None] ** 2 / (alpha**2 * STD[None] ** 2 + sigma**2)
+    x0 = MEAN[None] + (((x - alpha * MEAN[None]) @ BASIS) * gain) @ BASIS.T
+    return Prediction(x0=x0, eps=(x - alpha * x0) / sigma)
+
+
+def flow(x, run):
+    """Where the probability flow of this data takes x from run's first level to its last."""
+    alpha, sigma = np.float64(run.alpha[0]), np.float64(run.sigma[0])
+    to_alpha, to_sigma = np.float64(run.alpha[-1]), np.float64(run.sigma[-1])
+    scale = np.sqrt((to_alpha**2 * STD**2 + to_sigma**2) / (alpha**2 * STD**2 + sigma**2))
+    x = np.asarray(x, np.float64)
+    return to_alpha * MEAN + (((x - alpha * MEAN) @ BASIS) * scale) @ BASIS.T
+
+
+def keys(n, name):
+    """One key for each of n examples."""
+    return rngs.example_keys(rngs.stream(0, name), jnp.arange(n))
+
+
+def marginal(n, run):
+    """Exact samples of the data's marginal at run's first level."""
+    alpha, sigma = np.float64(run.alpha[0]), np.float64(run.sigma[0])
+    unit = np.asarray(rngs.normal(keys(n, "start"), (2,)), np.float64)
+    x = alpha * MEAN + (unit * np.sqrt(alpha**2 * STD**2 + sigma**2)) @ BASIS.T
+    return jnp.asarray(x, jnp.float32)
