@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-        return make_denoiser(network, model.config.diffusion.prediction)(x, level)
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key, Num, UInt8, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax import rngs
@@ -25,6 +26,7 @@ from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.models.autoencoder import AutoencoderKL
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.emphasis import weigh
 from ldm_jax.models.unet import UNet2D
 from ldm_jax.sampling.guidance import classifier_free
 from ldm_jax.sampling.inpaint import Inpaint
@@ -58,8 +60,12 @@ class LatentDiffusion:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the latents of one training image."""
-        side = self.config.image_size // self.config.autoencoder.factor
-        return side, side, self.config.autoencoder.latent_channels
+        return self.latent_shape_of(self.config.image_size, self.config.image_size)
+
+    def latent_shape_of(self, height: int, width: int) -> tuple[int, int, int]:
+        """Height, width and channels of the latents of an image of so many pixels."""
+        config = self.config.autoencoder
+        return height // config.factor, width // config.factor, config.latent_channels
 
     @property
     def condition_shape(self) -> tuple[int, ...]:
@@ -69,9 +75,12 @@ class LatentDiffusion:
         return ()
 
     def encode(
-        self, frozen: Params, pixels: Float[Array, "b h w c"], noise: Float[Array, "b zh zw z"]
-    ) -> Float[Array, "b zh zw z"]:
-        """Pixels in [-1, 1] → scaled latents, sampled from the posterior with `noise`."""
+        self, frozen: Params, pixels: Float[Array, "#b h w c"], noise: Float[Array, "#b zh zw z"]
+    ) -> Float[Array, "#b zh zw z"]:
+        """Pixels in [-1, 1] → scaled latents, sampled from the posterior with `noise`.
+
+        One picture may serve for noises of many.
+        """
         posterior = self.autoencoder.apply(
             {"params": frozen["autoencoder"]}, pixels, method="encode"
         )
@@ -83,9 +92,24 @@ class LatentDiffusion:
             {"params": frozen["autoencoder"]}, latents / frozen["latent_scale"], method="decode"
         )
 
-    def condition(self, params: Params, inputs: Int[Array, "b ..."]) -> Condition:
-        """Tokens [b l] or labels [b] → what the U-Net is conditioned on."""
-        return self.conditioner.apply({"params": params["conditioner"]}, inputs)
+    def condition(
+        self,
+        params: Params,
+        inputs: Int[Array, "b ..."],
+        weights: Float[Array, "b k l"] | None = None,
+    ) -> Condition:
+        """Tokens [b l] or labels [b] → what the U-Net is conditioned on.
+
+        With `weights` inputs are k chunks of tokens, [b k l], whose states are weighed and put
+        one after the other.
+        """
+        variables = {"params": params["conditioner"]}
+        if weights is None:
+            return self.conditioner.apply(variables, inputs)
+        b, k, length = inputs.shape
+        condition = self.conditioner.apply(variables, inputs.reshape(b * k, length))
+        context = weigh(condition.context, weights.reshape(b * k, length))
+        return condition._replace(context=context.reshape(b, k * length, -1))
 
     def network(
         self,
@@ -128,6 +152,13 @@ def init_params(model: LatentDiffusion, seed: int) -> dict[str, Any]:
     return {"unet": unet, "conditioner": conditioner}
 
 
+def noise_of(
+    seed: UInt32[Array, ""] | int, name: str, index: UInt32[Array, "b"], shape: tuple[int, int, int]
+) -> Float[Array, "b ..."]:
+    """Standard normal noise of `shape` for each example, from the stream `name` of `seed`."""
+    return rngs.normal(rngs.example_keys(rngs.stream(seed, name), index), shape)
+
+
 class Start(NamedTuple):
     """What sampling starts from; what is None is absent."""
 
@@ -135,8 +166,13 @@ class Start(NamedTuple):
     """Standard normal; None: drawn from the seed."""
     latents: Float[Array, "b h w z"] | None = None
     """Scaled latents of a picture, which get noise at the first level (image-to-image)."""
+    known: Float[Array, "b h w z"] | None = None
+    """Scaled latents of a picture that is kept where `mask` is 0 (inpainting)."""
     mask: Float[Array, "b h w 1"] | None = None
-    """With `latents`: 1 where the picture is drawn anew, 0 where it is kept (inpainting)."""
+    """With `known`: 1 where the picture is drawn anew."""
+
+
+NOISE = Start()
 
 
 def draw(
@@ -151,7 +187,7 @@ def draw(
     index: UInt32[Array, "b"],
     guidance_scale: Float[Array, ""] | float = 1.0,
     shape: tuple[int, int, int],
-    start: Start = Start(),
+    start: Start = NOISE,
 ) -> Float[Array, "b zh zw z"]:
     """Scaled latents of `shape` for each example of `condition`.
 
@@ -161,13 +197,13 @@ def draw(
     """
     noise = start.noise
     if noise is None:
-        noise = rngs.normal(rngs.example_keys(rngs.stream(seed, "sample/initial"), index), shape)
+        noise = noise_of(seed, "sample/initial", index, shape)
     first: Level = jax.tree.map(lambda values: values[0], levels)
     x = start_at(noise, first)
     if start.latents is not None:
         x = first.alpha * start.latents + first.sigma * noise
-        if start.mask is not None:
-            solver = Inpaint(solver, start.latents, noise, start.mask)
+    if start.known is not None:
+        solver = Inpaint(solver, start.known, noise, start.mask)
 
     def denoise_given(x: Array, level: Level, condition: Condition) -> Prediction:
         network = partial(model.network, params, condition=condition)

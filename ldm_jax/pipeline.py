@@ -1,72 +1,57 @@
-"""A trained model, loaded from its work directory and ready to draw pictures."""
+"""A model, loaded from any form it may have on disk and ready to draw pictures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int, UInt8, UInt32
+from jaxtyping import Array, Float32, UInt8, UInt32
 
 import ldm_jax
 from ldm_jax import config as cfg
+from ldm_jax import convert, masks
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.data.tokenizer import load_tokenizer
-from ldm_jax.sampling.loop import levels
-from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, SamplerName, make_solver
+from ldm_jax.conditions import Inputs, encode_conditions, open_tokenizer
+from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.tileable import tileable
+from ldm_jax.sampling.loop import levels, part
+from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
 from ldm_jax.sharding import make_mesh, replicated, to_global
-from ldm_jax.training.checkpoint import Checkpoints, read_config
-from ldm_jax.training.stages import FIRST_STAGE, TOKENIZER, load_first_stage
-from ldm_jax.typing import Solver
+from ldm_jax.tiles import decode_tiled
+from ldm_jax.typing import Level
 
 IMAGES_PER_PROMPT = 1 << 16
 """Image j of prompt p has index `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
+LATENTS_AT_ONCE = 32 * 32 * 32
+"""Latents of a batch unless a size is asked for: 32 pictures of 32x32, 8 of 64x64."""
+PIXELS_AT_ONCE = 2**19
+"""Pixels that are decoded together."""
+
+
+class NonFiniteError(ValueError):
+    """A network gave infinity or no number."""
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How pictures are drawn."""
+class Picture:
+    """What drawing starts from, instead of noise drawn from the seed; what is None is absent."""
 
-    sampler: str = "ddim"
-    steps: int = 50
-    guidance_scale: float = 3.0
-    eta: float | None = None
-    """Share of fresh noise: 0 is deterministic, 1 has DDPM's variance; None is the usual one."""
-    spacing: str | None = None
-    """Which noise levels are visited; None is the usual ones."""
-    seed: int = 0
-    batch_size: int = 32
+    image: UInt8[np.ndarray, "h w 3"] | None = None
+    """Drawn on, with `strength`."""
+    mask: Float32[np.ndarray, "h w"] | None = None
+    """1 where `image` is painted anew, 0 where it is kept."""
+    noise: Float32[np.ndarray, "n h w z"] | None = None
+    """Standard normal starting noise for each picture."""
 
-    def __post_init__(self) -> None:
-        checks = {
-            "sampler": (self.sampler in get_args(SamplerName), f"one of {get_args(SamplerName)}"),
-            "steps": (self.steps >= 1, "1 or more"),
-            "batch_size": (self.batch_size >= 1, "1 or more"),
-            "seed": (0 <= self.seed < 2**32, "between 0 and 4294967295"),
-            "eta": (self.eta is None or 0 <= self.eta < math.inf, "0 or more, and finite"),
-            "guidance_scale": (math.isfinite(self.guidance_scale), "finite; 1 is no guidance"),
-        }
-        for name, (ok, allowed) in checks.items():
-            if not ok:
-                raise cfg.ConfigError(f"{name} is {getattr(self, name)}; it must be {allowed}")
-        try:
-            make_solver(self.sampler, self.eta)
-        except ValueError as error:
-            raise cfg.ConfigError(str(error)) from error
 
-    @property
-    def solver(self) -> Solver:
-        """The solver that `sampler` names."""
-        return make_solver(self.sampler, self.eta)
-
-    def settled(self) -> "Sampling":
-        """With the sampler's usual eta and spacing where none was given."""
-        eta = DEFAULT_ETA.get(self.sampler) if self.eta is None else self.eta
-        return replace(self, eta=eta, spacing=self.spacing or DEFAULT_SPACING[self.sampler])
+NOTHING = Picture()
 
 
 def versions() -> dict[str, str]:
@@ -80,108 +65,314 @@ def versions() -> dict[str, str]:
 
 
 class Pipeline:
-    """Model, parameters and tokenizer of one work directory of stage two."""
+    """Model, parameters and tokenizer of a work directory, a model folder or a single file."""
 
-    def __init__(self, workdir: str | Path, *, weights: str = "ema") -> None:
-        """Loads `workdir`.
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        dtype: str | None = None,
+        clip_skip: int = 1,
+        tile_textures: bool = False,
+        emphasis: bool = True,
+        **choices: Any,
+    ) -> None:
+        """Loads `path`.
 
         Args:
-            workdir: what `train.py` wrote for a `DiffusionRun`.
-            weights: `ema`, the parameter average, or `raw`.
+            path: whatever `convert.load` reads.
+            dtype: what the networks compute in; None is that of training, or float32.
+            clip_skip: how many layers from CLIP's end the context is taken; 1 is as trained.
+            tile_textures: pictures whose opposite edges fit each other.
+            emphasis: whether brackets in prompts are syntax (CLIP's text encoder only).
+            choices: further arguments of `convert.load`: `weights`, `tokenizer`, ….
 
         Raises:
-            FileNotFoundError, ValueError: no checkpoint, or a damaged one; the text says which.
+            FileNotFoundError, ValueError: nothing that can be read; the text says what and why.
         """
-        workdir = Path(workdir)
-        run = read_config(workdir)
-        if not isinstance(run, cfg.DiffusionRun):
+        loaded = convert.load(path, **choices)
+        if not isinstance(loaded.config, cfg.Model):
             raise cfg.ConfigError(
-                f"{workdir} holds a {type(run).__name__}, not a diffusion model; name the work "
-                "directory of stage two"
+                f"{path} holds a first stage alone, not a diffusion model; name the work "
+                "directory, folder or file of a whole model"
             )
-        self.run = run
-        self.autoencoder_config, self.frozen = load_first_stage(workdir / FIRST_STAGE)
-        self.model = ldm.build(run.model(self.autoencoder_config), run.loop.dtype)
-        self.shape = self.model.latent_shape
-        self.step, self.params = Checkpoints.load_params(workdir, weights)
-        self.tokenizer = None
-        if isinstance(run.condition, cfg.TextCondition):
-            self.tokenizer = load_tokenizer(workdir / TOKENIZER)
+        self.origin = loaded.origin
+        self.dtype = dtype or loaded.origin.get("dtype", "float32")
+        self.config = _skip_layers(loaded.config, clip_skip)
+        self.model = ldm.build(self.config, self.dtype)
+        self.params = convert.materialize(loaded.params, self.dtype)
+        # The first stage is not safe in float16.
+        first = "float32" if self.dtype == "float16" else self.dtype
+        self.frozen = convert.materialize(loaded.frozen, first)
+        self.tokenizer = open_tokenizer(self.config.condition, loaded.tokenizer, path)
+        self.emphasis = emphasis
+        self._around = tileable if tile_textures else nullcontext
         self._programs: dict[Any, Callable[..., Any]] = {}
         self._placed: dict[Mesh, Any] = {}
 
-    def encode_conditions(self, conditions: Sequence[str | int | None]) -> Int[np.ndarray, "b ..."]:
-        """Captions, class numbers or Nones → what the model's conditioner takes.
+    # ---------------------------------------------------------------------------- settings
+
+    def settle(self, sampling: cfg.Sampling) -> cfg.Sampling:
+        """`sampling` with this model's and the sampler's usual values where none were given.
 
         Raises:
-            ValueError: a word the tokenizer does not know, or a class that does not exist.
+            cfg.ConfigError: settings that this model, or this sampler, cannot have.
         """
-        condition = self.run.condition
-        if isinstance(condition, cfg.TextCondition):
-            captions = ["" if c is None else str(c) for c in conditions]
-            return self.tokenizer.encode(captions, condition.encoder.max_length, strict=True)
-        if isinstance(condition, cfg.ClassCondition):
-            empty = condition.num_classes
-            labels = [empty if c is None else int(c) for c in conditions]
-            for label in (int(c) for c in conditions if c is not None):
-                if not 0 <= label < empty:
-                    raise ValueError(
-                        f"class {label} does not exist; this model has 0 to {empty - 1}"
-                    )
-            return np.asarray(labels, np.int32)
-        return np.zeros(len(conditions), np.int32)
+        process, sampler = self.config.diffusion, sampling.sampler
+        guidance, eta, spacing = sampling.guidance_scale, sampling.eta, sampling.spacing
+        if guidance is None:
+            guidance = _usual_guidance(self.config.condition)
+        if spacing is None:
+            # Samplers over timesteps follow the model's training.
+            over_time = sampler in ("ddim", "ddpm", "plms")
+            spacing = process.spacing if over_time else DEFAULT_SPACING[sampler]
+        try:
+            make_solver(sampler, eta)
+        except ValueError as error:
+            raise cfg.ConfigError(str(error)) from error
+        height, width = (s or self.config.image_size for s in (sampling.height, sampling.width))
+        for name, side in (("height", height), ("width", width)):
+            if side % self.factor:
+                raise cfg.ConfigError(
+                    f"{name} is {side}; for this model it must be a multiple of {self.factor}"
+                )
+        if (
+            self.config.unet.concat_channels
+            and not self.paints
+            and (height, width) != (self.config.image_size,) * 2
+        ):
+            raise cfg.ConfigError(
+                f"this model draws {self.config.image_size} x {self.config.image_size} pixels "
+                "only: its text encoder makes a map of that size"
+            )
+        return replace(
+            sampling, guidance_scale=guidance, spacing=spacing, height=height, width=width,
+            eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
+        )  # fmt: skip
+
+    @property
+    def factor(self) -> int:
+        """What the sides of pictures must be multiples of."""
+        return self.config.autoencoder.factor * self.config.unet.patch_size
+
+    @property
+    def paints(self) -> bool:
+        """Whether the U-Net itself takes a mask and a picture."""
+        return getattr(self.config.condition, "inpaint", False)
+
+    def path(self, sampling: cfg.Sampling, picture: Picture = NOTHING) -> Level:
+        """The noise levels that settled `sampling` visits, from where `picture` starts."""
+        process = self.config.diffusion
+        # Only samplers over timesteps end where some models say; the others end without noise.
+        over_time = sampling.sampler in ("ddim", "plms") and sampling.spacing != "karras"
+        end = process.final_alpha_bar if over_time else "one"
+        whole = levels(self.model.schedule, sampling.steps, sampling.spacing, end)
+        return whole if picture.image is None else part(whole, sampling.strength)
 
     def check_conditions(self, conditions: Sequence[str | int | None]) -> None:
-        """Raises ValueError when this kind of model is not conditioned on such values."""
-        kind = type(self.run.condition)
-        wanted = {cfg.TextCondition: str, cfg.ClassCondition: int}.get(kind, type(None))
-        words = {str: "captions (--prompt)", int: "classes (--classes)", type(None): "nothing"}
-        for condition in conditions:
-            if condition is not None and not isinstance(condition, wanted):
-                raise ValueError(
-                    f"this model is conditioned on {words[wanted]}, not on "
-                    f"{words[type(condition)]}: {condition!r}"
-                )
-        self.encode_conditions(conditions)
+        """Raises ValueError when this model is not conditioned on such values."""
+        for _ in self._inputs(conditions, None):
+            pass
+
+    def _inputs(
+        self, conditions: Sequence[str | int | None], negative: str | int | None
+    ) -> list[Inputs]:
+        return encode_conditions(
+            self.config.condition, self.tokenizer, conditions, negative, self.emphasis
+        )
+
+    # ----------------------------------------------------------------------------- drawing
 
     def generate(
         self,
         conditions: Sequence[str | int | None],
-        index: UInt32[np.ndarray, "b"] | None = None,
+        index: UInt32[np.ndarray, "n"] | None = None,
         *,
-        sampling: Sampling,
+        sampling: cfg.Sampling,
         negative: str | int | None = None,
+        picture: Picture = NOTHING,
         progress: Callable[[int], None] = lambda images: None,
-    ) -> UInt8[np.ndarray, "b h w c"]:
+    ) -> UInt8[np.ndarray, "n h w c"]:
         """One image for each condition; image i depends on its condition, seed and `index[i]`.
 
-        Every batch is filled up to `sampling.batch_size`, so that one program draws all, on as
-        many of this process's devices as can share a batch equally. `progress` is told after each
-        batch how many images it brought.
+        Batches are drawn on as many of this process's devices as can share one equally.
+        `progress` is told after each batch how many images it brought.
+
+        Raises:
+            cfg.ConfigError: settings, or a `picture`, that this model cannot have.
+            NonFiniteError: says which network failed.
         """
+        sampling = self.settle(sampling)
+        self._check_picture(sampling, picture, len(conditions))
         if index is None:
             index = np.arange(len(conditions), dtype=np.uint32)
-        inputs = self.encode_conditions(conditions)
-        empty = self.encode_conditions([negative])
         guided = sampling.guidance_scale != 1 and not isinstance(
-            self.run.condition, cfg.Unconditional
+            self.config.condition, cfg.Unconditional
         )
-        program = self._program(sampling, guided)
-        size, images = sampling.batch_size, []
+        images: list[Any] = [None] * len(conditions)
+        for inputs in self._inputs(conditions, negative):
+            for rows, count in _batches(inputs.rows, self._batch_size(sampling, len(conditions))):
+                drawn = self._draw_batch(inputs, rows, index, sampling, guided, picture)
+                for row, image in zip(rows[:count], drawn, strict=False):
+                    images[row] = image
+                progress(count)
+        return np.stack(images)
+
+    def _draw_batch(
+        self,
+        inputs: Inputs,
+        rows: np.ndarray,
+        index: np.ndarray,
+        sampling: cfg.Sampling,
+        guided: bool,
+        picture: Picture,
+    ) -> UInt8[np.ndarray, "b h w c"]:
+        """The images of `rows`, all drawn together."""
+        size = len(rows)
         mesh = make_mesh(
             cfg.Mesh(), jax.local_devices()[: math.gcd(size, jax.local_device_count())]
         )
         params, frozen = self._place(mesh)
-        negatives = np.repeat(empty, size, axis=0) if guided else None
+        index = index[rows]
         with jax.set_mesh(mesh):
-            for start in range(0, len(inputs), size):
-                rows = np.resize(np.arange(start, min(start + size, len(inputs))), size)
-                batch = to_global(mesh, (inputs[rows], negatives, index[rows]))
-                scalars = np.uint32(sampling.seed), np.float32(sampling.guidance_scale)
-                count = min(size, len(inputs) - start)
-                images.append(np.asarray(program(params, frozen, *batch, *scalars))[:count])
-                progress(count)
+            condition = self._condition(mesh, params, *inputs.of(rows))
+            nothing = self._condition(mesh, params, *inputs.negative(size)) if guided else None
+            start, concat = self._start(mesh, frozen, picture, rows, index, sampling)
+            if concat is not None:
+                condition = condition._replace(concat=concat)
+                nothing = nothing and nothing._replace(concat=concat)
+            scalars = np.uint32(sampling.seed), np.float32(sampling.guidance_scale)
+            latents = self._run(
+                "the U-Net", self._draw_program(sampling, picture), params, condition, nothing,
+                to_global(mesh, index), start, *scalars,
+            )  # fmt: skip
+            return self._decode(frozen, latents, sampling)
+
+    def _condition(self, mesh: Mesh, params: Any, inputs: Any, weights: Any) -> Condition:
+        program = self._program("condition", lambda: self.model.condition)
+        arguments = to_global(mesh, (inputs, weights))
+        return self._run("the text encoder", program, params, *arguments)
+
+    def _start(
+        self,
+        mesh: Mesh,
+        frozen: Any,
+        picture: Picture,
+        rows: np.ndarray,
+        index: np.ndarray,
+        sampling: cfg.Sampling,
+    ) -> tuple[ldm.Start, Array | None]:
+        """What `draw` starts from, and what is concatenated for a U-Net that paints."""
+        noise = None if picture.noise is None else to_global(mesh, picture.noise[rows])
+        if picture.image is None:
+            return ldm.Start(noise=noise), None
+        pixels = picture.image.astype(np.float32) / 127.5 - 1
+        latents = self._encode(mesh, frozen, pixels, "image", index, sampling.seed)
+        partly = sampling.strength < 1
+        if picture.mask is None:
+            return ldm.Start(noise=noise, latents=latents), None
+        mask = masks.latent_mask(picture.mask, self.config.autoencoder.factor)
+        mask = to_global(mesh, np.repeat(mask[None, ..., None], len(rows), axis=0))
+        start = ldm.Start(noise=noise, latents=latents if partly else None)
+        if not self.paints:
+            return start._replace(known=latents, mask=mask), None
+        kept = masks.masked_pixels(pixels, picture.mask)
+        masked = self._encode(mesh, frozen, kept, "masked", index, sampling.seed)
+        return start, jnp.concatenate([mask, masked], axis=-1)
+
+    def _encode(
+        self, mesh: Mesh, frozen: Any, pixels: np.ndarray, name: str, index: np.ndarray, seed: int
+    ) -> Array:
+        """Scaled latents of one picture, for each image from a posterior sample of its own."""
+
+        def encode(frozen: Any, pixels: Array, index: Array, seed: Array) -> Array:
+            shape = self.model.latent_shape_of(*pixels.shape[1:3])
+            noise = ldm.noise_of(seed, f"sample/{name}", index, shape)
+            return jnp.broadcast_to(self.model.encode(frozen, pixels, noise), noise.shape)
+
+        program = self._program(("encode", name), lambda: encode)
+        return self._run(
+            "the encoder", program, frozen, pixels[None], to_global(mesh, index), np.uint32(seed)
+        )
+
+    def _decode(
+        self, frozen: Any, latents: Array, sampling: cfg.Sampling
+    ) -> UInt8[np.ndarray, "b h w c"]:
+        factor, tile = self.config.autoencoder.factor, sampling.tile
+
+        def decode(frozen: Any, latents: Array) -> Array:
+            def plain(latents: Array) -> Array:
+                return self.model.decode(frozen, latents)
+
+            if tile is None:
+                return plain(latents)
+            side = max(1, tile // factor)
+            return decode_tiled(plain, latents, side, side // 4, factor)
+
+        program = self._program(("decode", tile), lambda: decode)
+        # In parts: the decoder's memory is many times that of the U-Net.
+        pixels = latents.shape[1] * latents.shape[2] * factor**2
+        at_once = len(latents.sharding.device_set) * max(1, PIXELS_AT_ONCE // pixels)
+        images = []
+        for begin in range(0, len(latents), at_once):
+            pixels = self._run("the decoder", program, frozen, latents[begin : begin + at_once])
+            images.append(np.asarray(jax.jit(ldm.to_images)(pixels)))
         return np.concatenate(images)
+
+    # ---------------------------------------------------------------------------- programs
+
+    def _draw_program(self, sampling: cfg.Sampling, picture: Picture) -> Callable[..., Any]:
+        """The compiled sampler; a new one only for another solver, list of levels or size."""
+        solver = make_solver(sampling.sampler, sampling.eta)
+        shape = self.model.latent_shape_of(sampling.height, sampling.width)
+        strength = 1.0 if picture.image is None else sampling.strength
+        key = ("draw", solver, sampling.steps, sampling.spacing, strength, shape)
+
+        def make() -> Callable[..., Any]:
+            path = self.path(sampling, picture)
+
+            def draw(params, condition, nothing, index, start, seed, guidance_scale):
+                return ldm.draw(
+                    self.model, params, condition, nothing, solver=solver, levels=path,
+                    seed=seed, index=index, guidance_scale=guidance_scale, shape=shape,
+                    start=start,
+                )  # fmt: skip
+
+            return draw
+
+        return self._program(key, make)
+
+    def _program(self, key: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """The function that `make` makes, compiled, with whether each example is finite."""
+        if key not in self._programs:
+            function = make()
+
+            @jax.jit
+            def program(*arguments: Any) -> tuple[Any, Array]:
+                with self._around():
+                    result = function(*arguments)
+                return result, _finite(result)
+
+            self._programs[key] = program
+        return self._programs[key]
+
+    def _run(self, stage: str, program: Callable[..., Any], *arguments: Any) -> Any:
+        """The program's result.
+
+        Raises:
+            NonFiniteError: it has infinities or NaNs.
+        """
+        result, finite = program(*arguments)
+        if not bool(finite):
+            advice = {
+                "float16": "; try --dtype=bfloat16 or float32",
+                "bfloat16": "; try --dtype=float32",
+            }
+            raise NonFiniteError(
+                f"{stage} gave values that are not finite, computing in {self.dtype}"
+                + advice.get(self.dtype, "; are the weights, or the guidance scale, damaged?")
+            )
+        return result
 
     def _place(self, mesh: Mesh) -> tuple[Any, Any]:
         """Parameters and first stage, whole on each device of `mesh`; brought there once."""
@@ -189,21 +380,69 @@ class Pipeline:
             self._placed[mesh] = jax.device_put((self.params, self.frozen), replicated(mesh))
         return self._placed[mesh]
 
-    def _program(self, sampling: Sampling, guided: bool) -> Callable[..., Any]:
-        """The compiled sampler; a new one only for another solver, list of levels or size."""
-        sampling = sampling.settled()
-        key = (sampling.solver, sampling.steps, sampling.spacing, guided)
-        if key not in self._programs:
-            solver = sampling.solver
-            path = levels(self.model.schedule, sampling.steps, sampling.spacing, "one")
+    def _batch_size(self, sampling: cfg.Sampling, count: int) -> int:
+        if sampling.batch_size is not None:
+            return sampling.batch_size
+        height, width, _ = self.model.latent_shape_of(sampling.height, sampling.width)
+        return max(1, min(count, 32, LATENTS_AT_ONCE // (height * width)))
 
-            @jax.jit
-            def program(params, frozen, inputs, empty, index, seed, guidance_scale):
-                return ldm.generate(
-                    self.model, params, frozen, inputs, empty,
-                    solver=solver, levels=path, seed=seed, index=index,
-                    guidance_scale=guidance_scale, shape=self.shape,
-                )  # fmt: skip
+    def _check_picture(self, sampling: cfg.Sampling, picture: Picture, count: int) -> None:
+        height, width = sampling.height, sampling.width
+        for name in ("image", "mask"):
+            array = getattr(picture, name)
+            if array is not None and array.shape[:2] != (height, width):
+                raise cfg.ConfigError(
+                    f"the {name} has {array.shape[0]}x{array.shape[1]} pixels, but {height}x"
+                    f"{width} are drawn; resize it"
+                )
+        if picture.mask is not None and picture.image is None:
+            raise cfg.ConfigError("there is a mask, but no picture that it belongs to")
+        if self.paints and picture.mask is None:
+            raise cfg.ConfigError(
+                "this is an inpainting model; it needs a picture and a mask (--init_image, --mask)"
+            )
+        if picture.image is None and sampling.strength != 1:
+            raise cfg.ConfigError(
+                f"strength is {sampling.strength}, but there is no picture to draw on"
+            )
+        wanted = (count, *self.model.latent_shape_of(height, width))
+        if picture.noise is not None and picture.noise.shape != wanted:
+            raise cfg.ConfigError(
+                f"the starting noise has shape {picture.noise.shape}; it must be {wanted}: "
+                "pictures, height and width in latents, channels"
+            )
 
-            self._programs[key] = program
-        return self._programs[key]
+
+def _finite(tree: Any) -> Array:
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in leaves])) if leaves else True
+
+
+def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """`rows` in batches that are filled up to `size` with repetitions, and how many are real."""
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        yield np.resize(some, size), len(some)
+
+
+def _usual_guidance(condition: cfg.Condition) -> float:
+    match getattr(condition, "encoder", None):
+        case cfg.CLIPText():
+            return 7.5
+        case cfg.BERTText():
+            return 5.0
+    return 3.0
+
+
+def _skip_layers(config: cfg.Model, clip_skip: int) -> cfg.Model:
+    """`config` with a text encoder that stops `clip_skip` - 1 layers earlier than in training."""
+    if clip_skip == 1:
+        return config
+    encoder = getattr(config.condition, "encoder", None)
+    if not isinstance(encoder, cfg.CLIPText):
+        raise cfg.ConfigError("clip_skip is for models with CLIP's text encoder; leave it out")
+    most = encoder.layers - encoder.skip_last
+    if not 1 <= clip_skip <= most:
+        raise cfg.ConfigError(f"clip_skip is {clip_skip}; it must lie in 1..{most}")
+    encoder = replace(encoder, skip_last=encoder.skip_last + clip_skip - 1)
+    return replace(config, condition=replace(config.condition, encoder=encoder))

@@ -1,0 +1,61 @@
+"""How pictures are drawn."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ldm_jax.config.checks import ConfigError
+
+SamplerName = Literal["ddim", "ddpm", "plms", "euler", "euler_a", "heun", "dpmpp_2m"]
+Spacing = Literal["trailing", "leading", "linspace", "quad", "karras"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of a sampler; what is None is what the model, or the sampler, usually has."""
+
+    sampler: SamplerName = "ddim"
+    steps: int = 50
+    guidance_scale: float | None = None
+    """Scale of classifier-free guidance; 1 is none."""
+    eta: float | None = None
+    """Share of fresh noise: 0 is deterministic, 1 has the posterior's variance."""
+    spacing: Spacing | None = None
+    """Which noise levels are visited."""
+    seed: int = 0
+    height: int | None = None
+    """Of the pictures, in pixels; None is the size of training."""
+    width: int | None = None
+    strength: float = 1.0
+    """How much of the way an initial picture is sent back into noise."""
+    batch_size: int | None = None
+    """Pictures drawn at a time. A batch is filled up to it, so that one program draws all of
+    them; None draws as many as there are and memory suggests."""
+    tile: int | None = None
+    """Decodes in overlapping tiles of so many pixels; None decodes whole pictures."""
+
+    def __post_init__(self) -> None:
+        for name in ("sampler", "spacing"):
+            value, allowed = getattr(self, name), get_args(NAMES[name])
+            if value is not None and value not in allowed:
+                raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+        checks = {
+            "steps": (self.steps >= 1, "1 or more"),
+            "batch_size": (self.batch_size is None or self.batch_size >= 1, "1 or more"),
+            "seed": (0 <= self.seed < 2**32, "between 0 and 4294967295"),
+            "eta": (self.eta is None or 0 <= self.eta < math.inf, "0 or more, and finite"),
+            "guidance_scale": (
+                self.guidance_scale is None or math.isfinite(self.guidance_scale),
+                "finite; 1 is no guidance",
+            ),
+            "height": (self.height is None or self.height >= 1, "1 or more"),
+            "width": (self.width is None or self.width >= 1, "1 or more"),
+            "strength": (0 <= self.strength <= 1, "between 0 and 1"),
+            "tile": (self.tile is None or self.tile >= 1, "1 or more"),
+        }
+        for name, (ok, allowed) in checks.items():
+            if not ok:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {allowed}")
+
+
+NAMES = {"sampler": SamplerName, "spacing": Spacing}
