@@ -44,8 +44,10 @@ _UNTYPED = ("torch.storage.UntypedStorage", "torch.UntypedStorage")
 _FOREIGN_PACKAGES = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf")
 _FOREIGN = {
     "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype",
+    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray",
     "_codecs.encode", "torch.Size", "torch.device", "typing.Any", "collections.defaultdict",
-    "argparse.Namespace", "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath",
+    "collections.Counter", "argparse.Namespace",
+    "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath",
 } | {
     f"{module}.{name}"
     for module in ("builtins", "__builtin__")
@@ -58,9 +60,9 @@ def read_torch(path: Path) -> Any:
     """What `torch.save` wrote, with arrays in the places of tensors and of parameters.
 
     Arrays are read-only views of the mapped file, with the strides that they were saved with.
-    Ordered dicts become dicts. Classes and objects of Lightning, OmegaConf, numpy, pathlib and
-    argparse, as they stand beside the weights in training checkpoints, become a `Placeholder`
-    that keeps nothing but the name. Whatever else the pickle names is refused.
+    Ordered dicts become dicts. Classes and objects of Lightning and OmegaConf, and the few of
+    numpy and Python that stand beside the weights in training checkpoints (numbers, sets, paths),
+    become a `Placeholder` that keeps nothing but the name. Whatever else is named is refused.
 
     The file must stay unchanged while its arrays are in use.
 
