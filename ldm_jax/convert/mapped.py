@@ -6,9 +6,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-# A tensor of a safetensors header has eight of these marks or fewer, so that this allows a
-# quarter of a million tensors; it bounds what a hostile header makes of its size in memory.
-_JSON_MARKS = 2_000_000
+# A tensor of a safetensors header has some ten of these marks, so that this allows a hundred
+# thousand tensors; it bounds what a hostile header becomes in memory.
+_JSON_MARKS = 1_000_000
 _SHOWN = 120
 
 

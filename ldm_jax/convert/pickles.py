@@ -20,7 +20,7 @@ MAX_VALUES = 2_000_000
 MAX_DEPTH = 64
 
 ADVICE = (
-    "if you trust the file, open it with torch, and save the tensors alone: "
+    "if you trust who made the file, open it with torch and save the tensors alone: "
     "torch.save({'state_dict': model.state_dict()}, ...) or safetensors"
 )
 

@@ -256,7 +256,9 @@ def _records(path: Path, data: mmap.mmap) -> dict[str, slice]:
         name = entry.orig_filename
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             raise FileFormatError(
-                path, f"the entry {shown(name)} is compressed or encrypted; save it with torch.save"
+                path,
+                f"the entry {shown(name)} is compressed or encrypted, as in TorchScript programs "
+                "and repacked files; save the tensors with torch.save",
             )
         # Its own header repeats the name and says how long name and padding are.
         header = data[entry.header_offset : entry.header_offset + 30]

@@ -323,7 +323,7 @@ class TestFuzz:
 
 
 def test_the_limit_of_values_holds_a_large_model():
-    """Two thousand tensors, as the largest Stable Diffusion has, use a hundredth of it."""
+    """Two thousand tensors, as the largest Stable Diffusion has, use a fiftieth of it."""
     header = json.dumps({f"w{i}": A | {"shape": [1, 2, 3, 4]} for i in range(2000)}).encode()
     marks = sum(header.count(mark) for mark in (b",", b"[", b"{"))
-    assert marks < mapped._JSON_MARKS / 50
+    assert marks <= mapped._JSON_MARKS / 50

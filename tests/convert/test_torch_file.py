@@ -1,4 +1,3 @@
-import os
 import pickle
 import struct
 import tracemalloc
@@ -11,7 +10,6 @@ import torch_zips as tz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ldm_jax.convert import pickles
 from ldm_jax.convert.mapped import FileFormatError
 from ldm_jax.convert.pickles import Placeholder
 from ldm_jax.convert.torch_file import read_torch
@@ -169,160 +167,20 @@ def lightning() -> bytes:
     )
 
 
-class TestStructure:
-    def test_of_a_lightning_checkpoint(self, file):
-        tz.write(file, lightning(), {"0": SIX})
-        read = read_torch(file)
-        assert read["epoch"] == 3
-        assert read["lr_schedulers"] == [None, True, False]
-        np.testing.assert_array_equal(read["state_dict"]["w"], SIX, strict=True)
-        ((callback, content),) = read["callbacks"].items()
-        assert isinstance(callback, Placeholder)
-        assert callback.name.endswith(".ModelCheckpoint")
-        assert content["best_model_score"].name == "numpy.core.multiarray.scalar"
-        assert read["hyper_parameters"].name == "omegaconf.dictconfig.DictConfig"
-
-    @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-    def test_of_plain_values(self, file, protocol):
-        value = {
-            "a": [1, -2, 2**40, 1.5, True, None, "ü" * 300],
-            # Protocol 2 has no bytes of its own.
-            "b": [b"\x00\xff", b"\xff" * 300] if protocol > 2 else [],
-            3: {"t": (), "u": (1,), "v": (1, 2), "w": (1, 2, 3), "x": (1, 2, 3, (4,))},
-        }
-        tz.write(file, pickle.dumps(value, protocol)[:-1])
-        assert read_torch(file) == value
-
-
-HOSTILE = ["os.system", "posix.system", "builtins.eval", "builtins.getattr", "builtins.exec",
-           "subprocess.Popen", "torch.load", "torch.hub.load", "numpy.load", "pickle.loads",
-           "torch._utils._rebuild_sparse_tensor", "torch.jit.load", "importlib.import_module",
-           "functools.partial", "operator.attrgetter", "numpy.testing._private.utils.runstring",
-           "torch.serialization.os.system", "collections.deque"]  # fmt: skip
-
-
-class TestHostile:
-    @pytest.mark.parametrize("full", HOSTILE)
-    @pytest.mark.parametrize("where", ["call", "value", "key", "stack", "class", "id"])
-    def test_names_are_refused_by_name(self, file, tmp_path, full, where):
-        touched = tmp_path / "touched"
-        module, _, last = full.rpartition(".")
-        argument = tz.text(f"touch {touched}")
-        stacked = tz.text(module) + tz.text(last) + b"\x93" + tz.many(argument) + b"R"
-        value = {
-            "call": tz.call(full, argument),
-            "value": tz.mapping({"state_dict": tz.mapping({"w": tz.name(full)})}),
-            "key": b"}" + tz.name(full) + b"Ns",
-            "stack": stacked,
-            "class": tz.name(full) + tz.many(argument) + b"\x81",
-            "id": tz.name(full) + b"Q",
-        }[where]
-        tz.write(file, value)
-        refused(file, f"asks for '{full}'")
-        assert not touched.exists()
-
-    @pytest.mark.parametrize(
-        ("value", "match"),
-        [
-            (b"(S'echo'\nios\nsystem\n", "STRING"),
-            (b"(" + tz.text("echo") + b"ios\nsystem\n", "INST"),
-            (b"(" + tz.name("torch.Size") + b"o", "OBJ"),
-            (b"\x82\x01", "EXT1"),
-            (b"\x83\x01\x00", "EXT2"),
-            (b"\x84\x01\x00\x00\x00", "EXT4"),
-            (b"P0\n", "PERSID"),
-            (b"\x97", "NEXT_BUFFER"),
-            (b"\x8b\xff\xff\xff\x7f", "LONG4"),
-            (b"I01\n", "INT"),
-            (b"]0", "POP"),
-            (b"\xff", "no instruction"),
-            (b"\x80\x06N", "protocol 6"),
-            (b"X\xff\xff\xff\xffabc", "damaged or truncated"),
-            (b"\x8e" + b"\xff" * 8 + b"abc", "damaged or truncated"),
-            (b"\x95" + b"\xff" * 7, "truncated"),
-            (b"cos\nsystem", "truncated"),
-            (b"cos", "truncated"),
-            (b"NN", "left over"),
-            (b"(N", "left over"),
-            (b"", "lacks its operands"),
-            (b"t", "lacks its mark"),
-            (b"a", "lacks its operands"),
-            (b"NNa", "APPEND does not fit"),
-            (b"}(Nu", "SETITEMS does not fit"),
-            (b"}NNsNNs", "does not fit|twice"),
-            (b"}" + (tz.text("a") + b"Ns") * 2, "'a' twice"),
-            (b"h\x01", "not memorized"),
-            (b"})Ns", "a tuple as the key"),
-            (b"}" + tz.number(2**61 - 1) + b"Ns", "a int as the key"),
-            (b"]}b", "state of a list"),
-            (tz.name("collections.OrderedDict") + b"}b", "state of a Placeholder"),
-            (tz.name("torch.FloatStorage") + b")R", "makes an object of 'torch.FloatStorage'"),
-            (tz.name("collections.OrderedDict") + b")\x81", "makes an object of"),
-            (tz.name("torch.float32") + b")}\x92", "makes an object of 'torch.float32'"),
-            (tz.text("os.system") + b")R", "calls a str"),
-            (tz.name("collections.OrderedDict") + b"]R", "calls a"),
-            (tz.call("collections.OrderedDict", b"]"), "unknown way"),
-            (tz.number(1) + tz.number(2) + b"\x93", "a name is not text"),
-            (tz.text("storage") + b"Q", "storage is not described"),
-            (b"]" * 100 + b"a" * 99, "nested more than"),
-            (b"]q\x00h\x00a", "nested more than"),
-        ],
-    )
-    def test_instructions_are_refused(self, file, value, match):
-        tz.write(file, value)
-        refused(file, match)
-
-    def test_ten_to_the_twentieth_values(self, file):
-        value = b"]q\x00"
-        for level in range(20):
-            value = b"](" + value + b"h%c" % level * 9 + b"eq%c" % (level + 1)
-        tz.write(file, value)
-        refused(file, "more than 2000000 values")
-
-    def test_deep_tuples_of_tuples(self, file):
-        tz.write(file, b")" + b"\x85" * 50_000)
-        refused(file, "nested more than")
-
-    def test_too_many_instructions(self, file, monkeypatch):
-        monkeypatch.setattr(pickles, "MAX_OPCODES", 1000)
-        tz.write(file, b"](" + b"]" * 1000 + b"e")
-        refused(file, "more than 1000 instructions")
-
-    def test_memo_numbers_take_no_memory(self, file):
-        tz.write(file, b"Nr\xff\xff\xff\xff")
-        tracemalloc.start()
-        try:
-            assert read_torch(file) is None
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < 2**20
-
-    def test_oversized_pickle(self, file, monkeypatch):
-        monkeypatch.setattr(pickles, "MAX_BYTES", 1000)
-        tz.write(file, tz.text("a" * 2000))
-        refused(file, "more than 1000 bytes")
+def test_structure_of_a_lightning_checkpoint(file):
+    tz.write(file, lightning(), {"0": SIX})
+    read = read_torch(file)
+    assert read["epoch"] == 3
+    assert read["lr_schedulers"] == [None, True, False]
+    np.testing.assert_array_equal(read["state_dict"]["w"], SIX, strict=True)
+    ((callback, content),) = read["callbacks"].items()
+    assert isinstance(callback, Placeholder)
+    assert callback.name.endswith(".ModelCheckpoint")
+    assert content["best_model_score"].name == "numpy.core.multiarray.scalar"
+    assert read["hyper_parameters"].name == "omegaconf.dictconfig.DictConfig"
 
 
 class TestZip:
-    def test_missing_file(self, file):
-        refused(file, "does not exist")
-
-    def test_dangling_link(self, file, tmp_path):
-        file.symlink_to(tmp_path / "nowhere")
-        refused(file, "leads nowhere")
-
-    def test_link_to_a_file(self, file, tmp_path):
-        file.symlink_to(tz.write(tmp_path / "blob", b"N"))
-        assert read_torch(file) is None
-
-    def test_folder_pipe_and_empty_file(self, tmp_path):
-        refused(tmp_path, "is a folder")
-        os.mkfifo(tmp_path / "pipe")
-        refused(tmp_path / "pipe", "not a regular file")
-        (tmp_path / "empty").touch()
-        refused(tmp_path / "empty", "is empty")
-
     def test_old_format(self, file):
         file.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2))
         refused(file, "old format.*torch.save")
