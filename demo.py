@@ -20,7 +20,7 @@ from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.rater import Rater, accuracy, train_rater
 from ldm_jax.evaluation.reconstruction import psnr, reconstruct
 from ldm_jax.pictures import grid, save_png
-from ldm_jax.pipeline import Pipeline, Sampling
+from ldm_jax.pipeline import Pipeline
 from ldm_jax.training.files import write_atomically
 from ldm_jax.training.loop import Interrupted, fit
 
@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parent / "configs"
 PROMPTS = 384
 SHOWN = 24
 REAL_SCENES = 512
-SAMPLING = Sampling(steps=25, guidance_scale=2.0, batch_size=64)
+SAMPLING = cfg.Sampling(steps=25, guidance_scale=2.0, batch_size=64)
 
 
 class Clock:

@@ -206,6 +206,7 @@ def run(arguments: Arguments) -> Path:
         )  # fmt: skip
     settings = asdict(pipeline.settle(sampling)) | {
         "model": str(arguments.model), "step": pipeline.origin.get("step"),
+        "weights": pipeline.origin.get("weights"),
         "negative_prompt": arguments.negative_prompt, "dtype": pipeline.dtype,
     } | _said(arguments)  # fmt: skip
     wishes = [
@@ -259,7 +260,7 @@ def read_picture(
 def _said(arguments: Arguments) -> dict[str, Any]:
     """Further arguments that decide what is drawn, where they were given."""
     names = (
-        "weights", "literal_prompts", "clip_skip", "tileable", "init_image", "mask", "mask_blur",
+        "literal_prompts", "clip_skip", "tileable", "init_image", "mask", "mask_blur",
         "invert_mask", "only_masked", "latents", "tokenizer", "prediction", "original_config",
     )  # fmt: skip
     said = {}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.pipeline import Pipeline, Sampling
+from ldm_jax.pipeline import NonFiniteError, Picture, Pipeline
 
-FAST = Sampling(steps=3, batch_size=4, guidance_scale=2.0)
+FAST = cfg.Sampling(steps=3, batch_size=4, guidance_scale=2.0)
 RED, BLUE = "a red three alone", "a blue seven above a green one"
 
 
@@ -83,7 +83,7 @@ def test_progress_is_told_and_weights_can_be_chosen(trained_text2img, four):
     images = raw.generate([RED] * 6, sampling=FAST, progress=told.append)
     assert told == [4, 2]
     assert np.abs(images[0].astype(int) - four[0]).max() > 1
-    assert raw.step == 24
+    assert raw.origin["step"] == 24
 
 
 def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
@@ -104,14 +104,100 @@ def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
         ({"eta": -0.5}, "eta is -0.5; it must be 0 or more, and finite"),
         ({"eta": float("inf")}, "eta is inf"),
         ({"seed": 2**32}, "seed is 4294967296; it must be between 0 and 4294967295"),
-        ({"sampler": "unipc"}, r"sampler is unipc; it must be one of \('ddim', 'ddpm'"),
+        ({"sampler": "unipc"}, r"sampler is 'unipc'; it must be one of ddim, ddpm"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be finite"),
-        ({"sampler": "ddpm", "eta": 0.5}, "eta is 0.5, but sampler 'ddpm' has none"),
+        ({"strength": 1.5}, "strength is 1.5; it must be between 0 and 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change, complaint):
     with pytest.raises(cfg.ConfigError, match=complaint):
         replace(FAST, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"sampler": "ddpm", "eta": 0.5}, "eta is 0.5, but sampler 'ddpm' has none"),
+        ({"width": 17}, "width is 17; for this model it must be a multiple of 2"),
+        ({"strength": 0.5}, "strength is 0.5, but there is no picture to draw on"),
+    ],
+)
+def test_settings_that_this_model_cannot_have_are_refused(draw, change, complaint):
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        draw([RED], **change)
+
+
+def test_a_picture_that_does_not_fit_is_refused(pipeline):
+    image = np.zeros((16, 16, 3), np.uint8)
+    for picture, complaint in (
+        (Picture(image=image[:8]), "the image has 8x16 pixels, but 16x16 are drawn"),
+        (Picture(mask=np.ones((16, 16), np.float32)), "a mask, but no picture"),
+        (Picture(noise=np.zeros((1, 4, 4, 4), np.float32)), r"it must be \(1, 8, 8, 4\)"),
+    ):
+        with pytest.raises(cfg.ConfigError, match=complaint):
+            pipeline.generate([RED], sampling=FAST, picture=picture)
+
+
+@pytest.fixture(scope="module")
+def image(four):
+    """A picture that the model drew itself."""
+    return four[1]
+
+
+def far(a, b):
+    return np.abs(a.astype(int) - b.astype(int)).mean()
+
+
+def test_a_picture_is_kept_the_more_the_less_strength(pipeline, image):
+    def drawn(strength):
+        sampling = replace(FAST, steps=4, strength=strength)
+        return pipeline.generate([RED], sampling=sampling, picture=Picture(image=image))[0]
+
+    # Nothing is left of the way at 0: what the autoencoder makes of the picture.
+    distances = [far(drawn(strength), image) for strength in (0.0, 0.25, 0.5, 1.0)]
+    assert distances == sorted(distances) and distances[-1] > 1.5 * distances[0]
+
+
+def test_around_a_mask_the_picture_is_kept(pipeline, image):
+    mask = np.zeros((16, 16), np.float32)
+    mask[:, 8:] = 1
+    reconstruction = pipeline.generate(
+        [RED], sampling=replace(FAST, strength=0.0), picture=Picture(image=image)
+    )[0]
+    painted = pipeline.generate([BLUE], sampling=FAST, picture=Picture(image=image, mask=mask))[0]
+    # The decoder sees some pixels beyond the edge.
+    assert far(painted[:, :5], reconstruction[:, :5]) < 0.5
+    assert far(painted[:, 8:], reconstruction[:, 8:]) > 5
+
+
+def test_starting_noise_can_be_given(pipeline, draw, four):
+    noise = np.random.default_rng(0).standard_normal((2, 8, 8, 4)).astype(np.float32)
+    given = pipeline.generate([RED, RED], sampling=FAST, picture=Picture(noise=noise))
+    again = pipeline.generate(
+        [RED], sampling=replace(FAST, seed=9), picture=Picture(noise=noise[1:])
+    )
+    # A deterministic solver has no other randomness.
+    np.testing.assert_array_equal(again[0], given[1])
+    assert far(given[0], given[1]) > 1 and far(given[0], four[0]) > 1
+
+
+def test_pictures_of_other_sizes_and_in_tiles(draw):
+    large = draw([RED], height=24, width=40)
+    assert large.shape == (1, 24, 40, 3)
+    np.testing.assert_allclose(draw([RED], height=24, width=40, tile=64)[0], large[0], atol=1)
+
+
+def test_every_sampler_draws(draw, four):
+    for sampler in ("ddpm", "plms", "euler", "euler_a", "heun", "dpmpp_2m"):
+        images = draw([RED], sampler=sampler, steps=4)
+        assert far(images[0], four[0]) > 0.5, sampler
+
+
+def test_values_that_are_not_finite_are_traced_to_their_network(trained_text2img):
+    broken = Pipeline(trained_text2img)
+    broken.params["unet"]["conv_in"]["bias"] = np.full(16, np.nan, np.float32)
+    with pytest.raises(NonFiniteError, match="the U-Net gave values that are not finite"):
+        broken.generate([RED], sampling=FAST)
 
 
 def test_too_many_steps_are_refused(draw):
@@ -120,7 +206,7 @@ def test_too_many_steps_are_refused(draw):
 
 
 def test_what_is_no_model_is_refused(trained_autoencoder, trained_text2img, tmp_path):
-    with pytest.raises(cfg.ConfigError, match="AutoencoderRun, not a diffusion model"):
+    with pytest.raises(cfg.ConfigError, match="holds a first stage alone, not a diffusion model"):
         Pipeline(trained_autoencoder)
     with pytest.raises(FileNotFoundError, match="is not a work directory"):
         Pipeline(tmp_path)
