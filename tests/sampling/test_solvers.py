@@ -1,6 +1,6 @@
 """What every solver must do, on Gaussian data and on data that is a point."""
 
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -188,6 +188,12 @@ def test_names():
     assert make_solver("euler_a") == make_solver("ddim", eta=1.0)
     assert make_solver("euler_a", eta=0.3) == DDIM(0.3)
     assert [name for name in NAMES if make_solver(name).stochastic] == ["ddpm", "euler_a"]
+
+
+def test_the_command_line_knows_every_name():
+    from sample import Arguments
+
+    assert get_args(get_type_hints(Arguments)["sampler"]) == NAMES
 
 
 def test_bad_names_and_etas():
