@@ -14,14 +14,15 @@ Spacing = Literal["trailing", "leading", "linspace", "quad", "karras"]
 class Sampling:
     """Settings of a sampler; what is None is what the model, or the sampler, usually has."""
 
-    sampler: SamplerName = "ddim"
+    sampler: str = "ddim"
+    """A `SamplerName`."""
     steps: int = 50
     guidance_scale: float | None = None
     """Scale of classifier-free guidance; 1 is none."""
     eta: float | None = None
     """Share of fresh noise: 0 is deterministic, 1 has the posterior's variance."""
-    spacing: Spacing | None = None
-    """Which noise levels are visited."""
+    spacing: str | None = None
+    """A `Spacing`: which noise levels are visited."""
     seed: int = 0
     height: int | None = None
     """Of the pictures, in pixels; None is the size of training."""
