@@ -153,7 +153,7 @@ class Pipeline:
     @property
     def factor(self) -> int:
         """What the sides of pictures must be multiples of."""
-        return self.config.autoencoder.factor * self.config.unet.patch_size
+        return self.config.autoencoder.factor * self.config.unet.side_multiple
 
     @property
     def paints(self) -> bool:

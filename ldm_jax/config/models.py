@@ -102,5 +102,10 @@ class UNet:
 
     @property
     def factor(self) -> int:
-        """What the sides of the latents must be divisible by."""
+        """Latents along one side of what the coarsest level sees as one."""
         return self.patch_size * 2 ** (len(self.block_out_channels) - 1)
+
+    @property
+    def side_multiple(self) -> int:
+        """What the sides of latents must be multiples of; convolutions can halve odd sides."""
+        return self.factor if self.resblock_updown else self.patch_size

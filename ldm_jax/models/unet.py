@@ -24,14 +24,14 @@ from ldm_jax.models.layers import (
     unfold,
     zeros,
 )
-from ldm_jax.models.transformer import Attention, SpatialTransformer
+from ldm_jax.models.transformer import PixelAttention, SpatialTransformer
 
 # Every norm outside the spatial transformer.
 EPSILON = 1e-5
 
 
 class DownLevel(nn.Module):
-    """Residual blocks and attention of one resolution, then a strided convolution."""
+    """Residual blocks and attention of one resolution, then half of it."""
 
     config: cfg.UNet
     level: int
@@ -56,8 +56,12 @@ class DownLevel(nn.Module):
                 x = attentions(i, x, context)
             skips.append(x)
         if self.level < len(config.block_out_channels) - 1:
-            change = partial(Downsample, features, (1, 1), self.dtype)
-            x = ModuleList((change,), name="downsamplers")(0, x)
+            if config.resblock_updown:
+                change = _resnet(config, self.level, self.dtype, self.remat, resample="halve")
+                x = ModuleList((change,), name="downsamplers")(0, x, time, train)
+            else:
+                change = partial(Downsample, features, (1, 1), self.dtype)
+                x = ModuleList((change,), name="downsamplers")(0, x)
             skips.append(x)
         return x, tuple(skips)
 
@@ -75,18 +79,25 @@ class UpLevel(nn.Module):
         self,
         x: Float[Array, "b h w c"],
         skips: tuple[Array, ...],
+        size: tuple[int, int] | None,
         time: Float[Array, "b e"],
         context: Float[Array, "b m k"] | None,
         train: bool,
     ) -> Float[Array, "b h2 w2 d"]:
+        """The next level's input, of height and width `size`; None at the finest level."""
+        config = self.config
         resnets, attentions = _blocks(self, len(skips))
         for i, skip in enumerate(skips):
             x = resnets(i, jnp.concatenate([x, skip], axis=-1), time, train)
             if attentions is not None:
                 x = attentions(i, x, context)
         if self.level > 0:
-            change = partial(Upsample, x.shape[-1], self.dtype)
-            x = ModuleList((change,), name="upsamplers")(0, x)
+            if config.resblock_updown:
+                change = _resnet(config, self.level, self.dtype, self.remat, resample="double")
+                x = ModuleList((change,), name="upsamplers")(0, x, time, train)
+            else:
+                change = partial(Upsample, x.shape[-1], self.dtype)
+                x = ModuleList((change,), name="upsamplers")(0, x, size)
         return x
 
 
@@ -114,15 +125,6 @@ class Middle(nn.Module):
         return resnets(1, x, time, train)
 
 
-class PixelAttention(Attention):
-    """`Attention` over the pixels of an image, called as a spatial transformer is."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], context: None = None) -> Array:
-        b, h, w, c = x.shape
-        return super().__call__(x.reshape(b, h * w, c)).reshape(b, h, w, c)
-
-
 class UNet2D(nn.Module):
     """Predicts what the parameterisation asks for from noisy latents, time and condition.
 
@@ -148,11 +150,11 @@ class UNet2D(nn.Module):
         """`t` in units of timesteps, 0 to num_timesteps, integer or not; output in float32.
 
         Raises:
-            ValueError: sides that are no multiple of `config.factor`, or a condition with other
-                parts than the config has.
+            ValueError: sides that are no multiples of `config.side_multiple`, or a condition with
+                other parts than the config has.
         """
         config, widths = self.config, self.config.block_out_channels
-        check_sides(x, config.factor, "the latent")
+        check_sides(x, config.side_multiple, "the latent")
         _check_condition(config, condition)
         time = self._time(t, condition)
         context = condition.context
@@ -177,7 +179,9 @@ class UNet2D(nn.Module):
         )
         for i in range(count):
             take = [skips.pop() for _ in range(config.layers_per_block + 1)]
-            x = up(i, x, tuple(take), time, context, train)
+            # Halving rounds odd sides up, so doubling must be told where it came from.
+            size = skips[-1].shape[1:3] if skips else None
+            x = up(i, x, tuple(take), size, time, context, train)
 
         x = GroupNorm(config.norm_num_groups, EPSILON, self.dtype, name="conv_norm_out")(x)
         features = config.out_channels * config.patch_size**2
@@ -222,12 +226,15 @@ def _check_condition(config: cfg.UNet, condition: Condition) -> None:
             )
 
 
-def _resnet(config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool) -> partial:
+def _resnet(
+    config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool, resample: str | None = None
+) -> partial:
     # `train` is Python's and not traced; 0 is the module.
     kind = nn.remat(ResnetBlock, static_argnums=(3,)) if remat else ResnetBlock
     return partial(
         kind, config.block_out_channels[level], config.norm_num_groups, EPSILON, dtype,
         time_scale_shift=config.time_scale_shift, dropout=config.dropout, zero_close=True,
+        resample=resample,
     )  # fmt: skip
 
 

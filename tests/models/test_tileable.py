@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.models.autoencoder import AutoencoderKL
+from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.layers import Conv
 from ldm_jax.models.tileable import tileable
@@ -59,7 +59,7 @@ def test_the_unet_commutes_with_shifts():
 
 
 def test_decoder_and_encoder_commute_with_shifts():
-    net = AutoencoderKL(AUTOENCODER)
+    net = Autoencoder(AUTOENCODER)
     z, images = normal(0, 1, 6, 8, AUTOENCODER.latent_channels), normal(1, 1, 12, 16, 3)
     params = parameters(net, images, z)
 

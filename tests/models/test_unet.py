@@ -142,5 +142,12 @@ def test_a_condition_that_does_not_fit_is_refused():
         apply(x, t, condition._replace(label=jnp.array([0, 1])))
     with pytest.raises(ValueError, match=r"condition.context has 7 channels; .* says 6"):
         apply(x, t, Condition(context=jnp.zeros((2, 3, 7))))
-    with pytest.raises(ValueError, match="the latent has sides 4x5"):
-        apply(jnp.zeros((2, 4, 5, 4)), t, condition)
+
+
+def test_odd_sides_are_drawn_but_where_blocks_average_over_two(build):
+    _, module, variables, (x, t, condition) = build()
+    odd = jnp.ones((x.shape[0], 5, 7, x.shape[3]))
+    assert module.apply(variables, odd, t, condition).shape[:3] == odd.shape[:3]
+    config = dataclasses.replace(TINY, resblock_updown=True)
+    with pytest.raises(ValueError, match="the latent has sides 5x7; both must be multiples of 2"):
+        jax.eval_shape(build_unet(config).init, jax.random.key(0), odd, t, condition)

@@ -32,9 +32,9 @@ def spread(x, t):
 def test_the_known_part_ends_as_it_was_given_and_the_rest_heeds_it(name, final):
     denoise, path = make_denoiser(spread, "eps"), levels(SCHEDULE, 7, "trailing", final)
     draw = jax.jit(
-        lambda known: sample(
-            Inpaint(make_solver(name), known, NOISE, MASK), denoise, START, path, KEYS
-        ).x
+        lambda known: (
+            sample(Inpaint(make_solver(name), known, NOISE, MASK), denoise, START, path, KEYS).x
+        )
     )
     x = draw(KNOWN)
     np.testing.assert_array_equal(x[:, :, :2], KNOWN[:, :, :2])
