@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -26,7 +27,7 @@ def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def to_tree(module: torch.nn.Module, prefix: str = "", skip: tuple[str, ...] = ()) -> Any:
     """The state dict as our parameters: OIHW → HWIO, [out, in] → [in, out].
 
-    `prefix` is put before all names; those that begin with one of `skip` are left out.
+    `prefix` is a level around all; those that begin with one of `skip` are left out.
     """
     kinds = {name: type(part) for name, part in module.named_modules()}
     flat = {}
@@ -43,7 +44,8 @@ def to_tree(module: torch.nn.Module, prefix: str = "", skip: tuple[str, ...] = (
                 last = "scale"
             else:
                 last, value = "kernel", value.transpose((2, 3, 1, 0) if value.ndim == 4 else (1, 0))
-        flat["/".join([*prefix.split("."), *levels, last] if prefix else [*levels, last])] = value
+        outer = [prefix] if prefix else []
+        flat["/".join([*outer, *levels, last])] = jnp.asarray(value)
     return {"params": tree.unflatten(flat)}
 
 
