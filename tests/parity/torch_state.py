@@ -24,18 +24,21 @@ def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def to_tree(module: torch.nn.Module, prefix: str = "", skip: tuple[str, ...] = ()) -> Any:
+def to_tree(
+    module: torch.nn.Module, prefix: str = "", skip: tuple[str, ...] = (), release: bool = False
+) -> Any:
     """The state dict as our parameters: OIHW → HWIO, [out, in] → [in, out].
 
-    `prefix` is a level around all; those that begin with one of `skip` are left out.
+    `prefix` is a level around all; those that begin with one of `skip` are left out. With
+    `release` the module loses each as it is taken, and is of no use afterwards.
     """
     kinds = {name: type(part) for name, part in module.named_modules()}
     flat = {}
-    for name, value in module.state_dict().items():
+    for name, parameter in module.named_parameters():
         if name.startswith(skip):
             continue
         *levels, last = name.split(".")
-        value = value.numpy()
+        value = parameter.numpy()
         if last == "weight":
             kind = kinds[".".join(levels)]
             if issubclass(kind, torch.nn.Embedding):
@@ -45,7 +48,9 @@ def to_tree(module: torch.nn.Module, prefix: str = "", skip: tuple[str, ...] = (
             else:
                 last, value = "kernel", value.transpose((2, 3, 1, 0) if value.ndim == 4 else (1, 0))
         outer = [prefix] if prefix else []
-        flat["/".join([*outer, *levels, last])] = jnp.asarray(value)
+        flat["/".join([*outer, *levels, last])] = jnp.array(value)
+        if release:
+            parameter.data = torch.empty(0)
     return {"params": tree.unflatten(flat)}
 
 
