@@ -38,15 +38,40 @@ def build(parameters):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"mid_attention": False}, {"patch_size": 2}, {"block_out_channels": (8,)}],
+    [{}, {"mid_attention": False}, {"patch_size": 2}, {"block_out_channels": (8,)},
+     {"attention": (False, True)}, {"codebook_size": 5}],
     ids=str,
-)
+)  # fmt: skip
 def test_shapes_and_dtypes(change, build):
     config = dataclasses.replace(TINY, **change)
     module, variables, noise = build(config)
     images, posterior = jax.eval_shape(module.apply, variables, _images(), noise)
     assert images.shape == (2, 8, 8, 3) and images.dtype == jnp.float32
-    assert posterior.mean.shape == posterior.logvar.shape == noise.shape
+    assert {leaf.shape for leaf in posterior} == {noise.shape}
+    assert {leaf.dtype for leaf in posterior} == {jnp.dtype(jnp.float32)}
+
+
+def test_attention_follows_every_residual_block_of_its_levels():
+    config = dataclasses.replace(TINY, attention=(False, True))
+    shapes = jax.eval_shape(
+        build_autoencoder(config).init, jax.random.key(0), _images(), jnp.zeros((2, 4, 4, 3))
+    )["params"]
+    # The decoder's levels go from coarse to fine, and have one block more.
+    encoder, decoder = shapes["encoder"]["down_blocks"], shapes["decoder"]["up_blocks"]
+    assert sorted(encoder["1"]["attentions"]) == ["0"] and "attentions" not in encoder["0"]
+    assert sorted(decoder["0"]["attentions"]) == ["0", "1"] and "attentions" not in decoder["1"]
+    assert sorted(encoder["1"]["attentions"]["0"]) == [
+        "group_norm", "to_k", "to_out", "to_q", "to_v"
+    ]  # fmt: skip
+
+
+def test_a_codebook_halves_what_is_encoded_and_adds_its_vectors():
+    config = dataclasses.replace(TINY, codebook_size=5)
+    shapes = jax.eval_shape(
+        build_autoencoder(config).init, jax.random.key(0), _images(), jnp.zeros((2, 4, 4, 3))
+    )["params"]
+    assert shapes["quant_conv"]["kernel"].shape == (1, 1, 3, 3)
+    assert shapes["quantize"]["embedding"]["embedding"].shape == (5, 3)
 
 
 def test_bfloat16_and_remat_keep_parameters_and_outputs_float32(build):

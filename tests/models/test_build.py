@@ -74,6 +74,24 @@ def test_clip_text_encoder():
     } <= _paths(variables)
 
 
+def test_bert_text_encoder():
+    bert = build_conditioner(cfg.TextCondition(cfg.BERTText()))
+    variables = jax.eval_shape(bert.init, KEY, jnp.zeros((1, 77), jnp.int32))
+    width, inner, words, places = 1280, 512, 30522, 77
+    layer = 4 * width * inner + width + 2 * 4 * width**2 + 5 * width + 2 * 2 * width
+    assert _count(variables) == (words + places) * width + 32 * layer + 2 * width
+    assert {
+        "model/embed_tokens/embedding",
+        "model/embed_positions/embedding",
+        "model/layers/31/self_attn/q_proj/kernel",
+        "model/layers/0/self_attn/out_proj/bias",
+        "model/layers/0/self_attn_layer_norm/scale",
+        "model/layers/0/fc1/kernel",
+        "model/layers/0/final_layer_norm/bias",
+        "model/layer_norm/scale",
+    } <= _paths(variables)
+
+
 def test_conditioners_of_classes_and_of_nothing():
     labels = jnp.array([0, 4])
     condition, variables = build_conditioner(cfg.Unconditional()).init_with_output(KEY, labels)
@@ -88,7 +106,7 @@ def test_conditioners_of_classes_and_of_nothing():
     assert condition.context.shape == (2, 1, 6) and _count(variables) == 5 * 6
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_training_gradient_exports_for_every_platform(dtype):
     config = cfg.UNet(
         block_out_channels=(8, 16), layers_per_block=1, attention=(True, True), num_heads=(1, 2),

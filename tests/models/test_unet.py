@@ -26,8 +26,15 @@ KINDS = {
     "class": {"context_dim": None, "class_count": 4},
     "concatenation": {"concat_channels": 3, "context_dim": None},
     "FiLM": {"time_scale_shift": True},
+    "resampling residual blocks": {"resblock_updown": True, "time_scale_shift": True},
     "patches": {"patch_size": 2, "concat_channels": 1, **ONE_LEVEL},
-    "everything": {"pooled_dim": 5, "class_count": 4, "concat_channels": 1, "dropout": 0.1},
+    "everything": {
+        "pooled_dim": 5,
+        "class_count": 4,
+        "concat_channels": 1,
+        "dropout": 0.1,
+        "resblock_updown": True,
+    },
 }
 
 
@@ -95,12 +102,32 @@ def test_a_fresh_unet_predicts_zero():
     np.testing.assert_array_equal(out, 0)
 
 
-def test_bfloat16_is_close_and_returns_float32(build):
+# The roundings of a dozen layers, of 2^-9 and 2^-12 each.
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.05), ("float16", 0.006)])
+def test_half_precision_is_close_and_returns_float32(dtype, tolerance, build):
     config, module, variables, inputs = build(**KINDS["everything"])
-    out = jax.jit(build_unet(config, "bfloat16").apply)(variables, *inputs)
+    out = jax.jit(build_unet(config, dtype).apply)(variables, *inputs)
     assert out.dtype == jnp.float32
     want = jax.jit(module.apply)(variables, *inputs)
-    np.testing.assert_allclose(out, want, atol=0.05 * float(jnp.abs(want).max()))
+    np.testing.assert_allclose(out, want, atol=tolerance * float(jnp.abs(want).max()))
+
+
+def test_resampling_blocks_start_as_mean_and_repetition(build):
+    _, module, variables, inputs = build(resblock_updown=True)
+    blocks = [variables["params"][f"{way}_blocks"]["0"] for way in ("down", "up")]
+    for level, kind in zip(blocks, ("downsamplers", "upsamplers"), strict=True):
+        assert sorted(level[kind]["0"]) == ["conv1", "conv2", "norm1", "norm2", "time_emb_proj"]
+        closing = level[kind]["0"]["conv2"]
+        closing |= {name: jnp.zeros_like(leaf) for name, leaf in closing.items()}
+    capture = {"capture_intermediates": True, "mutable": "intermediates"}
+    _, state = jax.jit(lambda v: module.apply(v, *inputs, **capture))(variables)
+    down, up = (state["intermediates"][f"{way}_blocks"]["0"] for way in ("down", "up"))
+    (before,), (after,) = (down[kind]["0"]["__call__"] for kind in ("resnets", "downsamplers"))
+    means = before.reshape(2, 2, 2, 2, 2, -1).mean((2, 4))
+    np.testing.assert_allclose(after, means, atol=1e-5)
+    # The last block of the level has attention after it.
+    (before,), (after,) = up["attentions"]["1"]["__call__"], up["upsamplers"]["0"]["__call__"]
+    np.testing.assert_allclose(after, before.repeat(2, 1).repeat(2, 2), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["cross-attention", "plain attention"])

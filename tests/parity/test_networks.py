@@ -233,7 +233,6 @@ def test_bert():
         vocab_size=50, max_position_embeddings=12, encoder_layers=2, encoder_ffn_dim=96,
         encoder_attention_heads=4, head_dim=10, d_model=24,
     )  # fmt: skip
-    config.use_return_dict = True
     peer = randomize(LDMBertModel(config))
     ours = cfg.BERTText(vocab_size=50, max_length=12, width=24, layers=2, num_heads=4, head_dim=10)
     module = build_conditioner(cfg.TextCondition(ours))

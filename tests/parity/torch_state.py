@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -23,18 +24,21 @@ def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def to_tree(module: torch.nn.Module, prefix: str = "", skip: tuple[str, ...] = ()) -> Any:
+def to_tree(
+    module: torch.nn.Module, prefix: str = "", skip: tuple[str, ...] = (), release: bool = False
+) -> Any:
     """The state dict as our parameters: OIHW → HWIO, [out, in] → [in, out].
 
-    `prefix` is put before all names; those that begin with one of `skip` are left out.
+    `prefix` is a level around all; those that begin with one of `skip` are left out. With
+    `release` the module loses each as it is taken, and is of no use afterwards.
     """
     kinds = {name: type(part) for name, part in module.named_modules()}
     flat = {}
-    for name, value in module.state_dict().items():
+    for name, parameter in module.named_parameters():
         if name.startswith(skip):
             continue
         *levels, last = name.split(".")
-        value = value.numpy()
+        value = parameter.numpy()
         if last == "weight":
             kind = kinds[".".join(levels)]
             if issubclass(kind, torch.nn.Embedding):
@@ -43,7 +47,10 @@ def to_tree(module: torch.nn.Module, prefix: str = "", skip: tuple[str, ...] = (
                 last = "scale"
             else:
                 last, value = "kernel", value.transpose((2, 3, 1, 0) if value.ndim == 4 else (1, 0))
-        flat["/".join([*prefix.split("."), *levels, last] if prefix else [*levels, last])] = value
+        outer = [prefix] if prefix else []
+        flat["/".join([*outer, *levels, last])] = jnp.array(value)
+        if release:
+            parameter.data = torch.empty(0)
     return {"params": tree.unflatten(flat)}
 
 
