@@ -1,0 +1,1 @@
+"""Other people's files: safe reading and writing of tensors, without torch."""
