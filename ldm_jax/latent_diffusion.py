@@ -22,7 +22,7 @@ from ldm_jax import config as cfg
 from ldm_jax import rngs
 from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.models.autoencoder import AutoencoderKL
+from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.unet import UNet2D
@@ -48,7 +48,7 @@ class LatentDiffusion:
     """Modules and schedule of one model; every method is a pure function of its arguments."""
 
     config: cfg.Model
-    autoencoder: AutoencoderKL
+    autoencoder: Autoencoder
     unet: UNet2D
     conditioner: nn.Module
     schedule: NoiseSchedule
@@ -69,11 +69,12 @@ class LatentDiffusion:
     def encode(
         self, frozen: Params, pixels: Float[Array, "b h w c"], noise: Float[Array, "b zh zw z"]
     ) -> Float[Array, "b zh zw z"]:
-        """Pixels in [-1, 1] → scaled latents, sampled from the posterior with `noise`."""
-        posterior = self.autoencoder.apply(
-            {"params": frozen["autoencoder"]}, pixels, method="encode"
-        )
-        return posterior.sample(noise) * frozen["latent_scale"]
+        """Pixels in [-1, 1] → scaled latents, sampled from the posterior with `noise`.
+
+        A VQ autoencoder has no posterior: its latents, before quantisation, are certain.
+        """
+        encoded = self.autoencoder.apply({"params": frozen["autoencoder"]}, pixels, method="encode")
+        return encoded.sample(noise) * frozen["latent_scale"]
 
     def decode(self, frozen: Params, latents: Float[Array, "b zh zw z"]) -> Float[Array, "b h w c"]:
         """Scaled latents → pixels, about [-1, 1], not clipped."""
@@ -101,11 +102,16 @@ class LatentDiffusion:
 
 
 def build(config: cfg.Model, dtype: DTypeLike = "float32", remat: bool = False) -> LatentDiffusion:
-    """The model that `config` describes; its networks compute in `dtype`."""
+    """The model that `config` describes; its networks compute in `dtype`.
+
+    For float16 the autoencoder computes in float32: inside Stable Diffusion's, activations pass
+    65504, the largest float16, and pictures come out black. bfloat16 has float32's range.
+    """
     dtype, process = jnp.dtype(dtype), config.diffusion
+    first_stage = jnp.dtype(jnp.float32) if dtype == jnp.float16 else dtype
     return LatentDiffusion(
         config=config,
-        autoencoder=build_autoencoder(config.autoencoder, dtype=dtype),
+        autoencoder=build_autoencoder(config.autoencoder, dtype=first_stage),
         unet=build_unet(config.unet, dtype=dtype, remat=remat),
         conditioner=build_conditioner(config.condition, dtype=dtype),
         schedule=NoiseSchedule.create(

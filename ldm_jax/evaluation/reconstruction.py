@@ -14,7 +14,7 @@ from ldm_jax.training.checkpoint import Checkpoints, read_config
 def reconstruct(
     workdir: Path, images: UInt8[np.ndarray, "n h w c"], batch_size: int = 64
 ) -> UInt8[np.ndarray, "n h w c"]:
-    """Pictures through the autoencoder of `workdir` and back, by way of the posterior's mean.
+    """Pictures through the autoencoder of `workdir` and back, by way of the posterior's mode.
 
     Raises:
         FileNotFoundError, ValueError: no checkpoint of an autoencoder, or a damaged one.
@@ -27,7 +27,7 @@ def reconstruct(
     @jax.jit
     def there_and_back(params, images):
         posterior = autoencoder.apply({"params": params}, to_pixels(images), method="encode")
-        return to_images(autoencoder.apply({"params": params}, posterior.mean, method="decode"))
+        return to_images(autoencoder.apply({"params": params}, posterior.mode, method="decode"))
 
     found = []
     for start in range(0, len(images), batch_size):

@@ -1,4 +1,4 @@
-"""The KL autoencoder between images and latents (Rombach 2022), named as in diffusers."""
+"""The autoencoders between images and latents (Esser 2021, Rombach 2022), named as in diffusers."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
-from ldm_jax.models.bottleneck import Gaussian, gaussian
+from ldm_jax.models.bottleneck import Codebook, Gaussian, Point, gaussian
 from ldm_jax.models.layers import (
     Conv,
     Downsample,
@@ -20,17 +20,17 @@ from ldm_jax.models.layers import (
     fold,
     unfold,
 )
-from ldm_jax.models.transformer import Attention
+from ldm_jax.models.transformer import PixelAttention
 
 # Every norm of the autoencoder, its attention's included.
 EPSILON = 1e-6
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution, then a change of resolution or none."""
+    """Residual blocks and attention of one resolution, then a change of it or none."""
 
     config: cfg.Autoencoder
-    features: int
+    level: int
     blocks: int
     dtype: DTypeLike
     remat: bool
@@ -39,21 +39,28 @@ class Level(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        block = _resnet(self.config, self.features, self.dtype, self.remat)
+        config, features = self.config, self.config.block_out_channels[self.level]
+        block = _resnet(config, features, self.dtype, self.remat)
         resnets = ModuleList((block,) * self.blocks, name="resnets")
+        attentions = None
+        if any(config.attention) and config.attention[self.level]:
+            attend = _attention(config, self.dtype, self.remat)
+            attentions = ModuleList((attend,) * self.blocks, name="attentions")
         for i in range(self.blocks):
             x = resnets(i, x)
+            if attentions is not None:
+                x = attentions(i, x)
         if self.resample is None:
             return x
         if self.resample == "downsamplers":
-            change = partial(Downsample, self.features, (0, 1), self.dtype)
+            change = partial(Downsample, features, (0, 1), self.dtype)
         else:
-            change = partial(Upsample, self.features, self.dtype)
+            change = partial(Upsample, features, self.dtype)
         return ModuleList((change,), name=self.resample)(0, x)
 
 
 class Middle(nn.Module):
-    """Residual block, attention with one head unless the config has none, residual block."""
+    """Residual block, attention unless the config has none, residual block."""
 
     config: cfg.Autoencoder
     dtype: DTypeLike
@@ -61,23 +68,17 @@ class Middle(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        b, h, w, c = x.shape
-        block = _resnet(self.config, c, self.dtype, self.remat)
+        block = _resnet(self.config, x.shape[-1], self.dtype, self.remat)
         resnets = ModuleList((block, block), name="resnets")
         x = resnets(0, x)
         if self.config.mid_attention:
-            kind = nn.remat(Attention) if self.remat else Attention
-            attend = partial(
-                kind, 1, self.dtype, qkv_bias=True,
-                norm_groups=self.config.norm_num_groups, norm_epsilon=EPSILON,
-            )  # fmt: skip
-            attentions = ModuleList((attend,), name="attentions")
-            x = attentions(0, x.reshape(b, h * w, c)).reshape(b, h, w, c)
+            attend = _attention(self.config, self.dtype, self.remat)
+            x = ModuleList((attend,), name="attentions")(0, x)
         return resnets(1, x)
 
 
 class Encoder(nn.Module):
-    """Images to posterior moments before `quant_conv`."""
+    """Images to what `quant_conv` makes moments (KL) or latents (VQ) of."""
 
     config: cfg.Autoencoder
     dtype: DTypeLike
@@ -89,16 +90,16 @@ class Encoder(nn.Module):
         x = Conv(widths[0], dtype=self.dtype, name="conv_in")(x)
         levels = tuple(
             partial(
-                Level, config, width, config.layers_per_block, self.dtype, self.remat,
-                "downsamplers" if i < len(widths) - 1 else None,
+                Level, config, level, config.layers_per_block, self.dtype, self.remat,
+                "downsamplers" if level < len(widths) - 1 else None,
             )
-            for i, width in enumerate(widths)
+            for level in range(len(widths))
         )  # fmt: skip
         down_blocks = ModuleList(levels, name="down_blocks")
         for i in range(len(levels)):
             x = down_blocks(i, x)
         x = Middle(config, self.dtype, self.remat, name="mid_block")(x)
-        return _head(x, config, 2 * config.latent_channels, self.dtype)
+        return _head(x, config, _encoded_channels(config), self.dtype)
 
 
 class Decoder(nn.Module):
@@ -110,15 +111,15 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
-        config, widths = self.config, self.config.block_out_channels[::-1]
-        x = Conv(widths[0], dtype=self.dtype, name="conv_in")(z)
+        config, widths = self.config, self.config.block_out_channels
+        x = Conv(widths[-1], dtype=self.dtype, name="conv_in")(z)
         x = Middle(config, self.dtype, self.remat, name="mid_block")(x)
         levels = tuple(
             partial(
-                Level, config, width, config.layers_per_block + 1, self.dtype, self.remat,
-                "upsamplers" if i < len(widths) - 1 else None,
+                Level, config, level, config.layers_per_block + 1, self.dtype, self.remat,
+                "upsamplers" if level > 0 else None,
             )
-            for i, width in enumerate(widths)
+            for level in reversed(range(len(widths)))
         )  # fmt: skip
         up_blocks = ModuleList(levels, name="up_blocks")
         for i in range(len(levels)):
@@ -126,8 +127,12 @@ class Decoder(nn.Module):
         return _head(x, config, config.image_channels * config.patch_size**2, self.dtype)
 
 
-class AutoencoderKL(nn.Module):
-    """Images [-1, 1] to a Gaussian over unscaled latents, and back.
+class Autoencoder(nn.Module):
+    """Images [-1, 1] to unscaled latents, and back.
+
+    Without a codebook (KL) images are encoded to a Gaussian over latents. With one (VQ) they are
+    encoded to latents as they are, and decoding replaces each by the nearest vector first, so
+    that diffusion works on the latents before quantisation (Rombach 2022, section 3.1).
 
     With `patch_size` p > 1, p x p pixels are folded into channels before the first
     convolution and unfolded after the last.
@@ -141,24 +146,34 @@ class AutoencoderKL(nn.Module):
         config = self.config
         pointwise = partial(Conv, kernel_size=1, padding=(0, 0), dtype=self.dtype)
         self.encoder = Encoder(config, self.dtype, self.remat)
-        self.quant_conv = pointwise(2 * config.latent_channels)
+        self.quant_conv = pointwise(_encoded_channels(config))
+        if config.codebook_size is not None:
+            self.quantize = Codebook(config.codebook_size)
         self.post_quant_conv = pointwise(config.latent_channels)
         self.decoder = Decoder(config, self.dtype, self.remat)
 
-    def encode(self, images: Float[Array, "b h w c"]) -> Gaussian:
-        """The posterior of images in [-1, 1]; sides must be multiples of `config.factor`."""
+    def encode(self, images: Float[Array, "b h w c"]) -> Gaussian | Point:
+        """The posterior (KL) or the latents before quantisation (VQ) of images in [-1, 1].
+
+        Raises:
+            ValueError: sides that are no multiples of `config.factor`.
+        """
         check_sides(images, self.config.factor, "the image")
-        x = fold(images, self.config.patch_size)
-        return gaussian(self.quant_conv(self.encoder(x)))
+        x = self.quant_conv(self.encoder(fold(images, self.config.patch_size)))
+        if self.config.codebook_size is not None:
+            return Point(x.astype(jnp.float32))
+        return gaussian(x)
 
     def decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
-        """The images, about [-1, 1] and not clipped, of unscaled latents."""
+        """The images, about [-1, 1] and not clipped, of unscaled latents, quantised here if VQ."""
+        if self.config.codebook_size is not None:
+            latents = self.quantize(latents).latents
         x = self.decoder(self.post_quant_conv(latents))
         return unfold(x.astype(jnp.float32), self.config.patch_size)
 
     def __call__(
         self, images: Float[Array, "b h w c"], noise: Float[Array, "b h2 w2 z"]
-    ) -> tuple[Float[Array, "b h w c"], Gaussian]:
+    ) -> tuple[Float[Array, "b h w c"], Gaussian | Point]:
         """The reconstruction from a sample of the posterior drawn with `noise`, and both."""
         posterior = self.encode(images)
         return self.decode(posterior.sample(noise)), posterior
@@ -167,6 +182,19 @@ class AutoencoderKL(nn.Module):
 def _resnet(config: cfg.Autoencoder, features: int, dtype: DTypeLike, remat: bool) -> partial:
     kind = nn.remat(ResnetBlock) if remat else ResnetBlock
     return partial(kind, features, config.norm_num_groups, EPSILON, dtype)
+
+
+def _attention(config: cfg.Autoencoder, dtype: DTypeLike, remat: bool) -> partial:
+    """One head, as wide as the level."""
+    kind = nn.remat(PixelAttention) if remat else PixelAttention
+    return partial(
+        kind, 1, dtype, qkv_bias=True, norm_groups=config.norm_num_groups, norm_epsilon=EPSILON
+    )
+
+
+def _encoded_channels(config: cfg.Autoencoder) -> int:
+    """Mean and log-variance of each latent channel, or the channel itself."""
+    return config.latent_channels * (2 if config.codebook_size is None else 1)
 
 
 def _head(x: Array, config: cfg.Autoencoder, features: int, dtype: DTypeLike) -> Array:

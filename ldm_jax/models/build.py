@@ -4,7 +4,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from ldm_jax import config as cfg
-from ldm_jax.models.autoencoder import AutoencoderKL
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.bert import BERTTextModel
 from ldm_jax.models.conditioners import ClassLabel, ClassToken, NoCondition
 from ldm_jax.models.text import CLIPTextModel, TextTransformerModel
 from ldm_jax.models.unet import UNet2D
@@ -12,9 +13,9 @@ from ldm_jax.models.unet import UNet2D
 
 def build_autoencoder(
     config: cfg.Autoencoder, dtype: DTypeLike = "float32", remat: bool = False
-) -> AutoencoderKL:
+) -> Autoencoder:
     """The first stage; computes in `dtype`, with float32 parameters and outputs."""
-    return AutoencoderKL(config, dtype, remat)
+    return Autoencoder(config, dtype, remat)
 
 
 def build_unet(config: cfg.UNet, dtype: DTypeLike = "float32", remat: bool = False) -> UNet2D:
@@ -40,5 +41,7 @@ def build_conditioner(
             return ClassToken(count + 1, width, dtype)
         case cfg.TextCondition(encoder=cfg.CLIPText() as encoder):
             return CLIPTextModel(encoder, dtype)
+        case cfg.TextCondition(encoder=cfg.BERTText() as encoder):
+            return BERTTextModel(encoder, dtype)
         case cfg.TextCondition(encoder=encoder):
             return TextTransformerModel(encoder, dtype)

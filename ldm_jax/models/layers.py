@@ -198,12 +198,22 @@ def double(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return x.reshape(b, 2 * h, 2 * w, c)
 
 
+def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """The mean of each two by two pixels."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+RESAMPLE: dict[str, Callable[[Array], Array]] = {"halve": halve, "double": double}
+
+
 class ResnetBlock(nn.Module):
     """norm, SiLU, conv, twice, with the time embedding between and a residual around.
 
     With `time_scale_shift` the embedding scales and shifts the second norm (FiLM); otherwise
     it is added before it. With `zero_close` the second convolution starts at zero, so that a
-    fresh block is its shortcut.
+    fresh block is its shortcut. `resample` halves or doubles the sides, before the first
+    convolution and in the shortcut (Dhariwal 2021, section 3).
     """
 
     features: int
@@ -213,6 +223,8 @@ class ResnetBlock(nn.Module):
     time_scale_shift: bool = False
     dropout: float = 0.0
     zero_close: bool = False
+    resample: str | None = None
+    """`halve`, `double` or None."""
 
     @nn.compact
     def __call__(
@@ -220,11 +232,14 @@ class ResnetBlock(nn.Module):
         x: Float[Array, "b h w c"],
         time: Float[Array, "b e"] | None = None,
         train: bool = False,
-    ) -> Float[Array, "b h w d"]:
+    ) -> Float[Array, "b h2 w2 d"]:
         def conv(name: str, **kwargs: Any) -> Conv:
             return Conv(self.features, dtype=self.dtype, name=name, **kwargs)
 
         h = nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="norm1")(x))
+        if self.resample is not None:
+            change = RESAMPLE[self.resample]
+            x, h = change(x), change(h)
         h = conv("conv1")(h)
         shift = scale = None
         if time is not None:

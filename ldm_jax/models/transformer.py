@@ -47,6 +47,15 @@ class Attention(nn.Module):
         return x if self.norm_groups is None else split_batch(residual + x)
 
 
+class PixelAttention(Attention):
+    """`Attention` over the pixels of an image, called as a spatial transformer is."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], context: None = None) -> Array:
+        b, h, w, c = x.shape
+        return super().__call__(x.reshape(b, h * w, c)).reshape(b, h, w, c)
+
+
 class GEGLU(nn.Module):
     """value · gelu(gate) with the exact GELU (Shazeer 2020, eq. 6); the value comes first."""
 

@@ -24,14 +24,14 @@ from ldm_jax.models.layers import (
     unfold,
     zeros,
 )
-from ldm_jax.models.transformer import Attention, SpatialTransformer
+from ldm_jax.models.transformer import PixelAttention, SpatialTransformer
 
 # Every norm outside the spatial transformer.
 EPSILON = 1e-5
 
 
 class DownLevel(nn.Module):
-    """Residual blocks and attention of one resolution, then a strided convolution."""
+    """Residual blocks and attention of one resolution, then half of it."""
 
     config: cfg.UNet
     level: int
@@ -56,8 +56,12 @@ class DownLevel(nn.Module):
                 x = attentions(i, x, context)
             skips.append(x)
         if self.level < len(config.block_out_channels) - 1:
-            change = partial(Downsample, features, (1, 1), self.dtype)
-            x = ModuleList((change,), name="downsamplers")(0, x)
+            if config.resblock_updown:
+                change = _resnet(config, self.level, self.dtype, self.remat, resample="halve")
+                x = ModuleList((change,), name="downsamplers")(0, x, time, train)
+            else:
+                change = partial(Downsample, features, (1, 1), self.dtype)
+                x = ModuleList((change,), name="downsamplers")(0, x)
             skips.append(x)
         return x, tuple(skips)
 
@@ -79,14 +83,19 @@ class UpLevel(nn.Module):
         context: Float[Array, "b m k"] | None,
         train: bool,
     ) -> Float[Array, "b h2 w2 d"]:
+        config = self.config
         resnets, attentions = _blocks(self, len(skips))
         for i, skip in enumerate(skips):
             x = resnets(i, jnp.concatenate([x, skip], axis=-1), time, train)
             if attentions is not None:
                 x = attentions(i, x, context)
         if self.level > 0:
-            change = partial(Upsample, x.shape[-1], self.dtype)
-            x = ModuleList((change,), name="upsamplers")(0, x)
+            if config.resblock_updown:
+                change = _resnet(config, self.level, self.dtype, self.remat, resample="double")
+                x = ModuleList((change,), name="upsamplers")(0, x, time, train)
+            else:
+                change = partial(Upsample, x.shape[-1], self.dtype)
+                x = ModuleList((change,), name="upsamplers")(0, x)
         return x
 
 
@@ -112,15 +121,6 @@ class Middle(nn.Module):
         x = resnets(0, x, time, train)
         x = ModuleList((attend,), name="attentions")(0, x, context)
         return resnets(1, x, time, train)
-
-
-class PixelAttention(Attention):
-    """`Attention` over the pixels of an image, called as a spatial transformer is."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], context: None = None) -> Array:
-        b, h, w, c = x.shape
-        return super().__call__(x.reshape(b, h * w, c)).reshape(b, h, w, c)
 
 
 class UNet2D(nn.Module):
@@ -222,12 +222,15 @@ def _check_condition(config: cfg.UNet, condition: Condition) -> None:
             )
 
 
-def _resnet(config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool) -> partial:
+def _resnet(
+    config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool, resample: str | None = None
+) -> partial:
     # `train` is Python's and not traced; 0 is the module.
     kind = nn.remat(ResnetBlock, static_argnums=(3,)) if remat else ResnetBlock
     return partial(
         kind, config.block_out_channels[level], config.norm_num_groups, EPSILON, dtype,
         time_scale_shift=config.time_scale_shift, dropout=config.dropout, zero_close=True,
+        resample=resample,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt32
 from ldm_jax import config as cfg
 from ldm_jax import rngs
 from ldm_jax.latent_diffusion import to_pixels
-from ldm_jax.models.autoencoder import AutoencoderKL
+from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.gradients import Metrics, accumulated_gradients, apply_gradients
 from ldm_jax.training.state import TrainState
 
@@ -27,7 +27,7 @@ def posterior_noise(
 
 
 def make_autoencoder_loss(
-    autoencoder: AutoencoderKL, run: cfg.AutoencoderRun
+    autoencoder: Autoencoder, run: cfg.AutoencoderRun
 ) -> Callable[[Any, Any], tuple[Float[Array, ""], Metrics]]:
     """`loss(params, batch)`: weighted L1, L2 (per pixel value) and KL (per latent value), means.
 
@@ -51,7 +51,7 @@ def make_autoencoder_loss(
 
 
 def make_autoencoder_step(
-    autoencoder: AutoencoderKL, optimizer: optax.GradientTransformation, run: cfg.AutoencoderRun
+    autoencoder: Autoencoder, optimizer: optax.GradientTransformation, run: cfg.AutoencoderRun
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]:
     """`step(state, frozen, batch) -> (state, metrics)`; `frozen` is empty in stage one."""
     loss = make_autoencoder_loss(autoencoder, run)
