@@ -76,7 +76,7 @@ def make(
     scale = (config.autoencoder if whole else config).latent_scale
     frozen = {"autoencoder": components["autoencoder"]}
     if scale is not None:
-        frozen["latent_scale"] = np.float32(scale)
+        frozen["latent_scale"] = np.asarray(scale, np.float32)
     params = {}
     if whole:
         params = {"unet": components["unet"], "conditioner": components.get("conditioner", {})}
@@ -142,8 +142,30 @@ def _init_shapes(module: Any, *inputs: Any) -> dict[str, Any]:
 
 
 def stored(array: np.ndarray, dtype: Dtype = None) -> np.ndarray:
-    """`array` in `dtype`; itself where it has that already."""
-    return array if dtype is None else np.asarray(array, DTYPES[dtype])
+    """`array` in `dtype`; itself where it has that already.
+
+    Raises:
+        ConvertError: a value is too large for `dtype`.
+    """
+    if dtype is None or array.dtype == DTYPES[dtype]:
+        return array
+    try:
+        with np.errstate(over="raise"):
+            return np.asarray(array, DTYPES[dtype])
+    except FloatingPointError as error:
+        raise ConvertError(
+            f"a weight is larger than {dtype} can hold; write float32 or bfloat16"
+        ) from error
+
+
+def cast(tensors: Mapping[str, np.ndarray], dtype: Dtype) -> dict[str, np.ndarray]:
+    """`tensors` in `dtype`; what is copied is given back to its mapped file."""
+    out = {}
+    for name, tensor in tensors.items():
+        out[name] = stored(tensor, dtype)
+        if out[name] is not tensor:
+            release(tensor)
+    return out
 
 
 def materialize(leaves: Any, dtype: Dtype = "float32") -> Any:
