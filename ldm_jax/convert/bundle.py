@@ -1,7 +1,7 @@
 """One model in memory, whatever file it came from: its config, its parameters, its tokenizer."""
 
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -195,8 +195,6 @@ def release(array: np.ndarray) -> None:
     begin = np.frombuffer(base, np.uint8, 1).__array_interface__["data"][0]
     first = (low - begin) // mmap.PAGESIZE * mmap.PAGESIZE
     base.madvise(mmap.MADV_DONTNEED, first, high - begin - first)
-
-
 
 
 def count(imported: Imported) -> dict[str, int]:

@@ -1,23 +1,18 @@
-"""CompVis' single files, `.ckpt` or `.safetensors`, read and written."""
+"""CompVis' single files, `.ckpt` or `.safetensors`, read."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, compvis, names, settings, shapes
-from ldm_jax.convert.bundle import ConvertError, Dtype, Imported
+from ldm_jax.convert import bundle, components, compvis, names, settings, shapes
+from ldm_jax.convert.bundle import ConvertError, Imported
 from ldm_jax.convert.files import read_tensors
 from ldm_jax.convert.mapped import map_file, shown
-from ldm_jax.convert.safetensors_file import (
-    looks_like_safetensors,
-    read_safetensors,
-    write_safetensors,
-)
-from ldm_jax.diffusion.schedules import betas
+from ldm_jax.convert.safetensors_file import looks_like_safetensors, read_safetensors
 
 Tensors = dict[str, np.ndarray]
 
@@ -31,6 +26,7 @@ _RULES = (
     ("scale_factor", "the latent scale, kept in the config"),
     ("logvar", "a weight of the training loss"),
     (r"(first_stage_model\.)?loss\..*", "discriminator and perceptual loss of training"),
+    (r"model_ema\.(decay|num_updates)", "how the averages were made"),
     (r"(first_stage_model\.)?model_ema\..*", "averages; the raw weights were chosen"),
 )
 _CONDITIONER_RULES = (
@@ -46,40 +42,6 @@ _FOREIGN = {
     "conditioner.embedders.": "an SDXL model, which is not supported",
     "text_model.": "a text encoder alone; name the folder of the whole model",
     "model.diffusion_model.joint_blocks.": "an SD 3 model, which is not supported",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _TextKind:
-    """One of the conditioners that CompVis' files have."""
-
-    prefix: str
-    condition: Callable[[Tensors], cfg.Condition]
-    places: Callable[..., dict[str, compvis.Place]]
-
-
-def _text(encoder: Callable[[Tensors], Any], tokenizer: str) -> Callable[[Tensors], cfg.Condition]:
-    return lambda tensors: cfg.TextCondition(encoder(tensors), tokenizer=tokenizer)
-
-
-def _class_token(tensors: Tensors) -> cfg.Condition:
-    count, width = tensors["embedding.weight"].shape
-    return cfg.ClassCondition(count - 1, context_dim=width)
-
-
-_KINDS = {
-    "cond_stage_model.transformer.token_emb.weight": _TextKind(
-        compvis.CLIP, _text(shapes.bert, "bert"), compvis.bert_places
-    ),
-    "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": _TextKind(
-        compvis.CLIP, _text(shapes.clip, "clip"), compvis.clip_places
-    ),
-    "cond_stage_model.model.token_embedding.weight": _TextKind(
-        compvis.OPEN_CLIP, _text(shapes.open_clip, "clip"), compvis.open_clip_places
-    ),
-    "cond_stage_model.embedding.weight": _TextKind(
-        compvis.CONDITIONER, _class_token, compvis.clip_places
-    ),
 }  # fmt: skip
 
 
@@ -146,15 +108,10 @@ def _read_first_stage(tensors: Tensors, ema: bool, common: dict[str, Any]) -> Im
     config = shapes.autoencoder(tensors)
     tree = bundle.autoencoder_shapes(config)
     places = compvis.autoencoder_places([leaf.name for leaf in names.leaves(tree)], config)
-    source = _averages(tensors, "", places) if ema else tensors
-    params, ignored = _component(source, places, tree, "the first stage", _rules(ema))
+    if ema:
+        tensors = _averaged(tensors, "", places)
+    params, ignored = _component(tensors, places, tree, "the first stage", _RULES)
     return bundle.make(config, {"autoencoder": params}, ignored=ignored, **common)
-
-
-def _rules(ema: bool) -> names.Rules:
-    if not ema:
-        return _RULES
-    return (*_RULES[:-1], (r"model_ema\..*", "what is not an average of the U-Net's weights"))
 
 
 def _component(
@@ -162,25 +119,24 @@ def _component(
     rules: names.Rules = (),
 ) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
     found, rest = compvis.read(tensors, places)
-    return names.from_torch({**found, **rest}, tree, what, rules)
+    return names.from_torch(found, tree, what, rules, beside=rest)
 
 
-def _averages(
-    tensors: Tensors, prefix: str, places: Mapping[str, compvis.Place]
-) -> dict[str, np.ndarray]:
-    """`tensors` with the averages in place of the raw weights.
+def _averaged(tensors: Tensors, prefix: str, places: Mapping[str, compvis.Place]) -> Tensors:
+    """`tensors` with the averages of a component's weights in place of the raw ones.
 
     Raises:
         ConvertError: the file has none, or not of every weight.
     """
     if not shapes.has(tensors, compvis.EMA):
-        raise ConvertError("it has no averages (model_ema.*); leave --ema out")
-    own = {place.name for place in places.values()}
-    averages = {name: compvis.ema_name(prefix + name) for name in own}
-    missing = [name for name, average in averages.items() if average not in tensors]
+        raise ConvertError("it has no averages (model_ema.*); take the raw weights")
+    averages = {prefix + p.name: compvis.ema_name(prefix + p.name) for p in places.values()}
+    missing = sorted(name for name, average in averages.items() if average not in tensors)
     if missing:
-        raise ConvertError(f"it has no average of {names.enumerated(sorted(missing))}")
-    return {name: tensors[average] for name, average in averages.items()}
+        raise ConvertError(f"it has no average of {names.enumerated(missing)}")
+    used = set(averages.values())
+    rest = {name: tensor for name, tensor in tensors.items() if name not in used}
+    return rest | {name: tensors[average] for name, average in averages.items()}
 
 
 def _read_model(
@@ -188,46 +144,48 @@ def _read_model(
     common: dict[str, Any],
 ) -> Imported:  # fmt: skip
     tensors = _spelled(tensors)
-    unet_tensors = _below(tensors, compvis.UNET)
-    first_stage = _below(tensors, compvis.FIRST_STAGE)
-    autoencoder = shapes.autoencoder(first_stage)
+    autoencoder = shapes.autoencoder(_below(tensors, compvis.FIRST_STAGE))
     condition, kind = _condition(tensors)
     encoder = getattr(condition, "encoder", None)
     context = getattr(condition, "context_dim", None) if encoder is None else encoder.width
-    unet = shapes.unet(unet_tensors, context, autoencoder.latent_channels)
+    unet = shapes.unet(_below(tensors, compvis.UNET), context, autoencoder.latent_channels)
     unet, condition = _fit_condition(unet, condition)
     config, found, notes = _configure(
         tensors, metadata, autoencoder, unet, condition, **options
     )  # fmt: skip
+    common["origin"]["settings"] = found
 
-    trees, components, ignored = bundle.shapes(config), {}, {}
-    places = _places(config, kind)
-    sources = {"unet": unet_tensors, "autoencoder": first_stage}
+    places = components.places_of(config, kind)
+    if ema:
+        tensors = _averaged(tensors, compvis.UNET, places["unet"])
     prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
     rules = {"unet": (), "autoencoder": ((r"(loss|model_ema)\..*", "of training"),)}
     if kind is not None:
-        sources["conditioner"] = _below(tensors, kind.prefix)
         prefixes["conditioner"] = kind.prefix
         rules["conditioner"] = (*_CONDITIONER_RULES, *_unused_layers(config, kind))
-    rest = {n: t for n, t in tensors.items() if not n.startswith(tuple(prefixes.values()))}
-    if ema:
-        sources["unet"] = _averages(tensors, compvis.UNET, places["unet"])
-    for name, tree in trees.items():
-        components[name], left = _component(
-            sources[name], places[name], tree, f"the {name}", rules[name]
+    ignored = _ignored_beside(tensors, tuple(prefixes.values()))
+    params = {}
+    for name, tree in bundle.shapes(config).items():
+        prefix, what = prefixes[name], f"the {name}"
+        params[name], left = _component(
+            _below(tensors, prefix), places[name], tree, what, rules[name]
         )
-        ignored |= {prefixes[name] + old: why for old, why in left.items()}
-    unexpected = []
-    for name in rest:
-        why = names.why_ignored(name, _rules(ema))
-        if why is None:
-            unexpected.append(name)
-        else:
-            ignored[name] = why
+        ignored |= {prefix + old: why for old, why in left.items()}
+    return bundle.make(config, params, ignored=ignored, notes=notes, **common)
+
+
+def _ignored_beside(tensors: Tensors, prefixes: tuple[str, ...]) -> dict[str, str]:
+    """What is beside the components, and why it is not used.
+
+    Raises:
+        ConvertError: names what there is no reason for.
+    """
+    rest = [name for name in tensors if not name.startswith(prefixes)]
+    reasons = {name: names.why_ignored(name, _RULES) for name in rest}
+    unexpected = [name for name, why in reasons.items() if why is None]
     if unexpected:
         raise ConvertError(f"it has unexpected tensors: {names.enumerated(unexpected)}")
-    common["origin"]["settings"] = found
-    return bundle.make(config, components, ignored=ignored, notes=notes, **common)
+    return {name: why for name, why in reasons.items() if why is not None}
 
 
 def _spelled(tensors: Tensors) -> Tensors:
@@ -240,9 +198,9 @@ def _spelled(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def _condition(tensors: Tensors) -> tuple[cfg.Condition, _TextKind | None]:
-    for name, kind in _KINDS.items():
-        if name in tensors:
+def _condition(tensors: Tensors) -> tuple[cfg.Condition, components.Kind | None]:
+    for kind in components.KINDS:
+        if kind.prefix + kind.mark in tensors:
             return kind.condition(_below(tensors, kind.prefix)), kind
     other = [name for name in tensors if name.startswith(compvis.CONDITIONER)]
     if other:
@@ -302,113 +260,9 @@ def _configure(
     return config, told.source, tuple(notes)
 
 
-def _places(config: cfg.Model, kind: _TextKind | None) -> dict[str, dict[str, compvis.Place]]:
-    listed = {
-        name: [leaf.name for leaf in names.leaves(tree)]
-        for name, tree in bundle.shapes(config).items()
-    }
-    places = {
-        "unet": compvis.unet_places(listed["unet"], config.unet),
-        "autoencoder": compvis.autoencoder_places(listed["autoencoder"], config.autoencoder),
-    }
-    if kind is not None:
-        places["conditioner"] = kind.places(listed["conditioner"])
-    return places
-
-
-def _unused_layers(config: cfg.Model, kind: _TextKind) -> names.Rules:
+def _unused_layers(config: cfg.Model, kind: components.Kind) -> names.Rules:
     if kind.prefix != compvis.OPEN_CLIP:
         return ()
     encoder = config.condition.encoder
     last = encoder.layers - encoder.skip_last
     return ((rf"transformer\.resblocks\.{last}\..*", "the last layer, which SD 2 does not use"),)
-
-
-def write_checkpoint(
-    imported: Imported, path: str | Path, *, dtype: Dtype = None, overwrite: bool = False
-) -> None:
-    """Writes one `.safetensors` file of CompVis' layout, with our config in its metadata.
-
-    Raises:
-        ConvertError: the model has something that such files cannot hold, or `path` exists.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ConvertError(f"{path}: a single file is written as safetensors; name it so")
-    if path.exists() and not overwrite:
-        raise ConvertError(f"{path} exists; choose another, or --overwrite")
-    config = imported.config
-    if isinstance(config, cfg.Autoencoder):
-        _check_autoencoder(config)
-        params = names.to_torch(imported.frozen["autoencoder"])
-        out = compvis.write(params, compvis.autoencoder_places(params, config))
-        metadata = {"format": "pt"}
-    else:
-        out, metadata = _written(imported, config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"betas", "alphas_cumprod", "alphas_cumprod_prev", "scale_factor"}
-    out = {n: t if n in kept else bundle.stored(t, dtype) for n, t in out.items()}
-    write_safetensors(path, out, metadata)
-
-
-def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, str]]:
-    kind = _kind_of(config)
-    _check_autoencoder(config.autoencoder)
-    _check_unet(config.unet)
-    places = _places(config, kind)
-    prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
-    if kind is not None:
-        prefixes["conditioner"] = kind.prefix
-    out: Tensors = {}
-    for name, part in imported.components().items():
-        there = compvis.write(names.to_torch(part), places[name])
-        out |= {prefixes[name] + n: t for n, t in there.items()}
-    process = config.diffusion
-    noise = betas(process.schedule, process.num_timesteps, process.beta_start, process.beta_end)
-    products = np.cumprod(1 - noise)
-    out["betas"] = noise.astype(np.float32)
-    out["alphas_cumprod"] = products.astype(np.float32)
-    out["alphas_cumprod_prev"] = np.append(1.0, products[:-1]).astype(np.float32)
-    out["scale_factor"] = np.asarray(imported.frozen["latent_scale"], np.float32)
-    scaled = replace(
-        config, autoencoder=bundle.with_scale(config.autoencoder, imported.frozen["latent_scale"])
-    )
-    return out, {"format": "pt"} | settings.metadata(scaled)
-
-
-def _kind_of(config: cfg.Model) -> _TextKind | None:
-    condition, kinds = config.condition, list(_KINDS.values())
-    match condition:
-        case cfg.Unconditional() | cfg.ClassCondition(context_dim=None):
-            return None
-        case cfg.ClassCondition():
-            return kinds[3]
-        case cfg.TextCondition(encoder=cfg.BERTText() as encoder):
-            _require("condition.encoder.num_heads", encoder.num_heads, encoder.num_heads)
-            _require("condition.encoder.head_dim", encoder.head_dim, 64)
-            return kinds[0]
-        case cfg.TextCondition(encoder=cfg.CLIPText() as encoder):
-            _require("condition.encoder.num_heads", encoder.num_heads, encoder.width // 64)
-            return kinds[1 if encoder.activation == "quick_gelu" else 2]
-    raise ConvertError(
-        f"condition.encoder is a {type(condition.encoder).__name__}, which CompVis' files do not "
-        "have; write the native form"
-    )
-
-
-def _check_autoencoder(config: cfg.Autoencoder) -> None:
-    _require("autoencoder.patch_size", config.patch_size, 1)
-    _require("autoencoder.norm_num_groups", config.norm_num_groups, 32)
-
-
-def _check_unet(config: cfg.UNet) -> None:
-    _require("unet.patch_size", config.patch_size, 1)
-    _require("unet.norm_num_groups", config.norm_num_groups, 32)
-    _require("unet.pooled_dim", config.pooled_dim, None)
-
-
-def _require(field: str, value: Any, wanted: Any) -> None:
-    if value != wanted:
-        raise ConvertError(
-            f"{field} is {value}, where CompVis' files have {wanted}; write the native form"
-        )

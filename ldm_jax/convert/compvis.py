@@ -119,9 +119,7 @@ def autoencoder_places(names: Iterable[str], config: cfg.Autoencoder) -> dict[st
         there = there.replace("mid_block.resnets.1", "mid.block_2")
         there = there.replace("downsamplers.0", "downsample").replace("upsamplers.0", "upsample")
         there = there.replace("to_out.0", "proj_out").replace("down_blocks", "down")
-        there = re.sub(
-            r"up_blocks\.(\d+)", lambda match: f"up.{levels - 1 - int(match[1])}", there
-        )
+        there = re.sub(r"up_blocks\.(\d+)", lambda match: f"up.{levels - 1 - int(match[1])}", there)
         there = ".".join(_AUTOENCODER.get(word, word) for word in there.split("."))
         pointwise = re.search(r"\.(to_q|to_k|to_v|to_out\.0)\.weight$", name)
         return Place(there, trailing=2 if pointwise else 0)

@@ -251,9 +251,7 @@ def _index(
     return index, places
 
 
-def _write_component(
-    folder: Path, described: dict[str, Any], params: Any, dtype: Dtype
-) -> None:
+def _write_component(folder: Path, described: dict[str, Any], params: Any, dtype: Dtype) -> None:
     (folder / CONFIG).write_bytes(peer_text.as_text(described))
     stem = "diffusion_pytorch_model" if "_class_name" in described else "model"
     tensors: dict[str, np.ndarray] = bundle.cast(names.to_torch(params), dtype)

@@ -108,7 +108,7 @@ def find(
     found = []
     for name, model in MODELS.items():
         same = (
-            replace(unet, num_heads=model.unet.num_heads) == model.unet
+            _one_head(unet) == _one_head(model.unet)
             and replace(autoencoder, latent_scale=None)
             == replace(model.autoencoder, latent_scale=None)
             and _without_dropout(condition) == _without_dropout(model.condition)
@@ -123,6 +123,10 @@ def first_stage(config: cfg.Autoencoder) -> str | None:
     bare = replace(config, latent_scale=None)
     names = (n for n, c in FIRST_STAGES.items() if replace(c, latent_scale=None) == bare)
     return next(names, None)
+
+
+def _one_head(unet: cfg.UNet) -> cfg.UNet:
+    return replace(unet, num_heads=(1,) * len(unet.block_out_channels))
 
 
 def _without_dropout(condition: cfg.Condition) -> cfg.Condition:

@@ -65,29 +65,31 @@ def from_torch(
     where: str,
     ignore: Rules = (),
     spelled: Callable[[str], str] = lambda name: name,
+    beside: Iterable[str] = (),
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The tree that `shapes` describes, as views of `tensors`, and what was ignored and why.
 
-    `spelled` turns the spelling of an older file into today's. Dense layers may be stored as
+    `spelled` turns the spelling of an older file into today's; `beside` names what else the
+    file has, which must be ignored for a reason. Dense layers may be stored as
     convolutions over one pixel, and the reverse: the shapes prove what they are.
 
     Raises:
         ConvertError: names what is missing, unexpected, misshapen or no weight, and `where`.
     """
-    found, ignored, problems = {}, {}, []
+    found, problems = {}, []
     known = {leaf.name: leaf for leaf in leaves(shapes)}
-    unexpected = []
+    others = [*beside]
     for old, tensor in tensors.items():
         name = spelled(old)
-        reason = None if name in known else why_ignored(name, ignore)
-        if reason is not None:
-            ignored[old] = reason
-        elif name not in known:
-            unexpected.append(old)
+        if name not in known:
+            others.append(old)
         elif name in found:
             raise ConvertError(f"{where} holds {shown(name)} twice, in an old and a new spelling")
         else:
             found[name] = tensor
+    reasons = {name: why_ignored(name, ignore) for name in others}
+    ignored = {name: why for name, why in reasons.items() if why is not None}
+    unexpected = [shown(name) for name, why in reasons.items() if why is None]
     missing = [name for name in known if name not in found]
     flat, misshapen, foreign = {}, [], []
     for name, tensor in found.items():

@@ -1,9 +1,9 @@
 """This project's own form of a model: a folder that says all about it and loads as it is.
 
-    model.json             the config, JSON of `cfg.Model`, or `cfg.Autoencoder` of a first stage
-    weights.safetensors    the parameters by path: `unet/conv_in/kernel`, `autoencoder/…`
-    tokenizer/             the tokenizer's files, for text
-    origin.json            what it was converted from
+model.json             the config, JSON of `cfg.Model`, or `cfg.Autoencoder` of a first stage
+weights.safetensors    the parameters by path: `unet/conv_in/kernel`, `autoencoder/…`
+tokenizer/             the tokenizer's files, for text
+origin.json            what it was converted from
 """
 
 import json

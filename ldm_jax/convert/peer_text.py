@@ -17,9 +17,10 @@ _OF_ANY_MODEL = (
     "pad_token_id", "bos_token_id", "eos_token_id", "use_cache", "num_hidden_layers", "init_std",
     # Of generating text, which nobody does with these; transformers 4 wrote them all.
     "max_length", "min_length", "num_beams", "num_beam_groups", "temperature", "top_k", "top_p",
-    "typical_p", "repetition_penalty", "length_penalty", "diversity_penalty", "no_repeat_ngram_size",
-    "encoder_no_repeat_ngram_size", "num_return_sequences", "pruned_heads", "tie_word_embeddings",
-    "use_bfloat16", "return_dict_in_generate", "early_stopping", "exponential_decay_length_penalty",
+    "typical_p", "repetition_penalty", "length_penalty", "diversity_penalty",
+    "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences", "pruned_heads",
+    "tie_word_embeddings", "use_bfloat16", "return_dict_in_generate", "early_stopping",
+    "exponential_decay_length_penalty",
 )  # fmt: skip
 
 

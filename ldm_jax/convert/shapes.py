@@ -55,7 +55,9 @@ def unet(tensors: Tensors, context_dim: int | None, latent_channels: int) -> cfg
     per_level = min(n for n, _ in ups) + 1 if ups else outputs
     levels = outputs // per_level if per_level else 0
     if not levels or outputs % per_level or len(ups) != levels - 1:
-        raise ConvertError(f"{what} has {outputs} output blocks, {len(ups)} of them with upsampling")
+        raise ConvertError(
+            f"{what} has {outputs} output blocks, {len(ups)} of them with upsampling"
+        )
     widths = tuple(
         _shape(tensors, f"input_blocks.{i * per_level + 1}.0.out_layers.3.weight", what)[0]
         for i in range(levels)
