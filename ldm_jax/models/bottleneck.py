@@ -70,9 +70,8 @@ class Codebook(nn.Module):
 
     @nn.compact
     def __call__(self, latents: Float[Array, "b h w z"]) -> Quantized:
-        def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-            return jax.random.uniform(key, shape, dtype, -1 / self.size, 1 / self.size)
-
+        bound = 1 / self.size
+        init = partial(jax.random.uniform, minval=-bound, maxval=bound)
         z = latents.astype(jnp.float32)
         embed = nn.Embed(self.size, z.shape[-1], embedding_init=init, name="embedding")
         rows = jax.lax.stop_gradient(z).reshape(z.shape[0], -1, z.shape[-1])

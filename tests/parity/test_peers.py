@@ -4,13 +4,11 @@
 errors of a few 1e-6 in each of some thirty layers, on outputs near 1.
 """
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import weights
 
 from ldm_jax import config as cfg
 from ldm_jax import tree
@@ -22,16 +20,6 @@ from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.loop import levels, sample
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
-
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-weights = _load("weights")
 
 
 @pytest.fixture(scope="module")
