@@ -179,6 +179,8 @@ def materialize(leaves: Any, dtype: Dtype = "float32") -> Any:
 
 def _copy(array: Any, dtype: Dtype) -> np.ndarray:
     array = np.asarray(array)
+    # A transposed copy reads here and there, which the file's disk would follow place by place.
+    _advise(array, "MADV_WILLNEED")
     copy = np.array(stored(array, dtype), order="C", copy=True)
     release(array)
     return copy
@@ -186,15 +188,20 @@ def _copy(array: Any, dtype: Dtype) -> np.ndarray:
 
 def release(array: np.ndarray) -> None:
     """Gives the memory of an array on a mapped file back; it is read again when it is used."""
+    _advise(array, "MADV_DONTNEED")
+
+
+def _advise(array: np.ndarray, advice: str) -> None:
+    """Tells the system how a mapped file's pages below `array` will be used, if it has any."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
-    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise") or array.size == 0:
+    if not isinstance(base, mmap.mmap) or not hasattr(mmap, advice) or array.size == 0:
         return
     low, high = np.lib.array_utils.byte_bounds(array)
     begin = np.frombuffer(base, np.uint8, 1).__array_interface__["data"][0]
     first = (low - begin) // mmap.PAGESIZE * mmap.PAGESIZE
-    base.madvise(mmap.MADV_DONTNEED, first, high - begin - first)
+    base.madvise(getattr(mmap, advice), first, high - begin - first)
 
 
 def count(imported: Imported) -> dict[str, int]:

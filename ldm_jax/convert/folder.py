@@ -17,6 +17,8 @@ from ldm_jax.convert.placing import copy_tokenizer, new_folder
 from ldm_jax.convert.safetensors_file import write_safetensors
 
 INDEX = "model_index.json"
+VERSION = "0.42.1"
+"""The diffusers whose form is written; it asks for one."""
 CONFIG = "config.json"
 
 _STABLE = {"vae": "autoencoder", "text_encoder": "conditioner"}
@@ -244,7 +246,7 @@ def _index(
         classes["tokenizer"] = ["transformers", tokenizers[condition.tokenizer]]
         library = "transformers" if pipeline.startswith("Stable") else "latent_diffusion"
         classes["conditioner"] = [library, described["conditioner"]["architectures"][0]]
-    index: dict[str, Any] = {"_class_name": pipeline}
+    index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": VERSION}
     index |= {places[name]: value for name, value in classes.items()}
     if pipeline.startswith("Stable"):
         index |= {name: [None, None] for name in _BESIDE[:3]} | {"requires_safety_checker": False}

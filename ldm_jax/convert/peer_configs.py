@@ -31,16 +31,17 @@ def read_unet(fields: Fields) -> cfg.UNet:
     kind = _CROSS if conditional else _PLAIN
     words = (kind, _NONE, None)
     down = _levels(fields, "down_block_types", "Down", words, count)
-    up = _levels(fields, "up_block_types", "Up", words, count)
-    if up[::-1] != down:
-        raise fields.error("up_block_types", "down_block_types in reverse, in attention and kind")
+    up = _levels(fields, "up_block_types", "Up", words, count)[::-1]
+    attention = tuple(found == "attention" for found in down)
+    if attention != tuple(found == "attention" for found in up):
+        raise fields.error("up_block_types", "with attention where down_block_types have it")
     common: Json = {
         "in_channels": fields.whole("in_channels"),
         "out_channels": fields.whole("out_channels"),
         "block_out_channels": widths,
         "layers_per_block": _same(fields, "layers_per_block", 2, count),
-        "attention": tuple(found == "attention" for found in down),
-        "class_count": fields.get("num_class_embeds", None),
+        "attention": attention,
+        "class_count": _optional(fields, "num_class_embeds"),
         "time_scale_shift": fields.choice("resnet_time_scale_shift", "default", _SHIFT),
         "norm_num_groups": fields.whole("norm_num_groups", 32),
         "dropout": fields.number("dropout", 0.0),
@@ -51,7 +52,10 @@ def read_unet(fields: Fields) -> cfg.UNet:
         time_embedding_type="positional", time_embedding_dim=None,
     )  # fmt: skip
     fields.ignore("sample_size", "num_train_timesteps")
-    return _conditional(fields, common) if conditional else _unconditional(fields, common, down)
+    if conditional:
+        return _conditional(fields, common)
+    # The coarsest level is not halved, and the finest not doubled.
+    return _unconditional(fields, common, {*down[:-1], *up[1:]} - {"attention"})
 
 
 def _conditional(fields: Fields, common: Json) -> cfg.UNet:
@@ -81,19 +85,22 @@ def _conditional(fields: Fields, common: Json) -> cfg.UNet:
     )  # fmt: skip
 
 
-def _unconditional(fields: Fields, common: Json, down: list[str]) -> cfg.UNet:
+def _unconditional(fields: Fields, common: Json, changes: set[str]) -> cfg.UNet:
+    """`changes` are the kinds of the levels without attention, whose type names their kind."""
     widths = common["block_out_channels"]
     fields.only(mid_block_type="UNetMidBlock2D", add_attention=True)
-    fields.only(attn_norm_num_groups=None)
+    # diffusers leaves the norm of the middle attention out beside FiLM, unless this is said.
+    groups = common["norm_num_groups"]
+    allowed = (groups,) if common["time_scale_shift"] else (None, groups)
+    if fields.get("attn_norm_num_groups", None) not in allowed:
+        raise fields.error("attn_norm_num_groups", f"norm_num_groups, {groups}")
     samplers = {"conv": False, "resnet": True}
     change = fields.choice("downsample_type", "conv", samplers)
     if fields.choice("upsample_type", "conv", samplers) != change:
         raise fields.error("upsample_type", "the same as downsample_type")
-    # Levels without attention say by their type how they change resolution.
-    for level, found in enumerate(down[:-1]):
-        if found != "attention" and (found == "resnet") != change:
-            raise fields.error("down_block_types", "of the kind that downsample_type names, "
-                               f"on level {level} too")  # fmt: skip
+    if changes - {"resnet" if change else "none"}:
+        raise fields.error("down_block_types", "of the kind that downsample_type names, as "
+                           "up_block_types, on the levels without attention")  # fmt: skip
     channels = fields.get("attention_head_dim", 8)
     if channels is None:
         heads = (1,) * len(widths)
@@ -119,6 +126,10 @@ def _levels(
     if len(found) != count:
         raise fields.error(name, f"a list of {count}, one for each of block_out_channels")
     return [meanings[word] for word in found]
+
+
+def _optional(fields: Fields, name: str) -> int | None:
+    return None if fields.get(name, None) is None else fields.whole(name)
 
 
 def _same(fields: Fields, name: str, default: int, count: int) -> int:
@@ -152,11 +163,12 @@ def write_unet(config: cfg.UNet, side: int) -> Json:
     }  # fmt: skip
 
     def types(way: str, kind: str) -> list[str]:
-        plain = _RESNET[way] if config.resblock_updown else _NONE.format(way)
-        # The coarsest level changes nothing; there the plain name is everybody's.
+        # The coarsest level is not halved, and the finest not doubled.
+        last = levels - 1 if way == "Down" else 0
         words = [
             kind.format(way) if attention
-            else plain if level < levels - 1 else _NONE.format(way)
+            else _RESNET[way] if config.resblock_updown and level != last
+            else _NONE.format(way)
             for level, attention in enumerate(config.attention)
         ]  # fmt: skip
         return words if way == "Down" else words[::-1]
@@ -180,6 +192,7 @@ def write_unet(config: cfg.UNet, side: int) -> Json:
         "attention_head_dim": _channels_of_heads(config), "add_attention": True,
         "downsample_type": "resnet" if config.resblock_updown else "conv",
         "upsample_type": "resnet" if config.resblock_updown else "conv",
+        "attn_norm_num_groups": config.norm_num_groups,
     }  # fmt: skip
 
 

@@ -7,7 +7,6 @@ of some thirty layers, so 1e-4 of the largest value is allowed.
 import json
 import os
 import shutil
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +128,7 @@ def stable(folder, kind):
 
 
 def unconditional(change):
+    resnet = change == "resnet"
     quantized = seeded(diffusers.VQModel(
         block_out_channels=WIDTHS, layers_per_block=1, latent_channels=3, num_vq_embeddings=40,
         down_block_types=["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
@@ -138,8 +138,9 @@ def unconditional(change):
         sample_size=8, in_channels=3, out_channels=3, block_out_channels=WIDTHS,
         layers_per_block=1, attention_head_dim=16, downsample_type=change, upsample_type=change,
         down_block_types=["AttnDownBlock2D", "DownBlock2D"],
-        up_block_types=["UpBlock2D", "AttnUpBlock2D"],
-        resnet_time_scale_shift="scale_shift" if change == "resnet" else "default",
+        up_block_types=[f"{'ResnetUpsample' if resnet else 'Up'}Block2D", "AttnUpBlock2D"],
+        resnet_time_scale_shift="scale_shift" if resnet else "default",
+        attn_norm_num_groups=32 if resnet else None,
     ))  # fmt: skip
     return diffusers.LDMPipeline(vqvae=quantized, unet=network, scheduler=scheduler())
 
@@ -154,7 +155,10 @@ def bert_pipeline(folder):
         head_dim=64, d_model=64,
     ))  # fmt: skip
     return diffusers.LDMTextToImagePipeline(
-        vqvae=autoencoder(), bert=seeded(encoder), unet=unet(), scheduler=scheduler(),
+        vqvae=autoencoder(),
+        bert=seeded(encoder),
+        unet=unet(),
+        scheduler=scheduler(),
         tokenizer=transformers.BertTokenizer.from_pretrained(source),
     )
 
@@ -324,7 +328,6 @@ def test_written_single_file(tmp_path, kind):
         left, right = ours.state_dict(), theirs.state_dict()
         for name in right:
             assert torch.equal(left[name], right[name]), name
-
 
 
 def test_scheduler_file_missing(tmp_path):
