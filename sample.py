@@ -77,7 +77,8 @@ class Arguments:
     """What the networks compute in; float32 unless the model was trained in another."""
 
     weights: Literal["ema", "raw"] | None = None
-    """The parameter average, or the parameters as trained last; ema where there is one."""
+    """The parameter average, or the parameters as trained last; ema of work directories and raw
+    of single files by default."""
     tokenizer: Path | None = None
     """Folder with the tokenizer's files, which single files lack."""
     prediction: Literal["eps", "v", "x0"] | None = None

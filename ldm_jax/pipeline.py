@@ -100,10 +100,10 @@ class Pipeline:
         self.dtype = dtype or loaded.origin.get("dtype", "float32")
         self.config = _skip_layers(loaded.config, clip_skip)
         self.model = ldm.build(self.config, self.dtype)
-        self.params = convert.materialize(loaded.params, self.dtype)
+        self.params = _stored(loaded.params, self.dtype)
         # The first stage is not safe in float16.
         first = "float32" if self.dtype == "float16" else self.dtype
-        self.frozen = convert.materialize(loaded.frozen, first)
+        self.frozen = _stored(loaded.frozen, first)
         self.tokenizer = open_tokenizer(self.config.condition, loaded.tokenizer, path)
         self.emphasis = emphasis
         self._around = tileable if tile_textures else nullcontext
@@ -192,8 +192,11 @@ class Pipeline:
         negative: str | int | None = None,
         picture: Picture = NOTHING,
         progress: Callable[[int], None] = lambda images: None,
-    ) -> UInt8[np.ndarray, "n h w c"]:
-        """One image for each condition; image i depends on its condition, seed and `index[i]`.
+        decode: bool = True,
+    ) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n zh zw z"]:
+        """One image for each condition, or with `decode` off its scaled latents.
+
+        Image i depends on its condition, seed and `index[i]`.
 
         Batches are drawn on as many of this process's devices as can share one equally.
         `progress` is told after each batch how many images it brought.
@@ -212,7 +215,7 @@ class Pipeline:
         images: list[Any] = [None] * len(conditions)
         for inputs in self._inputs(conditions, negative):
             for rows, count in _batches(inputs.rows, self._batch_size(sampling, len(conditions))):
-                drawn = self._draw_batch(inputs, rows, index, sampling, guided, picture)
+                drawn = self._draw_batch(inputs, rows, index, sampling, guided, picture, decode)
                 for row, image in zip(rows[:count], drawn, strict=False):
                     images[row] = image
                 progress(count)
@@ -226,8 +229,9 @@ class Pipeline:
         sampling: cfg.Sampling,
         guided: bool,
         picture: Picture,
-    ) -> UInt8[np.ndarray, "b h w c"]:
-        """The images of `rows`, all drawn together."""
+        decode: bool,
+    ) -> np.ndarray:
+        """The images, or latents, of `rows`, all drawn together."""
         size = len(rows)
         mesh = make_mesh(
             cfg.Mesh(), jax.local_devices()[: math.gcd(size, jax.local_device_count())]
@@ -246,7 +250,7 @@ class Pipeline:
                 "the U-Net", self._draw_program(sampling, picture), params, condition, nothing,
                 to_global(mesh, index), start, *scalars,
             )  # fmt: skip
-            return self._decode(frozen, latents, sampling)
+            return self._decode(frozen, latents, sampling) if decode else np.asarray(latents)
 
     def _condition(self, mesh: Mesh, params: Any, inputs: Any, weights: Any) -> Condition:
         program = self._program("condition", lambda: self.model.condition)
@@ -411,6 +415,13 @@ class Pipeline:
                 f"the starting noise has shape {picture.noise.shape}; it must be {wanted}: "
                 "pictures, height and width in latents, channels"
             )
+
+
+def _stored(tree: Any, dtype: str) -> Any:
+    """Copies of all leaves: matrices in `dtype`, and norms, biases and scalars in float32."""
+    return jax.tree.map(
+        lambda leaf: convert.materialize(leaf, dtype if np.ndim(leaf) > 1 else "float32"), tree
+    )
 
 
 def _finite(tree: Any) -> Array:

@@ -110,7 +110,7 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
         ((model, out, "--guidance=1", "--negative_prompt=a red one alone"), "at 1 there is none"),
         ((model, out, f"--prompts={tmp_path / 'latin.txt'}"), "latin.txt is not UTF-8 text"),
         ((model, f"--out={tmp_path / 'empty.txt'}"), "empty.txt is a file; name a folder"),
-        ((f"--model={tmp_path / 'absent'}", out), "is not a work directory"),
+        ((f"--model={tmp_path / 'absent'}", out), "absent does not exist"),
     ):
         assert run_main(monkeypatch, *options) == 2
         assert complaint in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""Converts models between this project's form, diffusers folders and CompVis' single files:
+
+python -m ldm_jax.convert SOURCE TARGET --to=native
+python -m ldm_jax.convert SOURCE --inspect
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Converts a model from one form to another, or says what it is."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Work directory, native folder, diffusers folder or single file."""
+    target: Annotated[Path | None, tyro.conf.Positional] = None
+    """What to write: a folder, or for compvis a file called *.safetensors."""
+    to: Literal["native", "diffusers", "compvis"] = "native"
+    """The form of the target."""
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """What the target's weights are stored in; left out, each stays as it is."""
+    weights: Literal["ema", "raw"] | None = None
+    """Averages or raw weights, where the source has both; left out, ema of a work directory and
+    raw of a single file."""
+    variant: str | None = None
+    """Of a diffusers folder: reads files called *.VARIANT.safetensors."""
+    prediction: Literal["eps", "x0", "v"] | None = None
+    """Of a single file that does not tell: what the network predicts."""
+    original_config: Path | None = None
+    """Of a single file of no published architecture: the YAML settings it was trained with."""
+    tokenizer: Path | None = None
+    """Folder with a tokenizer's files, which single files lack."""
+    inspect: bool = False
+    """Only say what the source is."""
+    overwrite: bool = False
+    """Replace the target if it is there."""
+
+
+def run(arguments: Arguments) -> str:
+    """Converts or inspects; returns what to print."""
+    if (arguments.target is None) != arguments.inspect:
+        raise ValueError("name a TARGET to convert to, or give --inspect alone")
+    # JAX starts only now, so that --help and mistakes answer at once.
+    from ldm_jax.convert.checkpoint_writing import write_checkpoint
+    from ldm_jax.convert.folder import write_folder
+    from ldm_jax.convert.load import load
+    from ldm_jax.convert.native import write_native
+    from ldm_jax.convert.report import describe
+
+    start = time.monotonic()
+    imported = load(
+        arguments.source, weights=arguments.weights, variant=arguments.variant,
+        prediction=arguments.prediction, original_config=arguments.original_config,
+        tokenizer=arguments.tokenizer,
+    )  # fmt: skip
+    if arguments.target is None:
+        return describe(imported)
+    writers = {"native": write_native, "diffusers": write_folder, "compvis": write_checkpoint}
+    writers[arguments.to](
+        imported, arguments.target, dtype=arguments.dtype, overwrite=arguments.overwrite
+    )
+    seconds = time.monotonic() - start
+    return f"{describe(imported)}\nwrote {arguments.target} in {seconds:.1f} s"
+
+
+def main() -> int:
+    """The command line; returns the process's exit status."""
+    arguments = tyro.cli(Arguments, prog="convert", description=__doc__)
+    try:
+        print(run(arguments))
+    except (ValueError, OSError) as error:
+        print(f"convert: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""One model in memory, whatever file it came from: its config, its parameters, its tokenizer."""
+
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from ldm_jax import config as cfg
+from ldm_jax import tree
+from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
+from ldm_jax.models.conditioners import Condition
+
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+"""What weights may be stored in."""
+
+Dtype = str | None
+"""A key of `DTYPES`; None keeps each array's own."""
+
+
+class ConvertError(ValueError):
+    """A model that cannot be read, or not be written in the form that is asked for."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One model, or a first stage alone.
+
+    The leaves are numpy arrays in the layout of this project's modules: float32, float16 or
+    bfloat16 as they were stored, read-only views of mapped files wherever that is possible. The
+    files must stay as they are until the leaves are copied; `materialize` does that.
+    """
+
+    config: cfg.Model | cfg.Autoencoder
+    """An `Autoencoder` where the file holds a first stage alone."""
+    params: dict[str, Any]
+    """`{"unet", "conditioner"}`; {} for a first stage alone."""
+    frozen: dict[str, Any]
+    """`{"autoencoder", "latent_scale"}`; without `latent_scale` where that is not known."""
+    tokenizer: Path | None = None
+    """Folder with the tokenizer's files, or one `tokenizer.json`; None where there is none."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Where it came from: `source`, `kind`, `weights` (ema or raw), …; JSON."""
+    ignored: dict[str, str] = field(default_factory=dict)
+    """Tensors of the source that are not used, and why."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about this conversion."""
+
+    @property
+    def autoencoder(self) -> cfg.Autoencoder:
+        """The first stage's config."""
+        whole = isinstance(self.config, cfg.Model)
+        return self.config.autoencoder if whole else self.config
+
+    def components(self) -> dict[str, dict[str, Any]]:
+        """Parameters by component: `unet`, `conditioner`, `autoencoder`; empty ones left out."""
+        parts = {**self.params, "autoencoder": self.frozen["autoencoder"]}
+        return {name: part for name, part in parts.items() if part}
+
+
+def make(
+    config: cfg.Model | cfg.Autoencoder, components: Mapping[str, Any], **rest: Any
+) -> Imported:
+    """The bundle of `config` and its components' trees; the latent scale is the config's."""
+    whole = isinstance(config, cfg.Model)
+    scale = (config.autoencoder if whole else config).latent_scale
+    frozen = {"autoencoder": components["autoencoder"]}
+    if scale is not None:
+        frozen["latent_scale"] = np.asarray(scale, np.float32)
+    params = {}
+    if whole:
+        params = {"unet": components["unet"], "conditioner": components.get("conditioner", {})}
+    return Imported(config, params, frozen, **rest)
+
+
+def with_scale(config: cfg.Autoencoder, scale: Any) -> cfg.Autoencoder:
+    """`config` with its latent scale said, where that was measured in training."""
+    return replace(config, latent_scale=float(scale)) if config.latent_scale is None else config
+
+
+def shapes(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
+    """The tree of each component that `config` describes, with shapes for leaves."""
+    if isinstance(config, cfg.Autoencoder):
+        return {"autoencoder": autoencoder_shapes(config)}
+    parts = {
+        "unet": unet_shapes(config.unet),
+        "conditioner": conditioner_shapes(config.condition),
+        "autoencoder": autoencoder_shapes(config.autoencoder),
+    }
+    return {name: part for name, part in parts.items() if part}
+
+
+@lru_cache(maxsize=16)
+def autoencoder_shapes(config: cfg.Autoencoder) -> dict[str, Any]:
+    """Shapes of the first stage's parameters."""
+    side = config.factor
+    images = jnp.zeros((1, side, side, config.image_channels), jnp.float32)
+    noise = jnp.zeros((1, 1, 1, config.latent_channels), jnp.float32)
+    return _init_shapes(build_autoencoder(config), images, noise)
+
+
+@lru_cache(maxsize=16)
+def unet_shapes(config: cfg.UNet) -> dict[str, Any]:
+    """Shapes of the U-Net's parameters."""
+    side = config.factor
+
+    def zeros(width: int | None, *shape: int) -> Any:
+        return jnp.zeros((1, *shape, width), jnp.float32) if width else None
+
+    condition = Condition(
+        context=zeros(config.context_dim, 1),
+        pooled=zeros(config.pooled_dim),
+        label=jnp.zeros((1,), jnp.int32) if config.class_count else None,
+        concat=zeros(config.concat_channels, side, side),
+    )
+    x = jnp.zeros((1, side, side, config.in_channels), jnp.float32)
+    return _init_shapes(build_unet(config), x, jnp.zeros((1,), jnp.int32), condition)
+
+
+@lru_cache(maxsize=16)
+def conditioner_shapes(config: cfg.Condition) -> dict[str, Any]:
+    """Shapes of the conditioner's parameters; {} where it has none."""
+    shape: tuple[int, ...] = (1,)
+    if isinstance(config, cfg.TextCondition):
+        shape = (1, config.encoder.max_length)
+    return _init_shapes(build_conditioner(config), jnp.zeros(shape, jnp.int32))
+
+
+def _init_shapes(module: Any, *inputs: Any) -> dict[str, Any]:
+    init = partial(module.init, jax.random.key(0))
+    return jax.eval_shape(init, *inputs).get("params", {})
+
+
+def stored(array: np.ndarray, dtype: Dtype = None) -> np.ndarray:
+    """`array` in `dtype`; itself where it has that already.
+
+    Raises:
+        ConvertError: a value is too large for `dtype`.
+    """
+    if dtype is None or array.dtype == DTYPES[dtype]:
+        return array
+    try:
+        with np.errstate(over="raise"):
+            return np.asarray(array, DTYPES[dtype])
+    except FloatingPointError as error:
+        raise ConvertError(
+            f"a weight is larger than {dtype} can hold; write float32 or bfloat16"
+        ) from error
+
+
+def cast(tensors: Mapping[str, np.ndarray], dtype: Dtype) -> dict[str, np.ndarray]:
+    """`tensors` in `dtype`; what is copied is given back to its mapped file."""
+    out = {}
+    for name, tensor in tensors.items():
+        out[name] = stored(tensor, dtype)
+        if out[name] is not tensor:
+            release(tensor)
+    return out
+
+
+def materialize(leaves: Any, dtype: Dtype = "float32") -> Any:
+    """Copies of all leaves, contiguous and in `dtype`, made one after the other.
+
+    Pages of mapped files are given back as they are copied, so that source and copy are never in
+    memory together.
+    """
+    return jax.tree.map(partial(_copy, dtype=dtype), leaves)
+
+
+def _copy(array: Any, dtype: Dtype) -> np.ndarray:
+    array = np.asarray(array)
+    # A transposed copy reads here and there, which the file's disk would follow place by place.
+    _advise(array, "MADV_WILLNEED")
+    copy = np.array(stored(array, dtype), order="C", copy=True)
+    release(array)
+    return copy
+
+
+def release(array: np.ndarray) -> None:
+    """Gives the memory of an array on a mapped file back; it is read again when it is used."""
+    _advise(array, "MADV_DONTNEED")
+
+
+def _advise(array: np.ndarray, advice: str) -> None:
+    """Tells the system how a mapped file's pages below `array` will be used, if it has any."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, mmap.mmap) or not hasattr(mmap, advice) or array.size == 0:
+        return
+    low, high = np.lib.array_utils.byte_bounds(array)
+    begin = np.frombuffer(base, np.uint8, 1).__array_interface__["data"][0]
+    first = (low - begin) // mmap.PAGESIZE * mmap.PAGESIZE
+    base.madvise(getattr(mmap, advice), first, high - begin - first)
+
+
+def count(imported: Imported) -> dict[str, int]:
+    """Number of parameters of each component."""
+    return {name: tree.count(part) for name, part in imported.components().items()}

@@ -1,0 +1,268 @@
+"""CompVis' single files, `.ckpt` or `.safetensors`, read."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import bundle, components, compvis, names, settings, shapes
+from ldm_jax.convert.bundle import ConvertError, Imported
+from ldm_jax.convert.files import read_tensors
+from ldm_jax.convert.mapped import map_file, shown
+from ldm_jax.convert.safetensors_file import looks_like_safetensors, read_safetensors
+
+Tensors = dict[str, np.ndarray]
+
+_SCHEDULE = (
+    r"betas|alphas_cumprod|alphas_cumprod_prev|sqrt_alphas_cumprod|sqrt_one_minus_alphas_cumprod|"
+    r"log_one_minus_alphas_cumprod|sqrt_recip_alphas_cumprod|sqrt_recipm1_alphas_cumprod|"
+    r"posterior_variance|posterior_log_variance_clipped|posterior_mean_coef[12]|lvlb_weights"
+)
+_RULES = (
+    (_SCHEDULE, "the noise schedule, computed again from its formula"),
+    ("scale_factor", "the latent scale, kept in the config"),
+    ("logvar", "a weight of the training loss"),
+    (r"(first_stage_model\.)?loss\..*", "discriminator and perceptual loss of training"),
+    (r"model_ema\.(decay|num_updates)", "how the averages were made"),
+    (r"(first_stage_model\.)?model_ema\..*", "averages; the raw weights were chosen"),
+)
+_CONDITIONER_RULES = (
+    (r".*position_ids", "the numbers 0, 1, 2, ..."),
+    (r"text_projection(\.weight)?|logit_scale", "of CLIP's comparison with pictures"),
+    (r"to_logits\..*", "the language head, which the U-Net does not see"),
+    # CLIP's vision tower, in files that keep the whole of it.
+    (r"vision_model\..*|visual_projection\..*", "of CLIP's comparison with pictures"),
+)  # fmt: skip
+_FOREIGN = {
+    "lora_": "a LoRA, not a model", "unet.": "weights of a diffusers folder under one roof",
+    "down_blocks.": "one component of a diffusers folder; name the folder",
+    "conditioner.embedders.": "an SDXL model, which is not supported",
+    "text_model.": "a text encoder alone; name the folder of the whole model",
+    "model.diffusion_model.joint_blocks.": "an SD 3 model, which is not supported",
+}  # fmt: skip
+
+
+def read_checkpoint(
+    path: str | Path,
+    *,
+    ema: bool = False,
+    prediction: str | None = None,
+    original_config: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+) -> Imported:
+    """A model, or a first stage alone, from one file of CompVis' layout.
+
+    Args:
+        path: the file.
+        ema: the U-Net's averages, where the file has them beside the raw weights.
+        prediction: what the network predicts (eps, v or x0), where neither the file nor a
+            published model of its shapes tells; or where it is not what is published.
+        original_config: the YAML settings it was trained with, for what shapes do not tell.
+        tokenizer: folder with the tokenizer's files, which no such file has.
+
+    Raises:
+        ConvertError, FileFormatError, ConfigError: what is wrong with the file, or what is missing
+            to know its architecture, and which option gives it.
+    """
+    path = Path(path)
+    tensors, metadata = _read(path)
+    origin = {"source": path.name, "kind": "compvis", "weights": "ema" if ema else "raw"}
+    common: dict[str, Any] = {"tokenizer": Path(tokenizer) if tokenizer else None, "origin": origin}
+    try:
+        if compvis.UNET + "input_blocks.0.0.weight" in tensors:
+            options = {"original_config": original_config, "prediction": prediction}
+            return _read_model(tensors, metadata, ema, options, common)
+        if "encoder.conv_in.weight" in tensors and "encoder.mid.block_1.norm1.weight" in tensors:
+            return _read_first_stage(tensors, ema, common)
+    except (ConvertError, cfg.ConfigError) as error:
+        raise ConvertError(f"{path}: {error}") from error
+    raise ConvertError(f"{path} {_what(tensors)}")
+
+
+def _read(path: Path) -> tuple[Tensors, Mapping[str, str]]:
+    if path.is_file():
+        data = map_file(path)
+        safe = looks_like_safetensors(data[:9])
+        data.close()
+        if safe:
+            return read_safetensors(path)
+    return read_tensors(path), {}
+
+
+def _what(tensors: Tensors) -> str:
+    for prefix, kind in _FOREIGN.items():
+        if shapes.has(tensors, prefix):
+            return f"is {kind}"
+    first = ", ".join(shown(name) for name in list(tensors)[:3])
+    return f"holds no model of CompVis' layout; its first names are {first}"
+
+
+def _below(tensors: Tensors, prefix: str) -> Tensors:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _read_first_stage(tensors: Tensors, ema: bool, common: dict[str, Any]) -> Imported:
+    config = shapes.autoencoder(tensors)
+    tree = bundle.autoencoder_shapes(config)
+    places = compvis.autoencoder_places([leaf.name for leaf in names.leaves(tree)], config)
+    if ema:
+        tensors = _averaged(tensors, "", places)
+    params, ignored = _component(tensors, places, tree, "the first stage", _RULES)
+    return bundle.make(config, {"autoencoder": params}, ignored=ignored, **common)
+
+
+def _component(
+    tensors: Tensors, places: Mapping[str, compvis.Place], tree: Any, what: str,
+    rules: names.Rules = (),
+) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
+    found, rest = compvis.read(tensors, places)
+    return names.from_torch(found, tree, what, rules, beside=rest)
+
+
+def _averaged(tensors: Tensors, prefix: str, places: Mapping[str, compvis.Place]) -> Tensors:
+    """`tensors` with the averages of a component's weights in place of the raw ones.
+
+    Raises:
+        ConvertError: the file has none, or not of every weight.
+    """
+    if not shapes.has(tensors, compvis.EMA):
+        raise ConvertError("it has no averages (model_ema.*); take the raw weights")
+    averages = {prefix + p.name: compvis.ema_name(prefix + p.name) for p in places.values()}
+    missing = sorted(name for name, average in averages.items() if average not in tensors)
+    if missing:
+        raise ConvertError(f"it has no average of {names.enumerated(missing)}")
+    used = set(averages.values())
+    rest = {name: tensor for name, tensor in tensors.items() if name not in used}
+    return rest | {name: tensors[average] for name, average in averages.items()}
+
+
+def _read_model(
+    tensors: Tensors, metadata: Mapping[str, str], ema: bool, options: Mapping[str, Any],
+    common: dict[str, Any],
+) -> Imported:  # fmt: skip
+    tensors = _spelled(tensors)
+    autoencoder = shapes.autoencoder(_below(tensors, compvis.FIRST_STAGE))
+    condition, kind = _condition(tensors)
+    encoder = getattr(condition, "encoder", None)
+    context = getattr(condition, "context_dim", None) if encoder is None else encoder.width
+    unet = shapes.unet(_below(tensors, compvis.UNET), context, autoencoder.latent_channels)
+    unet, condition = _fit_condition(unet, condition)
+    config, found, notes = _configure(
+        tensors, metadata, autoencoder, unet, condition, **options
+    )  # fmt: skip
+    common["origin"]["settings"] = found
+
+    places = components.places_of(config, kind)
+    if ema:
+        tensors = _averaged(tensors, compvis.UNET, places["unet"])
+    prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
+    rules = {"unet": (), "autoencoder": ((r"(loss|model_ema)\..*", "of training"),)}
+    if kind is not None:
+        prefixes["conditioner"] = kind.prefix
+        rules["conditioner"] = (*_CONDITIONER_RULES, *_unused_layers(config, kind))
+    ignored = _ignored_beside(tensors, tuple(prefixes.values()))
+    params = {}
+    for name, tree in bundle.shapes(config).items():
+        prefix, what = prefixes[name], f"the {name}"
+        params[name], left = _component(
+            _below(tensors, prefix), places[name], tree, what, rules[name]
+        )
+        ignored |= {prefix + old: why for old, why in left.items()}
+    return bundle.make(config, params, ignored=ignored, notes=notes, **common)
+
+
+def _ignored_beside(tensors: Tensors, prefixes: tuple[str, ...]) -> dict[str, str]:
+    """What is beside the components, and why it is not used.
+
+    Raises:
+        ConvertError: names what there is no reason for.
+    """
+    rest = [name for name in tensors if not name.startswith(prefixes)]
+    reasons = {name: names.why_ignored(name, _RULES) for name in rest}
+    unexpected = [name for name, why in reasons.items() if why is None]
+    if unexpected:
+        raise ConvertError(f"it has unexpected tensors: {names.enumerated(unexpected)}")
+    return {name: why for name, why in reasons.items() if why is not None}
+
+
+def _spelled(tensors: Tensors) -> Tensors:
+    """Names as today's, where some files leave CLIP's outermost level out."""
+    if shapes.has(tensors, compvis.CLIP + "embeddings."):
+        return {
+            f"{compvis.CLIP}text_model.{n.removeprefix(compvis.CLIP)}"
+            if n.startswith(compvis.CLIP) else n: t for n, t in tensors.items()
+        }  # fmt: skip
+    return tensors
+
+
+def _condition(tensors: Tensors) -> tuple[cfg.Condition, components.Kind | None]:
+    for kind in components.KINDS:
+        if kind.prefix + kind.mark in tensors:
+            return kind.condition(_below(tensors, kind.prefix)), kind
+    other = [name for name in tensors if name.startswith(compvis.CONDITIONER)]
+    if other:
+        raise ConvertError(
+            f"its condition is of an unknown kind: {names.enumerated(other)}; known are CLIP, "
+            "OpenCLIP, the 1.45B model's encoder, and classes"
+        )
+    return cfg.Unconditional(), None
+
+
+def _fit_condition(unet: cfg.UNet, condition: cfg.Condition) -> tuple[cfg.UNet, cfg.Condition]:
+    """The condition that the U-Net's input channels and class embedding tell of."""
+    if unet.class_count is not None and isinstance(condition, cfg.Unconditional):
+        condition = cfg.ClassCondition(unet.class_count - 1)
+    if isinstance(condition, cfg.TextCondition) and unet.concat_channels == 1 + unet.in_channels:
+        return unet, replace(condition, inpaint=True)
+    if unet.concat_channels:
+        raise ConvertError(
+            f"its U-Net takes {unet.in_channels + unet.concat_channels} channels for latents of "
+            f"{unet.in_channels}; of conditions that are concatenated only inpainting's mask and "
+            "masked latents, with text, are supported"
+        )
+    return unet, condition
+
+
+def _configure(
+    tensors: Tensors, metadata: Mapping[str, str], autoencoder: cfg.Autoencoder, unet: cfg.UNet,
+    condition: cfg.Condition, *, original_config: str | Path | None, prediction: str | None,
+) -> tuple[cfg.Model, str, tuple[str, ...]]:  # fmt: skip
+    """The whole config, where the settings came from, and what to know about them."""
+    own = settings.of_metadata(metadata, autoencoder, unet, condition)
+    if original_config is not None:
+        told = settings.of_yaml(Path(original_config), unet, autoencoder)
+    elif own is not None:
+        told, condition = own
+    else:
+        told = settings.of_known(autoencoder, unet, condition, prediction)
+    diffusion, _ = settings.stored_schedule(tensors, told.diffusion)
+    notes = []
+    if diffusion != told.diffusion:
+        notes.append(f"the noise schedule is the file's own, not that of {told.source}")
+    if prediction not in (None, diffusion.prediction):
+        notes.append(f"prediction {prediction} as asked for, where {told.source} has "
+                     f"{diffusion.prediction}")  # fmt: skip
+        diffusion = replace(diffusion, prediction=prediction)
+    scale = tensors.get("scale_factor")
+    scale = told.latent_scale if scale is None else float(np.asarray(scale, np.float32).item())
+    if scale is None:
+        raise ConvertError(
+            "its latent scale was measured in training, and scale_factor is not in the file; take "
+            "the checkpoint as training left it"
+        )
+    config = cfg.Model(
+        replace(autoencoder, latent_scale=scale), replace(unet, num_heads=told.num_heads),
+        condition, diffusion, told.image_size,
+    )  # fmt: skip
+    return config, told.source, tuple(notes)
+
+
+def _unused_layers(config: cfg.Model, kind: components.Kind) -> names.Rules:
+    if kind.prefix != compvis.OPEN_CLIP:
+        return ()
+    encoder = config.condition.encoder
+    last = encoder.layers - encoder.skip_last
+    return ((rf"transformer\.resblocks\.{last}\..*", "the last layer, which SD 2 does not use"),)

@@ -1,0 +1,122 @@
+"""Settings of a diffusers or transformers JSON file, each of them accounted for."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.mapped import map_file, strict_json
+
+_NOTHING = (None, False)
+
+
+class Fields:
+    """One JSON object; every field must be taken, checked or ignored by name.
+
+    What nobody asked for is refused when it is closed, unless it says nothing: null, false, or a
+    name that begins with `_`. So a setting that changes what is computed can never be missed.
+    """
+
+    def __init__(self, path: Path, values: dict[str, Any]) -> None:
+        self.path = path
+        self._values = values
+        self._seen: set[str] = set()
+
+    @classmethod
+    def read(cls, path: Path) -> "Fields":
+        """The object in the file `path`.
+
+        Raises:
+            FileFormatError: there is no such file, or it is not a JSON object.
+        """
+        data = map_file(path)
+        try:
+            return cls(path, strict_json(path, "it", data[:]))
+        finally:
+            data.close()
+
+    def error(self, name: str, allowed: str) -> ConvertError:
+        value = json.dumps(self._values.get(name))
+        return ConvertError(f"{self.path}: {name} is {value}; it must be {allowed}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def get(self, name: str, default: Any) -> Any:
+        """A value of any type, or `default` where the file has none."""
+        self._seen.add(name)
+        return self._values.get(name, default)
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """A whole number from 1 on; without a `default` the file must have it."""
+        value = self.get(name, default)
+        if type(value) is not int or value < 1:
+            raise self.error(name, "a whole number from 1 on")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A number; without a `default` the file must have it."""
+        value = self.get(name, default)
+        if type(value) not in (int, float):
+            raise self.error(name, "a number")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """true or false."""
+        value = self.get(name, default)
+        if type(value) is not bool:
+            raise self.error(name, "true or false")
+        return value
+
+    def wholes(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """A list of whole numbers from 1 on."""
+        values = self.get(name, list(default))
+        if not isinstance(values, list) or not all(type(v) is int and v > 0 for v in values):
+            raise self.error(name, "a list of whole numbers from 1 on")
+        return tuple(values)
+
+    def each(self, name: str, default: int, count: int) -> tuple[int, ...]:
+        """One whole number for all levels, or a list with one for each."""
+        value = self.get(name, default)
+        values = value if isinstance(value, list) else [value] * count
+        if len(values) != count or not all(type(v) is int and v > 0 for v in values):
+            raise self.error(name, f"a whole number from 1 on, or a list of {count}")
+        return tuple(values)
+
+    def texts(self, name: str, default: tuple[str, ...], allowed: Collection[str]) -> list[str]:
+        """A list of words, each one of `allowed`."""
+        values = self.get(name, list(default))
+        if not isinstance(values, list) or not all(value in allowed for value in values):
+            raise self.error(name, f"a list of {', '.join(allowed)}; others are not supported")
+        return values
+
+    def choice(self, name: str, default: Any, allowed: dict[Any, Any]) -> Any:
+        """What `allowed` maps the value to."""
+        value = self.get(name, default)
+        if isinstance(value, list | dict) or value not in allowed:
+            listed = ", ".join(json.dumps(a) for a in allowed)
+            raise self.error(name, f"one of {listed}; others are not supported")
+        return allowed[value]
+
+    def only(self, **supported: Any) -> None:
+        """Checks fields of which one value is supported, which is also their default."""
+        for name, value in supported.items():
+            found = self.get(name, value)
+            same = found == value and isinstance(found, bool) == isinstance(value, bool)
+            if not (same or (value in _NOTHING and found in _NOTHING)):
+                raise self.error(name, f"{json.dumps(value)}, the only value that is supported")
+
+    def ignore(self, *names: str) -> None:
+        """Marks fields that change nothing of what is computed here."""
+        self._seen.update(names)
+
+    def close(self) -> None:
+        """Raises ConvertError for a field that says something and that nobody knows."""
+        for name, value in self._values.items():
+            silent = name.startswith("_") or value is None or value is False
+            if name not in self._seen and not silent:
+                raise ConvertError(
+                    f"{self.path}: {name} is {json.dumps(value)}; this setting is not known here, "
+                    "and may change what is computed. If it does not, remove it from the file"
+                )

@@ -1,0 +1,135 @@
+"""Published models, for what the shapes in a file cannot say: heads, schedule, latent scale, size.
+
+Rombach 2022 (arXiv:2112.10752), tables 12 to 15 and the released settings; Stable Diffusion 1 and
+2 and their inpainting models.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ldm_jax import config as cfg
+
+KL_F4 = cfg.Autoencoder(latent_channels=3, block_out_channels=(128, 256, 512))
+KL_F8 = cfg.Autoencoder(block_out_channels=(128, 256, 512, 512))
+KL_F16 = cfg.Autoencoder(
+    latent_channels=16, block_out_channels=(128, 128, 256, 256, 512),
+    attention=(False, False, False, False, True),
+)  # fmt: skip
+KL_F32 = cfg.Autoencoder(
+    latent_channels=64, block_out_channels=(128, 128, 256, 256, 512, 512),
+    attention=(False, False, False, False, True, True),
+)  # fmt: skip
+VQ_F4 = replace(KL_F4, codebook_size=8192, latent_scale=1.0)
+VQ_F4_NOATTN = replace(VQ_F4, mid_attention=False)
+VQ_F8 = cfg.Autoencoder(
+    block_out_channels=(128, 256, 256, 512), codebook_size=16384, latent_scale=1.0,
+    attention=(False, False, False, True),
+)  # fmt: skip
+VQ_F8_N256 = replace(VQ_F8, codebook_size=256)
+VQ_F16 = replace(KL_F16, latent_channels=8, codebook_size=16384, latent_scale=1.0)
+SD_FIRST_STAGE = replace(KL_F8, latent_scale=0.18215)
+
+FIRST_STAGES = {
+    "kl-f4": KL_F4, "kl-f8": KL_F8, "kl-f16": KL_F16, "kl-f32": KL_F32, "vq-f4": VQ_F4,
+    "vq-f4-noattn": VQ_F4_NOATTN, "vq-f8": VQ_F8, "vq-f8-n256": VQ_F8_N256, "vq-f16": VQ_F16,
+}  # fmt: skip
+
+
+def _process(start: float, end: float, prediction: str = "eps") -> cfg.Diffusion:
+    return cfg.Diffusion(
+        beta_start=start, beta_end=end, prediction=prediction, spacing="leading",
+        final_alpha_bar="first",
+    )  # fmt: skip
+
+
+_CLIP_L = cfg.TextCondition(cfg.CLIPText(), tokenizer="clip")
+_OPEN_CLIP_H = cfg.TextCondition(
+    cfg.CLIPText(width=1024, layers=23, num_heads=16, intermediate=4096, activation="gelu"),
+    tokenizer="clip",
+)
+_SD1 = cfg.UNet()
+_SD2 = replace(_SD1, num_heads=(5, 10, 20, 20), use_linear_projection=True, context_dim=1024)
+_FACES = cfg.UNet(
+    in_channels=3, out_channels=3, block_out_channels=(224, 448, 672, 896),
+    attention=(False, True, True, True), attention_kind="plain", num_heads=(7, 14, 21, 28),
+    context_dim=None,
+)  # fmt: skip
+_CHURCHES = cfg.UNet(
+    block_out_channels=(192, 192, 384, 768, 768), attention=(True, True, True, True, False),
+    attention_kind="plain", num_heads=(8,) * 5, context_dim=None, time_scale_shift=True,
+    resblock_updown=True,
+)  # fmt: skip
+_CIN = cfg.UNet(
+    in_channels=3, out_channels=3, block_out_channels=(192, 384, 576, 960),
+    attention=(False, True, True, True), num_heads=(1, 1, 1, 1), context_dim=512,
+)  # fmt: skip
+_PAINTED = 5  # mask and masked latents
+
+
+def _painting(unet: cfg.UNet) -> cfg.UNet:
+    return replace(unet, concat_channels=_PAINTED)
+
+
+def _sd(unet: cfg.UNet, text: cfg.TextCondition, size: int, prediction: str = "eps") -> cfg.Model:
+    text = replace(text, inpaint=unet.concat_channels > 0)
+    return cfg.Model(SD_FIRST_STAGE, unet, text, _process(0.00085, 0.012, prediction), size)
+
+
+MODELS = {
+    "Stable Diffusion 1": _sd(_SD1, _CLIP_L, 512),
+    "Stable Diffusion 1 inpainting": _sd(_painting(_SD1), _CLIP_L, 512),
+    "Stable Diffusion 2 base (512, eps)": _sd(_SD2, _OPEN_CLIP_H, 512),
+    "Stable Diffusion 2 (768, v)": _sd(_SD2, _OPEN_CLIP_H, 768, "v"),
+    "Stable Diffusion 2 inpainting": _sd(_painting(_SD2), _OPEN_CLIP_H, 512),
+    "txt2img-1p4B": cfg.Model(
+        SD_FIRST_STAGE, replace(_SD1, context_dim=1280),
+        cfg.TextCondition(cfg.BERTText(), tokenizer="bert"), _process(0.00085, 0.012), 256,
+    ),
+    "cin256-v2": cfg.Model(
+        VQ_F4, _CIN, cfg.ClassCondition(1000, context_dim=512), _process(0.0015, 0.0195), 256
+    ),
+    "celeba256, ffhq256 or lsun_beds256": cfg.Model(
+        VQ_F4, _FACES, cfg.Unconditional(), _process(0.0015, 0.0195), 256
+    ),
+    # Its latent scale was measured in training and is in the file.
+    "lsun_churches256": cfg.Model(
+        KL_F8, _CHURCHES, cfg.Unconditional(), _process(0.0015, 0.0155), 256
+    ),
+}  # fmt: skip
+
+
+def find(
+    autoencoder: cfg.Autoencoder, unet: cfg.UNet, condition: cfg.Condition,
+    predictions: Iterable[str],
+) -> list[tuple[str, cfg.Model]]:  # fmt: skip
+    """Names and configs of the published models of these shapes that predict one of
+    `predictions`; heads and latent scale of what is asked for play no part.
+    """
+    found = []
+    for name, model in MODELS.items():
+        same = (
+            _one_head(unet) == _one_head(model.unet)
+            and replace(autoencoder, latent_scale=None)
+            == replace(model.autoencoder, latent_scale=None)
+            and _without_dropout(condition) == _without_dropout(model.condition)
+        )
+        if same and model.diffusion.prediction in predictions:
+            found.append((name, model))
+    return found
+
+
+def first_stage(config: cfg.Autoencoder) -> str | None:
+    """The name of the published first stage of this shape, or None."""
+    bare = replace(config, latent_scale=None)
+    names = (n for n, c in FIRST_STAGES.items() if replace(c, latent_scale=None) == bare)
+    return next(names, None)
+
+
+def _one_head(unet: cfg.UNet) -> cfg.UNet:
+    return replace(unet, num_heads=(1,) * len(unet.block_out_channels))
+
+
+def _without_dropout(condition: cfg.Condition) -> cfg.Condition:
+    if isinstance(condition, cfg.Unconditional):
+        return condition
+    return replace(condition, dropout=0.0)

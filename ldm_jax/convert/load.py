@@ -1,0 +1,97 @@
+"""A model from whatever holds it: work directory, native folder, diffusers folder, single file."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ldm_jax.convert import native
+from ldm_jax.convert.bundle import ConvertError, Imported
+from ldm_jax.convert.checkpoint import read_checkpoint
+from ldm_jax.convert.folder import CONFIG, INDEX, read_folder
+from ldm_jax.convert.workdir import read_workdir
+
+Kind = Literal["workdir", "native", "diffusers", "compvis"]
+
+_CHOICES = {
+    "workdir": {"weights"}, "native": {"tokenizer"}, "diffusers": {"variant", "tokenizer"},
+    "compvis": {"weights", "prediction", "original_config", "tokenizer"},
+}  # fmt: skip
+
+
+def load(
+    path: str | Path,
+    *,
+    weights: Literal["ema", "raw"] | None = None,
+    variant: str | None = None,
+    prediction: Literal["eps", "x0", "v"] | None = None,
+    original_config: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+) -> Imported:
+    """The model in `path`.
+
+    Args:
+        path: a work directory, a native or diffusers folder, or a CompVis single file.
+        weights: of a work directory (by default `ema`) or a single file (`raw`).
+        variant: of a diffusers folder, such as fp16.
+        prediction: of a single file that does not tell.
+        original_config: the YAML settings of a single file of no published architecture.
+        tokenizer: folder of a tokenizer, for what has none or another.
+
+    Raises:
+        ConvertError, FileFormatError, ConfigError, FileNotFoundError: what is wrong, and where; or
+            a choice that does not belong to such a source.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    choices = {
+        "weights": weights, "variant": variant, "prediction": prediction,
+        "original_config": original_config, "tokenizer": tokenizer,
+    }  # fmt: skip
+    given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
+    wrong = sorted(given.keys() - _CHOICES[kind])
+    if wrong:
+        raise ConvertError(
+            f"{path} is a {kind} model, to which {', '.join('--' + w for w in wrong)} does not "
+            "belong; leave it out"
+        )
+    match kind:
+        case "workdir":
+            return read_workdir(path, **given)
+        case "diffusers":
+            return read_folder(path, **given)
+        case "compvis":
+            ema = given.pop("weights", "raw") == "ema"
+            return read_checkpoint(path, ema=ema, **given)
+    imported = native.read_native(path)
+    return replace(imported, tokenizer=Path(tokenizer)) if tokenizer else imported
+
+
+def kind_of(path: Path) -> Kind:
+    """What `path` is, told by the files in it.
+
+    Raises:
+        ConvertError: there is no such path, or no model in it.
+    """
+    if path.is_file():
+        return "compvis"
+    if not path.is_dir():
+        raise ConvertError(f"{path} does not exist")
+    if (path / native.CONFIG).is_file():
+        return "native"
+    if (path / INDEX).is_file():
+        return "diffusers"
+    config = path / CONFIG
+    if config.is_file():
+        try:
+            found = json.loads(config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConvertError(f"{config} is not JSON: {error}") from error
+        if isinstance(found, dict) and "_class_name" in found:
+            return "diffusers"
+        if isinstance(found, dict) and found.get("type") in ("DiffusionRun", "AutoencoderRun"):
+            return "workdir"
+    raise ConvertError(
+        f"{path} is no model: it has neither {native.CONFIG} (native), nor {INDEX} (diffusers), "
+        f"nor a {CONFIG} of a run or an autoencoder"
+    )

@@ -1,0 +1,87 @@
+"""This project's own form of a model: a folder that says all about it and loads as it is.
+
+model.json             the config, JSON of `cfg.Model`, or `cfg.Autoencoder` of a first stage
+weights.safetensors    the parameters by path: `unet/conv_in/kernel`, `autoencoder/…`
+tokenizer/             the tokenizer's files, for text
+origin.json            what it was converted from
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ldm_jax import config as cfg
+from ldm_jax import tree
+from ldm_jax.convert import bundle
+from ldm_jax.convert.bundle import DTYPES, ConvertError, Dtype, Imported
+from ldm_jax.convert.placing import copy_tokenizer, new_folder
+from ldm_jax.convert.safetensors_file import read_safetensors, write_safetensors
+
+CONFIG = "model.json"
+WEIGHTS = "weights.safetensors"
+TOKENIZER = "tokenizer"
+ORIGIN = "origin.json"
+
+
+def read_native(path: str | Path) -> Imported:
+    """The model that `write_native` wrote.
+
+    Raises:
+        ConvertError, FileFormatError, ConfigError: names the file that is missing or damaged, or
+            the parameters that do not fit the config.
+    """
+    path = Path(path)
+    config = _config(path / CONFIG)
+    tensors, _ = read_safetensors(path / WEIGHTS)
+    foreign = [name for name, t in tensors.items() if t.dtype not in DTYPES.values()]
+    if foreign:
+        raise ConvertError(f"{path / WEIGHTS}: {foreign[0]} is {tensors[foreign[0]].dtype}")
+
+    def wanted(at: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        name = jax.tree_util.keystr(at, simple=True, separator="/")
+        dtype = tensors[name].dtype if name in tensors else leaf.dtype
+        return jax.ShapeDtypeStruct(leaf.shape, dtype)
+
+    template = jax.tree_util.tree_map_with_path(wanted, bundle.shapes(config))
+    try:
+        components = tree.merge(template, tree.unflatten(tensors))
+    except tree.TreeError as error:
+        raise ConvertError(f"{path / WEIGHTS} does not fit {CONFIG}: {error}") from error
+    tokenizer = path / TOKENIZER
+    origin = json.loads((path / ORIGIN).read_text()) if (path / ORIGIN).is_file() else {}
+    return bundle.make(
+        config, components, tokenizer=tokenizer if tokenizer.is_dir() else None, origin=origin
+    )
+
+
+def _config(path: Path) -> cfg.Model | cfg.Autoencoder:
+    if not path.is_file():
+        raise ConvertError(f"{path} does not exist")
+    try:
+        config = cfg.from_json(path.read_text(encoding="utf-8"))
+    except (cfg.ConfigError, UnicodeDecodeError) as error:
+        raise ConvertError(f"{path}: {error}") from error
+    if not isinstance(config, cfg.Model | cfg.Autoencoder):
+        raise ConvertError(f"{path} describes a {type(config).__name__}, not a model")
+    if isinstance(config, cfg.Model) and config.autoencoder.latent_scale is None:
+        raise ConvertError(f"{path}: autoencoder.latent_scale is null; a whole model has one")
+    return config
+
+
+def write_native(
+    imported: Imported, path: str | Path, *, dtype: Dtype = None, overwrite: bool = False
+) -> None:
+    """Writes the folder, whole or not at all.
+
+    Raises:
+        ConvertError: `path` exists, or a weight is too large for `dtype`.
+    """
+    with new_folder(Path(path), overwrite) as folder:
+        tensors = bundle.cast(tree.flatten(imported.components()), dtype)
+        write_safetensors(folder / WEIGHTS, tensors)
+        (folder / CONFIG).write_text(cfg.to_json(imported.config), encoding="utf-8")
+        (folder / ORIGIN).write_text(json.dumps(imported.origin, indent=2) + "\n")
+        if imported.tokenizer is not None:
+            copy_tokenizer(imported.tokenizer, folder / TOKENIZER)

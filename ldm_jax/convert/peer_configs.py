@@ -1,0 +1,304 @@
+"""Architectures as diffusers and transformers describe them in JSON, to and from ours."""
+
+from typing import Any
+
+from ldm_jax import config as cfg
+from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.fields import Fields
+
+Json = dict[str, Any]
+
+_CROSS = "CrossAttn{}Block2D"
+_PLAIN = "Attn{}Block2D"
+_NONE = "{}Block2D"
+_RESNET = {"Down": "ResnetDownsampleBlock2D", "Up": "ResnetUpsampleBlock2D"}
+_SHIFT = {"default": False, "scale_shift": True}
+
+
+def read_unet(fields: Fields) -> cfg.UNet:
+    """The U-Net of a `UNet2DConditionModel` or `UNet2DModel`, all inputs counted as latents.
+
+    `in_channels` is the file's: the caller, who knows the latents, divides it.
+
+    Raises:
+        ConvertError: names the field whose value is not supported.
+    """
+    conditional = fields.choice(
+        "_class_name", None, {"UNet2DConditionModel": True, "UNet2DModel": False}
+    )
+    widths = fields.wholes("block_out_channels", (320, 640, 1280, 1280))
+    count = len(widths)
+    kind = _CROSS if conditional else _PLAIN
+    words = (kind, _NONE, None)
+    down = _levels(fields, "down_block_types", "Down", words, count)
+    up = _levels(fields, "up_block_types", "Up", words, count)[::-1]
+    attention = tuple(found == "attention" for found in down)
+    if attention != tuple(found == "attention" for found in up):
+        raise fields.error("up_block_types", "with attention where down_block_types have it")
+    common: Json = {
+        "in_channels": fields.whole("in_channels"),
+        "out_channels": fields.whole("out_channels"),
+        "block_out_channels": widths,
+        "layers_per_block": _same(fields, "layers_per_block", 2, count),
+        "attention": attention,
+        "class_count": _optional(fields, "num_class_embeds"),
+        "time_scale_shift": fields.choice("resnet_time_scale_shift", "default", _SHIFT),
+        "norm_num_groups": fields.whole("norm_num_groups", 32),
+        "dropout": fields.number("dropout", 0.0),
+    }
+    fields.only(
+        center_input_sample=False, flip_sin_to_cos=True, freq_shift=0, downsample_padding=1,
+        mid_block_scale_factor=1, act_fn="silu", norm_eps=1e-5, class_embed_type=None,
+        time_embedding_type="positional", time_embedding_dim=None,
+    )  # fmt: skip
+    fields.ignore("sample_size", "num_train_timesteps")
+    if conditional:
+        return _conditional(fields, common)
+    # The coarsest level is not halved, and the finest not doubled.
+    return _unconditional(fields, common, {*down[:-1], *up[1:]} - {"attention"})
+
+
+def _conditional(fields: Fields, common: Json) -> cfg.UNet:
+    count = len(common["block_out_channels"])
+    fields.only(
+        mid_block_type="UNetMidBlock2DCrossAttn", only_cross_attention=False,
+        reverse_transformer_layers_per_block=None, encoder_hid_dim=None,
+        encoder_hid_dim_type=None, num_attention_heads=None, dual_cross_attention=False,
+        addition_embed_type=None, addition_time_embed_dim=None, resnet_skip_time_act=False,
+        resnet_out_scale_factor=1.0, time_embedding_act_fn=None, timestep_post_act=None,
+        time_cond_proj_dim=None, conv_in_kernel=3, conv_out_kernel=3,
+        projection_class_embeddings_input_dim=None, attention_type="default",
+        class_embeddings_concat=False, mid_block_only_cross_attention=None,
+        cross_attention_norm=None,
+    )  # fmt: skip
+    # The first is about float16, where attention's softmax is in float32 here anyway; the second
+    # belongs to an addition_embed_type.
+    fields.ignore("upcast_attention", "addition_embed_type_num_heads")
+    heads = fields.each("attention_head_dim", 8, count)
+    transformer_layers = _same(fields, "transformer_layers_per_block", 1, count)
+    context = _same(fields, "cross_attention_dim", 1280, count)
+    linear = fields.flag("use_linear_projection", False)
+    fields.close()
+    return cfg.UNet(
+        **common, num_heads=heads, transformer_layers=transformer_layers, context_dim=context,
+        use_linear_projection=linear,
+    )  # fmt: skip
+
+
+def _unconditional(fields: Fields, common: Json, changes: set[str]) -> cfg.UNet:
+    """`changes` are the kinds of the levels without attention, whose type names their kind."""
+    widths = common["block_out_channels"]
+    fields.only(mid_block_type="UNetMidBlock2D", add_attention=True)
+    # diffusers leaves the norm of the middle attention out beside FiLM, unless this is said.
+    groups = common["norm_num_groups"]
+    allowed = (groups,) if common["time_scale_shift"] else (None, groups)
+    if fields.get("attn_norm_num_groups", None) not in allowed:
+        raise fields.error("attn_norm_num_groups", f"norm_num_groups, {groups}")
+    samplers = {"conv": False, "resnet": True}
+    change = fields.choice("downsample_type", "conv", samplers)
+    if fields.choice("upsample_type", "conv", samplers) != change:
+        raise fields.error("upsample_type", "the same as downsample_type")
+    if changes - {"resnet" if change else "none"}:
+        raise fields.error("down_block_types", "of the kind that downsample_type names, as "
+                           "up_block_types, on the levels without attention")  # fmt: skip
+    channels = fields.get("attention_head_dim", 8)
+    if channels is None:
+        heads = (1,) * len(widths)
+    elif type(channels) is int and channels > 0 and all(w % channels == 0 for w in widths):
+        heads = tuple(width // channels for width in widths)
+    else:
+        raise fields.error("attention_head_dim", f"null or a divisor of the widths {widths}")
+    fields.close()
+    return cfg.UNet(
+        **common, num_heads=heads, attention_kind="plain", context_dim=None, resblock_updown=change
+    )
+
+
+def _levels(
+    fields: Fields, name: str, way: str, words: tuple[str | None, ...], count: int
+) -> list[str]:
+    """`attention`, `none` or `resnet` of each level of a list of block types."""
+    kind, none, _ = words
+    meanings = {kind.format(way): "attention", none.format(way): "none"}
+    if kind == _PLAIN:
+        meanings[_RESNET[way]] = "resnet"
+    found = fields.texts(name, (), meanings)
+    if len(found) != count:
+        raise fields.error(name, f"a list of {count}, one for each of block_out_channels")
+    return [meanings[word] for word in found]
+
+
+def _optional(fields: Fields, name: str) -> int | None:
+    return None if fields.get(name, None) is None else fields.whole(name)
+
+
+def _same(fields: Fields, name: str, default: int, count: int) -> int:
+    values = fields.each(name, default, count)
+    if len(set(values)) > 1:
+        raise fields.error(name, "the same for all levels")
+    return values[0]
+
+
+def write_unet(config: cfg.UNet, side: int) -> Json:
+    """The `config.json` of the U-Net; `side` is that of the latents it was trained on.
+
+    Raises:
+        ConvertError: names the field that diffusers has nothing for.
+    """
+    _refuse("unet.patch_size", config.patch_size, 1)
+    _refuse("unet.pooled_dim", config.pooled_dim, None)
+    levels = len(config.block_out_channels)
+    common: Json = {
+        "sample_size": side,
+        "in_channels": config.in_channels + config.concat_channels,
+        "out_channels": config.out_channels,
+        "block_out_channels": list(config.block_out_channels),
+        "layers_per_block": config.layers_per_block,
+        "num_class_embeds": config.class_count,
+        "resnet_time_scale_shift": "scale_shift" if config.time_scale_shift else "default",
+        "norm_num_groups": config.norm_num_groups,
+        "norm_eps": 1e-5, "act_fn": "silu", "center_input_sample": False, "freq_shift": 0,
+        "flip_sin_to_cos": True, "downsample_padding": 1, "mid_block_scale_factor": 1,
+        "dropout": config.dropout,
+    }  # fmt: skip
+
+    def types(way: str, kind: str) -> list[str]:
+        # The coarsest level is not halved, and the finest not doubled.
+        last = levels - 1 if way == "Down" else 0
+        words = [
+            kind.format(way) if attention
+            else _RESNET[way] if config.resblock_updown and level != last
+            else _NONE.format(way)
+            for level, attention in enumerate(config.attention)
+        ]  # fmt: skip
+        return words if way == "Down" else words[::-1]
+
+    if config.attention_kind == "transformer":
+        _refuse("unet.resblock_updown", config.resblock_updown, False)
+        if config.context_dim is None:
+            raise ConvertError("unet.context_dim is None, which diffusers' U-Net cannot be")
+        return common | {
+            "_class_name": "UNet2DConditionModel",
+            "down_block_types": types("Down", _CROSS), "up_block_types": types("Up", _CROSS),
+            "mid_block_type": "UNetMidBlock2DCrossAttn",
+            "attention_head_dim": list(config.num_heads),
+            "transformer_layers_per_block": config.transformer_layers,
+            "cross_attention_dim": config.context_dim,
+            "use_linear_projection": config.use_linear_projection,
+        }  # fmt: skip
+    return common | {
+        "_class_name": "UNet2DModel",
+        "down_block_types": types("Down", _PLAIN), "up_block_types": types("Up", _PLAIN),
+        "attention_head_dim": _channels_of_heads(config), "add_attention": True,
+        "downsample_type": "resnet" if config.resblock_updown else "conv",
+        "upsample_type": "resnet" if config.resblock_updown else "conv",
+        "attn_norm_num_groups": config.norm_num_groups,
+    }  # fmt: skip
+
+
+def _channels_of_heads(config: cfg.UNet) -> int | None:
+    """diffusers' unconditional U-Net has heads of the same width on all levels, or one head.
+
+    Levels without attention have no heads; the coarsest has them in the middle block.
+    """
+    levels = len(config.block_out_channels)
+    used = [
+        width // heads
+        for level, (width, heads) in enumerate(
+            zip(config.block_out_channels, config.num_heads, strict=True)
+        )
+        if config.attention[level] or level == levels - 1
+    ]
+    if len(set(used)) == 1 and all(width % used[0] == 0 for width in config.block_out_channels):
+        return used[0]
+    if set(config.num_heads) == {1}:
+        return None
+    raise ConvertError(
+        f"unet.num_heads {config.num_heads} of the widths {config.block_out_channels} are heads of "
+        "different widths, which diffusers' unconditional U-Net does not have; write the native "
+        "or the compvis form"
+    )
+
+
+_ENCODE = {True: "AttnDownEncoderBlock2D", False: "DownEncoderBlock2D"}
+_DECODE = {True: "AttnUpDecoderBlock2D", False: "UpDecoderBlock2D"}
+
+
+def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
+    """The first stage of an `AutoencoderKL` or `VQModel`.
+
+    Raises:
+        ConvertError: names the field whose value is not supported.
+    """
+    quantized = fields.choice("_class_name", None, {"AutoencoderKL": False, "VQModel": True})
+    widths = fields.wholes("block_out_channels", (64,))
+    down = fields.texts("down_block_types", ("DownEncoderBlock2D",), _ENCODE.values())
+    up = fields.texts("up_block_types", ("UpDecoderBlock2D",), _DECODE.values())
+    attention = tuple(word == _ENCODE[True] for word in down)
+    if len(down) != len(widths) or len(up) != len(widths):
+        raise fields.error("down_block_types", "one for each of block_out_channels, as up's")
+    if tuple(word == _DECODE[True] for word in up[::-1]) != attention:
+        raise fields.error("up_block_types", "with attention where down_block_types have it")
+    channels = fields.whole("in_channels", 3)
+    if fields.whole("out_channels", 3) != channels:
+        raise fields.error("out_channels", f"{channels}, as in_channels")
+    fields.only(act_fn="silu")
+    # The first is what it was trained on, the second about float16, where it is float32 here.
+    fields.ignore("sample_size", "force_upcast")
+    latent = fields.whole("latent_channels", 3 if quantized else 4)
+    codebook = None
+    if quantized:
+        codebook = fields.whole("num_vq_embeddings", 256)
+        if fields.get("vq_embed_dim", None) not in (None, latent):
+            raise fields.error("vq_embed_dim", f"null or latent_channels, {latent}")
+        fields.only(norm_type="group", lookup_from_codebook=False)
+        if "scaling_factor" not in fields:
+            raise ConvertError(
+                f"{fields.path} has no scaling_factor. diffusers would take 0.18215, but the "
+                'published VQ models have 1: add "scaling_factor": 1.0, or what it was trained with'
+            )
+    else:
+        fields.only(shift_factor=None, latents_mean=None, latents_std=None)
+        fields.only(use_quant_conv=True, use_post_quant_conv=True)
+    config = cfg.Autoencoder(
+        image_channels=channels,
+        latent_channels=latent,
+        block_out_channels=widths,
+        layers_per_block=fields.whole("layers_per_block", 1),
+        norm_num_groups=fields.whole("norm_num_groups", 32),
+        mid_attention=fields.flag("mid_block_add_attention", True),
+        attention=attention if any(attention) else (),
+        codebook_size=codebook,
+        latent_scale=fields.number("scaling_factor", 0.18215),
+    )
+    fields.close()
+    return config
+
+
+def write_autoencoder(config: cfg.Autoencoder, scale: float, side: int) -> Json:
+    """The `config.json` of the first stage for images of `side` pixels."""
+    _refuse("autoencoder.patch_size", config.patch_size, 1)
+    attention = config.attention or (False,) * len(config.block_out_channels)
+    common: Json = {
+        "in_channels": config.image_channels, "out_channels": config.image_channels,
+        "down_block_types": [_ENCODE[a] for a in attention],
+        "up_block_types": [_DECODE[a] for a in attention[::-1]],
+        "block_out_channels": list(config.block_out_channels),
+        "layers_per_block": config.layers_per_block, "act_fn": "silu",
+        "latent_channels": config.latent_channels, "norm_num_groups": config.norm_num_groups,
+        "sample_size": side, "scaling_factor": scale,
+        "mid_block_add_attention": config.mid_attention,
+    }  # fmt: skip
+    if config.codebook_size is None:
+        return {"_class_name": "AutoencoderKL"} | common
+    return {
+        "_class_name": "VQModel", "num_vq_embeddings": config.codebook_size,
+        "vq_embed_dim": config.latent_channels, "norm_type": "group",
+    } | common  # fmt: skip
+
+
+def _refuse(field: str, value: Any, wanted: Any) -> None:
+    if value != wanted:
+        raise ConvertError(
+            f"{field} is {value}, where diffusers' models have {wanted}; write the native form"
+        )

@@ -1,0 +1,66 @@
+"""Folders and files that appear whole or not at all, and that replace nothing unasked."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ldm_jax.convert.bundle import ConvertError
+
+MARKS = ("model.json", "model_index.json", "config.json")
+"""What tells that a folder is a model, which alone may be replaced."""
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raises ConvertError where `path` must not be written."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise ConvertError(f"{path} exists; choose another, or --overwrite")
+    if not path.is_dir() or path.is_symlink():
+        raise ConvertError(f"{path} is no folder; a folder is to be written there")
+    if not any((path / mark).is_file() for mark in MARKS):
+        raise ConvertError(f"{path} is a folder without a model; it is not overwritten")
+
+
+@contextmanager
+def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write into, which becomes `path` when all went well and else disappears.
+
+    Raises:
+        ConvertError: `path` exists and is not empty, and is no model or not to be overwritten.
+    """
+    check_target(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    former = path.with_name(f".{path.name}.{os.getpid()}.former")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.rename(former)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if former.exists():
+            if not path.exists():
+                former.rename(path)
+            else:
+                shutil.rmtree(former)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """The files of a tokenizer, a folder or one file, into the new folder `target`.
+
+    Raises:
+        ConvertError: there are none.
+    """
+    files = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
+    if not files or not all(file.is_file() for file in files):
+        raise ConvertError(f"{source} has no files of a tokenizer")
+    target.mkdir()
+    for file in files:
+        shutil.copyfile(file, target / file.name)

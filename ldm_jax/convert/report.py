@@ -1,0 +1,71 @@
+"""What a model is, in words: for `--inspect`, and after a conversion."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import jax
+import numpy as np
+
+from ldm_jax import config as cfg
+from ldm_jax import tree
+from ldm_jax.convert import known
+from ldm_jax.convert.bundle import Imported
+
+SHOWN = 3
+
+
+def describe(imported: Imported) -> str:
+    """Kind, architecture, parameters and dtypes of each component, process, and what is unused."""
+    config, origin = imported.config, imported.origin
+    lines = [f"{origin.get('source', '')}: {_kind(origin)}"]
+    if isinstance(config, cfg.Model):
+        condition = config.condition
+        encoder = getattr(condition, "encoder", None)
+        process = config.diffusion
+        lines += [
+            f"condition: {_fields(condition, 'encoder')}",
+            *([f"text encoder: {_fields(encoder)}"] if encoder is not None else []),
+            f"U-Net: {_fields(config.unet)}",
+            f"process: {process.prediction} prediction, {process.schedule} schedule of "
+            f"{process.num_timesteps} steps, betas {process.beta_start} to {process.beta_end}",
+            f"sampling: {process.spacing} timesteps, ending at alpha_bar {process.final_alpha_bar}",
+            f"images: {config.image_size} x {config.image_size}",
+            f"tokenizer: {imported.tokenizer or 'none'}",
+        ]
+    name = known.first_stage(imported.autoencoder)
+    published = f" (the shapes of {name})" if name else ""
+    lines.append(f"first stage: {_fields(imported.autoencoder)}{published}")
+    for name, part in imported.components().items():
+        dtypes = Counter(np.dtype(leaf.dtype).name for leaf in jax.tree.leaves(part))
+        listed = ", ".join(f"{dtype} x {n}" for dtype, n in dtypes.items())
+        lines.append(f"{name}: {tree.count(part):,} parameters ({listed})")
+    lines += [f"note: {note}" for note in imported.notes]
+    reasons: dict[str, list[str]] = {}
+    for tensor, why in imported.ignored.items():
+        reasons.setdefault(why, []).append(tensor)
+    for why, tensors in reasons.items():
+        ends = tensors if len(tensors) <= SHOWN else [tensors[0], "...", tensors[-1]]
+        lines.append(f"not used: {len(tensors)} tensors ({', '.join(ends)}): {why}")
+    return "\n".join(lines)
+
+
+def _kind(origin: dict[str, Any]) -> str:
+    words = {
+        "compvis": "a single file of CompVis' layout", "diffusers": "a diffusers folder",
+        "workdir": "a work directory of this project",
+    }  # fmt: skip
+    text = words.get(origin.get("kind", ""), "a native folder")
+    text += {"ema": ", averaged weights", "raw": ", raw weights"}.get(origin.get("weights", ""), "")
+    if "settings" in origin:
+        text += f"; settings from {origin['settings']}"
+    return text
+
+
+def _fields(config: Any, *without: str) -> str:
+    """A config in one line, without what is as usual."""
+    said = [
+        f"{field.name} {getattr(config, field.name)}" for field in dataclasses.fields(config)
+        if field.name not in without and getattr(config, field.name) not in (None, ())
+    ]  # fmt: skip
+    return f"{type(config).__name__}: {', '.join(said)}" if said else type(config).__name__

@@ -1,0 +1,40 @@
+"""Models that this project trained, from their work directories."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import bundle
+from ldm_jax.convert.bundle import Imported
+from ldm_jax.training.checkpoint import Checkpoints, read_config
+from ldm_jax.training.stages import FIRST_STAGE, TOKENIZER, load_first_stage
+
+
+def read_workdir(path: str | Path, *, weights: Literal["ema", "raw"] = "ema") -> Imported:
+    """The newest checkpoint of a run: a whole model, or the first stage of an autoencoder's run.
+
+    Args:
+        path: what `train.py` wrote.
+        weights: `ema`, the parameter average, or `raw`.
+
+    Raises:
+        FileNotFoundError, ValueError: no checkpoint, a damaged one, or no average.
+    """
+    path = Path(path)
+    run = read_config(path)
+    step, params = Checkpoints.load_params(path, weights)
+    origin = {
+        "source": path.name, "kind": "workdir", "weights": weights, "step": step,
+        "dtype": run.loop.dtype,
+    }  # fmt: skip
+    if isinstance(run, cfg.AutoencoderRun):
+        return bundle.make(run.autoencoder, {"autoencoder": params}, origin=origin)
+    autoencoder, frozen = load_first_stage(path / FIRST_STAGE)
+    config = run.model(bundle.with_scale(autoencoder, frozen["latent_scale"]))
+    tokenizer = path / TOKENIZER
+    imported = bundle.make(
+        config, {**params, "autoencoder": frozen["autoencoder"]}, origin=origin,
+        tokenizer=tokenizer if tokenizer.is_file() else None,
+    )  # fmt: skip
+    return replace(imported, frozen=frozen)

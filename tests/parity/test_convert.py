@@ -1,0 +1,338 @@
+"""Pipelines of diffusers, saved by it and read here, compute the same; and the other way round.
+
+float32 against float32 in another order of summation: outputs near 1 differ by a few 1e-6 in each
+of some thirty layers, so 1e-4 of the largest value is allowed.
+"""
+
+import json
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+import diffusers  # noqa: E402
+import transformers  # noqa: E402
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (  # noqa: E402
+    LDMBertConfig,
+    LDMBertModel,
+)
+
+from ldm_jax import config as cfg  # noqa: E402
+from ldm_jax.convert.bundle import materialize  # noqa: E402
+from ldm_jax.convert.checkpoint import read_checkpoint  # noqa: E402
+from ldm_jax.convert.checkpoint_writing import write_checkpoint  # noqa: E402
+from ldm_jax.convert.folder import read_folder, write_folder  # noqa: E402
+from ldm_jax.models.build import (  # noqa: E402
+    build_autoencoder,
+    build_conditioner,
+    build_unet,
+)
+from ldm_jax.models.conditioners import Condition  # noqa: E402
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+CLOSE = 1e-4
+WIDTHS = [32, 64]
+VOCAB = 60
+
+
+def seeded(module):
+    """Weights in which nothing is zero or one, so that no part can be left out unnoticed."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            norm = p.ndim == 1 and "norm" in name and name.endswith("weight")
+            scale = 0.1 if p.ndim == 1 else max(p[0].numel(), 1) ** -0.5
+            p.copy_(noise * scale + (1.0 if norm else 0.0))
+    return module.eval()
+
+
+def tokenizer(folder):
+    """A CLIP tokenizer of single letters."""
+    folder.mkdir()
+    letters = [chr(ord("a") + i) for i in range(26)]
+    words = letters + [f"{letter}</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return transformers.CLIPTokenizer.from_pretrained(folder)
+
+
+def unet(kind="sd1", **changes):
+    settings = {
+        "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": WIDTHS,
+        "layers_per_block": 1, "cross_attention_dim": 64, "attention_head_dim": 4,
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    }  # fmt: skip
+    if kind == "sd2":
+        settings |= {"use_linear_projection": True, "attention_head_dim": [1, 2],
+                     "upcast_attention": True}  # fmt: skip
+    return seeded(diffusers.UNet2DConditionModel(**settings | changes))
+
+
+def autoencoder(**changes):
+    settings = {
+        "block_out_channels": WIDTHS, "layers_per_block": 1, "latent_channels": 4,
+        "down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }  # fmt: skip
+    return seeded(diffusers.AutoencoderKL(**settings | changes))
+
+
+def clip(**changes):
+    config = transformers.CLIPTextConfig(
+        vocab_size=VOCAB, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=1, max_position_embeddings=77, **changes,
+    )  # fmt: skip
+    return seeded(transformers.CLIPTextModel(config))
+
+
+def scheduler(**changes):
+    return diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, **changes,
+    )  # fmt: skip
+
+
+def stable(folder, kind):
+    parts = {
+        "tokenizer": tokenizer(folder / "tokenizer_source"), "vae": autoencoder(),
+        "safety_checker": None, "feature_extractor": None,
+    }  # fmt: skip
+    match kind:
+        case "sd1":
+            return diffusers.StableDiffusionPipeline(
+                unet=unet(), text_encoder=clip(), scheduler=scheduler(), **parts,
+                requires_safety_checker=False,
+            )  # fmt: skip
+        case "sd2":
+            return diffusers.StableDiffusionPipeline(
+                unet=unet("sd2"), text_encoder=clip(hidden_act="gelu"),
+                scheduler=scheduler(prediction_type="v_prediction"), **parts,
+                requires_safety_checker=False,
+            )  # fmt: skip
+    return diffusers.StableDiffusionInpaintPipeline(
+        unet=unet(in_channels=9), text_encoder=clip(), scheduler=scheduler(), **parts,
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def unconditional(change):
+    resnet = change == "resnet"
+    quantized = seeded(diffusers.VQModel(
+        block_out_channels=WIDTHS, layers_per_block=1, latent_channels=3, num_vq_embeddings=40,
+        down_block_types=["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
+        up_block_types=["AttnUpDecoderBlock2D", "UpDecoderBlock2D"], scaling_factor=1.0,
+    ))  # fmt: skip
+    network = seeded(diffusers.UNet2DModel(
+        sample_size=8, in_channels=3, out_channels=3, block_out_channels=WIDTHS,
+        layers_per_block=1, attention_head_dim=16, downsample_type=change, upsample_type=change,
+        down_block_types=["AttnDownBlock2D", "DownBlock2D"],
+        up_block_types=[f"{'ResnetUpsample' if resnet else 'Up'}Block2D", "AttnUpBlock2D"],
+        resnet_time_scale_shift="scale_shift" if resnet else "default",
+        attn_norm_num_groups=32 if resnet else None,
+    ))  # fmt: skip
+    return diffusers.LDMPipeline(vqvae=quantized, unet=network, scheduler=scheduler())
+
+
+def bert_pipeline(folder):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
+    source = folder / "bert_tokenizer"
+    source.mkdir()
+    (source / "vocab.txt").write_text("\n".join(words))
+    encoder = LDMBertModel(LDMBertConfig(
+        vocab_size=VOCAB, encoder_layers=2, encoder_ffn_dim=256, encoder_attention_heads=2,
+        head_dim=64, d_model=64,
+    ))  # fmt: skip
+    return diffusers.LDMTextToImagePipeline(
+        vqvae=autoencoder(),
+        bert=seeded(encoder),
+        unet=unet(),
+        scheduler=scheduler(),
+        tokenizer=transformers.BertTokenizer.from_pretrained(source),
+    )
+
+
+KINDS = ["sd1", "sd2", "inpaint", "conv", "resnet", "bert"]
+
+
+def pipeline(folder, kind):
+    match kind:
+        case "conv" | "resnet":
+            return unconditional(kind)
+        case "bert":
+            return bert_pipeline(folder)
+    return stable(folder, kind)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def saved(request, tmp_path_factory):
+    """Kind, pipeline, and the folder that diffusers saved it in."""
+    folder = tmp_path_factory.mktemp(request.param)
+    pipe = pipeline(folder, request.param)
+    pipe.save_pretrained(folder / "saved")
+    return request.param, pipe, folder / "saved"
+
+
+def random(*shape):
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def nhwc(x):
+    return jnp.asarray(np.asarray(x).transpose(0, 2, 3, 1))
+
+
+def close(ours, theirs):
+    theirs = theirs.detach().numpy()
+    if theirs.ndim == 4:
+        theirs = theirs.transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=CLOSE * np.abs(theirs).max())
+
+
+def parts_of(pipe):
+    first_stage = pipe.vae if hasattr(pipe, "vae") else pipe.vqvae
+    encoder = getattr(pipe, "text_encoder", None) or getattr(pipe, "bert", None)
+    return pipe.unet, first_stage, encoder
+
+
+@torch.no_grad()
+def same_outputs(imported, pipe):
+    """Asserts that every component of both computes the same."""
+    network, first_stage, encoder = parts_of(pipe)
+    config, params = imported.config, {**imported.params, **imported.frozen}
+    params = {
+        name: {"params": jax.tree.map(jnp.asarray, materialize(params[name]))}
+        for name in ("unet", "conditioner", "autoencoder")
+    }
+    ours = build_autoencoder(config.autoencoder)
+    image = random(1, 3, 16, 16)
+    encoded = ours.apply(params["autoencoder"], nhwc(image), method="encode")
+    theirs = first_stage.encode(torch.from_numpy(image))
+    if config.autoencoder.codebook_size is None:
+        close(encoded.mean, theirs.latent_dist.mean)
+        close(encoded.logvar, theirs.latent_dist.logvar)
+    else:
+        close(encoded.mode, theirs.latents)
+    latent = random(1, config.autoencoder.latent_channels, 8, 8)
+    decoded = ours.apply(params["autoencoder"], nhwc(latent), method="decode")
+    close(decoded, first_stage.decode(torch.from_numpy(latent)).sample)
+
+    condition, context = Condition(), None
+    if encoder is not None:
+        tokens = np.arange(2 * 77).reshape(2, 77) % VOCAB
+        context = encoder(torch.from_numpy(tokens))[0]
+        built = build_conditioner(config.condition)
+        condition = built.apply(params["conditioner"], jnp.asarray(tokens, jnp.int32))
+        close(condition.context, context)
+    x = random(2, config.unet.in_channels + config.unet.concat_channels, 8, 8)
+    t = np.array([3, 901], np.int32)
+    arguments = [torch.from_numpy(x), torch.from_numpy(t)] + ([] if context is None else [context])
+    theirs = network(*arguments).sample
+    x = nhwc(x)
+    if config.unet.concat_channels:
+        channels = config.unet.in_channels
+        x, condition = x[..., :channels], condition._replace(concat=x[..., channels:])
+    close(jax.jit(build_unet(config.unet).apply)(params["unet"], x, t, condition), theirs)
+
+
+def test_read(saved):
+    kind, pipe, folder = saved
+    imported = read_folder(folder)
+    assert imported.config.diffusion.prediction == ("v" if kind == "sd2" else "eps")
+    assert imported.config.diffusion.final_alpha_bar == "first"
+    assert imported.config.image_size == 16
+    same_outputs(imported, pipe)
+
+
+def test_written_folder(saved, tmp_path):
+    """diffusers loads what is written here, tensor for tensor."""
+    _, pipe, folder = saved
+    write_folder(read_folder(folder), tmp_path / "ours")
+    loaded = type(pipe).from_pretrained(tmp_path / "ours")
+    for ours, theirs in zip(parts_of(loaded), parts_of(pipe), strict=True):
+        if theirs is None:
+            continue
+        left, right = ours.state_dict(), theirs.state_dict()
+        head = {name for name in right if name.startswith("to_logits")}
+        assert left.keys() == right.keys()
+        for name in right.keys() - head:
+            assert torch.equal(left[name], right[name]), name
+    assert loaded.scheduler.config["prediction_type"] == pipe.scheduler.config["prediction_type"]
+    same_outputs(read_folder(tmp_path / "ours"), loaded)
+
+
+@pytest.mark.parametrize("form", ["bin", "fp16", "sharded", "sharded bin"])
+def test_other_files(tmp_path, form):
+    """torch files, variants, and several files with an index."""
+    pipe = stable(tmp_path, "sd1")
+    options, variant = {"safe_serialization": "bin" not in form}, None
+    if form == "fp16":
+        pipe, options, variant = pipe.to(torch.float16), {"variant": "fp16"}, "fp16"
+    if "sharded" in form:
+        options["max_shard_size"] = "300KB"
+    pipe.save_pretrained(tmp_path / "saved", **options)
+    if "sharded" in form:
+        assert list((tmp_path / "saved/unet").glob("*.index.json"))
+    imported = read_folder(tmp_path / "saved", variant=variant)
+    if form == "fp16":
+        assert imported.params["unet"]["conv_in"]["kernel"].dtype == np.float16
+    same_outputs(imported, pipe.to(torch.float32))
+
+
+def test_old_attention_names(tmp_path):
+    """Autoencoders of 2022 call query, key, value and output otherwise; diffusers reads them."""
+    theirs = autoencoder()
+    theirs.save_pretrained(tmp_path)
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    state = theirs.state_dict()
+    for new, name in old.items():
+        state = {k.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): v.contiguous()
+                 for k, v in state.items()}  # fmt: skip
+    import safetensors.torch
+
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    safetensors.torch.save_file(state, path, {"format": "pt"})
+    imported = read_folder(tmp_path)
+    assert isinstance(imported.config, cfg.Autoencoder)
+    image = random(1, 3, 16, 16)
+    ours = build_autoencoder(imported.config)
+    params = {"params": jax.tree.map(jnp.asarray, materialize(imported.frozen["autoencoder"]))}
+    encoded = ours.apply(params, nhwc(image), method="encode")
+    with torch.no_grad():
+        close(encoded.mean, theirs.encode(torch.from_numpy(image)).latent_dist.mean)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "inpaint"])
+def test_written_single_file(tmp_path, kind):
+    """diffusers loads the single file that is written here."""
+    pipe = stable(tmp_path, kind)
+    pipe.save_pretrained(tmp_path / "saved")
+    write_checkpoint(read_folder(tmp_path / "saved"), tmp_path / "model.safetensors")
+    again = read_checkpoint(tmp_path / "model.safetensors")
+    same_outputs(again, pipe)
+    loaded = type(pipe).from_single_file(
+        str(tmp_path / "model.safetensors"), config=str(tmp_path / "saved"), local_files_only=True,
+        safety_checker=None, feature_extractor=None,
+    )  # fmt: skip
+    for ours, theirs in zip(parts_of(loaded), parts_of(pipe), strict=True):
+        left, right = ours.state_dict(), theirs.state_dict()
+        for name in right:
+            assert torch.equal(left[name], right[name]), name
+
+
+def test_scheduler_file_missing(tmp_path):
+    pipe = unconditional("conv")
+    pipe.save_pretrained(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "saved/scheduler")
+    with pytest.raises(ValueError, match="scheduler_config.json: does not exist"):
+        read_folder(tmp_path / "saved")
