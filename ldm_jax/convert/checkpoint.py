@@ -246,18 +246,27 @@ def _configure(
         notes.append(f"prediction {prediction} as asked for, where {told.source} has "
                      f"{diffusion.prediction}")  # fmt: skip
         diffusion = replace(diffusion, prediction=prediction)
-    scale = tensors.get("scale_factor")
-    scale = told.latent_scale if scale is None else float(np.asarray(scale, np.float32).item())
-    if scale is None:
-        raise ConvertError(
-            "its latent scale was measured in training, and scale_factor is not in the file; take "
-            "the checkpoint as training left it"
-        )
+    scale = _scale(tensors, told.latent_scale)
     config = cfg.Model(
         replace(autoencoder, latent_scale=scale), replace(unet, num_heads=told.num_heads),
         condition, diffusion, told.image_size,
     )  # fmt: skip
     return config, told.source, tuple(notes)
+
+
+def _scale(tensors: Tensors, told: float | None) -> float:
+    """The latent scale that the file has, in the digits of `told` where they are the same."""
+    stored = tensors.get("scale_factor")
+    if stored is None or (told is not None and np.float32(told) == np.float32(stored.item())):
+        scale = told
+    else:
+        scale = float(np.float32(stored.item()))
+    if scale is None:
+        raise ConvertError(
+            "its latent scale was measured in training, and scale_factor is not in the file; take "
+            "the checkpoint as training left it"
+        )
+    return scale
 
 
 def _unused_layers(config: cfg.Model, kind: components.Kind) -> names.Rules:

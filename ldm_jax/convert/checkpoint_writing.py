@@ -1,6 +1,5 @@
 """CompVis' single files, written."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,8 @@ def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, 
     out["betas"] = noise.astype(np.float32)
     out["alphas_cumprod"] = products.astype(np.float32)
     out["alphas_cumprod_prev"] = np.append(1.0, products[:-1]).astype(np.float32)
-    out["scale_factor"] = np.asarray(imported.frozen["latent_scale"], np.float32)
-    scaled = replace(
-        config, autoencoder=bundle.with_scale(config.autoencoder, imported.frozen["latent_scale"])
-    )
-    return out, {"format": "pt"} | settings.metadata(scaled)
+    out["scale_factor"] = np.asarray(config.autoencoder.latent_scale, np.float32)
+    return out, {"format": "pt"} | settings.metadata(config)
 
 
 def _kind_of(config: cfg.Model) -> Kind | None:

@@ -186,12 +186,11 @@ def write_folder(
         with new_folder(path, overwrite) as folder:
             _write_component(folder, described, imported.frozen["autoencoder"], dtype)
         return
-    scale = float(imported.frozen["latent_scale"])
     side = config.image_size // config.autoencoder.factor
     described = {
         "unet": peer_configs.write_unet(config.unet, side),
         "autoencoder": peer_configs.write_autoencoder(
-            config.autoencoder, scale, config.image_size
+            config.autoencoder, config.autoencoder.latent_scale, config.image_size
         ),
     }  # fmt: skip
     if isinstance(config.condition, cfg.TextCondition):

@@ -1,0 +1,185 @@
+"""diffusers' folders: round trips, settings that change what is computed, and refusals."""
+
+import json
+from dataclasses import replace
+
+import convert_models as small
+import numpy as np
+import pytest
+import tiny
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import bundle
+from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.folder import read_folder, write_folder
+from ldm_jax.convert.mapped import FileFormatError
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    return small.make_tokenizer(tmp_path / "tokenizer source")
+
+
+@pytest.fixture
+def saved(tmp_path, tokenizer):
+    """A folder of the small SD 1, and a function that changes a value of one of its files."""
+    folder = tmp_path / "saved"
+    write_folder(small.model("sd1", tokenizer), folder)
+
+    def change(file, **values):
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+        return folder
+
+    return change
+
+
+@pytest.mark.parametrize("name", small.IN_DIFFUSERS)
+def test_there_and_back_is_the_same(tmp_path, tokenizer, name):
+    imported = small.model(name, tokenizer)
+    write_folder(imported, tmp_path / "model")
+    again = read_folder(tmp_path / "model")
+    assert again.config == imported.config
+    tiny.same_bits(again.params, imported.params)
+    tiny.same_bits(again.frozen, imported.frozen)
+    if isinstance(imported.config.condition, cfg.TextCondition):
+        assert (again.tokenizer / "vocab.json").read_text() == '{"a": 0}'
+    else:
+        assert again.tokenizer is None
+
+
+@pytest.mark.parametrize("config", [small.AUTOENCODER, small.CODEBOOK])
+def test_first_stage_alone(tmp_path, config):
+    imported = bundle.make(config, small.numbers(config))
+    write_folder(imported, tmp_path / "model")
+    again = read_folder(tmp_path / "model")
+    assert (again.config, again.params) == (config, {})
+    tiny.same_bits(again.frozen, imported.frozen)
+
+
+def test_dtypes_are_kept_or_asked_for(tmp_path, tokenizer):
+    config = small.MODELS["sd1"]
+    half = bundle.make(config, small.numbers(config, np.float16), tokenizer=tokenizer)
+    write_folder(half, tmp_path / "half")
+    write_folder(read_folder(tmp_path / "half"), tmp_path / "single", dtype="float32")
+    for folder, dtype in (("half", np.float16), ("single", np.float32)):
+        found = read_folder(tmp_path / folder).params["unet"]["conv_in"]["kernel"]
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, half.params["unet"]["conv_in"]["kernel"])
+    large = small.model("sd1", tokenizer)
+    large.params["unet"]["conv_in"]["bias"][0] = 1e6
+    with pytest.raises(ConvertError, match="larger than float16"):
+        write_folder(large, tmp_path / "large", dtype="float16")
+    assert not (tmp_path / "large").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "words"),
+    [
+        ("unet/config.json", {"act_fn": "gelu"}, 'act_fn is "gelu"; it must be "silu"'),
+        ("unet/config.json", {"freq_shift": 1}, "freq_shift is 1; it must be 0"),
+        ("unet/config.json", {"encoder_hid_dim": 3}, "encoder_hid_dim is 3"),
+        ("unet/config.json", {"brand_new": 3}, "brand_new is 3; this setting is not known"),
+        ("unet/config.json", {"in_channels": 8}, "in_channels is 8; it must be 4"),
+        ("unet/config.json", {"cross_attention_dim": 32}, "its parts do not fit each other"),
+        ("unet/config.json", {"layers_per_block": [1, 2]}, "the same for all levels"),
+        ("unet/config.json", {"down_block_types": ["KDownBlock2D"] * 2}, "others are not"),
+        ("vae/config.json", {"shift_factor": 0.1}, "shift_factor is 0.1"),
+        ("vae/config.json", {"use_quant_conv": False}, "use_quant_conv is false"),
+        ("text_encoder/config.json", {"hidden_act": "relu"}, 'hidden_act is "relu"'),
+        ("text_encoder/config.json", {"layer_norm_eps": 1e-6}, "layer_norm_eps"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, "trained_betas"),
+        ("scheduler/scheduler_config.json", {"clip_sample": True}, "clip_sample is true"),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "sigmoid"}, "beta_schedule"),
+        ("scheduler/scheduler_config.json", {"_class_name": "FlowMatch"}, "_class_name"),
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "_class_name"),
+        ("model_index.json", {"unet": [None, None]}, "cannot do without"),
+        ("model_index.json", {"controlnet": ["a", "b"]}, "controlnet"),
+    ],
+)
+def test_settings_that_would_change_pictures_are_refused(saved, file, values, words):
+    with pytest.raises(ConvertError) as error:
+        read_folder(saved(file, **values))
+    assert words in str(error.value)
+    assert file in str(error.value) or "parts" in words
+
+
+def test_harmless_settings_are_not(saved):
+    folder = saved("unet/config.json", upcast_attention=True, _private=3, new=None, newer=False)
+    saved("vae/config.json", force_upcast=True)
+    saved("model_index.json", safety_checker=["stable_diffusion", "Checker"])
+    assert read_folder(folder).config == small.MODELS["sd1"]
+
+
+def test_schedulers(saved):
+    file = "scheduler/scheduler_config.json"
+    folder = saved(file, _class_name="PNDMScheduler", steps_offset=0, skip_prk_steps=True)
+    imported = read_folder(folder)
+    assert "steps_offset is 0" in imported.notes[0]
+    path = folder / file
+    values = json.loads(path.read_text())
+    for name in ("timestep_spacing", "set_alpha_to_one", "clip_sample"):
+        del values[name]
+    path.write_text(json.dumps(values | {"_class_name": "EulerDiscreteScheduler"}))
+    found = read_folder(folder).config.diffusion
+    assert (found.spacing, found.final_alpha_bar) == ("linspace", "one")
+    path.unlink()
+    with pytest.raises(FileFormatError, match="scheduler_config.json: does not exist"):
+        read_folder(folder)
+
+
+def test_a_vq_model_must_say_its_scale(tmp_path):
+    imported = bundle.make(small.CODEBOOK, small.numbers(small.CODEBOOK))
+    write_folder(imported, tmp_path / "model")
+    path = tmp_path / "model/config.json"
+    values = json.loads(path.read_text())
+    del values["scaling_factor"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConvertError, match='add "scaling_factor": 1.0'):
+        read_folder(tmp_path / "model")
+
+
+def test_variants_and_missing_weights(saved):
+    folder = saved("unet/config.json")
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(ConvertError, match="fp16.safetensors; choose with --variant"):
+        read_folder(folder)
+    with pytest.raises(ConvertError, match="no weights of the variant fp16"):
+        read_folder(folder, variant="fp16")
+
+
+def test_what_diffusers_does_not_have(tmp_path, tokenizer):
+    imported = small.model("sd1", tokenizer)
+    config = imported.config
+    own = cfg.TextTransformer(vocab_size=20, max_length=8, width=64, pooled_dim=None)
+    for changed, words in (
+        (replace(config, unet=replace(config.unet, patch_size=2)), "unet.patch_size is 2"),
+        (replace(config, autoencoder=replace(config.autoencoder, patch_size=2), image_size=32),
+         "autoencoder.patch_size is 2"),
+        (replace(config, condition=cfg.TextCondition(own)), "condition.encoder"),
+    ):  # fmt: skip
+        with pytest.raises(ConvertError, match=words):
+            write_folder(replace(imported, config=changed), tmp_path / "model")
+    with pytest.raises(ConvertError, match="no pipeline"):
+        write_folder(small.model("class token"), tmp_path / "model")
+    with pytest.raises(ConvertError, match="--tokenizer"):
+        write_folder(small.model("sd1"), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_nothing_is_overwritten_unasked(tmp_path, tokenizer):
+    imported = small.model("sd1", tokenizer)
+    target = tmp_path / "model"
+    write_folder(imported, target)
+    with pytest.raises(ConvertError, match="--overwrite"):
+        write_folder(imported, target)
+    write_folder(imported, target, overwrite=True)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    with pytest.raises(ConvertError, match="without a model"):
+        write_folder(imported, mine, overwrite=True)
+    assert (mine / "thesis.txt").exists()
+    assert not list(tmp_path.glob(".*"))

@@ -1,0 +1,55 @@
+"""Single files of the published models in full size are known by their shapes alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import (
+    bundle,
+    checkpoint,
+    checkpoint_writing,
+    components,
+    compvis,
+    known,
+    names,
+)
+
+
+def shapes_only(model):
+    """A file's tensors, each one number that takes no memory."""
+    kind = checkpoint_writing._kind_of(model)
+    prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
+    if kind is not None:
+        prefixes["conditioner"] = kind.prefix
+    places = components.places_of(model, kind)
+    tensors = {}
+    for part, tree in bundle.shapes(model).items():
+        for leaf in names.leaves(tree):
+            place, shape = places[part][leaf.name], leaf.torch_shape
+            if place.part is not None:
+                shape = (3 * shape[0], *shape[1:])
+            tensors[prefixes[part] + place.name] = np.broadcast_to(
+                np.float32(0), shape + (1,) * place.trailing
+            )
+    if kind is components.OPEN_CLIP:
+        last = f"{kind.prefix}transformer.resblocks.{model.condition.encoder.layers}."
+        tensors[last + "ln_1.weight"] = np.zeros(1024, np.float32)
+    return tensors
+
+
+@pytest.mark.parametrize("name", known.MODELS)
+def test_known_by_shapes(monkeypatch, tmp_path, name):
+    model = known.MODELS[name]
+    tensors, prediction = shapes_only(model), None
+    if model.unet.context_dim == 1024:
+        prediction = model.diffusion.prediction
+    if model.autoencoder.latent_scale is None:
+        tensors["scale_factor"] = np.asarray(0.25, np.float32)
+        scaled = replace(model.autoencoder, latent_scale=0.25)
+        model = replace(model, autoencoder=scaled)
+    monkeypatch.setattr(checkpoint, "_read", lambda path: (tensors, {}))
+    found = checkpoint.read_checkpoint(tmp_path / "model.ckpt", prediction=prediction)
+    assert found.config == model
+    assert isinstance(found.config, cfg.Model)

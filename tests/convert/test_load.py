@@ -1,0 +1,119 @@
+"""`load` and the command line: every kind of source, the native form, and what goes wrong."""
+
+import json
+
+import convert_models as small
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import bundle
+from ldm_jax.convert.__main__ import Arguments, main, run
+from ldm_jax.convert.bundle import ConvertError, materialize
+from ldm_jax.convert.load import load
+from ldm_jax.convert.native import read_native, write_native
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    return small.make_tokenizer(tmp_path / "tokenizer source")
+
+
+@pytest.mark.parametrize("name", small.MODELS)
+def test_native_there_and_back(tmp_path, tokenizer, name):
+    imported = small.model(name, tokenizer)
+    write_native(imported, tmp_path / "model")
+    again = read_native(tmp_path / "model")
+    assert again.config == imported.config
+    tiny.same_bits(again.params, imported.params)
+    tiny.same_bits(again.frozen, imported.frozen)
+    assert (again.tokenizer / "merges.txt").is_file()
+
+
+def test_native_files_that_do_not_fit(tmp_path):
+    folder = tmp_path / "model"
+    imported = bundle.make(small.AUTOENCODER, small.numbers(small.AUTOENCODER))
+    write_native(imported, folder)
+    model = folder / "model.json"
+    values = json.loads(model.read_text())
+    model.write_text(json.dumps(values | {"latent_channels": 8}))
+    with pytest.raises(ConvertError, match="weights.safetensors does not fit model.json"):
+        read_native(folder)
+    model.write_text(json.dumps(values | {"latent_chanels": 8}))
+    with pytest.raises(ConvertError, match="perhaps you meant 'latent_channels'"):
+        read_native(folder)
+
+
+def test_every_form_holds_the_same(tmp_path, tokenizer):
+    """native → diffusers → compvis → native, by the command line's function."""
+    write_native(small.model("inpainting", tokenizer), tmp_path / "a")
+    chain = [("a", "b", "diffusers"), ("b", "c.safetensors", "compvis"),
+             ("c.safetensors", "d", "native")]  # fmt: skip
+    for source, target, form in chain:
+        extra = {"tokenizer": tokenizer} if source.endswith("safetensors") else {}
+        text = run(Arguments(tmp_path / source, tmp_path / target, form, **extra))
+        assert f"wrote {tmp_path / target}" in text
+    first, last = load(tmp_path / "a"), load(tmp_path / "d")
+    assert first.config == last.config
+    tiny.same_bits((first.params, first.frozen), (last.params, last.frozen))
+    assert last.origin["kind"] == "compvis"
+    assert (tmp_path / "d/tokenizer/vocab.json").is_file()
+
+
+def test_work_directory(tmp_path, trained_text2img, trained_autoencoder):
+    from ldm_jax.pipeline import Pipeline
+
+    imported = load(trained_text2img)
+    pipeline = Pipeline(trained_text2img)
+    tiny.same_bits(imported.params, pipeline.params)
+    tiny.same_bits(imported.frozen, pipeline.frozen)
+    assert imported.config.autoencoder.latent_scale == float(pipeline.frozen["latent_scale"])
+    write_native(imported, tmp_path / "model")
+    again = load(tmp_path / "model")
+    tiny.same_bits((again.params, again.frozen), (imported.params, imported.frozen))
+    assert (again.tokenizer / "tokenizer.json").is_file()
+    with pytest.raises(ConvertError, match="unet.pooled_dim"):
+        run(Arguments(trained_text2img, tmp_path / "x", "diffusers"))
+    first = load(trained_autoencoder, weights="raw")
+    assert isinstance(first.config, cfg.Autoencoder)
+    assert first.origin["weights"] == "raw"
+
+
+def test_choices_that_do_not_belong(tmp_path):
+    write_native(small.model("faces"), tmp_path / "model")
+    with pytest.raises(ConvertError, match="--prediction, --weights does not belong"):
+        load(tmp_path / "model", weights="ema", prediction="v")
+    with pytest.raises(ConvertError, match="does not exist"):
+        load(tmp_path / "nothing")
+    with pytest.raises(ConvertError, match="is no model"):
+        load(tmp_path)
+
+
+def test_materialized_leaves_are_copies(tmp_path):
+    write_native(small.model("faces"), tmp_path / "model")
+    imported = load(tmp_path / "model")
+    copies = materialize(imported.params, "bfloat16")
+    for copy, leaf in zip(jax.tree.leaves(copies), jax.tree.leaves(imported.params), strict=True):
+        assert copy.flags.c_contiguous and copy.flags.owndata and not leaf.flags.writeable
+        np.testing.assert_array_equal(copy, leaf.astype(copy.dtype))
+
+
+def test_inspect(tmp_path, capsys, monkeypatch):
+    path = small.original("churches256", tmp_path / "model.safetensors")
+    yaml = small.settings("churches256", tmp_path / "settings.yaml")
+    command = ["convert", str(path), "--inspect", f"--original-config={yaml}"]
+    monkeypatch.setattr("sys.argv", command)
+    assert main() == 0
+    said = capsys.readouterr().out
+    for words in ("a single file of CompVis' layout, raw weights", "unet: ", "scaled_linear",
+                  "not used: 216 tensors (model_ema.", "latent_scale 0.5"):  # fmt: skip
+        assert words in said, said
+
+
+def test_mistakes_have_status_2(tmp_path, capsys, monkeypatch):
+    for arguments in ([str(tmp_path / "no")], [str(tmp_path / "no"), "--inspect"]):
+        monkeypatch.setattr("sys.argv", ["convert", *arguments])
+        assert main() == 2
+        assert capsys.readouterr().err.startswith("convert: ")

@@ -1,0 +1,113 @@
+"""Small models with numbers in them, and files made of golden lists of names."""
+
+import gzip
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import bundle
+from ldm_jax.convert.bundle import Imported
+from ldm_jax.convert.safetensors_file import write_safetensors
+
+GOLDEN = Path(__file__).parent / "convert" / "golden"
+
+AUTOENCODER = cfg.Autoencoder(block_out_channels=(32, 32), layers_per_block=1, latent_scale=0.18215)
+CODEBOOK = replace(AUTOENCODER, codebook_size=12, latent_scale=1.0, attention=(False, True))
+CLIP = cfg.CLIPText(vocab_size=20, max_length=8, width=64, layers=2, num_heads=1, intermediate=64)
+UNET = cfg.UNet(
+    block_out_channels=(32, 64), layers_per_block=1, attention=(True, False), num_heads=(4, 4),
+    context_dim=64,
+)  # fmt: skip
+PLAIN = replace(UNET, attention_kind="plain", context_dim=None, num_heads=(2, 4))
+PROCESS = cfg.Diffusion(spacing="leading", final_alpha_bar="first")
+
+
+def _model(unet=UNET, condition=None, autoencoder=AUTOENCODER, process=PROCESS) -> cfg.Model:
+    condition = cfg.TextCondition(CLIP, tokenizer="clip") if condition is None else condition
+    return cfg.Model(autoencoder, unet, condition, process, 16)
+
+
+MODELS = {
+    "sd1": _model(),
+    "sd2": _model(
+        replace(UNET, use_linear_projection=True, num_heads=(1, 2)),
+        cfg.TextCondition(replace(CLIP, activation="gelu"), tokenizer="clip"),
+        process=replace(PROCESS, prediction="v"),
+    ),
+    "inpainting": _model(
+        replace(UNET, concat_channels=5), cfg.TextCondition(CLIP, tokenizer="clip", inpaint=True)
+    ),
+    "bert": _model(condition=cfg.TextCondition(
+        cfg.BERTText(vocab_size=20, max_length=8, width=64, layers=1, num_heads=2),
+        tokenizer="bert",
+    )),
+    "faces": _model(PLAIN, cfg.Unconditional(), CODEBOOK),
+    "churches": _model(
+        replace(PLAIN, time_scale_shift=True, resblock_updown=True), cfg.Unconditional()
+    ),
+    "class token": _model(condition=cfg.ClassCondition(4, context_dim=64)),
+    "class": _model(replace(PLAIN, class_count=5), cfg.ClassCondition(4)),
+}  # fmt: skip
+IN_DIFFUSERS = [name for name in MODELS if not name.startswith("class")]
+
+
+def numbers(config: cfg.Model | cfg.Autoencoder, dtype=np.float32) -> dict[str, Any]:
+    """Random parameters for every component, each number another."""
+    random = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: random.standard_normal(leaf.shape).astype(dtype), bundle.shapes(config)
+    )
+
+
+def model(name: str, tokenizer: Path | None = None) -> Imported:
+    return bundle.make(MODELS[name], numbers(MODELS[name]), tokenizer=tokenizer)
+
+
+def make_tokenizer(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "vocab.json").write_text('{"a": 0}')
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder
+
+
+@cache
+def golden(name: str) -> dict[str, Any]:
+    return json.loads(gzip.decompress((GOLDEN / f"{name}.json.gz").read_bytes()))
+
+
+def original(name: str, path: Path, value=None) -> Path:
+    """A safetensors file with the names and shapes that the original code has for `name`."""
+    random = np.random.default_rng(0)
+    tensors = {
+        tensor: random.standard_normal(shape).astype(np.float32)
+        for tensor, shape in golden("compvis_names")[name]["shapes"].items()
+    }
+    if "betas" in tensors:
+        from ldm_jax.diffusion.schedules import betas
+
+        ends = golden("compvis_names")[name]["config"]["betas"]
+        noise = betas("scaled_linear", 1000, *ends)
+        tensors["betas"] = noise.astype(np.float32)
+        tensors["alphas_cumprod"] = np.cumprod(1 - noise).astype(np.float32)
+    if "scale_factor" in tensors:
+        tensors["scale_factor"] = np.asarray(0.5, np.float32)
+    write_safetensors(path, tensors | (value or {}))
+    return path
+
+
+def settings(name: str, path: Path, **changes: Any) -> Path:
+    """The YAML file that the original code was given for `name`."""
+    config = golden("compvis_names")[name]["config"]
+    params = {
+        "linear_start": config["betas"][0], "linear_end": config["betas"][1], "timesteps": 1000,
+        "image_size": config["unet"]["image_size"], "unet_config": {"params": config["unet"]},
+        "scale_by_std": config.get("scale_by_std", False),
+    } | changes  # fmt: skip
+    path.write_text(json.dumps({"model": {"params": params}}))  # JSON is YAML
+    return path
