@@ -52,7 +52,7 @@ def tokenizer(folder: Path) -> transformers.CLIPTokenizer:
     vocabulary |= filler | {"<|startoftext|>": 49406, "<|endoftext|>": 49407}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    return transformers.CLIPTokenizer.from_pretrained(str(folder))
+    return transformers.CLIPTokenizer.from_pretrained(str(folder), model_max_length=77)
 
 
 if __name__ == "__main__":

@@ -418,10 +418,17 @@ class Pipeline:
 
 
 def _stored(tree: Any, dtype: str) -> Any:
-    """Copies of all leaves: matrices in `dtype`, and norms, biases and scalars in float32."""
-    return jax.tree.map(
-        lambda leaf: convert.materialize(leaf, dtype if np.ndim(leaf) > 1 else "float32"), tree
-    )
+    """All leaves on this process's devices: matrices in `dtype`, vectors and scalars in float32.
+
+    One leaf after the other, so that there is never a second copy of all.
+    """
+    everywhere = replicated(make_mesh(cfg.Mesh(), jax.local_devices()))
+
+    def put(leaf: Any) -> Array:
+        copy = convert.materialize(leaf, dtype if np.ndim(leaf) > 1 else "float32")
+        return jax.device_put(copy, everywhere)
+
+    return jax.tree.map(put, tree)
 
 
 def _finite(tree: Any) -> Array:

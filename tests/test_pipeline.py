@@ -211,14 +211,16 @@ def test_too_many_steps_are_refused(draw):
 def test_what_is_no_model_is_refused(trained_autoencoder, trained_text2img, tmp_path):
     with pytest.raises(cfg.ConfigError, match="holds a first stage alone, not a diffusion model"):
         Pipeline(trained_autoencoder)
-    with pytest.raises(FileNotFoundError, match="is not a work directory"):
+    with pytest.raises(ValueError, match="is no model: it has neither"):
         Pipeline(tmp_path)
     untrained = tmp_path / "untrained"
     ignore = shutil.ignore_patterns("checkpoints")
     shutil.copytree(trained_text2img, untrained, ignore=ignore)
     with pytest.raises(FileNotFoundError, match="has no checkpoint"):
         Pipeline(untrained)
-    weights = untrained / "first_stage" / "weights.safetensors"
+    damaged = tmp_path / "damaged"
+    shutil.copytree(trained_text2img, damaged)
+    weights = damaged / "first_stage" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
-        Pipeline(untrained)
+        Pipeline(damaged)
