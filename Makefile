@@ -5,7 +5,7 @@ DEV := .venv-dev
 INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CPU := JAX_PLATFORMS=cpu
 
-.PHONY: demo test lint bench pods clean
+.PHONY: demo test parity lint bench pods clean
 
 demo: $(VENV)/.demo  ## train both stages on real handwriting and sample, in ten minutes on two cores
 	$(CPU) $(VENV)/bin/python demo.py --out=runs/demo
@@ -13,14 +13,18 @@ demo: $(VENV)/.demo  ## train both stages on real handwriting and sample, in ten
 test: $(DEV)/.test  ## run all tests
 	$(DEV)/bin/python -m pytest --numprocesses=auto --dist=loadfile
 
+parity: $(DEV)/.parity  ## compare with PyTorch, diffusers and transformers, live
+	HF_HUB_OFFLINE=1 $(DEV)/bin/python -m pytest tests/parity -m 'not slow' --numprocesses=auto --dist=loadfile
+
 lint: $(DEV)/.test  ## style, and who may import whom
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	PYTHONPATH=. $(DEV)/bin/lint-imports
 
-bench: $(DEV)/.bench  ## measure ours beside diffusers in one process
+bench: $(DEV)/.parity  ## measure ours beside diffusers in one process
 	$(CPU) $(DEV)/bin/python -m benchmarks.unet_forward
 	$(CPU) $(DEV)/bin/python -m benchmarks.train_step
+	$(CPU) $(DEV)/bin/python -m benchmarks.text2img
 
 pods: $(DEV)/.test  ## compile the SD 1.5 step and sampler for TPU pods, without a TPU
 	$(CPU) $(DEV)/bin/python -m benchmarks.pods
@@ -42,6 +46,6 @@ $(DEV)/.test: pyproject.toml constraints.txt | $(DEV)/bin/python
 	$(DEV)/bin/$(INSTALL) --editable '.[demo,test,pods]'
 	touch $@
 
-$(DEV)/.bench: $(DEV)/.test
+$(DEV)/.parity: $(DEV)/.test
 	$(DEV)/bin/$(INSTALL) --editable '.[parity]'
 	touch $@

@@ -1,6 +1,6 @@
 """Single files with the original code's names and weights compute what that code computed.
 
-The numbers are those of `make_originals.py`; see `test_originals.py` for the tolerance.
+`golden/README.md` says how the numbers were made; see `test_originals.py` for the tolerance.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Networks compute what the original code computes with the same weights, for every published kind.
 
-`make_originals.py` made the numbers. float32 against float32 in another order of summation: the
+`golden/README.md` says how the numbers were made. float32 against float32 in another order of summation: the
 relative error of an output is some 1e-6.
 """
 
