@@ -1,7 +1,7 @@
 """Networks compute what the original code computes with the same weights, for every published kind.
 
-`golden/README.md` says how the numbers were made. float32 against float32 in another order of summation: the
-relative error of an output is some 1e-6.
+`golden/README.md` says how the numbers were made. float32 against float32 in another order of
+summation: the relative error of an output is some 1e-6.
 """
 
 from pathlib import Path
