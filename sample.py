@@ -1,13 +1,17 @@
 """Draws pictures: `python sample.py --model=MODEL --prompt=CAPTION`."""
 
+import argparse
 import sys
-from dataclasses import asdict, dataclass, fields, replace
+import typing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
 from ldm_jax import config as cfg
+
+PATHS = ("init_image", "mask", "latents", "model", "tokenizer", "original_config")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,11 @@ class Arguments:
     num: int = 1
     """Pictures for each prompt or class."""
     from_png: Path | None = None
-    """A picture whose settings are used wherever no other are given."""
+    """A picture whose settings are the defaults of all others but --out."""
+    first_prompt: int = 0
+    """Number of the first prompt, on which noise depends."""
+    first_image: int = 0
+    """Number of each prompt's first picture, on which noise depends."""
 
     sampler: cfg.sampling.SamplerName | None = None
     """ddim unless another is asked for."""
@@ -56,14 +64,16 @@ class Arguments:
     """How much of the initial picture is given up, 0 to 1; 0.75 by default, 1 with a mask."""
     mask: Path | None = None
     """White where the initial picture is painted anew, of its size."""
-    mask_blur: float = 4.0
-    """Radius in pixels by which the mask's edge is softened."""
+    mask_blur: float | None = None
+    """Radius in pixels by which the mask's edge is softened; 4 by default."""
     invert_mask: bool = False
     """Paint where the mask is black."""
     only_masked: int | None = None
     """Crop to the mask and so many pixels around it, and paint these at full size."""
     latents: Path | None = None
     """Starting noise, one array [pictures, height, width, channels] in a .npy file."""
+    latents_row: int = 0
+    """Which of the file's pictures is the first one's."""
 
     clip_skip: int | None = None
     """Stop so many layers from CLIP's end; 1 is all of them."""
@@ -89,33 +99,69 @@ class Arguments:
     """Write into a folder that has files already."""
 
 
-def with_settings(arguments: Arguments) -> tuple[Arguments, list[tuple[int, int]] | None]:
-    """`arguments` with those of `from_png` where none were given, and that picture's numbers."""
-    if arguments.from_png is None:
-        return arguments, None
+DRAWING = (
+    "negative_prompt", "literal_prompts", "sampler", "steps", "guidance", "eta", "spacing", "seed",
+    "height", "width", "init_image", "strength", "mask", "mask_blur", "invert_mask", "only_masked",
+    "latents", "latents_row", "clip_skip", "tileable", "tile", "batch_size", "dtype", "model",
+    "weights", "tokenizer", "prediction", "original_config",
+)  # fmt: skip
+"""What a picture may say about how it was drawn. Never where to write."""
+
+
+def parse(arguments: list[str]) -> Arguments:
+    """The command line, on top of the settings of the picture that `--from_png` names.
+
+    Raises:
+        ValueError: the picture has no settings, or some that make no sense.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--from_png", "--from-png", type=Path)
+    path = first.parse_known_args(arguments)[0].from_png
+    default = Arguments() if path is None else _from_png(path)
+    found = tyro.cli(Arguments, args=arguments, default=default, description=__doc__)
+    if found.init_image is None and default.strength is not None:
+        # The web UI's pictures name a strength, but not the picture that it was for.
+        found = replace(found, strength=None)
+    if path is not None and (found.prompt, found.prompts, found.classes) != (
+        default.prompt, default.prompts, default.classes
+    ):  # fmt: skip
+        # Other wishes than the picture's.
+        keep = {"prompt", "prompts", "classes"} - _given(arguments)
+        found = replace(found, **{name: getattr(Arguments(), name) for name in keep})
+    return found
+
+
+def _from_png(path: Path) -> Arguments:
+    from ldm_jax.config.files import matches
     from ldm_jax.drawings import read_drawing
 
-    found = read_drawing(arguments.from_png)
-    if "guidance_scale" in found:
-        found["guidance"] = found["guidance_scale"]
+    read = read_drawing(path)
+    read["guidance"] = read.get("guidance_scale")
+    hints = typing.get_type_hints(Arguments)
     given: dict[str, Any] = {}
-    for field in fields(Arguments):
-        value = found.get(field.name)
-        if value is not None and getattr(arguments, field.name) == field.default:
-            kind = type(getattr(Arguments(), field.name))
-            is_path = field.name in ("model", "init_image", "mask", "latents", "tokenizer")
-            given[field.name] = Path(value) if is_path or issubclass(kind, Path) else value
-    wanted = arguments.prompt or arguments.prompts or arguments.classes
-    numbers = None
-    if not wanted:
-        condition = found.get("condition")
-        if isinstance(condition, str):
-            given["prompt"] = (condition,)
-        elif condition is not None:
-            given["classes"] = (condition,)
-        if arguments.num == 1:
-            numbers = [(found.get("prompt_number", 0), found.get("image_number", 0))]
-    return replace(arguments, **given), numbers
+    for name in DRAWING:
+        value = read.get(name)
+        if value is None:
+            continue
+        if name in PATHS and isinstance(value, str):
+            value = Path(value)
+        given[name] = value
+    condition = read.get("condition")
+    if condition is not None:
+        given |= {"classes": (condition,)} if isinstance(condition, int) else {
+            "prompt": (condition,)
+        }  # fmt: skip
+    given["first_prompt"] = read.get("prompt_number", 0)
+    given["first_image"] = read.get("image_number", 0)
+    for name, value in given.items():
+        if not matches(value, hints[name]):
+            raise ValueError(f"{path} says that {name} is {value!r}, which it cannot be")
+    return Arguments(**given)
+
+
+def _given(arguments: list[str]) -> set[str]:
+    names = (word.split("=")[0].removeprefix("--") for word in arguments if word.startswith("--"))
+    return {name.replace("-", "_") for name in names}
 
 
 def read_conditions(arguments: Arguments) -> list[str | int | None]:
@@ -142,8 +188,15 @@ def check(arguments: Arguments) -> None:
         raise ValueError("--model=MODEL is missing: a work directory, model folder or single file")
     if arguments.num < 1:
         raise ValueError(f"--num={arguments.num}: it must be 1 or more")
-    if arguments.negative_prompt is not None and arguments.guidance == 1:
+    if arguments.negative_prompt and arguments.guidance == 1:
         raise ValueError("--negative_prompt needs --guidance; at 1 there is none to lead away")
+    for name in ("first_prompt", "first_image", "latents_row"):
+        if getattr(arguments, name) < 0:
+            raise ValueError(f"--{name}={getattr(arguments, name)}: it must be 0 or more")
+    about_mask = {"mask_blur": None, "only_masked": None, "invert_mask": False}
+    for name, absent in about_mask.items():
+        if arguments.mask is None and getattr(arguments, name) != absent:
+            raise ValueError(f"--{name} needs --mask")
     if arguments.mask is not None and arguments.init_image is None:
         raise ValueError("--mask needs --init_image, the picture that is painted on")
     if arguments.strength is not None and arguments.init_image is None:
@@ -156,7 +209,6 @@ def check(arguments: Arguments) -> None:
 
 def run(arguments: Arguments) -> Path:
     """Draws and writes everything; returns the path of the grid."""
-    arguments, numbers = with_settings(arguments)
     check(arguments)
     conditions = read_conditions(arguments)
 
@@ -164,81 +216,116 @@ def run(arguments: Arguments) -> Path:
     import numpy as np
     from tqdm import tqdm
 
-    from ldm_jax.drawings import write_drawings
-    from ldm_jax.pipeline import IMAGES_PER_PROMPT, Pipeline, versions
+    from ldm_jax.drawings import Drawings
+    from ldm_jax.pipeline import IMAGES_PER_PROMPT, versions
 
-    choices = {
-        name: getattr(arguments, name)
-        for name in ("weights", "tokenizer", "prediction", "original_config")
-        if getattr(arguments, name) is not None
-    }
-    strength = arguments.strength
-    if strength is None:
-        strength = 0.75 if arguments.init_image and not arguments.mask else 1.0
-    sampling = cfg.Sampling(
-        sampler=arguments.sampler or "ddim", steps=_or(arguments.steps, 50),
-        guidance_scale=arguments.guidance, eta=arguments.eta, spacing=arguments.spacing,
-        seed=_or(arguments.seed, 0), height=arguments.height, width=arguments.width,
-        strength=strength, batch_size=arguments.batch_size, tile=arguments.tile,
-    )  # fmt: skip
-    pipeline = Pipeline(
-        arguments.model, dtype=arguments.dtype, clip_skip=_or(arguments.clip_skip, 1),
-        tile_textures=arguments.tileable, emphasis=not arguments.literal_prompts, **choices,
-    )  # fmt: skip
-    if max(arguments.num, len(conditions)) > IMAGES_PER_PROMPT:
+    pipeline = open_pipeline(arguments)
+    last = max(arguments.first_image + arguments.num, arguments.first_prompt + len(conditions))
+    if last > IMAGES_PER_PROMPT:
         raise ValueError(
             f"--num={arguments.num} for {len(conditions)} prompts; at most {IMAGES_PER_PROMPT} of "
             "each have noise of their own"
         )
     pipeline.check_conditions(conditions)
     pipeline.check_conditions([arguments.negative_prompt])
-    if numbers is None:
-        numbers = [(p, j) for p in range(len(conditions)) for j in range(arguments.num)]
-        wanted = [conditions[p] for p, _ in numbers]
-    else:
-        wanted = conditions
-    index = np.array([p * IMAGES_PER_PROMPT + j for p, j in numbers], np.uint32)
-    sampling, picture, paste = read_picture(arguments, pipeline, sampling, len(wanted))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(wanted), unit="image", desc="sampling") as bar:
-        images = pipeline.generate(
-            wanted, index, sampling=sampling, negative=arguments.negative_prompt,
-            picture=picture, progress=bar.update,
-        )  # fmt: skip
-    settings = asdict(pipeline.settle(sampling)) | {
-        "model": str(arguments.model), "step": pipeline.origin.get("step"),
-        "weights": pipeline.origin.get("weights"),
-        "negative_prompt": arguments.negative_prompt, "dtype": pipeline.dtype,
-    } | _said(arguments)  # fmt: skip
-    wishes = [
-        {"condition": condition, "prompt_number": p, "image_number": j}
-        for condition, (p, j) in zip(wanted, numbers, strict=True)
+    numbers = [
+        (arguments.first_prompt + p, arguments.first_image + j)
+        for p in range(len(conditions))
+        for j in range(arguments.num)
     ]
-    return write_drawings(
-        arguments.out, [paste(image) for image in images], wishes, settings, versions()
+    wanted = [condition for condition in conditions for _ in range(arguments.num)]
+    index = np.array([p * IMAGES_PER_PROMPT + j for p, j in numbers], np.uint32)
+    sampling, picture, paste = read_picture(arguments, pipeline, wanted)
+    settings = asdict(pipeline.settle(sampling)) | _said(arguments)
+    settings |= {"model": str(arguments.model), "origin": pipeline.origin}
+    if arguments.init_image is None:
+        del settings["strength"]
+    drawn = pipeline.draw(
+        wanted, index, sampling=sampling, negative=arguments.negative_prompt, picture=picture
     )
+    bar = tqdm(total=len(wanted), unit="image", desc="sampling")
+    with bar, Drawings(arguments.out, settings, versions()) as drawings:
+        for rows, images in drawn:
+            for row, image in zip(rows, images, strict=True):
+                prompt, number = numbers[row]
+                wish = {
+                    "condition": wanted[row], "prompt_number": prompt, "image_number": number,
+                    "batch_size": pipeline.batch_size(sampling, len(wanted)),
+                }  # fmt: skip
+                if arguments.latents is not None:
+                    wish["latents_row"] = arguments.latents_row + int(row)
+                drawings.write(paste(image), wish)
+            bar.update(len(rows))
+    return drawings.grid
+
+
+def open_pipeline(arguments: Arguments) -> Any:
+    """The model that the arguments name."""
+    from ldm_jax.pipeline import Pipeline
+
+    choices = {
+        name: getattr(arguments, name)
+        for name in ("weights", "tokenizer", "prediction", "original_config")
+        if getattr(arguments, name) is not None
+    }
+    return Pipeline(
+        arguments.model, dtype=arguments.dtype, clip_skip=_or(arguments.clip_skip, 1),
+        tile_textures=arguments.tileable, emphasis=not arguments.literal_prompts, **choices,
+    )  # fmt: skip
+
+
+def sampling_of(arguments: Arguments) -> cfg.Sampling:
+    """The sampler's settings."""
+    strength = arguments.strength
+    if strength is None:
+        strength = 0.75 if arguments.init_image and not arguments.mask else 1.0
+    return cfg.Sampling(
+        sampler=arguments.sampler or "ddim", steps=_or(arguments.steps, 50),
+        guidance_scale=arguments.guidance, eta=arguments.eta, spacing=arguments.spacing,
+        seed=_or(arguments.seed, 0), height=arguments.height, width=arguments.width,
+        strength=strength, batch_size=arguments.batch_size, tile=arguments.tile,
+    )  # fmt: skip
+
+
+def read_noise(arguments: Arguments, wanted: list[Any]) -> Any:
+    """The starting noise of each picture, or None."""
+    import numpy as np
+
+    if arguments.latents is None:
+        return None
+    where = f"--latents={arguments.latents}"
+    try:
+        noise = np.load(arguments.latents, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{where} is no .npy array: {error}") from error
+    if not isinstance(noise, np.ndarray):
+        raise ValueError(f"{where} holds several arrays; it must be a .npy file with one")
+    if not np.issubdtype(noise.dtype, np.floating) or not np.isfinite(noise).all():
+        raise ValueError(f"{where} must hold finite floating-point numbers")
+    if noise.ndim != 4:
+        raise ValueError(f"{where} has shape {noise.shape}; it must have four axes: pictures, "
+                         "height and width in latents, channels")  # fmt: skip
+    if len(noise) == 1 and arguments.num == 1:
+        # The same noise for each prompt.
+        return np.repeat(noise.astype(np.float32), len(wanted), axis=0)
+    rows = noise[arguments.latents_row :][: len(wanted)]
+    if len(rows) < len(wanted):
+        raise ValueError(
+            f"{where} holds the noise of {len(noise)} pictures, but {len(wanted)} are drawn from "
+            f"number {arguments.latents_row} on"
+        )
+    return rows.astype(np.float32)
 
 
 def read_picture(
-    arguments: Arguments, pipeline: Any, sampling: cfg.Sampling, count: int
+    arguments: Arguments, pipeline: Any, wanted: list[Any]
 ) -> tuple[cfg.Sampling, Any, Any]:
-    """Settings with the picture's size, what `generate` starts from, and how to paste back."""
-    import numpy as np
-
+    """The sampler's settings with the picture's size, what `draw` starts from, and how a drawn
+    image is pasted back."""
     from ldm_jax import masks
     from ldm_jax.pipeline import Picture
 
-    noise = None
-    if arguments.latents is not None:
-        try:
-            noise = np.load(arguments.latents, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"--latents={arguments.latents} is no .npy array: {error}") from error
-        if not np.issubdtype(noise.dtype, np.floating) or not np.isfinite(noise).all():
-            raise ValueError(f"--latents={arguments.latents} must hold finite floating numbers")
-        noise = noise.astype(np.float32)
-        if noise.ndim == 4 and len(noise) == 1:
-            noise = np.repeat(noise, count, axis=0)
+    sampling, noise = sampling_of(arguments), read_noise(arguments, wanted)
     if arguments.init_image is None:
         return sampling, Picture(noise=noise), lambda image: image
     image = masks.load_image(arguments.init_image)
@@ -252,7 +339,7 @@ def read_picture(
         picture = Picture(masks.resize(image, height, width), None, noise)
         return sampling, picture, lambda image: image
     prepared = masks.prepare(
-        image, masks.load_mask(arguments.mask), height, width, blur=arguments.mask_blur,
+        image, masks.load_mask(arguments.mask), height, width, blur=_or(arguments.mask_blur, 4.0),
         invert=arguments.invert_mask, only_masked=arguments.only_masked,
     )  # fmt: skip
     return sampling, Picture(prepared.image, prepared.mask, noise), prepared.paste
@@ -261,8 +348,9 @@ def read_picture(
 def _said(arguments: Arguments) -> dict[str, Any]:
     """Further arguments that decide what is drawn, where they were given."""
     names = (
-        "literal_prompts", "clip_skip", "tileable", "init_image", "mask", "mask_blur",
-        "invert_mask", "only_masked", "latents", "tokenizer", "prediction", "original_config",
+        "negative_prompt", "literal_prompts", "clip_skip", "tileable", "init_image", "mask",
+        "mask_blur", "invert_mask", "only_masked", "latents", "dtype", "weights", "tokenizer",
+        "prediction", "original_config",
     )  # fmt: skip
     said = {}
     for name in names:
@@ -278,9 +366,11 @@ def _or(value: Any, default: Any) -> Any:
 
 def main() -> int:
     """The command line; returns the process's exit status."""
-    arguments = tyro.cli(Arguments, description=__doc__)
     try:
-        print(run(arguments))
+        print(run(parse(sys.argv[1:])))
+    except KeyboardInterrupt:
+        print("sample.py: interrupted; what was drawn before is in --out", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(f"sample.py: {error}", file=sys.stderr)
         return 2

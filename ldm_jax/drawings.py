@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +15,67 @@ from ldm_jax.training.files import write_atomically
 CHUNK = "ldm_jax"
 """The PNG's text chunk with all settings, as JSON."""
 MANIFEST = "manifest.json"
+THUMBNAIL = 512
+"""Pixels of a picture's longer side in the grid, at most."""
 
 
-def write_drawings(
-    out: Path,
-    images: Sequence[UInt8[np.ndarray, "h w 3"]],
-    wishes: Sequence[dict[str, Any]],
-    settings: dict[str, Any],
-    versions: dict[str, str],
-) -> Path:
-    """Writes one PNG for each image, `grid.png` and `manifest.json`; returns the grid's path.
+class Drawings:
+    """Writes pictures into a folder as they are drawn, and last `grid.png` and `manifest.json`.
 
-    `wishes` holds for each image its `condition`, `prompt_number` and `image_number`; `settings`
-    what all have in common. The pictures of a former manifest in `out` are deleted first, and
-    nothing else.
+    The pictures of a former manifest in the folder are deleted with the first new one, and
+    nothing else. A context manager: what was drawn before an error is listed too.
     """
-    _remove_former(out)
-    files = []
-    for image, wish in zip(images, wishes, strict=True):
+
+    def __init__(self, out: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:
+        self.out, self._settings, self._versions = out, settings, versions
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._thumbnails: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
+
+    @property
+    def grid(self) -> Path:
+        """The path of the grid."""
+        return self.out / "grid.png"
+
+    def __enter__(self) -> "Drawings":
+        return self
+
+    def write(self, image: UInt8[np.ndarray, "h w 3"], wish: dict[str, Any]) -> None:
+        """One picture, with its `condition`, `prompt_number`, `image_number` and whatever else."""
+        if not self._entries:
+            self.out.mkdir(parents=True, exist_ok=True)
+            _remove_former(self.out)
         name = f"{wish['prompt_number']:04d}_{wish['image_number']:04d}.png"
-        here = settings | wish
+        here = self._settings | wish
         text = {CHUNK: json.dumps(here)}
         if isinstance(wish["condition"], str):
             text[infotext.CHUNK] = parameters(here)
-        save_png(out / name, image, text)
-        digest = hashlib.sha256((out / name).read_bytes()).hexdigest()
-        files.append(
-            {"file": name, "condition": wish["condition"], "image": wish["image_number"],
-             "sha256": digest}
+        save_png(self.out / name, image, text)
+        digest = hashlib.sha256((self.out / name).read_bytes()).hexdigest()
+        self._entries[name] = {
+            "file": name, "condition": wish["condition"], "image": wish["image_number"],
+            "sha256": digest,
+        }  # fmt: skip
+        # A grid of many large pictures should stay a file of some megabytes.
+        step = -(-max(image.shape[:2]) // THUMBNAIL)
+        self._thumbnails[name] = image[::step, ::step]
+
+    def __exit__(self, *_: object) -> None:
+        if not self._entries:
+            return
+        entries = [self._entries[name] for name in sorted(self._entries)]
+        manifest = {"settings": self._settings, "versions": self._versions, "images": entries}
+        write_atomically(self.out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        images = np.stack([self._thumbnails[entry["file"]] for entry in entries])
+        labels = [str(entry["condition"]) for entry in entries]
+        per_prompt = len({entry["image"] for entry in entries})
+        save_png(
+            self.grid,
+            grid(
+                images, min(8, per_prompt if per_prompt > 1 else len(entries)),
+                labels=None if all(e["condition"] is None for e in entries) else labels,
+                scale=max(1, 128 // images.shape[1]),
+            ),
         )  # fmt: skip
-    manifest = {"settings": settings, "versions": versions, "images": files}
-    write_atomically(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
-    conditions = [wish["condition"] for wish in wishes]
-    labels = None if all(c is None for c in conditions) else [str(c) for c in conditions]
-    most = max(wish["image_number"] for wish in wishes) + 1
-    small = _same_size(images)
-    columns = min(8, most if most > 1 else len(wishes))
-    scale = max(1, 128 // small.shape[1])
-    save_png(out / "grid.png", grid(small, columns, labels=labels, scale=scale))
-    return out / "grid.png"
 
 
 def parameters(settings: dict[str, Any]) -> str:
@@ -78,7 +99,7 @@ def parameters(settings: dict[str, Any]) -> str:
     try:
         return infotext.format_parameters(
             infotext.Infotext(
-                settings["condition"], settings["negative_prompt"] or "",
+                settings["condition"], settings.get("negative_prompt") or "",
                 {key: str(value) for key, value in lines.items()},
             )
         )  # fmt: skip
@@ -88,7 +109,7 @@ def parameters(settings: dict[str, Any]) -> str:
 
 
 def read_drawing(path: Path) -> dict[str, Any]:
-    """The settings of a picture that `write_drawings` or the web UI wrote.
+    """The settings of a picture that `Drawings` or the web UI wrote.
 
     Of the web UI's pictures: prompts, sampler, spacing, steps, guidance, seed, size, strength and
     clip skip. Its random numbers are others, so the picture will be another.
@@ -99,9 +120,12 @@ def read_drawing(path: Path) -> dict[str, Any]:
     chunks = infotext.read_png(path)
     if CHUNK in chunks:
         try:
-            return dict(json.loads(chunks[CHUNK]))
-        except (ValueError, TypeError) as error:
+            found = json.loads(chunks[CHUNK])
+        except ValueError as error:
             raise infotext.InfotextError(f"{path}: damaged settings: {error}") from error
+        if not isinstance(found, dict):
+            raise infotext.InfotextError(f"{path}: damaged settings: they are no object")
+        return found
     if infotext.CHUNK not in chunks:
         raise infotext.InfotextError(
             f"{path} does not say how it was made: it has no text chunk {CHUNK!r} or "
@@ -133,13 +157,6 @@ def _from_infotext(info: infotext.Infotext) -> dict[str, Any]:
     if "Size" in settings:
         found["width"], found["height"] = (int(s) for s in settings["Size"].split("x"))
     return found
-
-
-def _same_size(images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "n h w 3"]:
-    """All images with thumbnails for large ones, so that a grid of many stays a file of some MB."""
-    stacked = np.stack(images)
-    step = max(1, -(-max(stacked.shape[1:3]) // 512))
-    return stacked[:, ::step, ::step]
 
 
 def _remove_former(out: Path) -> None:

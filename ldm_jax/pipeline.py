@@ -31,6 +31,8 @@ IMAGES_PER_PROMPT = 1 << 16
 """Image j of prompt p has index `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
 LATENTS_AT_ONCE = 32 * 32 * 32
 """Latents of a batch unless a size is asked for: 32 pictures of 32x32, 8 of 64x64."""
+LEAST_TILE = 8
+"""Latents along the side of a tile, below which a decoder has no context."""
 PIXELS_AT_ONCE = 2**19
 """Pixels that are decoded together."""
 
@@ -137,6 +139,19 @@ class Pipeline:
                     f"{name} is {side}; for this model it must be a multiple of {self.factor}"
                 )
         if (
+            sampling.tile is not None
+            and sampling.tile < LEAST_TILE * self.config.autoencoder.factor
+        ):
+            raise cfg.ConfigError(
+                f"tile is {sampling.tile}; for this model it must be "
+                f"{LEAST_TILE * self.config.autoencoder.factor} or more pixels"
+            )
+        if sampling.tile is not None and self._around is tileable:
+            raise cfg.ConfigError(
+                "pictures whose edges fit cannot be decoded in tiles, whose edges are others; "
+                "leave out --tile or --tileable"
+            )
+        if (
             self.config.unet.concat_channels
             and not self.paints
             and (height, width) != (self.config.image_size,) * 2
@@ -194,12 +209,35 @@ class Pipeline:
         progress: Callable[[int], None] = lambda images: None,
         decode: bool = True,
     ) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n zh zw z"]:
-        """One image for each condition, or with `decode` off its scaled latents.
+        """All that `draw` gives, in the order of `conditions`.
 
-        Image i depends on its condition, seed and `index[i]`.
-
-        Batches are drawn on as many of this process's devices as can share one equally.
         `progress` is told after each batch how many images it brought.
+        """
+        images: list[Any] = [None] * len(conditions)
+        drawn = self.draw(
+            conditions, index, sampling=sampling, negative=negative, picture=picture, decode=decode
+        )
+        for rows, batch in drawn:
+            for row, image in zip(rows, batch, strict=True):
+                images[row] = image
+            progress(len(rows))
+        return np.stack(images)
+
+    def draw(
+        self,
+        conditions: Sequence[str | int | None],
+        index: UInt32[np.ndarray, "n"] | None = None,
+        *,
+        sampling: cfg.Sampling,
+        negative: str | int | None = None,
+        picture: Picture = NOTHING,
+        decode: bool = True,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One image for each condition, or with `decode` off its scaled latents, batch by batch.
+
+        Yields the rows of `conditions` that a batch holds, and their images. Image i depends on
+        its condition, seed and `index[i]`. Batches are drawn on as many of this process's devices
+        as can share one equally.
 
         Raises:
             cfg.ConfigError: settings, or a `picture`, that this model cannot have.
@@ -212,14 +250,10 @@ class Pipeline:
         guided = sampling.guidance_scale != 1 and not isinstance(
             self.config.condition, cfg.Unconditional
         )
-        images: list[Any] = [None] * len(conditions)
         for inputs in self._inputs(conditions, negative):
-            for rows, count in _batches(inputs.rows, self._batch_size(sampling, len(conditions))):
-                drawn = self._draw_batch(inputs, rows, index, sampling, guided, picture, decode)
-                for row, image in zip(rows[:count], drawn, strict=False):
-                    images[row] = image
-                progress(count)
-        return np.stack(images)
+            for rows, count in _batches(inputs.rows, self.batch_size(sampling, len(conditions))):
+                batch = self._draw_batch(inputs, rows, index, sampling, guided, picture, decode)
+                yield rows[:count], batch[:count]
 
     def _draw_batch(
         self,
@@ -310,8 +344,7 @@ class Pipeline:
 
             if tile is None:
                 return plain(latents)
-            side = max(1, tile // factor)
-            return decode_tiled(plain, latents, side, side // 4, factor)
+            return decode_tiled(plain, latents, tile // factor, tile // factor // 4, factor)
 
         program = self._program(("decode", tile), lambda: decode)
         # In parts: the decoder's memory is many times that of the U-Net.
@@ -369,12 +402,12 @@ class Pipeline:
         result, finite = program(*arguments)
         if not bool(finite):
             advice = {
-                "float16": "; try --dtype=bfloat16 or float32",
+                "float16": "; try --dtype=bfloat16 or --dtype=float32",
                 "bfloat16": "; try --dtype=float32",
             }
             raise NonFiniteError(
                 f"{stage} gave values that are not finite, computing in {self.dtype}"
-                + advice.get(self.dtype, "; are the weights, or the guidance scale, damaged?")
+                + advice.get(self.dtype, "; are the weights damaged?")
             )
         return result
 
@@ -384,7 +417,9 @@ class Pipeline:
             self._placed[mesh] = jax.device_put((self.params, self.frozen), replicated(mesh))
         return self._placed[mesh]
 
-    def _batch_size(self, sampling: cfg.Sampling, count: int) -> int:
+    def batch_size(self, sampling: cfg.Sampling, count: int) -> int:
+        """How many of `count` pictures are drawn together."""
+        sampling = self.settle(sampling)
         if sampling.batch_size is not None:
             return sampling.batch_size
         height, width, _ = self.model.latent_shape_of(sampling.height, sampling.width)

@@ -41,9 +41,11 @@ def test_every_picture_says_how_it_was_made(drawn, trained_text2img):
         settings = json.loads(picture.text["ldm_jax"])
     assert settings == {
         "sampler": "ddim", "steps": 2, "guidance_scale": 2.0, "eta": 0.0, "spacing": "trailing",
-        "seed": 7, "height": 16, "width": 16, "strength": 1.0, "batch_size": 4, "tile": None,
-        "model": str(trained_text2img), "step": 24, "weights": "ema", "dtype": "float32",
-        "negative_prompt": None, "condition": PROMPTS[1], "prompt_number": 1, "image_number": 0,
+        "seed": 7, "height": 16, "width": 16, "batch_size": 4, "tile": None,
+        "model": str(trained_text2img), "condition": PROMPTS[1], "prompt_number": 1,
+        "image_number": 0,
+        "origin": {"source": "run", "kind": "workdir", "weights": "ema", "step": 24,
+                   "dtype": "float32"},
     }  # fmt: skip
 
 

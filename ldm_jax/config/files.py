@@ -92,7 +92,7 @@ def _from_dict(value: Any, where: str) -> Any:
     arguments = {}
     for key in value.keys() - {"type"}:
         if key not in hints:
-            close = difflib.get_close_matches(key, hints, n=1)
+            close = difflib.get_closematches(key, hints, n=1)
             hint = f"; perhaps you meant {close[0]!r}" if close else ""
             raise ConfigError(f"{where}.{key} is no field of {name}{hint}")
         arguments[key] = _from_dict(value[key], f"{where}.{key}")
@@ -105,18 +105,19 @@ def _from_dict(value: Any, where: str) -> Any:
 
 def _check_type(value: Any, hint: Any, where: str) -> None:
     """Raises ConfigError unless `value` is of the annotated type `hint`."""
-    if not _matches(value, hint):
+    if not matches(value, hint):
         raise ConfigError(f"{where} is {value!r}; it must be of type {hint}")
 
 
-def _matches(value: Any, hint: Any) -> bool:
+def matches(value: Any, hint: Any) -> bool:
+    """Whether `value` is of the annotated type `hint`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(_matches(value, arg) for arg in args)
+        return any(matches(value, arg) for arg in args)
     if origin is Literal:
         return value in args
     if origin is tuple:
-        return isinstance(value, tuple) and all(_matches(v, args[0]) for v in value)
+        return isinstance(value, tuple) and all(matches(v, args[0]) for v in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:

@@ -189,8 +189,8 @@ def _check_square(inside: str, prompt: str) -> None:
 def _refuse(match: re.Match | None, prompt: str, why: str) -> None:
     if match:
         raise PromptError(
-            f"{match[0]!r} in the prompt {_short(prompt)}: {why}, or turn emphasis off to take "
-            "the prompt literally"
+            f"{match[0]!r} in the prompt {_short(prompt)}: {why}, or take the prompt "
+            "literally (--literal_prompts)"
         )
 
 

@@ -3,6 +3,7 @@ and BERT's read from their files. Each is one `tokenizer.json`."""
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ import tokenizers
 from jaxtyping import Int32
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+_CLIP_FRAME = ("<|startoftext|>", "<|endoftext|>")
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 # Up to this many known words are listed where a word is unknown.
 _LIST_BELOW = 64
@@ -183,7 +185,7 @@ def load_clip_tokenizer(folder: str | Path) -> Tokenizer:
     with 77 tokens. Nothing is downloaded.
 
     Raises:
-        TokenizerError: the folder or its files are missing.
+        TokenizerError: the folder or its files are missing, or it is not CLIP's.
     """
     folder = Path(folder)
     if not (folder / "tokenizer.json").is_file():
@@ -193,9 +195,17 @@ def load_clip_tokenizer(folder: str | Path) -> Tokenizer:
                 f"{folder} has no {' and no '.join(absent)}; it must be a folder with CLIP's "
                 "tokenizer files"
             )
+    # Its advice that PyTorch is missing is none to a user of this program.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import CLIPTokenizerFast  # slow to import
 
     found = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    absent = [t for t in _CLIP_FRAME if found.backend_tokenizer.token_to_id(t) is None]
+    if absent or found.backend_tokenizer.token_to_id("[CLS]") is not None:
+        raise TokenizerError(
+            f"the tokenizer in {folder} is not CLIP's, which has the tokens "
+            f"{' and '.join(_CLIP_FRAME)} and no [CLS]"
+        )
     # transformers patches `decode` on its object; a decoder of its own survives `save`.
     backend = tokenizers.Tokenizer.from_str(found.backend_tokenizer.to_str())
     backend.decoder = decoders.Sequence(

@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from tiny_pipelines import KINDS, VOCAB, autoencoder, pipeline, stable  # noqa: E402
+from tiny_pipelines import KINDS, VOCAB, autoencoder, pipeline, stable, unconditional  # noqa
 
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax.convert.bundle import materialize  # noqa: E402
