@@ -54,9 +54,11 @@ class Arguments:
     spacing: cfg.sampling.Spacing | None = None
     """Which noise levels the solver visits; models and samplers have defaults of their own."""
     seed: int | None = None
+    """0 to 4294967295; 0 by default."""
     height: int | None = None
-    """Pixels; the size of training by default."""
+    """Pixels; by default the size of training, or that of the initial picture."""
     width: int | None = None
+    """Pixels, as height."""
 
     init_image: Path | None = None
     """A picture to draw on, resized to height and width."""
@@ -294,12 +296,12 @@ def read_noise(arguments: Arguments, wanted: list[Any]) -> Any:
     if arguments.latents is None:
         return None
     where = f"--latents={arguments.latents}"
+    if not arguments.latents.read_bytes().startswith(b"\x93NUMPY"):
+        raise ValueError(f"{where} is not a .npy file, which numpy.save writes")
     try:
         noise = np.load(arguments.latents, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{where} is no .npy array: {error}") from error
-    if not isinstance(noise, np.ndarray):
-        raise ValueError(f"{where} holds several arrays; it must be a .npy file with one")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{where} is damaged, or holds other things than numbers") from error
     if not np.issubdtype(noise.dtype, np.floating) or not np.isfinite(noise).all():
         raise ValueError(f"{where} must hold finite floating-point numbers")
     if noise.ndim != 4:

@@ -49,7 +49,7 @@ class Picture:
     """Drawn on, with `strength`."""
     mask: Float32[np.ndarray, "h w"] | None = None
     """1 where `image` is painted anew, 0 where it is kept."""
-    noise: Float32[np.ndarray, "n h w z"] | None = None
+    noise: Float32[np.ndarray, "n zh zw z"] | None = None
     """Standard normal starting noise for each picture."""
 
 
@@ -138,13 +138,10 @@ class Pipeline:
                 raise cfg.ConfigError(
                     f"{name} is {side}; for this model it must be a multiple of {self.factor}"
                 )
-        if (
-            sampling.tile is not None
-            and sampling.tile < LEAST_TILE * self.config.autoencoder.factor
-        ):
+        least = LEAST_TILE * self.config.autoencoder.factor
+        if sampling.tile is not None and sampling.tile < least:
             raise cfg.ConfigError(
-                f"tile is {sampling.tile}; for this model it must be "
-                f"{LEAST_TILE * self.config.autoencoder.factor} or more pixels"
+                f"tile is {sampling.tile}; for this model it must be {least} or more pixels"
             )
         if sampling.tile is not None and self._around is tileable:
             raise cfg.ConfigError(
@@ -158,7 +155,7 @@ class Pipeline:
         ):
             raise cfg.ConfigError(
                 f"this model draws {self.config.image_size} x {self.config.image_size} pixels "
-                "only: its text encoder makes a map of that size"
+                "only, because its text encoder makes a map of that size; set --height and --width"
             )
         return replace(
             sampling, guidance_scale=guidance, spacing=spacing, height=height, width=width,

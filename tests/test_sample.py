@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import ldm_jax
 import sample
@@ -117,6 +117,89 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
         assert run_main(monkeypatch, *options) == 2
         assert complaint in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def redraw(out, *options):
+    return sample.run(sample.parse([f"--out={out}", *map(str, options)]))
+
+
+def same(picture, again):
+    return picture.read_bytes() == again.read_bytes()
+
+
+def test_a_picture_can_be_drawn_again_from_itself(drawn, tmp_path):
+    picture = drawn / "0001_0001.png"
+    redraw(tmp_path / "a", f"--from_png={picture}")
+    assert [p.name for p in (tmp_path / "a").glob("0*.png")] == [picture.name]
+    assert same(picture, tmp_path / "a" / picture.name)
+    # More of the same prompt, from that number on.
+    redraw(tmp_path / "b", f"--from_png={picture}", "--num=2")
+    assert same(picture, tmp_path / "b" / picture.name)
+    assert (tmp_path / "b" / "0001_0002.png").exists()
+    # What is given goes before what the picture says.
+    redraw(tmp_path / "c", f"--from_png={picture}", "--seed=8", f"--prompt={PROMPTS[0]}")
+    with Image.open(tmp_path / "c" / picture.name) as other:
+        settings = json.loads(other.text["ldm_jax"])
+    assert settings["seed"] == 8 and settings["condition"] == PROMPTS[0]
+    assert settings["steps"] == 2
+
+
+def test_a_painted_picture_can_be_drawn_again_from_itself(trained_text2img, drawn, tmp_path):
+    white = np.zeros((16, 16), np.uint8)
+    white[:, 8:] = 255
+    Image.fromarray(white).save(tmp_path / "mask.png")
+    noise = np.random.default_rng(0).standard_normal((3, 8, 8, 4)).astype(np.float32)
+    np.save(tmp_path / "noise.npy", noise)
+    redraw(
+        tmp_path / "first", f"--model={trained_text2img}", "--prompt", PROMPTS[0], "--num=3",
+        f"--init_image={drawn / '0000_0000.png'}", f"--mask={tmp_path / 'mask.png'}",
+        "--mask_blur=1", "--strength=0.8", "--steps=3", f"--latents={tmp_path / 'noise.npy'}",
+        "--sampler=euler_a", "--batch_size=2",
+    )  # fmt: skip
+    picture = tmp_path / "first" / "0000_0002.png"
+    redraw(tmp_path / "again", f"--from_png={picture}")
+    assert same(picture, tmp_path / "again" / picture.name)
+    before = pixels(drawn / "0000_0000.png")[:, :4]
+    np.testing.assert_array_equal(pixels(picture)[:, :4], before)
+
+
+def png(path, **chunks):
+    text = PngImagePlugin.PngInfo()
+    for key, value in chunks.items():
+        text.add_itxt(key, value)
+    Image.new("RGB", (16, 16)).save(path, pnginfo=text)
+    return path
+
+
+def test_a_picture_cannot_say_where_to_write(trained_text2img, drawn, tmp_path):
+    wicked = {"model": str(trained_text2img), "condition": PROMPTS[0], "steps": 2, "num": 99,
+              "out": str(drawn), "overwrite": True, "batch_size": 4}  # fmt: skip
+    path = png(tmp_path / "wicked.png", ldm_jax=json.dumps(wicked))
+    assert redraw(tmp_path / "out", f"--from_png={path}") == tmp_path / "out" / "grid.png"
+    assert len(list((tmp_path / "out").glob("0*.png"))) == 1
+    for chunk, complaint in (
+        ('{"steps": "abc"}', "says that steps is 'abc'"),
+        ("[1]", "damaged settings"),
+        ("{", "damaged settings"),
+    ):
+        path = png(tmp_path / "bad.png", ldm_jax=chunk)
+        with pytest.raises(ValueError, match=complaint):
+            sample.parse([f"--from_png={path}"])
+
+
+def test_settings_of_the_web_ui_are_understood(tmp_path):
+    text = (
+        "a (red:1.2) cat\nNegative prompt: ugly\nSteps: 12, Sampler: DPM++ 2M Karras, CFG scale: "
+        "6.5, Seed: 4, Size: 24x16, Denoising strength: 0.5, Clip skip: 2, Model: v1-5"
+    )
+    path = png(tmp_path / "web.png", parameters=text)
+    found = sample.parse([f"--from_png={path}", "--guidance=1", "--negative_prompt="])
+    assert found.prompt == ("a (red:1.2) cat",) and found.negative_prompt == ""
+    assert (found.steps, found.sampler, found.spacing) == (12, "dpmpp_2m", "karras")
+    assert (found.guidance, found.seed, found.width, found.height) == (1, 4, 24, 16)
+    # Without the picture that it was for, a strength says nothing.
+    assert found.strength is None and found.clip_skip == 2
+    assert sample.parse([f"--from_png={path}", "--init_image=a.png"]).strength == 0.5
 
 
 def test_a_misspelt_option_is_explained(monkeypatch, capsys):
