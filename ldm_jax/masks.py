@@ -186,7 +186,8 @@ def _check_not_empty(mask: UInt8[np.ndarray, "h w"], how: str) -> None:
     if mask.max(initial=0) < THRESHOLD:
         raise MaskError(
             f"the mask is {how}nowhere {THRESHOLD} or more of 255, so that "
-            "nothing would be painted; white is painted anew, black is kept"
+            "nothing would be painted; white is painted anew, black is kept, and less blur leaves "
+            "more of small masks"
         )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -33,6 +34,8 @@ LATENTS_AT_ONCE = 32 * 32 * 32
 """Latents of a batch unless a size is asked for: 32 pictures of 32x32, 8 of 64x64."""
 LEAST_TILE = 8
 """Latents along the side of a tile, below which a decoder has no context."""
+COPIERS = 4
+"""Threads that bring parameters to the devices."""
 PIXELS_AT_ONCE = 2**19
 """Pixels that are decoded together."""
 
@@ -452,7 +455,7 @@ class Pipeline:
 def _stored(tree: Any, dtype: str) -> Any:
     """All leaves on this process's devices: matrices in `dtype`, vectors and scalars in float32.
 
-    One leaf after the other, so that there is never a second copy of all.
+    A few leaves at a time, so that there is never a second copy of all.
     """
     everywhere = replicated(make_mesh(cfg.Mesh(), jax.local_devices()))
 
@@ -460,7 +463,10 @@ def _stored(tree: Any, dtype: str) -> Any:
         copy = convert.materialize(leaf, dtype if np.ndim(leaf) > 1 else "float32")
         return jax.device_put(copy, everywhere)
 
-    return jax.tree.map(put, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    # Copies turn kernels around; numpy does that without holding Python's lock.
+    with ThreadPoolExecutor(COPIERS) as pool:
+        return structure.unflatten(list(pool.map(put, leaves)))
 
 
 def _finite(tree: Any) -> Array:

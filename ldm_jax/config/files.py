@@ -92,7 +92,7 @@ def _from_dict(value: Any, where: str) -> Any:
     arguments = {}
     for key in value.keys() - {"type"}:
         if key not in hints:
-            close = difflib.get_closematches(key, hints, n=1)
+            close = difflib.get_close_matches(key, hints, n=1)
             hint = f"; perhaps you meant {close[0]!r}" if close else ""
             raise ConfigError(f"{where}.{key} is no field of {name}{hint}")
         arguments[key] = _from_dict(value[key], f"{where}.{key}")

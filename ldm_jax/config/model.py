@@ -34,8 +34,9 @@ class Diffusion:
 
     def __post_init__(self) -> None:
         require_positive(self, "num_timesteps")
-        require(0 < self.beta_start <= self.beta_end < 1, "diffusion.beta_start",
-                self.beta_start, f"in (0, beta_end = {self.beta_end}]")  # fmt: skip
+        require(0 < self.beta_end < 1, "diffusion.beta_end", self.beta_end, "between 0 and 1")
+        require(0 < self.beta_start <= self.beta_end, "diffusion.beta_start", self.beta_start,
+                f"in (0, beta_end = {self.beta_end}]")  # fmt: skip
 
 
 @dataclass(frozen=True)

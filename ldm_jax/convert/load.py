@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ldm_jax import config as cfg
 from ldm_jax.convert import native
 from ldm_jax.convert.bundle import ConvertError, Imported
 from ldm_jax.convert.checkpoint import read_checkpoint
@@ -55,6 +56,13 @@ def load(
             f"{path} is a {kind} model, to which {', '.join('--' + w for w in wrong)} does not "
             "belong; leave it out"
         )
+    try:
+        return _read(path, kind, given)
+    except cfg.ConfigError as error:
+        raise cfg.ConfigError(f"{path}: {error}") from error
+
+
+def _read(path: Path, kind: Kind, given: dict[str, Any]) -> Imported:
     match kind:
         case "workdir":
             return read_workdir(path, **given)
@@ -63,7 +71,7 @@ def load(
         case "compvis":
             ema = given.pop("weights", "raw") == "ema"
             return read_checkpoint(path, ema=ema, **given)
-    imported = native.read_native(path)
+    imported, tokenizer = native.read_native(path), given.get("tokenizer")
     return replace(imported, tokenizer=Path(tokenizer)) if tokenizer else imported
 
 
