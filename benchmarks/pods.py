@@ -218,6 +218,8 @@ def main() -> int:
                 print(f"  does not compile: {error}")
                 failed = True
                 continue
+            # What was traced and compiled takes gigabytes itself.
+            jax.clear_caches()
             gigabytes = (facts.arguments / 1e9, facts.temporaries / 1e9, facts.total / 1e9)
             print("{:11.3f}{:11.3f}{:10.3f}".format(*gigabytes), end="")
             print(f"{facts.flops / 1e12:9.3f}{time.perf_counter() - began:10.0f}  ", end="")

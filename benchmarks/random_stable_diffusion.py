@@ -7,6 +7,7 @@
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import diffusers
@@ -30,7 +31,7 @@ def write(folder: Path) -> None:
             block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512,
         ),
         text_encoder=transformers.CLIPTextModel(text),
-        tokenizer=tokenizer(folder / "made"),
+        tokenizer=tokenizer(),
         unet=diffusers.UNet2DConditionModel(
             sample_size=64, cross_attention_dim=768, attention_head_dim=8
         ),
@@ -43,16 +44,16 @@ def write(folder: Path) -> None:
     pipeline.save_pretrained(folder)
 
 
-def tokenizer(folder: Path) -> transformers.CLIPTokenizer:
+def tokenizer() -> transformers.CLIPTokenizer:
     """CLIP's tokenizer with letters and no merges, but its special tokens in their places."""
-    folder.mkdir(parents=True)
     letters = [chr(c) for c in range(33, 127)]
     vocabulary = {token: i for i, token in enumerate([*letters, *(f"{c}</w>" for c in letters)])}
     filler = {f"<{i}>": i for i in range(len(vocabulary), 49406)}
     vocabulary |= filler | {"<|startoftext|>": 49406, "<|endoftext|>": 49407}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    return transformers.CLIPTokenizer.from_pretrained(str(folder), model_max_length=77)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary))
+        (Path(folder) / "merges.txt").write_text("#version: 0.2\n")
+        return transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77)
 
 
 if __name__ == "__main__":
