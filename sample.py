@@ -84,7 +84,7 @@ class Arguments:
     tile: int | None = None
     """Decode in overlapping tiles of so many pixels, for large pictures."""
     batch_size: int | None = None
-    """Pictures drawn at a time; smaller needs less memory."""
+    """Pictures drawn at a time; by default 32 small ones, or 1 of more than 16 x 16 latents."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """What the networks compute in; float32 unless the model was trained in another."""
 
@@ -252,7 +252,7 @@ def run(arguments: Arguments) -> Path:
                 prompt, number = numbers[row]
                 wish = {
                     "condition": wanted[row], "prompt_number": prompt, "image_number": number,
-                    "batch_size": pipeline.batch_size(sampling, len(wanted)),
+                    "batch_size": pipeline.batch_size(sampling),
                 }  # fmt: skip
                 if arguments.latents is not None:
                     wish["latents_row"] = arguments.latents_row + int(row)

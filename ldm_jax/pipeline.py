@@ -30,8 +30,9 @@ from ldm_jax.typing import Level
 
 IMAGES_PER_PROMPT = 1 << 16
 """Image j of prompt p has index `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
-LATENTS_AT_ONCE = 32 * 32 * 32
-"""Latents of a batch unless a size is asked for: 32 pictures of 32x32, 8 of 64x64."""
+SMALL, SMALL_BATCH = 16 * 16, 32
+"""Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
+larger ones one by one. The number of pictures plays no part, so that no bit depends on it."""
 LEAST_TILE = 8
 """Latents along the side of a tile, below which a decoder has no context."""
 COPIERS = 4
@@ -251,7 +252,7 @@ class Pipeline:
             self.config.condition, cfg.Unconditional
         )
         for inputs in self._inputs(conditions, negative):
-            for rows, count in _batches(inputs.rows, self.batch_size(sampling, len(conditions))):
+            for rows, count in _batches(inputs.rows, self.batch_size(sampling)):
                 batch = self._draw_batch(inputs, rows, index, sampling, guided, picture, decode)
                 yield rows[:count], batch[:count]
 
@@ -417,13 +418,13 @@ class Pipeline:
             self._placed[mesh] = jax.device_put((self.params, self.frozen), replicated(mesh))
         return self._placed[mesh]
 
-    def batch_size(self, sampling: cfg.Sampling, count: int) -> int:
-        """How many of `count` pictures are drawn together."""
+    def batch_size(self, sampling: cfg.Sampling) -> int:
+        """How many pictures are drawn together."""
         sampling = self.settle(sampling)
         if sampling.batch_size is not None:
             return sampling.batch_size
         height, width, _ = self.model.latent_shape_of(sampling.height, sampling.width)
-        return max(1, min(count, 32, LATENTS_AT_ONCE // (height * width)))
+        return SMALL_BATCH if height * width <= SMALL else 1
 
     def _check_picture(self, sampling: cfg.Sampling, picture: Picture, count: int) -> None:
         height, width = sampling.height, sampling.width

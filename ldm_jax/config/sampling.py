@@ -31,7 +31,7 @@ class Sampling:
     """How much of the way an initial picture is sent back into noise."""
     batch_size: int | None = None
     """Pictures drawn at a time. A batch is filled up to it, so that one program draws all of
-    them; None draws as many as there are and memory suggests."""
+    them; None is 32 small ones, or 1 of more than 16 x 16 latents."""
     tile: int | None = None
     """Decodes in overlapping tiles of so many pixels; None decodes whole pictures."""
 
