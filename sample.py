@@ -145,6 +145,9 @@ def _from_png(path: Path) -> Arguments:
         value = read.get(name)
         if value is None:
             continue
+        if name == "model" and str(value).startswith("hf:"):
+            # A picture cannot make this machine download anything.
+            continue
         if name in PATHS and isinstance(value, str):
             value = Path(value)
         given[name] = value

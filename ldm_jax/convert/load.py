@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import native
+from ldm_jax.convert import hub, native
 from ldm_jax.convert.bundle import ConvertError, Imported
 from ldm_jax.convert.checkpoint import read_checkpoint
 from ldm_jax.convert.folder import CONFIG, INDEX, read_folder
@@ -32,7 +32,8 @@ def load(
     """The model in `path`.
 
     Args:
-        path: a work directory, a native or diffusers folder, or a CompVis single file.
+        path: a work directory, a native or diffusers folder, or a CompVis single file; or
+            `hf:OWNER/NAME`, a diffusers folder of the hub, which is downloaded.
         weights: of a work directory (by default `ema`) or a single file (`raw`).
         variant: of a diffusers folder, such as fp16.
         prediction: of a single file that does not tell.
@@ -43,7 +44,7 @@ def load(
         ConvertError, FileFormatError, ConfigError, FileNotFoundError: what is wrong, and where; or
             a choice that does not belong to such a source.
     """
-    path = Path(path)
+    path = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
     kind = kind_of(path)
     choices = {
         "weights": weights, "variant": variant, "prediction": prediction,
