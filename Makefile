@@ -11,10 +11,10 @@ demo: $(VENV)/.demo  ## train both stages on real handwriting and sample, in ten
 	$(CPU) $(VENV)/bin/python demo.py --out=runs/demo
 
 test: $(DEV)/.test  ## run all tests
-	$(DEV)/bin/python -m pytest --numprocesses=auto --dist=loadfile
+	$(DEV)/bin/python -m pytest -m 'not full_size' --numprocesses=auto --dist=loadfile
 
 parity: $(DEV)/.parity  ## compare with PyTorch, diffusers and transformers, live
-	HF_HUB_OFFLINE=1 $(DEV)/bin/python -m pytest tests/parity -m 'not slow' --numprocesses=auto --dist=loadfile
+	HF_HUB_OFFLINE=1 $(DEV)/bin/python -m pytest tests/parity -m 'not full_size' --numprocesses=auto --dist=loadfile
 
 lint: $(DEV)/.test  ## style, and who may import whom
 	$(DEV)/bin/ruff check .

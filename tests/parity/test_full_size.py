@@ -1,6 +1,6 @@
 """The published networks at full size beside their peers, with random weights, in float32.
 
-Each takes minutes and up to 8 GB: run them one at a time.
+Each takes minutes and up to 10 GB: `pytest -m full_size`, one at a time, not as part of others.
 """
 
 import gc
@@ -30,7 +30,7 @@ from ldm_jax.models.build import (  # noqa: E402
 from ldm_jax.models.conditioners import Condition  # noqa: E402
 
 # Torch warns of its own future.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.full_size, pytest.mark.filterwarnings("default")]
 CLOSE = 1e-4
 
 
