@@ -10,7 +10,7 @@ from gaussian import COV, MEAN, denoise, flow, keys, marginal
 
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM
-from ldm_jax.sampling.loop import levels, sample
+from ldm_jax.sampling.loop import Spacing, levels, sample
 from ldm_jax.sampling.multistep import DPMSolverPP2M
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, SamplerName, make_solver
 from ldm_jax.typing import Level, Prediction, Solver
@@ -191,9 +191,14 @@ def test_names():
 
 
 def test_the_command_line_knows_every_name():
+    from ldm_jax.config import sampling
     from sample import Arguments
 
-    assert get_args(get_type_hints(Arguments)["sampler"]) == NAMES
+    assert get_args(sampling.SamplerName) == NAMES
+    assert set(get_args(sampling.Spacing)) == set(get_args(Spacing)) - {"compvis"}
+    hints = get_type_hints(Arguments)
+    assert hints["sampler"] == sampling.SamplerName | None
+    assert hints["spacing"] == sampling.Spacing | None
 
 
 def test_bad_names_and_etas():
