@@ -1,8 +1,10 @@
 """Architectures as diffusers and transformers describe them in JSON, to and from ours."""
 
+from dataclasses import replace
 from typing import Any
 
 from ldm_jax import config as cfg
+from ldm_jax.convert import known
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.fields import Fields
 
@@ -252,11 +254,6 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
         if fields.get("vq_embed_dim", None) not in (None, latent):
             raise fields.error("vq_embed_dim", f"null or latent_channels, {latent}")
         fields.only(norm_type="group", lookup_from_codebook=False)
-        if "scaling_factor" not in fields:
-            raise ConvertError(
-                f"{fields.path} has no scaling_factor. diffusers would take 0.18215, but the "
-                'published VQ models have 1: add "scaling_factor": 1.0, or what it was trained with'
-            )
     else:
         fields.only(shift_factor=None, latents_mean=None, latents_std=None)
         fields.only(use_quant_conv=True, use_post_quant_conv=True)
@@ -272,6 +269,14 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
         latent_scale=fields.number("scaling_factor", 0.18215),
     )
     fields.close()
+    if quantized and "scaling_factor" not in fields:
+        # diffusers would take 0.18215, which the published models, without the field, never had.
+        if known.first_stage(config) is None:
+            raise ConvertError(
+                f"{fields.path} has no scaling_factor, and is none of the published VQ models, "
+                'which have 1: add "scaling_factor": 1.0, or what it was trained with'
+            )
+        config = replace(config, latent_scale=1.0)
     return config
 
 

@@ -9,8 +9,9 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle
+from ldm_jax.convert import bundle, known, peer_configs
 from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.folder import read_folder, write_folder
 from ldm_jax.convert.mapped import FileFormatError
 
@@ -138,6 +139,14 @@ def test_a_vq_model_must_say_its_scale(tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(ConvertError, match='add "scaling_factor": 1.0'):
         read_folder(tmp_path / "model")
+
+
+def test_published_vq_models_have_scale_one_without_saying_it(tmp_path):
+    values = peer_configs.write_autoencoder(known.VQ_F4, 1.0, 256)
+    del values["scaling_factor"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    found = peer_configs.read_autoencoder(Fields.read(tmp_path / "config.json"))
+    assert found == known.VQ_F4 and found.latent_scale == 1.0
 
 
 def test_variants_and_missing_weights(saved):
