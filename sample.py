@@ -223,6 +223,7 @@ def run(arguments: Arguments) -> Path:
 
     from ldm_jax.drawings import Drawings
     from ldm_jax.pipeline import IMAGES_PER_PROMPT, versions
+    from ldm_jax.settings import batch_size
 
     pipeline = open_pipeline(arguments)
     last = max(arguments.first_image + arguments.num, arguments.first_prompt + len(conditions))
@@ -243,6 +244,7 @@ def run(arguments: Arguments) -> Path:
     sampling, picture, paste = read_picture(arguments, pipeline, wanted)
     settings = asdict(pipeline.settle(sampling)) | _said(arguments)
     settings |= {"model": str(arguments.model), "origin": pipeline.origin}
+    together = batch_size(pipeline.config, pipeline.settle(sampling))
     if arguments.init_image is None:
         del settings["strength"]
     drawn = pipeline.draw(
@@ -255,7 +257,7 @@ def run(arguments: Arguments) -> Path:
                 prompt, number = numbers[row]
                 wish = {
                     "condition": wanted[row], "prompt_number": prompt, "image_number": number,
-                    "batch_size": pipeline.batch_size(sampling),
+                    "batch_size": together,
                 }  # fmt: skip
                 if arguments.latents is not None:
                     wish["latents_row"] = arguments.latents_row + int(row)
@@ -328,13 +330,13 @@ def read_picture(
     """The sampler's settings with the picture's size, what `draw` starts from, and how a drawn
     image is pasted back."""
     from ldm_jax import masks
-    from ldm_jax.pipeline import Picture
+    from ldm_jax.settings import Picture, factor
 
     sampling, noise = sampling_of(arguments), read_noise(arguments, wanted)
     if arguments.init_image is None:
         return sampling, Picture(noise=noise), lambda image: image
     image = masks.load_image(arguments.init_image)
-    size = masks.size_for(image, pipeline.factor)
+    size = masks.size_for(image, factor(pipeline.config))
     # Cropped to its mask, a picture is painted at the size of training.
     if arguments.mask is not None and arguments.only_masked is not None:
         size = (pipeline.config.image_size,) * 2

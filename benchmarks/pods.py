@@ -25,7 +25,7 @@ from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax import sharding
 from ldm_jax.sampling.ancestral import DDIM
-from ldm_jax.sampling.loop import levels
+from ldm_jax.sampling.levels import levels
 from ldm_jax.training.diffusion_step import make_diffusion_step
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.state import create_state

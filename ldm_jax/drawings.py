@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ldm_jax import infotext
+from ldm_jax.files import write_atomically
 from ldm_jax.pictures import grid, save_png
-from ldm_jax.training.files import write_atomically
 
 CHUNK = "ldm_jax"
 """The PNG's text chunk with all settings, as JSON."""

@@ -1,12 +1,14 @@
 """Pictures for people: labelled grids and PNG files that carry text."""
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from ldm_jax.files import write_atomically
 
 GAP = 2
 FONT_SIZE = 11
@@ -76,6 +78,6 @@ def save_png(
     chunks = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
         chunks.add_itxt(key, value)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.fromarray(image).save(temporary, format="PNG", pnginfo=chunks)
-    temporary.replace(path)
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, format="PNG", pnginfo=chunks)
+    write_atomically(path, content.getvalue())

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,18 @@ from jaxtyping import Array, Float32, UInt8, UInt32
 
 import ldm_jax
 from ldm_jax import config as cfg
-from ldm_jax import convert, masks
+from ldm_jax import convert, masks, settings
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.conditions import Inputs, encode_conditions, open_tokenizer
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.tileable import tileable
-from ldm_jax.sampling.loop import levels, part
-from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
+from ldm_jax.sampling.solvers import make_solver
+from ldm_jax.settings import NOTHING, Picture, check_picture
 from ldm_jax.sharding import make_mesh, replicated, to_global
 from ldm_jax.tiles import decode_tiled
-from ldm_jax.typing import Level
 
 IMAGES_PER_PROMPT = 1 << 16
 """Image j of prompt p has index `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
-SMALL, SMALL_BATCH = 16 * 16, 32
-"""Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
-larger ones one by one. The number of pictures plays no part, so that no bit depends on it."""
-LEAST_TILE = 8
-"""Latents along the side of a tile, below which a decoder has no context."""
 COPIERS = 4
 """Threads that bring parameters to the devices."""
 PIXELS_AT_ONCE = 2**19
@@ -43,21 +37,6 @@ PIXELS_AT_ONCE = 2**19
 
 class NonFiniteError(ValueError):
     """A network gave infinity or no number."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What drawing starts from, instead of noise drawn from the seed; what is None is absent."""
-
-    image: UInt8[np.ndarray, "h w 3"] | None = None
-    """Drawn on, with `strength`."""
-    mask: Float32[np.ndarray, "h w"] | None = None
-    """1 where `image` is painted anew, 0 where it is kept."""
-    noise: Float32[np.ndarray, "n zh zw z"] | None = None
-    """Standard normal starting noise for each picture."""
-
-
-NOTHING = Picture()
 
 
 def versions() -> dict[str, str]:
@@ -116,79 +95,17 @@ class Pipeline:
         self._programs: dict[Any, Callable[..., Any]] = {}
         self._placed: dict[Mesh, Any] = {}
 
-    # ---------------------------------------------------------------------------- settings
-
     def settle(self, sampling: cfg.Sampling) -> cfg.Sampling:
-        """`sampling` with this model's and the sampler's usual values where none were given.
+        """`sampling` with this model's usual values where none were given; see `settings.settle`.
 
         Raises:
             cfg.ConfigError: settings that this model, or this sampler, cannot have.
         """
-        process, sampler = self.config.diffusion, sampling.sampler
-        guidance, eta, spacing = sampling.guidance_scale, sampling.eta, sampling.spacing
-        if guidance is None:
-            guidance = _usual_guidance(self.config.condition)
-        if spacing is None:
-            # Samplers over timesteps follow the model's training.
-            over_time = sampler in ("ddim", "ddpm", "plms")
-            spacing = process.spacing if over_time else DEFAULT_SPACING[sampler]
-        try:
-            make_solver(sampler, eta)
-        except ValueError as error:
-            raise cfg.ConfigError(str(error)) from error
-        height, width = (s or self.config.image_size for s in (sampling.height, sampling.width))
-        for name, side in (("height", height), ("width", width)):
-            if side % self.factor:
-                raise cfg.ConfigError(
-                    f"{name} is {side}; for this model it must be a multiple of {self.factor}"
-                )
-        least = LEAST_TILE * self.config.autoencoder.factor
-        if sampling.tile is not None and sampling.tile < least:
-            raise cfg.ConfigError(
-                f"tile is {sampling.tile}; for this model it must be {least} or more pixels"
-            )
-        if sampling.tile is not None and self._around is tileable:
-            raise cfg.ConfigError(
-                "pictures whose edges fit cannot be decoded in tiles, whose edges are others; "
-                "leave out --tile or --tileable"
-            )
-        if (
-            self.config.unet.concat_channels
-            and not self.paints
-            and (height, width) != (self.config.image_size,) * 2
-        ):
-            raise cfg.ConfigError(
-                f"this model draws {self.config.image_size} x {self.config.image_size} pixels "
-                "only, because its text encoder makes a map of that size; set --height and --width"
-            )
-        return replace(
-            sampling, guidance_scale=guidance, spacing=spacing, height=height, width=width,
-            eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
-        )  # fmt: skip
-
-    @property
-    def factor(self) -> int:
-        """What the sides of pictures must be multiples of."""
-        return self.config.autoencoder.factor * self.config.unet.side_multiple
-
-    @property
-    def paints(self) -> bool:
-        """Whether the U-Net itself takes a mask and a picture."""
-        return getattr(self.config.condition, "inpaint", False)
-
-    def path(self, sampling: cfg.Sampling, picture: Picture = NOTHING) -> Level:
-        """The noise levels that settled `sampling` visits, from where `picture` starts."""
-        process = self.config.diffusion
-        # Only samplers over timesteps end where some models say; the others end without noise.
-        over_time = sampling.sampler in ("ddim", "plms") and sampling.spacing != "karras"
-        end = process.final_alpha_bar if over_time else "one"
-        whole = levels(self.model.schedule, sampling.steps, sampling.spacing, end)
-        return whole if picture.image is None else part(whole, sampling.strength)
+        return settings.settle(self.config, sampling, textures=self._around is tileable)
 
     def check_conditions(self, conditions: Sequence[str | int | None]) -> None:
         """Raises ValueError when this model is not conditioned on such values."""
-        for _ in self._inputs(conditions, None):
-            pass
+        self._inputs(conditions, None)
 
     def _inputs(
         self, conditions: Sequence[str | int | None], negative: str | int | None
@@ -245,14 +162,14 @@ class Pipeline:
             NonFiniteError: says which network failed.
         """
         sampling = self.settle(sampling)
-        self._check_picture(sampling, picture, len(conditions))
+        check_picture(self.config, sampling, picture, len(conditions))
         if index is None:
             index = np.arange(len(conditions), dtype=np.uint32)
         guided = sampling.guidance_scale != 1 and not isinstance(
             self.config.condition, cfg.Unconditional
         )
         for inputs in self._inputs(conditions, negative):
-            for rows, count in _batches(inputs.rows, self.batch_size(sampling)):
+            for rows, count in _batches(inputs.rows, settings.batch_size(self.config, sampling)):
                 batch = self._draw_batch(inputs, rows, index, sampling, guided, picture, decode)
                 yield rows[:count], batch[:count]
 
@@ -313,7 +230,7 @@ class Pipeline:
         mask = masks.latent_mask(picture.mask, self.config.autoencoder.factor)
         mask = to_global(mesh, np.repeat(mask[None, ..., None], len(rows), axis=0))
         start = ldm.Start(noise=noise, latents=latents if partly else None)
-        if not self.paints:
+        if not settings.paints(self.config):
             return start._replace(known=latents, mask=mask), None
         kept = masks.masked_pixels(pixels, picture.mask)
         masked = self._encode(mesh, frozen, kept, "masked", index, sampling.seed)
@@ -367,7 +284,7 @@ class Pipeline:
         key = ("draw", solver, sampling.steps, sampling.spacing, strength, shape)
 
         def make() -> Callable[..., Any]:
-            path = self.path(sampling, picture)
+            path = settings.path(self.config, self.model.schedule, sampling, picture)
 
             def draw(params, condition, nothing, index, start, seed, guidance_scale):
                 return ldm.draw(
@@ -381,7 +298,7 @@ class Pipeline:
         return self._program(key, make)
 
     def _program(self, key: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-        """The function that `make` makes, compiled, with whether each example is finite."""
+        """The function that `make` makes, compiled, with whether all its results are finite."""
         if key not in self._programs:
             function = make()
 
@@ -418,40 +335,6 @@ class Pipeline:
             self._placed[mesh] = jax.device_put((self.params, self.frozen), replicated(mesh))
         return self._placed[mesh]
 
-    def batch_size(self, sampling: cfg.Sampling) -> int:
-        """How many pictures are drawn together."""
-        sampling = self.settle(sampling)
-        if sampling.batch_size is not None:
-            return sampling.batch_size
-        height, width, _ = self.model.latent_shape_of(sampling.height, sampling.width)
-        return SMALL_BATCH if height * width <= SMALL else 1
-
-    def _check_picture(self, sampling: cfg.Sampling, picture: Picture, count: int) -> None:
-        height, width = sampling.height, sampling.width
-        for name in ("image", "mask"):
-            array = getattr(picture, name)
-            if array is not None and array.shape[:2] != (height, width):
-                raise cfg.ConfigError(
-                    f"the {name} has {array.shape[0]}x{array.shape[1]} pixels, but {height}x"
-                    f"{width} are drawn; resize it"
-                )
-        if picture.mask is not None and picture.image is None:
-            raise cfg.ConfigError("there is a mask, but no picture that it belongs to")
-        if self.paints and picture.mask is None:
-            raise cfg.ConfigError(
-                "this is an inpainting model; it needs a picture and a mask (--init_image, --mask)"
-            )
-        if picture.image is None and sampling.strength != 1:
-            raise cfg.ConfigError(
-                f"strength is {sampling.strength}, but there is no picture to draw on"
-            )
-        wanted = (count, *self.model.latent_shape_of(height, width))
-        if picture.noise is not None and picture.noise.shape != wanted:
-            raise cfg.ConfigError(
-                f"the starting noise has shape {picture.noise.shape}; it must be {wanted}: "
-                "pictures, height and width in latents, channels"
-            )
-
 
 def _stored(tree: Any, dtype: str) -> Any:
     """All leaves on this process's devices: matrices in `dtype`, vectors and scalars in float32.
@@ -480,15 +363,6 @@ def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
         yield np.resize(some, size), len(some)
-
-
-def _usual_guidance(condition: cfg.Condition) -> float:
-    match getattr(condition, "encoder", None):
-        case cfg.CLIPText():
-            return 7.5
-        case cfg.BERTText():
-            return 5.0
-    return 3.0
 
 
 def _skip_layers(config: cfg.Model, clip_skip: int) -> cfg.Model:

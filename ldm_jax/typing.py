@@ -26,6 +26,9 @@ class Prediction(NamedTuple):
 
     x0: Float[Array, "b ..."]
     eps: Float[Array, "b ..."]
+    variance: Float[Array, "b ..."] | None = None
+    """Where the network predicts it: the share (about 0 to 1) of log beta, the rest being log
+    beta_tilde, in the log-variance of the step (Nichol & Dhariwal 2021, eq. 15)."""
 
 
 class Level(NamedTuple):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.pipeline import NonFiniteError, Picture, Pipeline
+from ldm_jax.pipeline import NonFiniteError, Pipeline
+from ldm_jax.settings import Picture
 
 LEFT, RIGHT = slice(8), slice(8, 16)
 FAST = cfg.Sampling(steps=3, batch_size=4, guidance_scale=2.0)

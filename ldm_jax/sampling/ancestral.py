@@ -115,7 +115,7 @@ class DDPM(_Ancestral):
         noise: Float32[Array, "b *d"],
     ) -> Carry:
         """Ho 2020, eq. 6 and 7 with alpha_t and beta_t those of the whole stride."""
-        x0, _ = denoise(carry.x, level)
+        x0, *_ = denoise(carry.x, level)
         ratio, beta = _transition(level, next_level)
         to_next = (next_level.sigma / level.sigma) ** 2
         mean = ratio * to_next * carry.x + next_level.alpha * beta / level.sigma**2 * x0

@@ -66,7 +66,7 @@ class PLMS:
         noise: Float32[Array, "b *d"] | None,
     ) -> PLMSCarry:
         """Liu 2022, eq. 11 along eq. 12's slope, or at the second evaluation the correction."""
-        x0, eps = denoise(carry.x, level)
+        x0, eps, _ = denoise(carry.x, level)
         correcting = carry.evaluations == 1
         correction = jnp.where(correcting, carry.gain / 2, 0.0) * (eps - carry.past[0])
         slopes = (eps, *carry.past)
@@ -124,7 +124,7 @@ class DPMSolverPP2M:
         noise: Float32[Array, "b *d"] | None,
     ) -> DPMCarry:
         """Algorithm 2, lines 8 to 10, with -alpha_t (exp(-h) - 1) = alpha_t - alpha_s ratio."""
-        x0, _ = denoise(carry.x, level)
+        x0, *_ = denoise(carry.x, level)
         first_order = next_level.sigma == 0
         if self.lower_order_final:
             first_order = first_order | next_level.final

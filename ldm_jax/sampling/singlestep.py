@@ -51,7 +51,7 @@ class Heun:
         noise: Float32[Array, "b *d"] | None,
     ) -> Carry:
         """Algorithm 1's Euler step (line 5), or from a level to itself its correction (line 8)."""
-        x0, eps = denoise(carry.x, level)
+        x0, eps, _ = denoise(carry.x, level)
         corrected = carry.x + carry.gain * (eps - carry.eps) / 2
         x = transfer(corrected, eps, level, next_level)
         return Carry(x, x0, eps, gain(level, next_level))

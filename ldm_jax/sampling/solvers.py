@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 from ldm_jax.sampling.ancestral import DDIM, DDPM
-from ldm_jax.sampling.loop import Spacing
+from ldm_jax.sampling.levels import Spacing
 from ldm_jax.sampling.multistep import PLMS, DPMSolverPP2M
 from ldm_jax.sampling.singlestep import Heun
 from ldm_jax.typing import Solver

@@ -28,7 +28,7 @@ from jax.experimental import multihost_utils
 
 from ldm_jax import config as cfg
 from ldm_jax import tree
-from ldm_jax.training.files import damage, write_atomically, write_digests
+from ldm_jax.files import damage, write_atomically, write_digests
 
 VALIDATION_LOSS = "validation_loss"
 CONFIG = "config.json"

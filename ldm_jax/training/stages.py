@@ -18,7 +18,7 @@ from ldm_jax.data.sources import Source, open_source
 from ldm_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
-from ldm_jax.sampling.loop import levels
+from ldm_jax.sampling.levels import levels
 from ldm_jax.sharding import make_mesh, to_global
 from ldm_jax.training.autoencoder_step import make_autoencoder_loss, make_autoencoder_step
 from ldm_jax.training.checkpoint import (

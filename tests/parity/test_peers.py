@@ -17,7 +17,8 @@ from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.sampling.ancestral import DDIM
-from ldm_jax.sampling.loop import levels, sample
+from ldm_jax.sampling.levels import levels
+from ldm_jax.sampling.loop import sample
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 

@@ -16,7 +16,8 @@ diffusers = pytest.importorskip("diffusers")
 from ldm_jax import rngs  # noqa: E402
 from ldm_jax.diffusion.parameterization import make_denoiser  # noqa: E402
 from ldm_jax.diffusion.schedules import NoiseSchedule  # noqa: E402
-from ldm_jax.sampling.loop import levels, levels_at, part, sample, start  # noqa: E402
+from ldm_jax.sampling.levels import levels, levels_at, part  # noqa: E402
+from ldm_jax.sampling.loop import sample, start  # noqa: E402
 from ldm_jax.sampling.multistep import DPMSolverPP2M  # noqa: E402
 from ldm_jax.sampling.solvers import make_solver  # noqa: E402
 

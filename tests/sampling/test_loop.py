@@ -8,7 +8,8 @@ import pytest
 from ldm_jax import rngs
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
-from ldm_jax.sampling.loop import levels, levels_at, part, sample, start
+from ldm_jax.sampling.levels import levels, levels_at, part
+from ldm_jax.sampling.loop import sample, start
 from ldm_jax.typing import Prediction
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)

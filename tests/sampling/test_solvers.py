@@ -10,7 +10,8 @@ from gaussian import COV, MEAN, denoise, flow, keys, marginal
 
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM
-from ldm_jax.sampling.loop import Spacing, levels, sample
+from ldm_jax.sampling.levels import Spacing, levels
+from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.multistep import DPMSolverPP2M
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, SamplerName, make_solver
 from ldm_jax.typing import Level, Prediction, Solver

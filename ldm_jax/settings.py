@@ -1,0 +1,154 @@
+"""How a model draws unless it is told otherwise, and which settings it refuses."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from ldm_jax import config as cfg
+from ldm_jax.diffusion.schedules import NoiseSchedule
+from ldm_jax.sampling.levels import levels, part
+from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
+from ldm_jax.typing import Level
+
+SMALL, SMALL_BATCH = 16 * 16, 32
+"""Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
+larger ones one by one. The number of pictures plays no part, so that no bit depends on it."""
+LEAST_TILE = 8
+"""Latents along the side of a tile, below which a decoder has no context."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What drawing starts from, instead of noise drawn from the seed; what is None is absent."""
+
+    image: UInt8[np.ndarray, "h w 3"] | None = None
+    """Drawn on, with `strength`."""
+    mask: Float32[np.ndarray, "h w"] | None = None
+    """1 where `image` is painted anew, 0 where it is kept."""
+    noise: Float32[np.ndarray, "n zh zw z"] | None = None
+    """Standard normal starting noise for each picture."""
+
+
+NOTHING = Picture()
+
+
+def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) -> cfg.Sampling:
+    """`sampling` with the model's and the sampler's usual values where none were given.
+
+    `textures` says that opposite edges of pictures are to fit each other.
+
+    Raises:
+        cfg.ConfigError: settings that this model, or this sampler, cannot have.
+    """
+    process, sampler = model.diffusion, sampling.sampler
+    guidance, eta, spacing = sampling.guidance_scale, sampling.eta, sampling.spacing
+    if guidance is None:
+        guidance = _usual_guidance(model.condition)
+    if spacing is None:
+        # Samplers over timesteps follow the model's training.
+        over_time = sampler in ("ddim", "ddpm", "plms")
+        spacing = process.spacing if over_time else DEFAULT_SPACING[sampler]
+    try:
+        make_solver(sampler, eta)
+    except ValueError as error:
+        raise cfg.ConfigError(str(error)) from error
+    settled = replace(
+        sampling, guidance_scale=guidance, spacing=spacing,
+        eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
+        height=sampling.height or model.image_size, width=sampling.width or model.image_size,
+    )  # fmt: skip
+    _check_size(model, settled, textures)
+    return settled
+
+
+def factor(model: cfg.Model) -> int:
+    """What the sides of pictures must be multiples of."""
+    return model.autoencoder.factor * model.unet.side_multiple
+
+
+def paints(model: cfg.Model) -> bool:
+    """Whether the U-Net itself takes a mask and a picture."""
+    return getattr(model.condition, "inpaint", False)
+
+
+def path(
+    model: cfg.Model, schedule: NoiseSchedule, sampling: cfg.Sampling, picture: Picture = NOTHING
+) -> Level:
+    """The noise levels that settled `sampling` visits, from where `picture` starts."""
+    # Only samplers over timesteps end where some models say; the others end without noise.
+    over_time = sampling.sampler in ("ddim", "plms") and sampling.spacing != "karras"
+    end = model.diffusion.final_alpha_bar if over_time else "one"
+    whole = levels(schedule, sampling.steps, sampling.spacing, end)
+    return whole if picture.image is None else part(whole, sampling.strength)
+
+
+def batch_size(model: cfg.Model, sampling: cfg.Sampling) -> int:
+    """How many pictures are drawn together with settled `sampling`."""
+    if sampling.batch_size is not None:
+        return sampling.batch_size
+    latents = sampling.height * sampling.width // model.autoencoder.factor**2
+    return SMALL_BATCH if latents <= SMALL else 1
+
+
+def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, count: int) -> None:
+    """Raises ConfigError unless `count` drawings with settled `sampling` can start so."""
+    height, width = sampling.height, sampling.width
+    for name in ("image", "mask"):
+        array = getattr(picture, name)
+        if array is not None and array.shape[:2] != (height, width):
+            raise cfg.ConfigError(
+                f"the {name} has {array.shape[0]}x{array.shape[1]} pixels, but {height}x"
+                f"{width} are drawn; resize it"
+            )
+    if picture.mask is not None and picture.image is None:
+        raise cfg.ConfigError("there is a mask, but no picture that it belongs to")
+    if paints(model) and picture.mask is None:
+        raise cfg.ConfigError(
+            "this is an inpainting model; it needs a picture and a mask (--init_image, --mask)"
+        )
+    if picture.image is None and sampling.strength != 1:
+        raise cfg.ConfigError(
+            f"strength is {sampling.strength}, but there is no picture to draw on"
+        )
+    scale = model.autoencoder.factor
+    wanted = (count, height // scale, width // scale, model.autoencoder.latent_channels)
+    if picture.noise is not None and picture.noise.shape != wanted:
+        raise cfg.ConfigError(
+            f"the starting noise has shape {picture.noise.shape}; it must be {wanted}: "
+            "pictures, height and width in latents, channels"
+        )
+
+
+def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None:
+    height, width, trained = sampling.height, sampling.width, model.image_size
+    for name, side in (("height", height), ("width", width)):
+        if side % factor(model):
+            raise cfg.ConfigError(
+                f"{name} is {side}; for this model it must be a multiple of {factor(model)}"
+            )
+    least = LEAST_TILE * model.autoencoder.factor
+    if sampling.tile is not None and sampling.tile < least:
+        raise cfg.ConfigError(
+            f"tile is {sampling.tile}; for this model it must be {least} or more pixels"
+        )
+    if sampling.tile is not None and textures:
+        raise cfg.ConfigError(
+            "pictures whose edges fit cannot be decoded in tiles, whose edges are others; "
+            "leave out --tile or --tileable"
+        )
+    mapped = model.unet.concat_channels and not paints(model)
+    if mapped and (height, width) != (trained, trained):
+        raise cfg.ConfigError(
+            f"this model draws {trained} x {trained} pixels only, because its text encoder makes "
+            "a map of that size; set --height and --width"
+        )
+
+
+def _usual_guidance(condition: cfg.Condition) -> float:
+    match getattr(condition, "encoder", None):
+        case cfg.CLIPText():
+            return 7.5
+        case cfg.BERTText():
+            return 5.0
+    return 3.0
