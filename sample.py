@@ -100,6 +100,13 @@ class Arguments:
     overwrite: bool = False
     """Write into a folder that has files already."""
 
+    benchmark: bool = False
+    """Draw a fixed set of samples instead (the captions and sampler given, or a few of each), time
+    and hash them, and write OUT/record.json and OUT/record.npz."""
+    verify: Path | None = None
+    """Draw the samples of such a record again, and say whether they are equal bit for bit, or how
+    far off; the exit status is 1 if they are not."""
+
 
 DRAWING = (
     "negative_prompt", "literal_prompts", "sampler", "steps", "guidance", "eta", "spacing", "seed",
@@ -195,6 +202,8 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"--num={arguments.num}: it must be 1 or more")
     if arguments.negative_prompt and arguments.guidance == 1:
         raise ValueError("--negative_prompt needs --guidance; at 1 there is none to lead away")
+    if arguments.benchmark and (arguments.init_image, arguments.latents) != (None, None):
+        raise ValueError("--benchmark draws from seeds; leave out --init_image and --latents")
     for name in ("first_prompt", "first_image", "latents_row"):
         if getattr(arguments, name) < 0:
             raise ValueError(f"--{name}={getattr(arguments, name)}: it must be 0 or more")
@@ -264,6 +273,41 @@ def run(arguments: Arguments) -> Path:
                 drawings.write(paste(image), wish)
             bar.update(len(rows))
     return drawings.grid
+
+
+def benchmark(arguments: Arguments) -> Path:
+    """Times and hashes samples; returns the path of the record."""
+    check(arguments)
+    conditions = read_conditions(arguments)
+
+    from ldm_jax import records
+
+    pipeline = open_pipeline(arguments)
+    if conditions == [None]:
+        conditions = records.usual_conditions(pipeline.config)
+    sampling = replace(sampling_of(arguments), steps=_or(arguments.steps, records.STEPS))
+    record = arguments.out / "record.json"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    samplings = records.usual_samplings(sampling, arguments.sampler)
+    wanted = [condition for condition in conditions for _ in range(arguments.num)]
+    for line in records.benchmark(pipeline, record, samplings, wanted, str(arguments.model)):
+        print(line, flush=True)
+    return record
+
+
+def verify(arguments: Arguments) -> bool:
+    """Draws the samples of a record again and says what came of it; whether all are bit-equal."""
+    from ldm_jax import records
+
+    if arguments.model is None:
+        arguments = replace(arguments, model=Path(records.read(arguments.verify)["model"]))
+    if arguments.dtype is None:
+        arguments = replace(arguments, dtype=records.read(arguments.verify)["dtype"])
+    equal = True
+    for same, line in records.verify(open_pipeline(arguments), arguments.verify):
+        equal &= same
+        print(line, flush=True)
+    return equal
 
 
 def open_pipeline(arguments: Arguments) -> Any:
@@ -374,7 +418,10 @@ def _or(value: Any, default: Any) -> Any:
 def main() -> int:
     """The command line; returns the process's exit status."""
     try:
-        print(run(parse(sys.argv[1:])))
+        arguments = parse(sys.argv[1:])
+        if arguments.verify is not None:
+            return 0 if verify(arguments) else 1
+        print(benchmark(arguments) if arguments.benchmark else run(arguments))
     except KeyboardInterrupt:
         print("sample.py: interrupted; what was drawn before is in --out", file=sys.stderr)
         return 130

@@ -1,0 +1,199 @@
+"""Deterministic sampling benchmarks: a fixed set of samples, timed and hashed, and run again.
+
+A record is RECORD.json, which says what was drawn, with what, how fast, and the SHA-256 of every
+result, and RECORD.npz with the results themselves, so that a later run can say how far off it is.
+"""
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from ldm_jax import config as cfg
+from ldm_jax.files import write_atomically
+from ldm_jax.pipeline import Pipeline, versions
+
+FORMAT = 1
+SAMPLERS = ("ddim", "dpmpp_2m", "euler_a")
+STEPS = 20
+CAPTIONS = ("a red three above a blue seven", "a green one alone")
+
+
+class RecordError(ValueError):
+    """A file that is no record, or a record of another model."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one case draws."""
+
+    latents: Float32[np.ndarray, "n zh zw z"]
+    images: UInt8[np.ndarray, "n h w c"]
+    seconds: float
+    """Of a whole drawing, compiled before."""
+    compile_seconds: float
+    """What the first drawing took longer."""
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of latents and images."""
+        return {name: _sha256(getattr(self, name)) for name in ("latents", "images")}
+
+
+def usual_conditions(model: cfg.Model) -> list[str | int | None]:
+    """What a benchmark draws unless it is told: two captions, two classes, or two pictures."""
+    match model.condition:
+        case cfg.TextCondition():
+            return [*CAPTIONS]
+        case cfg.ClassCondition():
+            return [0, 1 % model.condition.num_classes]
+    return [None, None]
+
+
+def benchmark(
+    pipeline: Pipeline,
+    path: Path,
+    samplings: Sequence[cfg.Sampling],
+    conditions: Sequence[str | int | None],
+    model: str,
+) -> Iterator[str]:
+    """Draws `conditions` with each of `samplings` and writes the record `path`; yields a line each.
+
+    `model` is what a later run opens. Drawings are timed the second time, so without compilation.
+    """
+    cases, arrays = [], {}
+    for number, sampling in enumerate(samplings):
+        settled = pipeline.settle(sampling)
+        result = _draw(pipeline, settled, conditions)
+        rate = len(conditions) / result.seconds
+        cases.append(
+            {
+                "sampling": asdict(settled), "sha256": result.digests(),
+                "seconds": result.seconds, "compile_seconds": result.compile_seconds,
+                "images_per_second": rate,
+            }
+        )  # fmt: skip
+        arrays |= {f"{number}/latents": result.latents, f"{number}/images": result.images}
+        yield f"{_title(settled)}: {result.seconds:.3f} s, {rate:.3f} images/s"
+    record = _circumstances(pipeline) | {
+        "model": model, "conditions": list(conditions), "cases": cases,
+    }  # fmt: skip
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(_arrays(path), content.getvalue())
+    write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record in `path`.
+
+    Raises:
+        RecordError: it is none, or its arrays are missing.
+    """
+    try:
+        record = json.loads(path.read_text())
+        fits = record["format"] == FORMAT and {"model", "cases", "conditions"} <= set(record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} is not a record that --benchmark wrote ({error})") from error
+    if not fits:
+        raise RecordError(f"{path} is a record of another format than {FORMAT}")
+    if not _arrays(path).is_file():
+        raise RecordError(f"{_arrays(path)} is missing; it belongs to {path.name}")
+    return record
+
+
+def verify(pipeline: Pipeline, path: Path) -> Iterator[tuple[bool, str]]:
+    """Draws a record again; yields for each case whether it is bit-equal, and a line that says so.
+
+    First it names what is different here: versions, devices, dtype.
+
+    Raises:
+        RecordError: the pipeline's parameters are not those of the record.
+    """
+    record, here = read(path), _circumstances(pipeline)
+    if here["parameters_sha256"] != record["parameters_sha256"]:
+        raise RecordError(
+            f"{path} is of other parameters (SHA-256 {record['parameters_sha256'][:12]}…, here "
+            f"{here['parameters_sha256'][:12]}…); name the model that it was made with"
+        )
+    for name, value in here.items():
+        if record.get(name) != value:
+            yield True, f"{name} was {record.get(name)!r}, is {value!r}"
+    with np.load(_arrays(path), allow_pickle=False) as arrays:
+        for number, case in enumerate(record["cases"]):
+            sampling = cfg.Sampling(**case["sampling"])
+            result = _draw(pipeline, sampling, record["conditions"])
+            equal = result.digests() == case["sha256"]
+            speed = f"{case['seconds'] / result.seconds:.2f} x its speed"
+            how = "bit-equal"
+            if not equal:
+                how = _distance(result, {n: arrays[f"{number}/{n}"] for n in ("latents", "images")})
+            yield equal, f"{_title(sampling)}: {how}, {speed}"
+
+
+def usual_samplings(sampling: cfg.Sampling, sampler: str | None) -> list[cfg.Sampling]:
+    """`sampling` with `sampler` alone, or with each of a fixed few where that is None."""
+    if sampler is not None:
+        return [replace(sampling, sampler=sampler)]
+    return [replace(sampling, sampler=name) for name in SAMPLERS]
+
+
+def _draw(
+    pipeline: Pipeline, sampling: cfg.Sampling, conditions: Sequence[str | int | None]
+) -> Result:
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        images = pipeline.generate(conditions, sampling=sampling)
+        seconds.append(time.perf_counter() - began)
+    latents = pipeline.generate(conditions, sampling=sampling, decode=False)
+    return Result(latents, images, seconds[1], max(seconds[0] - seconds[1], 0.0))
+
+
+def _circumstances(pipeline: Pipeline) -> dict[str, Any]:
+    """What decides the bits of a drawing besides its settings."""
+    return versions() | {
+        "format": FORMAT,
+        "dtype": pipeline.dtype,
+        "platform": jax.default_backend(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "parameters_sha256": _sha256(*jax.tree.leaves((pipeline.params, pipeline.frozen))),
+    }
+
+
+def _distance(result: Result, recorded: dict[str, np.ndarray]) -> str:
+    """How far a result is from what was recorded, in words."""
+    if result.latents.shape != recorded["latents"].shape:
+        return f"of shape {result.latents.shape} instead of {recorded['latents'].shape}"
+    error = np.abs(result.latents.astype(np.float64) - recorded["latents"])
+    grey = np.abs(result.images.astype(np.int64) - recorded["images"])
+    return (
+        f"latents differ by at most {error.max():.3g} (root mean square "
+        f"{np.sqrt(np.mean(error**2)):.3g}), pixels by at most {grey.max()} grey levels in "
+        f"{np.mean(grey > 0):.2%} of their values"
+    )
+
+
+def _sha256(*arrays: Any) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype.name}{array.shape}".encode())
+        digest.update(array.view(np.uint8) if array.ndim else array.tobytes())
+    return digest.hexdigest()
+
+
+def _title(sampling: cfg.Sampling) -> str:
+    return f"{sampling.sampler}, {sampling.steps} steps, seed {sampling.seed}"
+
+
+def _arrays(path: Path) -> Path:
+    return path.with_suffix(".npz")
