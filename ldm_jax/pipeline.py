@@ -60,6 +60,7 @@ class Pipeline:
         clip_skip: int = 1,
         tile_textures: bool = False,
         emphasis: bool = True,
+        devices: Sequence[jax.Device] | None = None,
         **choices: Any,
     ) -> None:
         """Loads `path`.
@@ -70,6 +71,7 @@ class Pipeline:
             clip_skip: how many layers from CLIP's end the context is taken; 1 is as trained.
             tile_textures: pictures whose opposite edges fit each other.
             emphasis: whether brackets in prompts are syntax (CLIP's text encoder only).
+            devices: those of this process to draw on; None is all of them.
             choices: further arguments of `convert.load`: `weights`, `tokenizer`, ….
 
         Raises:
@@ -85,10 +87,11 @@ class Pipeline:
         self.dtype = dtype or loaded.origin.get("dtype", "float32")
         self.config = _skip_layers(loaded.config, clip_skip)
         self.model = ldm.build(self.config, self.dtype)
-        self.params = _stored(loaded.params, self.dtype)
+        self.devices = list(devices or jax.local_devices())
+        self.params = _stored(loaded.params, self.dtype, self.devices)
         # The first stage is not safe in float16.
         first = "float32" if self.dtype == "float16" else self.dtype
-        self.frozen = _stored(loaded.frozen, first)
+        self.frozen = _stored(loaded.frozen, first, self.devices)
         self.tokenizer = open_tokenizer(self.config.condition, loaded.tokenizer, path)
         self.emphasis = emphasis
         self._around = tileable if tile_textures else nullcontext
@@ -154,8 +157,8 @@ class Pipeline:
         """One image for each condition, or with `decode` off its scaled latents, batch by batch.
 
         Yields the rows of `conditions` that a batch holds, and their images. Image i depends on
-        its condition, seed and `index[i]`. Batches are drawn on as many of this process's devices
-        as can share one equally.
+        its condition, seed and `index[i]`. Batches are drawn on as many of the devices as can
+        share one equally.
 
         Raises:
             cfg.ConfigError: settings, or a `picture`, that this model cannot have.
@@ -185,9 +188,7 @@ class Pipeline:
     ) -> np.ndarray:
         """The images, or latents, of `rows`, all drawn together."""
         size = len(rows)
-        mesh = make_mesh(
-            cfg.Mesh(), jax.local_devices()[: math.gcd(size, jax.local_device_count())]
-        )
+        mesh = make_mesh(cfg.Mesh(), self.devices[: math.gcd(size, len(self.devices))])
         params, frozen = self._place(mesh)
         index = index[rows]
         with jax.set_mesh(mesh):
@@ -336,12 +337,12 @@ class Pipeline:
         return self._placed[mesh]
 
 
-def _stored(tree: Any, dtype: str) -> Any:
-    """All leaves on this process's devices: matrices in `dtype`, vectors and scalars in float32.
+def _stored(tree: Any, dtype: str, devices: Sequence[jax.Device]) -> Any:
+    """All leaves on each of `devices`: matrices in `dtype`, vectors and scalars in float32.
 
     A few leaves at a time, so that there is never a second copy of all.
     """
-    everywhere = replicated(make_mesh(cfg.Mesh(), jax.local_devices()))
+    everywhere = replicated(make_mesh(cfg.Mesh(), devices))
 
     def put(leaf: Any) -> Array:
         copy = convert.materialize(leaf, dtype if np.ndim(leaf) > 1 else "float32")

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -48,6 +49,16 @@ def test_an_image_does_not_depend_on_how_many_or_which_others_are_drawn(draw, fo
     np.testing.assert_array_equal(draw([BLUE], [1])[0], four[1])
     others = draw([BLUE, None, RED, RED, BLUE, RED], [3, 70000, 2, 5, 8, 0])
     np.testing.assert_array_equal(others[[0, 2, 5]], four[[3, 2, 0]])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_image_hardly_depends_on_the_number_of_devices(trained_text2img, pipeline, count):
+    # The fixture has eight. Fewer are another program, as with other batch sizes below.
+    conditions, sampling = [RED, BLUE] * 4, replace(FAST, batch_size=8)
+    fewer = Pipeline(trained_text2img, devices=jax.devices()[:count])
+    of_eight = pipeline.generate(conditions, sampling=sampling).astype(int)
+    difference = np.abs(fewer.generate(conditions, sampling=sampling) - of_eight)
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
 def test_an_image_hardly_depends_on_the_batch_size(draw, four):
