@@ -176,6 +176,15 @@ class Pipeline:
                 batch = self._draw_batch(inputs, rows, index, sampling, guided, picture, decode)
                 yield rows[:count], batch[:count]
 
+    def decode(
+        self, latents: Float32[np.ndarray, "n zh zw z"], tile: int | None = None
+    ) -> UInt8[np.ndarray, "n h w c"]:
+        """Images of scaled latents, such as `draw` gives with `decode` off."""
+        mesh = make_mesh(cfg.Mesh(), self.devices[: math.gcd(len(latents), len(self.devices))])
+        _, frozen = self._place(mesh)
+        with jax.set_mesh(mesh):
+            return self._decode(frozen, to_global(mesh, latents), tile)
+
     def _draw_batch(
         self,
         inputs: Inputs,
@@ -203,7 +212,7 @@ class Pipeline:
                 "the U-Net", self._draw_program(sampling, picture), params, condition, nothing,
                 to_global(mesh, index), start, *scalars,
             )  # fmt: skip
-            return self._decode(frozen, latents, sampling) if decode else np.asarray(latents)
+            return self._decode(frozen, latents, sampling.tile) if decode else np.asarray(latents)
 
     def _condition(self, mesh: Mesh, params: Any, inputs: Any, weights: Any) -> Condition:
         program = self._program("condition", lambda: self.model.condition)
@@ -253,9 +262,9 @@ class Pipeline:
         )
 
     def _decode(
-        self, frozen: Any, latents: Array, sampling: cfg.Sampling
+        self, frozen: Any, latents: Array, tile: int | None
     ) -> UInt8[np.ndarray, "b h w c"]:
-        factor, tile = self.config.autoencoder.factor, sampling.tile
+        factor = self.config.autoencoder.factor
 
         def decode(frozen: Any, latents: Array) -> Array:
             def plain(latents: Array) -> Array:

@@ -152,9 +152,9 @@ def _draw(
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
-        images = pipeline.generate(conditions, sampling=sampling)
+        latents = pipeline.generate(conditions, sampling=sampling, decode=False)
+        images = pipeline.decode(latents, sampling.tile)
         seconds.append(time.perf_counter() - began)
-    latents = pipeline.generate(conditions, sampling=sampling, decode=False)
     return Result(latents, images, seconds[1], max(seconds[0] - seconds[1], 0.0))
 
 

@@ -236,3 +236,9 @@ def test_what_is_no_model_is_refused(trained_autoencoder, trained_text2img, tmp_
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
         Pipeline(damaged)
+
+
+def test_latents_can_be_decoded_later(draw, pipeline, four):
+    latents = pipeline.generate([RED, BLUE, RED, BLUE], sampling=FAST, decode=False)
+    assert latents.shape == (4, 8, 8, 4)
+    np.testing.assert_array_equal(pipeline.decode(latents), four)
