@@ -51,7 +51,8 @@ PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
     (r"(.*/)?(proj_in|proj_out|pooled_proj|map/hidden|map/out)/kernel", ALONE),
     (r"(.*/)?(time_embedding/linear_[12]|add_embedding)/kernel", ALONE),
     (r"(.*/)?\w*embedding(/embedding)?", ALONE),
-    (r"(.*/)?(scale|bias)", WHOLE),
+    (r"critic/(.*/)?main/\d+/kernel", ALONE),
+    (r"(.*/)?(scale|bias|batch_stats/.*)", WHOLE),
 )
 """(pattern of the whole path, rule): kernels are HWIO or IO. Patterns look at the end of a path,
 so that moments and averages of a parameter follow its rule. The first match decides."""

@@ -21,11 +21,12 @@ from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, UNet
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
-from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
+from ldm_jax.config.stage_one import Adversarial, AutoencoderLoss, Perceptual
+from ldm_jax.config.training import Loop, Mesh, Optim
 
 __all__ = [
-    "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "CLIPText", "ClassCondition",
+    "Adversarial", "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "CLIPText", "ClassCondition",
     "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun", "DigitScenes", "ImageFolder",
-    "Loop", "Mesh", "Model", "Optim", "Run", "Sampling", "TextCondition", "TextTransformer", "UNet",
+    "Loop", "Mesh", "Model", "Optim", "Perceptual", "Run", "Sampling", "TextCondition", "TextTransformer", "UNet",
     "Unconditional", "from_json", "load", "to_json",
 ]  # fmt: skip

@@ -22,7 +22,8 @@ from ldm_jax.config.data import Data, DigitScenes, ImageFolder
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, UNet
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
-from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
+from ldm_jax.config.stage_one import Adversarial, AutoencoderLoss, Perceptual
+from ldm_jax.config.training import Loop, Mesh, Optim
 
 
 def load(path: str | Path) -> Run:
@@ -49,7 +50,7 @@ _CLASSES = {
     cls.__name__: cls
     for cls in (
         DigitScenes, ImageFolder, Data, Autoencoder, UNet, TextTransformer, CLIPText, BERTText,
-        Unconditional, ClassCondition, TextCondition, AutoencoderLoss, Diffusion, Optim, Mesh,
+        Unconditional, ClassCondition, TextCondition, AutoencoderLoss, Perceptual, Adversarial, Diffusion, Optim, Mesh,
         Loop, AutoencoderRun, DiffusionRun, Model,
     )
 }  # fmt: skip

@@ -1,13 +1,15 @@
 """All that one training run needs."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ldm_jax.config.checks import require, require_divisible
 from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
 from ldm_jax.config.data import Data
 from ldm_jax.config.model import Diffusion, Model, check_condition
 from ldm_jax.config.models import Autoencoder, UNet
-from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
+from ldm_jax.config.stage_one import AutoencoderLoss
+from ldm_jax.config.training import Loop, Mesh, Optim
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,9 @@ class AutoencoderRun:
     data: Data
     autoencoder: Autoencoder
     loss: AutoencoderLoss = field(default_factory=AutoencoderLoss)
+    train: Literal["all", "decoder"] = "all"
+    """`decoder` leaves the encoder and the bottleneck as `train.py --init` finds them: every
+    model on its latents stays valid."""
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
