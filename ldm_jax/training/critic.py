@@ -131,6 +131,3 @@ class CriticTraining:
         return Critic(params, batch_stats, opt_state, lecam), norms
 
 
-def no_metrics(like: Any) -> Any:
-    """Zeros in place of what a critic that does not yet take part would have measured."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
