@@ -23,9 +23,10 @@ from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.losses.adaptive import adaptive_weight, generator_gradients
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
-from ldm_jax.training.critic import Critic, CriticTraining, no_metrics
+from ldm_jax.training.critic import Critic, CriticTraining
 from ldm_jax.training.gradients import Metrics, descend, over_parts
-from ldm_jax.training.state import TrainState, update_ema
+from ldm_jax.training.optim import make_optimizer
+from ldm_jax.training.state import TrainState, create_state, update_ema
 
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
@@ -44,9 +45,23 @@ def last_kernel(params: Any) -> Float[Array, "..."]:
     return params["decoder"]["conv_out"]["kernel"]
 
 
-def make_autoencoder_step(
-    autoencoder: Autoencoder, optimizer: optax.GradientTransformation, run: cfg.AutoencoderRun
-) -> Step:
+def autoencoder_optimizer(run: cfg.AutoencoderRun) -> optax.GradientTransformation:
+    """The optimiser of what `run.train` says; the rest has no moments."""
+    optimizer = make_optimizer(run.optim, run.loop.steps)
+    if run.train == "all":
+        return optimizer
+    return optax.masked(optimizer, lambda params: tree.mask(params, TRAINED[run.train]))
+
+
+def create_autoencoder_state(run: cfg.AutoencoderRun, params: Any) -> TrainState:
+    """The state before the first step of `run`, on `params`."""
+    state = create_state(params, autoencoder_optimizer(run), run.optim.ema_decay)
+    if run.loss.adversarial is not None:
+        state = state.replace(critic=CriticTraining(run).create())
+    return state
+
+
+def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> Step:
     """`step(state, frozen, batch) -> (state, metrics)`; `frozen` holds LPIPS' parameters, if any.
 
     What `run.train` leaves out gets neither gradient nor weight decay: it keeps its bits.
@@ -54,6 +69,7 @@ def make_autoencoder_step(
     losses, parts = AutoencoderLoss(autoencoder, run), run.optim.accumulation
     adversarial = run.loss.adversarial
     critics = CriticTraining(run) if adversarial is not None else None
+    optimizer = autoencoder_optimizer(run)
 
     def step(state: TrainState, frozen: Any, batch: Any) -> tuple[TrainState, Metrics]:
         trained = tree.mask(state.params, TRAINED[run.train])
@@ -147,7 +163,7 @@ def _when(
     _, metrics = jax.eval_shape(update, critic, seen)
 
     def skip(critic: Any, seen: Any) -> tuple[Any, Metrics]:
-        return critic, no_metrics(metrics)
+        return critic, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
 
     return jax.lax.cond(active, update, skip, critic, seen)
 

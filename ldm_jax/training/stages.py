@@ -45,54 +45,21 @@ GRID_GUIDANCE = 3.0
 class Stage:
     """What the loop trains; all functions are pure and not yet compiled."""
 
-    init: Callable[[], TrainState]
+    init: Callable[[Any], TrainState]
+    """`(initial) -> state` before the first step."""
     step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
-    validation_loss: Callable[[Any, Any, Any], Any]
-    """`(params, frozen, batch) -> scalar`, at noise fixed by the batch's index."""
-    pictures: Callable[[Any, Any, Any], Any]
-    """`(params, frozen, batch) -> uint8 images`: reconstructions under originals, or samples."""
+    scores: Callable[[Any, Any, Any], Metrics]
+    """`(params, frozen, batch) -> {"loss": scalar, ...}`, at noise fixed by the batch's index."""
+    pictures: Callable[[Any, Any, Any], dict[str, Any]]
+    """`(params, frozen, batch) -> {name: uint8 images}`, as many as the batch in each row."""
     frozen: Any
     train: Source
     validation: Source | None
     """None where the config keeps no images for it."""
     condition: Callable[[Any], Any] | None
     """Example → its condition input; None in stage one."""
-
-
-def autoencoder_stage(run: cfg.AutoencoderRun) -> Stage:
-    """Stage one: an autoencoder on images."""
-    autoencoder = build_autoencoder(
-        run.autoencoder, dtype=jnp.dtype(run.loop.dtype), remat=run.loop.remat
-    )
-    optimizer = make_optimizer(run.optim, run.loop.steps)
-    loss = make_autoencoder_loss(autoencoder, run)
-    side, factor = run.data.image_size, run.autoencoder.factor
-    image = (1, side, side, run.autoencoder.image_channels)
-    latent = (1, side // factor, side // factor, run.autoencoder.latent_channels)
-
-    def init() -> TrainState:
-        key = rngs.stream(run.loop.seed, "init/autoencoder")
-        zeros = jnp.zeros(image, jnp.float32), jnp.zeros(latent, jnp.float32)
-        params = autoencoder.init(key, *zeros)["params"]
-        return create_state(params, optimizer, run.optim.ema_decay)
-
-    def pictures(params: Any, frozen: Any, batch: Any) -> Any:
-        del frozen
-        pixels = ldm.to_pixels(batch["image"])
-        mean_only = jnp.zeros((pixels.shape[0], *latent[1:]), jnp.float32)
-        reconstruction, _ = autoencoder.apply({"params": params}, pixels, mean_only)
-        return jnp.concatenate([batch["image"], ldm.to_images(reconstruction)])
-
-    return Stage(
-        init=init,
-        step=make_autoencoder_step(autoencoder, optimizer, run),
-        validation_loss=lambda params, frozen, batch: loss(params, batch)[0],
-        pictures=pictures,
-        frozen={},
-        train=open_source(run.data.source, run.data.image_size, "train"),
-        validation=_validation(run.data),
-        condition=None,
-    )
+    initial: Any = None
+    """Trained parameters to begin with; None: fresh ones."""
 
 
 def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | None) -> Stage:
@@ -124,31 +91,33 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     path = levels(model.schedule, min(GRID_STEPS, run.diffusion.num_timesteps), "trailing", "one")
     guided = not isinstance(run.condition, cfg.Unconditional)
 
-    def init() -> TrainState:
+    def init(initial: Any) -> TrainState:
+        del initial
         params = ldm.init_params(model, run.loop.seed)
         return create_state(params, optimizer, run.optim.ema_decay)
 
-    def validation_loss(params: Any, frozen: Any, batch: Any) -> Any:
+    def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
         noise = posterior_noise(run.loop.seed, batch["index"], shape)
         latents = model.encode(frozen, ldm.to_pixels(batch["image"]), noise)
         losses = denoising_loss(
             model, run, params, latents, batch["condition"], batch["index"], train=False
         )
-        return jnp.mean(losses)
+        return {"loss": jnp.mean(losses)}
 
-    def pictures(params: Any, frozen: Any, batch: Any) -> Any:
+    def pictures(params: Any, frozen: Any, batch: Any) -> dict[str, Any]:
         inputs = batch["condition"]
         nothing = jnp.broadcast_to(jnp.asarray(empty), inputs.shape) if guided else None
-        return ldm.generate(
+        samples = ldm.generate(
             model, params, frozen, inputs, nothing,
             solver=DDIM(eta=0.0), levels=path, seed=run.loop.seed, index=batch["index"],
             guidance_scale=GRID_GUIDANCE, shape=shape,
         )  # fmt: skip
+        return {"samples": samples}
 
     return Stage(
         init=init,
         step=make_diffusion_step(model, optimizer, run, jnp.asarray(empty), shape),
-        validation_loss=validation_loss,
+        scores=scores,
         pictures=pictures,
         frozen=frozen,
         train=train,
