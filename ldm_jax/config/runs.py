@@ -8,7 +8,7 @@ from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
 from ldm_jax.config.data import Data
 from ldm_jax.config.model import Diffusion, Model, check_condition
 from ldm_jax.config.models import Autoencoder, UNet
-from ldm_jax.config.stage_one import AutoencoderLoss
+from ldm_jax.config.stage_one import AutoencoderLoss, check_loss
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 
@@ -30,8 +30,7 @@ class AutoencoderRun:
         _check_accumulation(self.data, self.optim)
         require_divisible("data.image_size", self.data.image_size,
                           self.autoencoder.factor, "the autoencoder's factor")  # fmt: skip
-        codebook = self.autoencoder.codebook_size
-        require(codebook is None, "autoencoder.codebook_size", codebook, "None in training")
+        check_loss(self.loss, self.autoencoder, self.data.image_size)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ldm_jax.config.bottlenecks import KL
 from ldm_jax.config.checks import require, require_fraction, require_positive
+from ldm_jax.config.models import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class Adversarial:
             require(value >= 0, f"loss.adversarial.{name}", value, "0 or more")
         if self.learning_rate is not None:
             require_positive(self, "learning_rate")
+        if self.r1_gamma:
+            require(self.norm == "none", "loss.adversarial.norm", self.norm,
+                    "'none' with r1_gamma: batch norm mixes images, whose gradients R1 takes "
+                    "one by one")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,3 +94,22 @@ class AutoencoderLoss:
                 "positive unless l2_weight is")  # fmt: skip
         for name in ("l1_weight", "l2_weight", "kl_weight", "codebook_weight"):
             require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "0 or more")
+        require(self.logvar == 0 or self.reduction != "published_vq", "loss.logvar", self.logvar,
+                "0 with reduction 'published_vq', which has none")  # fmt: skip
+
+
+def check_loss(loss: AutoencoderLoss, autoencoder: Autoencoder, image_size: int) -> None:
+    """Raises ConfigError unless the terms can be computed for such an autoencoder's images."""
+    kind = "published_vq" if isinstance(autoencoder.bottleneck, KL) else "published_kl"
+    name = type(autoencoder.bottleneck).__name__
+    require(loss.reduction != kind, "loss.reduction", loss.reduction,
+            f"another with bottleneck {name}: that one is not defined for it")  # fmt: skip
+    if loss.perceptual is not None:
+        require(image_size >= 16, "data.image_size", image_size,
+                "16 or more for loss.perceptual, which pools by 16")  # fmt: skip
+        require(autoencoder.image_channels == 3, "autoencoder.image_channels",
+                autoencoder.image_channels, "3 for loss.perceptual")  # fmt: skip
+    if loss.adversarial is not None:
+        layers = loss.adversarial.layers
+        require(image_size >= 3 * 2**layers, "data.image_size", image_size,
+                f"{3 * 2**layers} or more for a critic of loss.adversarial.layers {layers}")  # fmt: skip

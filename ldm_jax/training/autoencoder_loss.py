@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
@@ -15,6 +16,7 @@ from ldm_jax.losses import reconstruction as errors
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Bottlenecked
 from ldm_jax.models.lpips import LPIPS
+from ldm_jax.training.codebook import code_metrics
 from ldm_jax.training.gradients import Metrics
 
 Images = Float[Array, "b h w c"]
@@ -46,8 +48,20 @@ class AutoencoderLoss:
 
         The draw is a function of the run's seed and the example's global index.
         """
-        noise = posterior_noise(self.run.loop.seed, batch["index"], self.latent_shape)
+        noise = self.noise(batch["index"])
         return self.autoencoder.apply({"params": params}, to_pixels(batch["image"]), noise)
+
+    def noise(self, index: UInt32[Array, "b"]) -> Float[Array, "b zh zw n"] | None:
+        """What the bottleneck draws with: normal for KL, Gumbel for each code, else nothing."""
+        seed, shape = self.run.loop.seed, self.latent_shape
+        match self.run.autoencoder.bottleneck:
+            case cfg.KL():
+                return posterior_noise(seed, index, shape)
+            case cfg.Gumbel(size=size):
+                keys = rngs.example_keys(rngs.stream(seed, "posterior/gumbel"), index)
+                return jax.vmap(lambda key: jax.random.gumbel(key, (*shape[:2], size)))(keys)
+            case _:
+                return None
 
     def penalty(self, passed: Bottlenecked) -> Float[Array, ""]:
         """The weighted loss of what passed the bottleneck."""
@@ -106,7 +120,10 @@ class AutoencoderLoss:
         metrics = {"loss": nll + self.penalty(passed), "nll": nll} | terms
         if min(pixels.shape[1:3]) >= quality.WINDOW:
             metrics["ssim"] = jnp.mean(quality.ssim(image, pixels))
-        return metrics | self.measures(image, pixels, passed)
+        metrics |= self.measures(image, pixels, passed)
+        if passed.indices is not None:
+            metrics |= code_metrics(self.run, passed.indices)
+        return metrics
 
 
 def lpips(frozen: Any, image: Images, pixels: Images) -> Float[Array, "b"]:

@@ -23,6 +23,7 @@ from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.losses.adaptive import adaptive_weight, generator_gradients
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
+from ldm_jax.training.codebook import code_metrics, create_codebook, update_codebook
 from ldm_jax.training.critic import Critic, CriticTraining
 from ldm_jax.training.gradients import Metrics, descend, over_parts
 from ldm_jax.training.optim import make_optimizer
@@ -58,7 +59,7 @@ def create_autoencoder_state(run: cfg.AutoencoderRun, params: Any) -> TrainState
     state = create_state(params, autoencoder_optimizer(run), run.optim.ema_decay)
     if run.loss.adversarial is not None:
         state = state.replace(critic=CriticTraining(run).create())
-    return state
+    return state.replace(codebook=create_codebook(run, params))
 
 
 def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> Step:
@@ -75,22 +76,28 @@ def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> 
         trained = tree.mask(state.params, TRAINED[run.train])
         active = state.step >= adversarial.start if critics is not None else None
         learn = partial(_learn, losses, critics, state, frozen, trained, active)
-        (gradients, batch_stats, metrics), images = over_parts(learn, batch, parts)
+        (gradients, batch_stats, metrics), seen = over_parts(learn, batch, parts)
         params, opt_state, norms = descend(optimizer, gradients, state.opt_state, state.params)
         params = _choose(trained, params, state.params)
+        codebook = state.codebook
+        if run.autoencoder.codes is not None:
+            metrics |= code_metrics(run, seen["indices"])
+            codebook, params = update_codebook(
+                run, codebook, params, seen["compared"], seen["indices"], state.step
+            )
         metrics |= norms
         critic = state.critic
         if critics is not None:
             critic = critic.replace(batch_stats=batch_stats)
-            seen = {"batch": batch, "images": images}
             update = partial(_update_critic, losses, critics, params, parts)
-            critic, judged = _when(active, update, critic, seen)
+            judges = {"batch": batch, "images": seen["images"]}
+            critic, judged = _when(active, update, critic, judges)
             metrics |= judged
         ema_params = state.ema_params
         if run.optim.ema_decay is not None:
             averages = update_ema(ema_params, params, state.step, run.optim.ema_decay)
             ema_params = _choose(trained, averages, ema_params)
-        state = TrainState(state.step + 1, params, ema_params, opt_state, critic, state.codebook)
+        state = TrainState(state.step + 1, params, ema_params, opt_state, critic, codebook)
         return state, metrics
 
     return step
@@ -106,7 +113,7 @@ def _learn(
     batch: Any,
 ) -> tuple[Any, Any]:
     """Gradients of the autoencoder, the critic's running statistics after it, and metrics; and
-    the reconstructions."""
+    of each image the reconstruction, the codes, and what was compared with them."""
     pixels = to_pixels(batch["image"])
 
     def forward(params: Any) -> tuple[Any, Any]:
@@ -131,8 +138,9 @@ def _learn(
     if critics is not None:
         metrics["adversarial"] = terms.adversarial
         metrics["adaptive_weight"] = jnp.where(active, terms.weight, 0.0)
-    images = jax.lax.stop_gradient(terms.image)
-    return (gradients, terms.adversarial_aux, metrics), images
+    passed = terms.forward_aux
+    seen = {"images": terms.image, "indices": passed.indices, "compared": passed.compared}
+    return (gradients, terms.adversarial_aux, metrics), seen
 
 
 def _update_critic(

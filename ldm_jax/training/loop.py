@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,11 @@ from ldm_jax.sharding import (
     state_sharding,
     to_global,
 )
+from ldm_jax.training.autoencoder_stage import autoencoder_stage
 from ldm_jax.training.checkpoint import Checkpoints, prepare_workdir
 from ldm_jax.training.metrics import MetricWriter, Progress
-from ldm_jax.training.stages import GRID_IMAGES, Stage, autoencoder_stage, diffusion_stage
+from ldm_jax.training.stage import GRID_IMAGES, Stage
+from ldm_jax.training.stages import diffusion_stage
 from ldm_jax.training.state import TrainState
 
 
@@ -38,8 +40,21 @@ class NonFiniteLoss(FloatingPointError):
     """A loss or gradient is not finite; the last good checkpoint is left as it was."""
 
 
-def fit(run: cfg.Run, workdir: Path, first_stage: Path | None = None) -> TrainState:
+def fit(
+    run: cfg.Run,
+    workdir: Path,
+    first_stage: Path | None = None,
+    *,
+    initial: Callable[[], Any] | None = None,
+    perceptual: Callable[[], Any] | None = None,
+) -> TrainState:
     """Trains `run` in `workdir` up to `run.loop.steps`, from its newest checkpoint if it has one.
+
+    Args:
+        run: what is trained.
+        workdir: where it leaves everything.
+        first_stage: work directory of the autoencoder that stage two builds on.
+        initial, perceptual: of stage one, as in `autoencoder_stage`.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT, once the state is saved.
@@ -53,8 +68,10 @@ def fit(run: cfg.Run, workdir: Path, first_stage: Path | None = None) -> TrainSt
     if isinstance(run, cfg.AutoencoderRun):
         if first_stage is not None:
             raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
-        stage = autoencoder_stage(run)
+        stage = autoencoder_stage(run, workdir, initial, perceptual)
     else:
+        if initial is not None:
+            raise cfg.ConfigError("--init begins a first stage; this config trains a second one")
         stage = diffusion_stage(run, workdir, first_stage)
     with (
         jax.set_mesh(mesh),

@@ -1,8 +1,7 @@
-"""The two training stages, each as the handful of functions that the one loop needs."""
+"""Stage two as the handful of functions that the one loop needs."""
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax import rngs
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -20,7 +18,6 @@ from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
 from ldm_jax.sharding import make_mesh, to_global
-from ldm_jax.training.autoencoder_step import make_autoencoder_loss, make_autoencoder_step
 from ldm_jax.training.checkpoint import (
     Checkpoints,
     has_checkpoints,
@@ -32,34 +29,13 @@ from ldm_jax.training.checkpoint import (
 from ldm_jax.training.diffusion_step import denoising_loss, make_diffusion_step, posterior_noise
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.optim import make_optimizer
+from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
 
 FIRST_STAGE = "first_stage"
 TOKENIZER = "tokenizer.json"
-GRID_IMAGES = 16
 GRID_STEPS = 25
 GRID_GUIDANCE = 3.0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What the loop trains; all functions are pure and not yet compiled."""
-
-    init: Callable[[Any], TrainState]
-    """`(initial) -> state` before the first step."""
-    step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
-    scores: Callable[[Any, Any, Any], Metrics]
-    """`(params, frozen, batch) -> {"loss": scalar, ...}`, at noise fixed by the batch's index."""
-    pictures: Callable[[Any, Any, Any], dict[str, Any]]
-    """`(params, frozen, batch) -> {name: uint8 images}`, as many as the batch in each row."""
-    frozen: Any
-    train: Source
-    validation: Source | None
-    """None where the config keeps no images for it."""
-    condition: Callable[[Any], Any] | None
-    """Example → its condition input; None in stage one."""
-    initial: Any = None
-    """Trained parameters to begin with; None: fresh ones."""
 
 
 def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | None) -> Stage:
@@ -121,7 +97,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         pictures=pictures,
         frozen=frozen,
         train=train,
-        validation=_validation(run.data),
+        validation=validation_source(run.data),
         condition=condition,
     )
 
@@ -203,12 +179,6 @@ def _measure_scale(
         return jnp.std(posterior.sample(posterior_noise(run.loop.seed, batch["index"], shape)))
 
     return 1 / float(std(params, batch))
-
-
-def _validation(data: cfg.Data) -> Source | None:
-    if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
-        return None
-    return open_source(data.source, data.image_size, "validation")
 
 
 def _condition_inputs(
