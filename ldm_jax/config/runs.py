@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ldm_jax.config.bottlenecks import KL
 from ldm_jax.config.checks import require, require_divisible
 from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
 from ldm_jax.config.data import Data
@@ -26,6 +27,8 @@ class AutoencoderRun:
         _check_accumulation(self.data, self.optim)
         require_divisible("data.image_size", self.data.image_size,
                           self.autoencoder.factor, "the autoencoder's factor")  # fmt: skip
+        kind = self.autoencoder.bottleneck
+        require(isinstance(kind, KL), "autoencoder.bottleneck", kind, "KL() in training")
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ class LookupFree(nn.Module):
     """
 
     config: cfg.LFQ
+    features: int
+    """Channels of a latent: bits of a code."""
 
     def __call__(self, latents: Float[Array, "b h w z"]) -> Quantized:
         z = latents.astype(jnp.float32)
@@ -69,9 +71,9 @@ class LookupFree(nn.Module):
         indices = _number((z > 0).astype(jnp.int32), (2,) * z.shape[-1])
         return Quantized(straight_through(z, codes), indices, stop_gradient(z), loss, terms)
 
-    @nn.nowrap
-    def values(self, indices: Int[Array, "b h w"], bits: int) -> Float[Array, "b h w z"]:
-        return _digits(indices, (2,) * bits).astype(jnp.float32) * 2 - 1
+    def lookup(self, indices: Int[Array, "b h w"]) -> Float[Array, "b h w z"]:
+        """What the decoder takes for these codes."""
+        return _digits(indices, (2,) * self.features).astype(jnp.float32) * 2 - 1
 
 
 def bound(z: Float[Array, "b h w z"], levels: tuple[int, ...]) -> Float[Array, "b h w z"]:

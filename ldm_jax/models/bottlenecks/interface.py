@@ -15,7 +15,7 @@ class Quantized(NamedTuple):
     """What the decoder takes; gradients pass to the latents before, as if nothing was replaced."""
     indices: Int[Array, "b h w"]
     """Which code each latent became."""
-    codes_of: Float[Array, "b h w d"]
+    compared: Float[Array, "b h w d"]
     """What was compared with the codes: the latents, or what projection and norm made of them;
     without gradients. An averaged codebook is updated with these."""
     loss: Float[Array, ""]
@@ -38,7 +38,7 @@ class Bottlenecked(NamedTuple):
     """The terms of `loss` by name, unweighted."""
     indices: Int[Array, "b h w"] | None = None
     """Which code each latent became; None where there are none (KL)."""
-    codes_of: Float[Array, "b h w d"] | None = None
+    compared: Float[Array, "b h w d"] | None = None
     """As in `Quantized`; None where there are no codes."""
 
 
