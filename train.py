@@ -15,7 +15,7 @@ INTERRUPTED = 75
 HELP = """Any field of the config can be overridden here. Beside these there are
 --workdir=DIR, where checkpoints and metrics go and where a run goes on from;
 --first_stage=DIR, the work directory of the autoencoder that stage two builds on;
---init=DIR_OR_FILE, a trained autoencoder that a new run of stage one begins with; and
+--init=PATH, a trained autoencoder that a new run of stage one begins with; and
 --coordinator=HOST:PORT --num_processes=N --process_id=I, for a run of several processes."""
 
 
@@ -39,7 +39,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
         tyro.conf.AvoidSubcommands[type(config)],
         default=config,
         args=overrides,
-        prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=DIR | --init=DIR_OR_FILE]",
+        prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=DIR] [--init=PATH]",
         description=HELP,
     )
     if places.workdir is None:
@@ -50,13 +50,14 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
 def trained_parts(config: cfg.Run, init: str | None) -> dict[str, Callable[[], Any]]:
     """What gives stage one the parameters that others trained, where it needs them."""
     from ldm_jax.convert.first_stage import first_stage_params
-    from ldm_jax.convert.lpips import read_lpips
 
     parts: dict[str, Callable[[], Any]] = {}
     if init is not None:
         parts["initial"] = lambda: first_stage_params(init, config.autoencoder)
     perceptual = config.loss.perceptual if isinstance(config, cfg.AutoencoderRun) else None
     if perceptual is not None:
+        from ldm_jax.convert.lpips import read_lpips
+
         parts["perceptual"] = lambda: read_lpips(Path(perceptual.vgg), Path(perceptual.heads))
     return parts
 

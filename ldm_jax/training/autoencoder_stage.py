@@ -48,7 +48,7 @@ def autoencoder_stage(
     if fresh and run.train == "decoder" and initial is None:
         raise cfg.ConfigError(
             "train is 'decoder', but there is no encoder to train it for: name a trained first "
-            "stage with --init=WORKDIR_OR_FILE"
+            "stage with --init=PATH"
         )
     frozen = {}
     if run.loss.perceptual is not None:

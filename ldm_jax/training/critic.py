@@ -10,7 +10,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
@@ -72,9 +71,7 @@ class CriticTraining:
     def logits(self, params: Any, batch_stats: Any, images: Images) -> tuple[Array, Any]:
         """Logits, normalised by the batch's own statistics, and the running ones after it."""
         variables = {"params": params, "batch_stats": batch_stats}
-        logits, changed = self.network.apply(
-            variables, images, train=True, mutable=["batch_stats"]
-        )
+        logits, changed = self.network.apply(variables, images, train=True, mutable=["batch_stats"])
         return logits, changed.get("batch_stats", {})
 
     def judge(
@@ -94,7 +91,9 @@ class CriticTraining:
 
         return lambda images: jax.lax.cond(active, run, skip, images)
 
-    def gradients(self, critic: Critic, real: Images, fake: Images) -> tuple[Any, Any, Any, Metrics]:
+    def gradients(
+        self, critic: Critic, real: Images, fake: Images
+    ) -> tuple[Any, Any, Any, Metrics]:
         """Gradients of the critic's loss, its statistics and averages after it, and its metrics.
 
         Real images are judged first and apart from the others, as in the published code.
@@ -129,5 +128,3 @@ class CriticTraining:
         )
         norms = {f"critic_{name}": value for name, value in norms.items()}
         return Critic(params, batch_stats, opt_state, lecam), norms
-
-

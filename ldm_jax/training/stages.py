@@ -42,15 +42,11 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     """Stage two, on the first stage in `workdir`, or on that of `first_stage` copied there once.
 
     Raises:
-        cfg.ConfigError: no first stage is given and none is in `workdir`, or it does not fit.
+        cfg.ConfigError: no first stage is given and none is in `workdir`, it does not fit, or one
+            is given to a run on pixels.
     """
     fresh = not has_checkpoints(workdir)
-    if fresh and first_stage is None:
-        raise cfg.ConfigError(
-            f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
-        )
-    if first_stage is not None:
-        run.model(_autoencoder_run(first_stage).autoencoder)  # raises where they do not fit
+    _check_first_stage(run, workdir if fresh else None, first_stage)
     train = open_source(run.data.source, run.data.image_size, "train")
     _check_conditions(run, train)
     if fresh:
@@ -60,7 +56,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     if isinstance(run.condition, cfg.TextCondition):
         tokenizer = load_tokenizer(workdir / TOKENIZER)
     condition, empty = _condition_inputs(run, tokenizer)
-    autoencoder_config, frozen = load_first_stage(workdir / FIRST_STAGE)
+    autoencoder_config, frozen = load_first_stage(run, workdir)
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
     shape = model.latent_shape
     optimizer = make_optimizer(run.optim, run.loop.steps)
@@ -102,10 +98,29 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     )
 
 
-def load_first_stage(folder: Path) -> tuple[cfg.Autoencoder, dict[str, Any]]:
-    """Config and frozen tree {"autoencoder", "latent_scale"} that a work directory keeps."""
-    run = read_config(folder)
-    return run.autoencoder, load_frozen(folder, "weights")
+def load_first_stage(run: cfg.DiffusionRun, workdir: Path) -> tuple[cfg.FirstStage, dict[str, Any]]:
+    """Config and frozen tree {"autoencoder", "latent_scale"} of the run in `workdir`."""
+    if run.space == "pixels":
+        pixels = cfg.Pixels()
+        return pixels, {"autoencoder": {}, "latent_scale": np.float32(pixels.latent_scale)}
+    folder = workdir / FIRST_STAGE
+    return read_config(folder).autoencoder, load_frozen(folder, "weights")
+
+
+def _check_first_stage(run: cfg.DiffusionRun, fresh: Path | None, first_stage: Path | None) -> None:
+    """Raises ConfigError where a first stage is missing in the `fresh` work directory, or one is
+    given that does not fit, or that pixels do not need."""
+    if run.space == "pixels":
+        if first_stage is not None:
+            raise cfg.ConfigError(
+                f"--first_stage={first_stage}: this config's space is 'pixels', which needs none"
+            )
+    elif first_stage is not None:
+        run.model(_autoencoder_run(first_stage).autoencoder)
+    elif fresh is not None:
+        raise cfg.ConfigError(
+            f"{fresh} has no first stage yet: name a trained one with --first_stage=WORKDIR"
+        )
 
 
 def _autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
@@ -133,10 +148,23 @@ def _check_conditions(run: cfg.DiffusionRun, train: Source) -> None:
 
 
 def _make_frozen_parts(
+    run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path | None
+) -> None:
+    """Writes into `workdir` the first stage, if there is one, and the tokenizer, made from the
+    training captions."""
+    if first_stage is not None:
+        _copy_first_stage(run, train, workdir, first_stage)
+    if jax.process_index() == 0 and isinstance(run.condition, cfg.TextCondition):
+        condition = run.condition
+        size, kind = condition.encoder.vocab_size, condition.tokenizer
+        train_tokenizer(train.captions(), size, kind).save(workdir / TOKENIZER)
+    _wait_for_all("frozen parts")
+
+
+def _copy_first_stage(
     run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path
 ) -> None:
-    """Writes into `workdir` the first stage's parameters with its measured latent scale, and the
-    tokenizer, made from the training captions."""
+    """Writes into `workdir` the first stage's parameters with its measured latent scale."""
     source = _autoencoder_run(first_stage)
     _, params = Checkpoints.load_params(first_stage, "ema" if source.optim.ema_decay else "raw")
     scale = source.autoencoder.latent_scale or _measure_scale(
@@ -147,11 +175,6 @@ def _make_frozen_parts(
         shutil.rmtree(workdir / FIRST_STAGE, ignore_errors=True)
         save_frozen(workdir / FIRST_STAGE, "weights", frozen)
         write_config(workdir / FIRST_STAGE, source)
-        if isinstance(run.condition, cfg.TextCondition):
-            condition = run.condition
-            size, kind = condition.encoder.vocab_size, condition.tokenizer
-            train_tokenizer(train.captions(), size, kind).save(workdir / TOKENIZER)
-    _wait_for_all("frozen parts")
 
 
 def _measure_scale(
