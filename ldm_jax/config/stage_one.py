@@ -111,5 +111,6 @@ def check_loss(loss: AutoencoderLoss, autoencoder: Autoencoder, image_size: int)
                 autoencoder.image_channels, "3 for loss.perceptual")  # fmt: skip
     if loss.adversarial is not None:
         layers = loss.adversarial.layers
-        require(image_size >= 3 * 2**layers, "data.image_size", image_size,
-                f"{3 * 2**layers} or more for a critic of loss.adversarial.layers {layers}")  # fmt: skip
+        least = 3 * 2**layers
+        require(image_size >= least, "data.image_size", image_size,
+                f"{least} or more for a critic of loss.adversarial.layers {layers}")  # fmt: skip
