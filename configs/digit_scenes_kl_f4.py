@@ -1,4 +1,4 @@
-"""Stage one on DigitScenes at 32 px, f = 4, with a Gaussian over latents, then a critic as well.
+"""Stage one on DigitScenes at 32 px, f = 4, with a Gaussian over latents, then a critic.
 
     python train.py --config=configs/digit_scenes_kl_f4.py --workdir=runs/kl_f4
 

@@ -1,4 +1,4 @@
-"""Stage one on DigitScenes at 32 px, f = 4, with a codebook of moving averages, then a critic as well.
+"""Stage one on DigitScenes at 32 px, f = 4, with a codebook of moving averages, then a critic.
 
     python train.py --config=configs/digit_scenes_vq_f4.py --workdir=runs/vq_f4
 
