@@ -96,6 +96,15 @@ def parameters(module, rename, *inputs):
     return tree.unflatten(flat)
 
 
+def statistics(module, *inputs):
+    """Running statistics at rest: means of 0, variances of 1."""
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["batch_stats"]
+    flat = tree.flatten(shapes)
+    return tree.unflatten(
+        {path: jnp.full(leaf.shape, float(path.endswith("var"))) for path, leaf in flat.items()}
+    )
+
+
 def _original(path: str, rename, ndim: int) -> tuple[str, tuple[int, ...]]:
     """The original name of a parameter, and the order that our axes have there."""
     *levels, last = path.split("/")

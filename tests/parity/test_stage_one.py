@@ -30,55 +30,64 @@ def golden():
         return {name.removeprefix("kl/"): file[name] for name in file.files if "kl/" in name}
 
 
+def forward(params, given):
+    """A reconstruction and the weighted divergence; the divergence."""
+    image, posterior = AUTOENCODER.apply({"params": params}, given["images"], given["noise"])
+    kl = reconstruction.divergence_per_image(posterior.kl())
+    return (image, original.KL_WEIGHT * kl), kl
+
+
+def nll(given, image):
+    distance = DISTANCE.apply({"params": given["lpips"]}, given["images"], image)
+    error = reconstruction.l1(image, given["images"])
+    return reconstruction.published_kl(error, distance, original.PERCEPTUAL_WEIGHT), None
+
+
+def judge(params, statistics, images):
+    variables = {"params": params, "batch_stats": statistics}
+    logits, new = DISCRIMINATOR.apply(variables, images, train=True, mutable=["batch_stats"])
+    return logits, new["batch_stats"]
+
+
+def adversarial(params, statistics, image):
+    logits, statistics = judge(params, statistics, image)
+    return gan.hinge_generator(logits), statistics
+
+
+def discriminate(params, statistics, images, reconstructions):
+    real, statistics = judge(params, statistics, images)
+    fake, statistics = judge(params, statistics, reconstructions)
+    return gan.hinge_discriminator(real, fake), (statistics, real, fake)
+
+
+@jax.jit
+def train(params, discriminator, given):
+    """Both turns, in the order of the original."""
+    gradients, terms = generator_gradients(
+        partial(forward, given=given), params, partial(nll, given),
+        partial(adversarial, discriminator, given["statistics"]),
+        lambda tree: tree["decoder"]["conv_out"]["kernel"], original.DISCRIMINATOR_WEIGHT,
+    )  # fmt: skip
+    optimizer = optax.adam(original.LEARNING_RATE, *original.BETAS)
+    with jax.numpy_dtype_promotion("standard"):  # inside optax
+        updates, _ = optimizer.update(gradients, optimizer.init(params))
+    (image, _), _ = forward(optax.apply_updates(params, updates), given)
+    learn = jax.value_and_grad(discriminate, has_aux=True)
+    (loss, aux), learnt = learn(discriminator, terms.adversarial_aux, given["images"], image)
+    return gradients, terms, updates, loss, aux, learnt
+
+
 @pytest.fixture(scope="module")
 def step():
-    """What one step of both sides computes, in the order of the original."""
     images, noise = original.nhwc(original.batch()), original.nhwc(original.noise())
-    features = original.parameters(DISTANCE, original.lpips_name, images, images)
-    statistics = DISCRIMINATOR.init(jax.random.key(0), images)["batch_stats"]
-
-    def forward(params):
-        image, posterior = AUTOENCODER.apply({"params": params}, images, noise)
-        kl = reconstruction.divergence_per_image(posterior.kl())
-        return (image, original.KL_WEIGHT * kl), kl
-
-    def nll(image):
-        distance = DISTANCE.apply({"params": features}, images, image)
-        error = reconstruction.l1(image, images)
-        return reconstruction.published_kl(error, distance, original.PERCEPTUAL_WEIGHT), None
-
-    def judge(params, statistics, images):
-        variables = {"params": params, "batch_stats": statistics}
-        logits, new = DISCRIMINATOR.apply(variables, images, train=True, mutable=["batch_stats"])
-        return logits, new["batch_stats"]
-
-    def adversarial(params, image):
-        logits, new = judge(params, statistics, image)
-        return gan.hinge_generator(logits), new
-
-    def discriminate(params, statistics, image):
-        real, statistics = judge(params, statistics, images)
-        fake, statistics = judge(params, statistics, image)
-        return gan.hinge_discriminator(real, fake), (statistics, real, fake)
-
-    optimizer = optax.adam(original.LEARNING_RATE, *original.BETAS)
-
-    @jax.jit
-    def step(params, judging):
-        gradients, terms = generator_gradients(
-            forward, params, nll, partial(adversarial, judging),
-            lambda tree: tree["decoder"]["conv_out"]["kernel"], original.DISCRIMINATOR_WEIGHT,
-        )  # fmt: skip
-        updates, _ = optimizer.update(gradients, optimizer.init(params))
-        (image, _), _ = forward(optax.apply_updates(params, updates))
-        learn = jax.value_and_grad(discriminate, has_aux=True)
-        (loss, aux), learnt = learn(judging, terms.adversarial_aux, image)
-        return gradients, terms, updates, loss, aux, learnt
-
     autoencoder = original.parameters(AUTOENCODER, autoencoder_name, images, noise)
-    return step(
-        autoencoder, original.parameters(DISCRIMINATOR, original.discriminator_name, images)
-    )
+    discriminator = original.parameters(DISCRIMINATOR, original.discriminator_name, images)
+    given = {
+        "images": images, "noise": noise,
+        "lpips": original.parameters(DISTANCE, original.lpips_name, images, images),
+        "statistics": original.statistics(DISCRIMINATOR, images),
+    }  # fmt: skip
+    return train(autoencoder, discriminator, given)
 
 
 def test_terms_of_the_generator(step, golden):
@@ -87,7 +96,7 @@ def test_terms_of_the_generator(step, golden):
         "nll_loss": terms.nll, "kl_loss": terms.forward_aux, "g_loss": terms.adversarial,
         "d_weight": original.DISCRIMINATOR_WEIGHT * terms.weight, "total_loss": terms.total,
     }  # fmt: skip
-    theirs = {name: golden[f"generator/metric/{name}"] for name in ours}
+    theirs = {name: float(golden[f"generator/metric/{name}"]) for name in ours}
     # The mean of logits is the small difference of large ones.
     assert ours == pytest.approx(theirs, rel=2e-5)
 
@@ -113,7 +122,7 @@ def test_discriminator(step, golden):
     """It judges what the autoencoder gives after its update."""
     *_, loss, (statistics, real, fake), gradients = step
     ours = {"disc_loss": loss, "logits_real": jnp.mean(real), "logits_fake": jnp.mean(fake)}
-    theirs = {name: golden[f"discriminator/metric/{name}"] for name in ours}
+    theirs = {name: float(golden[f"discriminator/metric/{name}"]) for name in ours}
     assert ours == pytest.approx(theirs, rel=1e-4)
     errors = original.differences(
         gradients, original.discriminator_name, golden, "discriminator/gradient"
