@@ -27,6 +27,7 @@ from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.emphasis import weigh
+from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.unet import UNet2D
 from ldm_jax.sampling.guidance import classifier_free
 from ldm_jax.sampling.inpaint import Inpaint
@@ -52,7 +53,7 @@ class LatentDiffusion:
     """Modules and schedule of one model; every method is a pure function of its arguments."""
 
     config: cfg.Model
-    autoencoder: Autoencoder
+    autoencoder: Autoencoder | Pixels
     unet: UNet2D
     conditioner: nn.Module
     schedule: NoiseSchedule
@@ -79,8 +80,8 @@ class LatentDiffusion:
     ) -> Float[Array, "#b zh zw z"]:
         """Pixels in [-1, 1] → scaled latents, sampled from the posterior with `noise`.
 
-        One picture may serve for noises of many. A VQ autoencoder has no posterior: its latents,
-        before quantisation, are certain.
+        One picture may serve for noises of many. An autoencoder with codes has no posterior: its
+        latents, before quantisation, are certain. So are pixels.
         """
         encoded = self.autoencoder.apply({"params": frozen["autoencoder"]}, pixels, method="encode")
         return encoded.sample(noise) * frozen["latent_scale"]

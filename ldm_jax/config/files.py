@@ -6,9 +6,11 @@ import json
 import runpy
 import types
 import typing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Gumbel
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.config.conditions import (
     BERTText,
@@ -20,23 +22,26 @@ from ldm_jax.config.conditions import (
 )
 from ldm_jax.config.data import Data, DigitScenes, ImageFolder
 from ldm_jax.config.model import Diffusion, Model
-from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.models import Autoencoder, Pixels, UNet
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
-from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
+from ldm_jax.config.stage_one import Adversarial, AutoencoderLoss, Perceptual
+from ldm_jax.config.training import Loop, Mesh, Optim
 
 
 def load(path: str | Path) -> Run:
-    """What `get_config()` of the Python file `path` returns.
+    """What `get_config()` of the Python file `path` returns; of `FILE:NAME`, `get_config(NAME)`.
 
     Raises:
-        ConfigError: no such file, or no such function in it.
+        ConfigError: no such file, no such function in it, or no such name.
     """
-    if not Path(path).is_file():
+    file, _, name = str(path).partition(".py:")
+    file = f"{file}.py" if name else file
+    if not Path(file).is_file():
         raise ConfigError(f"--config={path}: there is no such file; see configs/")
-    module = runpy.run_path(str(path))
+    module = runpy.run_path(file)
     if "get_config" not in module:
         raise ConfigError(f"--config={path} defines no get_config()")
-    run = module["get_config"]()
+    run = _call(module["get_config"], name, module.get("NAMES", ()), path)
     if not isinstance(run, AutoencoderRun | DiffusionRun):
         raise ConfigError(
             f"get_config() of --config={path} returns a {type(run).__name__}; it must return an "
@@ -45,12 +50,25 @@ def load(path: str | Path) -> Run:
     return run
 
 
+def _call(get_config: Callable[..., Any], name: str, names: Iterable[str], path: Any) -> Any:
+    """The config of that name; files without `NAMES` have but one, without a name."""
+    names = tuple(names)
+    if name in names:
+        return get_config(name)
+    if not names and not name:
+        return get_config()
+    file = str(path).removesuffix(f":{name}") if name else path
+    allowed = " or ".join(f"{file}:{n}" for n in names) or str(file)
+    raise ConfigError(f"--config={path}: there is no such config; it must be {allowed}")
+
+
 _CLASSES = {
     cls.__name__: cls
     for cls in (
-        DigitScenes, ImageFolder, Data, Autoencoder, UNet, TextTransformer, CLIPText, BERTText,
-        Unconditional, ClassCondition, TextCondition, AutoencoderLoss, Diffusion, Optim, Mesh,
-        Loop, AutoencoderRun, DiffusionRun, Model,
+        DigitScenes, ImageFolder, Data, KL, VQ, Gumbel, FSQ, LFQ, Autoencoder, Pixels, UNet,
+        TextTransformer, CLIPText, BERTText, Unconditional, ClassCondition, TextCondition,
+        Perceptual, Adversarial, AutoencoderLoss, Diffusion, Optim, Mesh, Loop, AutoencoderRun,
+        DiffusionRun, Model,
     )
 }  # fmt: skip
 
@@ -93,8 +111,8 @@ def _from_dict(value: Any, where: str) -> Any:
     for key in value.keys() - {"type"}:
         if key not in hints:
             close = difflib.get_close_matches(key, hints, n=1)
-            hint = f"; perhaps you meant {close[0]!r}" if close else ""
-            raise ConfigError(f"{where}.{key} is no field of {name}{hint}")
+            hint = f"perhaps you meant {close[0]!r}" if close else f"it has {', '.join(hints)}"
+            raise ConfigError(f"{where}.{key} is no field of {name}; {hint}")
         arguments[key] = _from_dict(value[key], f"{where}.{key}")
         _check_type(arguments[key], hints[key], f"{where}.{key}")
     try:

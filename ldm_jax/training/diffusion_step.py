@@ -14,7 +14,7 @@ from ldm_jax import rngs
 from ldm_jax.diffusion.losses import min_snr_weight, simple_loss
 from ldm_jax.diffusion.parameterization import q_sample, target
 from ldm_jax.latent_diffusion import LatentDiffusion, Params, to_pixels
-from ldm_jax.training.autoencoder_step import posterior_noise
+from ldm_jax.training.autoencoder_loss import posterior_noise
 from ldm_jax.training.gradients import Metrics, accumulated_gradients, apply_gradients
 from ldm_jax.training.state import TrainState
 
