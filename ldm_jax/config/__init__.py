@@ -15,7 +15,7 @@ from ldm_jax.config.conditions import (
     TextTransformer,
     Unconditional,
 )
-from ldm_jax.config.data import Data, DigitScenes, ImageFolder
+from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.files import from_json, load, to_json
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, UNet
@@ -25,7 +25,7 @@ from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
 
 __all__ = [
     "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "CLIPText", "ClassCondition",
-    "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun", "DigitScenes", "ImageFolder",
-    "Loop", "Mesh", "Model", "Optim", "Run", "Sampling", "TextCondition", "TextTransformer", "UNet",
+    "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun", "DigitScenes", "EncodedLatents",
+    "ImageFolder", "Loop", "Mesh", "Model", "Optim", "Run", "Sampling", "TextCondition", "TextTransformer", "UNet",
     "Unconditional", "from_json", "load", "to_json",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from ldm_jax.config.conditions import (
     TextTransformer,
     Unconditional,
 )
-from ldm_jax.config.data import Data, DigitScenes, ImageFolder
+from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, UNet
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
@@ -48,7 +48,7 @@ def load(path: str | Path) -> Run:
 _CLASSES = {
     cls.__name__: cls
     for cls in (
-        DigitScenes, ImageFolder, Data, Autoencoder, UNet, TextTransformer, CLIPText, BERTText,
+        DigitScenes, ImageFolder, EncodedLatents, Data, Autoencoder, UNet, TextTransformer, CLIPText, BERTText,
         Unconditional, ClassCondition, TextCondition, AutoencoderLoss, Diffusion, Optim, Mesh,
         Loop, AutoencoderRun, DiffusionRun, Model,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax import rngs
+from ldm_jax.data.latents import is_encoded
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -20,7 +21,11 @@ from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
 from ldm_jax.sharding import make_mesh, to_global
-from ldm_jax.training.autoencoder_step import make_autoencoder_loss, make_autoencoder_step
+from ldm_jax.training.autoencoder_step import (
+    make_autoencoder_loss,
+    make_autoencoder_step,
+    posterior_noise,
+)
 from ldm_jax.training.checkpoint import (
     Checkpoints,
     has_checkpoints,
@@ -29,8 +34,9 @@ from ldm_jax.training.checkpoint import (
     save_frozen,
     write_config,
 )
-from ldm_jax.training.diffusion_step import denoising_loss, make_diffusion_step, posterior_noise
+from ldm_jax.training.diffusion_step import denoising_loss, make_diffusion_step
 from ldm_jax.training.gradients import Metrics
+from ldm_jax.training.latents import batch_latents, check_encoder, posterior_of
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.state import TrainState, create_state
 
@@ -118,6 +124,9 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         tokenizer = load_tokenizer(workdir / TOKENIZER)
     condition, empty = _condition_inputs(run, tokenizer)
     autoencoder_config, frozen = load_first_stage(workdir / FIRST_STAGE)
+    validation = _validation(run.data)
+    for source in (train, validation):
+        check_encoder(source, frozen["autoencoder"])
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
     shape = model.latent_shape
     optimizer = make_optimizer(run.optim, run.loop.steps)
@@ -129,8 +138,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         return create_state(params, optimizer, run.optim.ema_decay)
 
     def validation_loss(params: Any, frozen: Any, batch: Any) -> Any:
-        noise = posterior_noise(run.loop.seed, batch["index"], shape)
-        latents = model.encode(frozen, ldm.to_pixels(batch["image"]), noise)
+        latents = batch_latents(model, frozen, batch, run.loop.seed, shape)
         losses = denoising_loss(
             model, run, params, latents, batch["condition"], batch["index"], train=False
         )
@@ -152,7 +160,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         pictures=pictures,
         frozen=frozen,
         train=train,
-        validation=_validation(run.data),
+        validation=validation,
         condition=condition,
     )
 
@@ -194,6 +202,7 @@ def _make_frozen_parts(
     tokenizer, made from the training captions."""
     source = _autoencoder_run(first_stage)
     _, params = Checkpoints.load_params(first_stage, "ema" if source.optim.ema_decay else "raw")
+    check_encoder(train, params)
     scale = source.autoencoder.latent_scale or _measure_scale(
         source.autoencoder, params, run, train
     )
@@ -228,9 +237,7 @@ def _measure_scale(
 
     @jax.jit
     def std(params: Any, batch: Any) -> Any:
-        posterior = autoencoder.apply(
-            {"params": params}, ldm.to_pixels(batch["image"]), method="encode"
-        )
+        posterior = posterior_of(autoencoder, params, batch)
         return jnp.std(posterior.sample(posterior_noise(run.loop.seed, batch["index"], shape)))
 
     return 1 / float(std(params, batch))
@@ -238,6 +245,8 @@ def _measure_scale(
 
 def _validation(data: cfg.Data) -> Source | None:
     if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
+        return None
+    if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):
         return None
     return open_source(data.source, data.image_size, "validation")
 
