@@ -25,7 +25,8 @@ from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
 
 __all__ = [
     "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "CLIPText", "ClassCondition",
-    "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun", "DigitScenes", "EncodedLatents",
-    "ImageFolder", "Loop", "Mesh", "Model", "Optim", "Run", "Sampling", "TextCondition", "TextTransformer", "UNet",
+    "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun", "DigitScenes",
+    "EncodedLatents", "ImageFolder", "Loop", "Mesh", "Model", "Optim", "Run", "Sampling",
+    "TextCondition", "TextTransformer", "UNet",
     "Unconditional", "from_json", "load", "to_json",
 ]  # fmt: skip

@@ -48,7 +48,8 @@ def load(path: str | Path) -> Run:
 _CLASSES = {
     cls.__name__: cls
     for cls in (
-        DigitScenes, ImageFolder, EncodedLatents, Data, Autoencoder, UNet, TextTransformer, CLIPText, BERTText,
+        DigitScenes, ImageFolder, EncodedLatents, Data, Autoencoder, UNet, TextTransformer,
+        CLIPText, BERTText,
         Unconditional, ClassCondition, TextCondition, AutoencoderLoss, Diffusion, Optim, Mesh,
         Loop, AutoencoderRun, DiffusionRun, Model,
     )
