@@ -84,7 +84,7 @@ def conv_as_matmul(
 
 
 class Conv(nn.Module):
-    """Square convolution with bias; float32 parameters, computed in `dtype`."""
+    """Square convolution; float32 parameters, computed in `dtype`."""
 
     features: int
     kernel_size: int = 3
@@ -92,14 +92,17 @@ class Conv(nn.Module):
     padding: tuple[int, int] = (1, 1)
     dtype: DTypeLike = jnp.float32
     kernel_init: Callable[..., Any] = lecun
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = self.param("bias", zeros, (self.features,), jnp.float32)
         x = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding)
-        return split_batch(x + bias.astype(self.dtype)[None, None, None])
+        if self.use_bias:
+            bias = self.param("bias", zeros, (self.features,), jnp.float32)
+            x = x + bias.astype(self.dtype)[None, None, None]
+        return split_batch(x)
 
 
 class GroupNorm(nn.Module):
