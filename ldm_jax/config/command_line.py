@@ -1,40 +1,71 @@
-"""Command lines whose defaults come from a config file."""
+"""Command lines that need images, whose defaults come from a config or from a work directory."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from ldm_jax.config.data import ImageFolder
-from ldm_jax.config.files import load
+from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.data import Data, EncodedLatents, ImageFolder
+from ldm_jax.config.files import from_json, load
 
 Arguments = TypeVar("Arguments")
 
+HELP = """
+The images are those of --config=FILE, a config; or of --images=FOLDER; or, for a model that was
+trained here, those that it was trained on. Single settings of them follow, such as
+--data.image_size=256."""
+
 
 def parse(
-    default: Arguments, arguments: Sequence[str], *, prog: str, description: str
+    default: Arguments, arguments: Sequence[str], *, prog: str, description: str, model: str
 ) -> Arguments:
     """`default`, a dataclass with a field `data`, with what the command line says.
 
-    `--config=FILE` takes `data` from the config in FILE, and `--images=FOLDER` its source from a
-    folder; the other options override single fields, such as `--data.image_size=64`.
+    `data` is that of `--config=FILE`, or of the run in the work directory that the option named
+    `model` names; `--images=FOLDER` puts a folder in the place of its source.
 
     Raises:
-        ConfigError: there is no config in FILE, or one of its overrides is impossible.
-        SystemExit: after --help, or options that do not exist.
+        ConfigError: there is no such config, or nothing says which images.
+        SystemExit: after --help, or for options that do not exist.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    first.add_argument("--images")
-    given, rest = first.parse_known_args(arguments)
-    data = default.data if given.config is None else load(given.config).data
-    if given.images is not None:
-        data = replace(data, source=ImageFolder(path=given.images))
-    default = replace(default, data=data)
+    for name in ("config", "images", model):
+        first.add_argument(f"--{name}")
+    found, rest = first.parse_known_args(arguments)
+    given = vars(found)
+    if given[model] is not None:
+        rest = [f"--{model}={given[model]}", *rest]
+    data = load(given["config"]).data if given["config"] else _trained_on(given[model])
+    if given["images"]:
+        data = replace(data or Data(), source=ImageFolder(path=given["images"]))
     kind: Any = type(default)
-    return tyro.cli(
-        tyro.conf.AvoidSubcommands[kind], default=default, args=rest, prog=prog,
-        description=description,
+    asked_for_help = bool({"-h", "--help"} & set(arguments))
+    if data is None and not asked_for_help:
+        raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
+    parsed = tyro.cli(
+        tyro.conf.AvoidSubcommands[kind], default=replace(default, data=data or Data()),
+        args=rest, prog=prog, description=description + HELP,
     )  # fmt: skip
+    if isinstance(parsed.data.source, EncodedLatents):
+        raise ConfigError(
+            f"data.source.path={parsed.data.source.path} is encoded already; name the images with "
+            "--config=FILE or --images=FOLDER"
+        )
+    return parsed
+
+
+def _trained_on(model: str | None) -> Data | None:
+    """The data of the run in the work directory `model`; None where it is none."""
+    path = Path(model or "") / "config.json"
+    if not model or not path.is_file():
+        return None
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8")).get("type")
+    except (ValueError, AttributeError):
+        return None
+    return from_json(path.read_text()).data if kind in ("AutoencoderRun", "DiffusionRun") else None

@@ -13,10 +13,9 @@ from ldm_jax import config as cfg
 from ldm_jax.config.checks import require
 from ldm_jax.config.command_line import parse
 
+PROGRAM = "ldm_jax.data.encode"
 HELP = """Writes what a first stage makes of every image, with captions, labels and names.
---config=FILE takes the data from a config, --images=FOLDER from a folder of images; single
-settings of them follow, such as --data.image_size=256. What is there already stays: the same
-command goes on where it was interrupted."""
+What is there already stays: the same command goes on where it was interrupted."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,10 @@ def _splits(arguments: Arguments) -> tuple[Literal["train", "validation", "test"
 def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status."""
     try:
-        parsed = parse(Arguments(), arguments, prog="ldm_jax.data.encode", description=HELP)
+        parsed = parse(Arguments(), arguments, prog=PROGRAM, description=HELP, model="first_stage")
         print("\n".join(run(parsed)))
     except (ValueError, OSError) as error:
-        print(f"ldm_jax.data.encode: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     return 0
 
