@@ -89,7 +89,7 @@ def test_training_from_latents_is_training_from_images(
     latents, pictures, trained_autoencoder, tmp_path
 ):
     run = tiny.diffusion_run(pictures, unet=PLAIN, condition=cfg.Unconditional())
-    trained = {}
+    trained, first = {}, None
     for name, data in (("images", run.data), ("latents", of(latents))):
         stage = stages.diffusion_stage(
             dataclasses.replace(run, data=data), tmp_path / name, trained_autoencoder
@@ -98,7 +98,8 @@ def test_training_from_latents_is_training_from_images(
         loader = make_loader(
             stage.train, data, seed=run.loop.seed, train=True, condition=stage.condition
         )
-        state, step, losses = jax.jit(stage.init)(), jax.jit(stage.step), []
+        first = first or jax.jit(stage.init)()
+        state, step, losses = first, jax.jit(stage.step), []
         for _ in range(4):
             state, metrics = step(state, stage.frozen, next(loader))
             losses.append(float(metrics["loss"]))

@@ -30,7 +30,7 @@ def parse(
     `model` names; `--images=FOLDER` puts a folder in the place of its source.
 
     Raises:
-        ConfigError: there is no such config, or nothing says which images.
+        ConfigError: no model is named, there is no such config, or nothing says which images.
         SystemExit: after --help, or for options that do not exist.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -44,7 +44,9 @@ def parse(
     if given["images"]:
         data = replace(data or Data(), source=ImageFolder(path=given["images"]))
     kind: Any = type(default)
-    asked_for_help = bool({"-h", "--help"} & set(arguments))
+    asked_for_help = not {"-h", "--help"}.isdisjoint(arguments)
+    if given[model] is None and not asked_for_help:
+        raise ConfigError(f"--{model}=MODEL is missing")
     if data is None and not asked_for_help:
         raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
     parsed = tyro.cli(

@@ -49,7 +49,6 @@ class Arguments:
 
 def run(arguments: Arguments) -> list[str]:
     """Encodes the splits and returns a line about each."""
-    require(bool(arguments.first_stage), "--first_stage", arguments.first_stage, "a model")
     require(arguments.out != Path(), "--out", "", "a folder")
     # JAX starts only now, so that --help and mistakes answer at once.
     import jax

@@ -174,10 +174,11 @@ def codebook(counts: Int[np.ndarray, "codes"] | None) -> dict[str, float | int |
     """Size, share of codes used at least once, and perplexity exp(entropy) of their use."""
     if counts is None:
         return dict.fromkeys(("codebook_size", "codebook_usage", "codebook_perplexity"))
+    counted = jnp.asarray(counts, jnp.float32)
     return {
         "codebook_size": len(counts),
-        "codebook_usage": float(usage(counts)),
-        "codebook_perplexity": float(perplexity(counts)),
+        "codebook_usage": float(usage(counted)),
+        "codebook_perplexity": float(perplexity(counted)),
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ldm_jax import config as cfg
-from ldm_jax.config.checks import require, require_positive
+from ldm_jax.config.checks import require_positive
 
 SHOWN = 16
 SHOWN_CHANNELS = 16
@@ -37,7 +37,6 @@ class Arguments:
 
 def run(arguments: Arguments) -> None:
     """Measures, writes the report and the pictures, and prints the table."""
-    require(bool(arguments.model), "--model", arguments.model, "a model")
     # JAX starts only now, so that --help and mistakes answer at once.
     import numpy as np
 

@@ -83,9 +83,10 @@ def test_the_command_writes_a_report_and_pictures(trained_autoencoder, tmp_path,
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["split"] == "validation" and report["images"] < 48
     assert len(report["latent_std"]) == tiny.AUTOENCODER.latent_channels
-    sizes = {
-        path.name: Image.open(path).size for path in tmp_path.iterdir() if path.suffix == ".png"
-    }
+    sizes = {}
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as picture:
+            sizes[path.name] = picture.size
     assert set(sizes) == {"reconstructions.png", "prior_samples.png", "latent_channels.png"}
     assert sizes["latent_channels.png"][0] == 5 * 18 + 2  # the image and four channels
 
