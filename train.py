@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -12,7 +14,8 @@ INTERRUPTED = 75
 """Exit status after SIGTERM or Ctrl-C: the state is saved, the same command goes on from it."""
 HELP = """Any field of the config can be overridden here. Beside these there are
 --workdir=DIR, where checkpoints and metrics go and where a run goes on from;
---first_stage=DIR, the work directory of the autoencoder that stage two builds on; and
+--first_stage=DIR, the work directory of the autoencoder that stage two builds on;
+--init=PATH, a trained autoencoder that a new run of stage one begins with; and
 --coordinator=HOST:PORT --num_processes=N --process_id=I, for a run of several processes."""
 
 
@@ -22,6 +25,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     parser.add_argument("--config")
     parser.add_argument("--workdir")
     parser.add_argument("--first_stage")
+    parser.add_argument("--init")
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
@@ -35,12 +39,27 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
         tyro.conf.AvoidSubcommands[type(config)],
         default=config,
         args=overrides,
-        prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=DIR]",
+        prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=DIR] [--init=PATH]",
         description=HELP,
     )
     if places.workdir is None:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
     return config, places
+
+
+def trained_parts(config: cfg.Run, init: str | None) -> dict[str, Callable[[], Any]]:
+    """What gives stage one the parameters that others trained, where it needs them."""
+    from ldm_jax.convert.first_stage import first_stage_params
+
+    parts: dict[str, Callable[[], Any]] = {}
+    if init is not None:
+        parts["initial"] = lambda: first_stage_params(init, config.autoencoder)
+    perceptual = config.loss.perceptual if isinstance(config, cfg.AutoencoderRun) else None
+    if perceptual is not None:
+        from ldm_jax.convert.lpips import read_lpips
+
+        parts["perceptual"] = lambda: read_lpips(Path(perceptual.vgg), Path(perceptual.heads))
+    return parts
 
 
 def main(arguments: list[str]) -> int:
@@ -60,7 +79,7 @@ def main(arguments: list[str]) -> int:
         jax.distributed.initialize(places.coordinator, places.num_processes, places.process_id)
     first_stage = Path(places.first_stage) if places.first_stage else None
     try:
-        fit(config, Path(places.workdir), first_stage)
+        fit(config, Path(places.workdir), first_stage, **trained_parts(config, places.init))
     except Interrupted as stop:
         print(f"train.py: {stop}", file=sys.stderr)
         return INTERRUPTED

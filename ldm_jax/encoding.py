@@ -28,7 +28,7 @@ from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import DataError, Example, Source, Split, open_source
 from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.bottleneck import Gaussian
+from ldm_jax.models.bottlenecks import Gaussian
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sharding import batch_sharding, make_mesh, replicated
 from ldm_jax.training.latents import encoder_hash
@@ -194,10 +194,10 @@ def _check_still(data: cfg.Data) -> None:
 
 
 def _kind(config: cfg.Autoencoder, storage: Storage) -> Kind:
-    quantised = config.codebook_size is not None
+    quantised = config.codes is not None
     if storage.what == "latents":
         return "point" if quantised else "gaussian"
-    require(quantised, "--what", storage.what, "latents: this first stage has no codebook")
+    require(quantised, "--what", storage.what, "latents: this first stage has no codes")
     return "codes"
 
 

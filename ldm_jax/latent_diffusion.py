@@ -24,10 +24,11 @@ from ldm_jax import rngs
 from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.bottleneck import Gaussian, Point
+from ldm_jax.models.bottlenecks import Gaussian, Point
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.emphasis import weigh
+from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.unet import UNet2D
 from ldm_jax.sampling.guidance import classifier_free
 from ldm_jax.sampling.inpaint import Inpaint
@@ -53,7 +54,7 @@ class LatentDiffusion:
     """Modules and schedule of one model; every method is a pure function of its arguments."""
 
     config: cfg.Model
-    autoencoder: Autoencoder
+    autoencoder: Autoencoder | Pixels
     unet: UNet2D
     conditioner: nn.Module
     schedule: NoiseSchedule
@@ -80,8 +81,8 @@ class LatentDiffusion:
     ) -> Float[Array, "#b zh zw z"]:
         """Pixels in [-1, 1] → scaled latents, sampled from the posterior with `noise`.
 
-        One picture may serve for noises of many. A VQ autoencoder has no posterior: its latents,
-        before quantisation, are certain.
+        One picture may serve for noises of many. An autoencoder with codes has no posterior: its
+        latents, before quantisation, are certain. So are pixels.
         """
         encoded = self.autoencoder.apply({"params": frozen["autoencoder"]}, pixels, method="encode")
         return self.sample_posterior(frozen, encoded, noise)

@@ -18,7 +18,12 @@ from ldm_jax.convert.safetensors_file import write_safetensors
 GOLDEN = Path(__file__).parent / "convert" / "golden"
 
 AUTOENCODER = cfg.Autoencoder(block_out_channels=(32, 32), layers_per_block=1, latent_scale=0.18215)
-CODEBOOK = replace(AUTOENCODER, codebook_size=12, latent_scale=1.0, attention=(False, True))
+CODEBOOK = replace(
+    AUTOENCODER,
+    bottleneck=cfg.VQ(12, weighting="legacy"),
+    latent_scale=1.0,
+    attention=(False, True),
+)
 CLIP = cfg.CLIPText(vocab_size=20, max_length=8, width=64, layers=2, num_heads=1, intermediate=64)
 UNET = cfg.UNet(
     block_out_channels=(32, 64), layers_per_block=1, attention=(True, False), num_heads=(4, 4),

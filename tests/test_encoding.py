@@ -192,12 +192,12 @@ def test_what_does_not_fit_is_said(latents, pictures, stage, tmp_path):
         open_source(cfg.EncodedLatents(str(latents)), 16, "test")
     with pytest.raises(cfg.ConfigError, match="a source of images in stage one"):
         dataclasses.replace(tiny.autoencoder_run(pictures), data=of(latents))
-    with pytest.raises(cfg.ConfigError, match="has no codebook"):
+    with pytest.raises(cfg.ConfigError, match="has no codes"):
         encoding.Encoder(stage, encoding.Storage(what="codes"))
 
 
 def test_codes_are_the_nearest_vectors():
-    config = dataclasses.replace(tiny.AUTOENCODER, codebook_size=5)
+    config = dataclasses.replace(tiny.AUTOENCODER, bottleneck=cfg.VQ(5))
     autoencoder = encoding.build_autoencoder(config)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     draw = np.random.default_rng(1).standard_normal

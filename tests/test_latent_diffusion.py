@@ -18,7 +18,7 @@ UNET = cfg.UNet(
 def _model(codebook=None, dtype="float32"):
     autoencoder = cfg.Autoencoder(
         latent_channels=3, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
-        codebook_size=codebook,
+        bottleneck=cfg.KL() if codebook is None else cfg.VQ(codebook),
     )  # fmt: skip
     return ldm.build(cfg.Model(autoencoder, UNET, image_size=8), dtype)
 

@@ -5,6 +5,7 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 `--help` answers at once.
 """
 
+from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.config.conditions import (
     BERTText,
@@ -18,15 +19,16 @@ from ldm_jax.config.conditions import (
 from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.files import from_json, load, to_json
 from ldm_jax.config.model import Diffusion, Model
-from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
-from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
+from ldm_jax.config.stage_one import Adversarial, AutoencoderLoss, Perceptual
+from ldm_jax.config.training import Loop, Mesh, Optim
 
 __all__ = [
-    "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "CLIPText", "ClassCondition",
-    "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun", "DigitScenes",
-    "EncodedLatents", "ImageFolder", "Loop", "Mesh", "Model", "Optim", "Run", "Sampling",
-    "TextCondition", "TextTransformer", "UNet",
-    "Unconditional", "from_json", "load", "to_json",
+    "Adversarial", "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "Bottleneck",
+    "CLIPText", "ClassCondition", "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun",
+    "DigitScenes", "EncodedLatents", "FSQ", "FirstStage", "Gumbel", "ImageFolder", "KL", "LFQ",
+    "Loop", "Mesh", "Model", "Optim", "Perceptual", "Pixels", "Run", "Sampling", "TextCondition",
+    "TextTransformer", "UNet", "Unconditional", "VQ", "from_json", "load", "to_json",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Gumbel
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.config.conditions import (
     BERTText,
@@ -20,9 +21,10 @@ from ldm_jax.config.conditions import (
 )
 from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.model import Diffusion, Model
-from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.models import Autoencoder, Pixels, UNet
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
-from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
+from ldm_jax.config.stage_one import Adversarial, AutoencoderLoss, Perceptual
+from ldm_jax.config.training import Loop, Mesh, Optim
 
 
 def load(path: str | Path) -> Run:
@@ -48,10 +50,10 @@ def load(path: str | Path) -> Run:
 _CLASSES = {
     cls.__name__: cls
     for cls in (
-        DigitScenes, ImageFolder, EncodedLatents, Data, Autoencoder, UNet, TextTransformer,
-        CLIPText, BERTText,
-        Unconditional, ClassCondition, TextCondition, AutoencoderLoss, Diffusion, Optim, Mesh,
-        Loop, AutoencoderRun, DiffusionRun, Model,
+        DigitScenes, ImageFolder, EncodedLatents, Data, KL, VQ, Gumbel, FSQ, LFQ, Autoencoder,
+        Pixels, UNet, TextTransformer, CLIPText, BERTText, Unconditional, ClassCondition,
+        TextCondition, Perceptual, Adversarial, AutoencoderLoss, Diffusion, Optim, Mesh, Loop,
+        AutoencoderRun, DiffusionRun, Model,
     )
 }  # fmt: skip
 
@@ -94,8 +96,8 @@ def _from_dict(value: Any, where: str) -> Any:
     for key in value.keys() - {"type"}:
         if key not in hints:
             close = difflib.get_close_matches(key, hints, n=1)
-            hint = f"; perhaps you meant {close[0]!r}" if close else ""
-            raise ConfigError(f"{where}.{key} is no field of {name}{hint}")
+            hint = f"perhaps you meant {close[0]!r}" if close else f"it has {', '.join(hints)}"
+            raise ConfigError(f"{where}.{key} is no field of {name}; {hint}")
         arguments[key] = _from_dict(value[key], f"{where}.{key}")
         _check_type(arguments[key], hints[key], f"{where}.{key}")
     try:

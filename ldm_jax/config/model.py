@@ -11,7 +11,7 @@ from ldm_jax.config.conditions import (
     TextTransformer,
     Unconditional,
 )
-from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.models import FirstStage, UNet
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Diffusion:
 class Model:
     """Both stages of one model, without what trained them."""
 
-    autoencoder: Autoencoder
+    autoencoder: FirstStage
     unet: UNet
     condition: Condition = field(default_factory=Unconditional)
     diffusion: Diffusion = field(default_factory=Diffusion)

@@ -1,8 +1,9 @@
-"""What autoencoder and U-Net are made of."""
+"""What first stages and U-Net are made of."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import (
     require,
     require_fraction,
@@ -23,8 +24,8 @@ class Autoencoder:
     mid_attention: bool = True
     attention: tuple[bool, ...] = ()
     """For each level, finest first, whether attention follows its residual blocks; (): none."""
-    codebook_size: int | None = None
-    """Vectors that latents are quantised to (VQ); None: a Gaussian over latents (KL)."""
+    bottleneck: Bottleneck = KL()
+    """What stands between encoder and decoder."""
     patch_size: int = 1
     """Pixels folded into channels before the first convolution, and back after the last."""
     latent_scale: float | None = None
@@ -38,8 +39,14 @@ class Autoencoder:
         levels = len(self.block_out_channels)
         require(len(self.attention) in (0, levels), "Autoencoder.attention", self.attention,
                 f"empty or a tuple of {levels} entries")  # fmt: skip
-        if self.codebook_size is not None:
-            require_positive(self, "codebook_size")
+        match self.bottleneck:
+            case FSQ(levels=values):
+                require(len(values) == self.latent_channels, "bottleneck.levels", values,
+                        f"a tuple of {self.latent_channels} entries, one for each of "
+                        "latent_channels")  # fmt: skip
+            case LFQ():
+                require(self.latent_channels < 31, "latent_channels", self.latent_channels,
+                        "below 31 with LFQ, whose codes have as many bits")  # fmt: skip
         if self.latent_scale is not None:
             require_positive(self, "latent_scale")
 
@@ -47,6 +54,52 @@ class Autoencoder:
     def factor(self) -> int:
         """Pixels per latent along one side."""
         return self.patch_size * 2 ** (len(self.block_out_channels) - 1)
+
+    @property
+    def encoded_channels(self) -> int:
+        """Channels that the encoder gives: mean and log-variance of each latent, or itself."""
+        return self.latent_channels * (2 if isinstance(self.bottleneck, KL) else 1)
+
+    @property
+    def codes(self) -> int | None:
+        """Number of different codes of one latent; None where it is not quantised."""
+        match self.bottleneck:
+            case VQ(size=size) | Gumbel(size=size):
+                return size
+            case FSQ() as fsq:
+                return fsq.size
+            case LFQ():
+                return 2**self.latent_channels
+            case KL():
+                return None
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The first stage of pixel diffusion: its latents are the pixels. It has no parameters."""
+
+    image_channels: int = 3
+
+    def __post_init__(self) -> None:
+        require_positive(self, "image_channels")
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent: those of the image."""
+        return self.image_channels
+
+    @property
+    def latent_scale(self) -> float:
+        """What latents are multiplied by: pixels stay in [-1, 1]."""
+        return 1.0
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent along one side."""
+        return 1
+
+
+FirstStage = Autoencoder | Pixels
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """All that one training run needs."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ldm_jax.config.checks import require, require_divisible
 from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
 from ldm_jax.config.data import Data, EncodedLatents
 from ldm_jax.config.model import Diffusion, Model, check_condition
-from ldm_jax.config.models import Autoencoder, UNet
-from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
+from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
+from ldm_jax.config.stage_one import AutoencoderLoss, check_loss
+from ldm_jax.config.training import Loop, Mesh, Optim
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,9 @@ class AutoencoderRun:
     data: Data
     autoencoder: Autoencoder
     loss: AutoencoderLoss = field(default_factory=AutoencoderLoss)
+    train: Literal["all", "decoder"] = "all"
+    """`decoder` leaves the encoder and the bottleneck as `train.py --init` finds them: every
+    model on its latents stays valid."""
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
@@ -27,13 +32,12 @@ class AutoencoderRun:
                 "a source of images in stage one")  # fmt: skip
         require_divisible("data.image_size", self.data.image_size,
                           self.autoencoder.factor, "the autoencoder's factor")  # fmt: skip
-        codebook = self.autoencoder.codebook_size
-        require(codebook is None, "autoencoder.codebook_size", codebook, "None in training")
+        check_loss(self.loss, self.autoencoder, self.data.image_size)
 
 
 @dataclass(frozen=True)
 class DiffusionRun:
-    """Stage two: a diffusion model on the latents of a trained autoencoder."""
+    """Stage two: a diffusion model on the latents of a trained autoencoder, or on pixels."""
 
     data: Data
     unet: UNet
@@ -42,17 +46,21 @@ class DiffusionRun:
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
+    space: Literal["latents", "pixels"] = "latents"
+    """What is diffused: the latents of a trained autoencoder, or the pixels themselves."""
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
         check_condition(self.unet, self.condition)
+        if self.space == "pixels":
+            self.model(Pixels())  # raises where they do not fit
         if isinstance(self.condition, TextCondition):
             kind, inpaint = self.condition.tokenizer, self.condition.inpaint
             require(kind in ("word", "bpe"), "condition.tokenizer", kind,
                     "'word' or 'bpe', which are made from the training captions")  # fmt: skip
             require(not inpaint, "condition.inpaint", inpaint, "False in training")
 
-    def model(self, autoencoder: Autoencoder) -> Model:
+    def model(self, autoencoder: FirstStage) -> Model:
         """The model that this run trains on the latents of `autoencoder`.
 
         Raises:

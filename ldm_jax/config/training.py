@@ -1,22 +1,9 @@
-"""Losses, optimiser, devices and the length of a run."""
+"""Optimiser, devices and the length of a run."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from ldm_jax.config.checks import require, require_fraction, require_positive
-
-
-@dataclass(frozen=True)
-class AutoencoderLoss:
-    """Terms of stage one, each a mean per pixel or per latent, with their weights."""
-
-    l1_weight: float = 1.0
-    l2_weight: float = 0.0
-    kl_weight: float = 1e-6
-
-    def __post_init__(self) -> None:
-        require(self.l1_weight + self.l2_weight > 0, "loss.l1_weight", self.l1_weight,
-                "positive unless l2_weight is")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Imported:
     """What a user should know about this conversion."""
 
     @property
-    def autoencoder(self) -> cfg.Autoencoder:
+    def autoencoder(self) -> cfg.FirstStage:
         """The first stage's config."""
         whole = isinstance(self.config, cfg.Model)
         return self.config.autoencoder if whole else self.config
@@ -68,13 +68,50 @@ class Imported:
         return {name: part for name, part in parts.items() if part}
 
 
+def codebook(size: int | None) -> cfg.KL | cfg.VQ:
+    """The bottleneck of a published first stage of `size` vectors, or of none.
+
+    Files do not say how vectors were trained; the published ones were with `legacy`.
+    """
+    return cfg.KL() if size is None else cfg.VQ(size, weighting="legacy")
+
+
+def codebook_size(config: cfg.FirstStage, others: str) -> int | None:
+    """Number of vectors of a first stage that can be written for `others`; None for KL.
+
+    Raises:
+        ConvertError: a first stage that they do not have.
+    """
+    match getattr(config, "bottleneck", None):
+        case cfg.KL():
+            return None
+        case cfg.VQ(size=size, cosine=False, code_dim=None):
+            return size
+        case bottleneck:
+            raise ConvertError(
+                f"autoencoder is {bottleneck or config}, where {others} have KL, or VQ without "
+                "cosine and code_dim; write the native form"
+            )
+
+
+def bare(config: cfg.FirstStage) -> cfg.FirstStage:
+    """A first stage without what tensors do not tell: latent scale, how vectors were trained."""
+    if isinstance(config, cfg.Pixels):
+        return config
+    if isinstance(config.bottleneck, cfg.VQ):
+        vq = config.bottleneck
+        same = replace(codebook(vq.size), cosine=vq.cosine, code_dim=vq.code_dim)
+        config = replace(config, bottleneck=same)
+    return replace(config, latent_scale=None)
+
+
 def make(
     config: cfg.Model | cfg.Autoencoder, components: Mapping[str, Any], **rest: Any
 ) -> Imported:
     """The bundle of `config` and its components' trees; the latent scale is the config's."""
     whole = isinstance(config, cfg.Model)
     scale = (config.autoencoder if whole else config).latent_scale
-    frozen = {"autoencoder": components["autoencoder"]}
+    frozen = {"autoencoder": components.get("autoencoder", {})}
     if scale is not None:
         frozen["latent_scale"] = np.asarray(scale, np.float32)
     params = {}
@@ -83,7 +120,7 @@ def make(
     return Imported(config, params, frozen, **rest)
 
 
-def with_scale(config: cfg.Autoencoder, scale: Any) -> cfg.Autoencoder:
+def with_scale(config: cfg.FirstStage, scale: Any) -> cfg.FirstStage:
     """`config` with its latent scale said, where that was measured in training."""
     return replace(config, latent_scale=float(scale)) if config.latent_scale is None else config
 
@@ -101,12 +138,11 @@ def shapes(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=16)
-def autoencoder_shapes(config: cfg.Autoencoder) -> dict[str, Any]:
-    """Shapes of the first stage's parameters."""
+def autoencoder_shapes(config: cfg.FirstStage) -> dict[str, Any]:
+    """Shapes of the first stage's parameters; {} for pixels."""
     side = config.factor
     images = jnp.zeros((1, side, side, config.image_channels), jnp.float32)
-    noise = jnp.zeros((1, 1, 1, config.latent_channels), jnp.float32)
-    return _init_shapes(build_autoencoder(config), images, noise)
+    return _init_shapes(build_autoencoder(config), images)
 
 
 @lru_cache(maxsize=16)

@@ -81,7 +81,8 @@ def _kind_of(config: cfg.Model) -> Kind | None:
     )
 
 
-def _check_autoencoder(config: cfg.Autoencoder) -> None:
+def _check_autoencoder(config: cfg.FirstStage) -> None:
+    bundle.codebook_size(config, "CompVis' files")
     _require("autoencoder.patch_size", config.patch_size, 1)
     _require("autoencoder.norm_num_groups", config.norm_num_groups, 32)
 

@@ -1,11 +1,12 @@
-"""The first stage of any model, by itself."""
+"""The first stage of any model by itself, to encode with, to measure, or to begin a run with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.convert.bundle import materialize
+from ldm_jax import tree
+from ldm_jax.convert import bundle, hub
 from ldm_jax.convert.load import kind_of, load
 from ldm_jax.training.checkpoint import read_config
 
@@ -19,8 +20,6 @@ class FirstStage:
     latent_scale: float | None
     """What latents are multiplied by; None where training has yet to measure it."""
     name: str
-    run: cfg.Run | None = None
-    """The run of a work directory."""
 
 
 def read_first_stage(path: str | Path, **choices: Any) -> FirstStage:
@@ -32,17 +31,46 @@ def read_first_stage(path: str | Path, **choices: Any) -> FirstStage:
     Raises:
         ConvertError, FileFormatError, ConfigError, FileNotFoundError: as `load`.
     """
-    run = None
-    if not str(path).startswith("hf:") and kind_of(Path(path)) == "workdir":
+    if not str(path).startswith(hub.PREFIX) and kind_of(Path(path)) == "workdir":
         run = read_config(Path(path))
         if run.optim.ema_decay is None:
             choices.setdefault("weights", "raw")
     imported = load(path, **choices)
+    if isinstance(imported.autoencoder, cfg.Pixels):
+        raise cfg.ConfigError(f"{path} has no first stage: it works on pixels")
     scale = imported.frozen.get("latent_scale")
     return FirstStage(
         config=imported.autoencoder,
-        params=materialize(imported.frozen["autoencoder"]),
+        params=bundle.materialize(imported.frozen["autoencoder"]),
         latent_scale=None if scale is None else float(scale),
         name=str(path),
-        run=run,
     )
+
+
+def first_stage_params(path: str | Path, config: cfg.Autoencoder) -> dict[str, Any]:
+    """The parameters (numpy, float32) of the autoencoder in `path`, which `config` must describe.
+
+    Of a work directory's they are the average, or the parameters themselves where none is kept.
+    How a codebook was trained may differ: that is no part of what is loaded.
+
+    Args:
+        path: a work directory, or whatever else `load` reads.
+        config: the autoencoder that they are for.
+
+    Raises:
+        ConfigError, ValueError, OSError: no autoencoder in `path`, or another one; names the
+            settings or parameters that differ.
+    """
+    given = read_first_stage(path)
+    found = given.config
+    same = {"latent_scale": config.latent_scale, "bottleneck": config.bottleneck}
+    kinds = [type(autoencoder.bottleneck).__name__ for autoencoder in (found, config)]
+    if kinds[0] != kinds[1] or replace(found, **same) != config:
+        raise cfg.ConfigError(
+            f"--init={path} holds another autoencoder than this config's: {found}; set "
+            "config.autoencoder to it"
+        )
+    try:
+        return tree.merge(bundle.autoencoder_shapes(config), given.params)
+    except tree.TreeError as error:
+        raise cfg.ConfigError(f"--init={path} does not fit this config: {error}") from error

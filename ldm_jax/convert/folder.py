@@ -180,7 +180,7 @@ def write_folder(
     path = Path(path)
     config = imported.config
     if isinstance(config, cfg.Autoencoder):
-        scale = 1.0 if config.codebook_size is not None else 0.18215
+        scale = 0.18215 if isinstance(config.bottleneck, cfg.KL) else 1.0
         scale = config.latent_scale if config.latent_scale is not None else scale
         described = peer_configs.write_autoencoder(config, scale, 32 * config.factor)
         with new_folder(path, overwrite) as folder:

@@ -1,13 +1,14 @@
 """Published models, for what the shapes in a file cannot say: heads, schedule, latent scale, size.
 
 Rombach 2022 (arXiv:2112.10752), tables 12 to 15 and the released settings; Stable Diffusion 1 and
-2 and their inpainting models.
+2 and their inpainting models. All published codebooks were trained with the legacy weighting.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
 
 from ldm_jax import config as cfg
+from ldm_jax.convert import bundle
 
 KL_F4 = cfg.Autoencoder(latent_channels=3, block_out_channels=(128, 256, 512))
 KL_F8 = cfg.Autoencoder(block_out_channels=(128, 256, 512, 512))
@@ -19,14 +20,14 @@ KL_F32 = cfg.Autoencoder(
     latent_channels=64, block_out_channels=(128, 128, 256, 256, 512, 512),
     attention=(False, False, False, False, True, True),
 )  # fmt: skip
-VQ_F4 = replace(KL_F4, codebook_size=8192, latent_scale=1.0)
+VQ_F4 = replace(KL_F4, bottleneck=bundle.codebook(8192), latent_scale=1.0)
 VQ_F4_NOATTN = replace(VQ_F4, mid_attention=False)
 VQ_F8 = cfg.Autoencoder(
-    block_out_channels=(128, 256, 256, 512), codebook_size=16384, latent_scale=1.0,
+    block_out_channels=(128, 256, 256, 512), bottleneck=bundle.codebook(16384), latent_scale=1.0,
     attention=(False, False, False, True),
 )  # fmt: skip
-VQ_F8_N256 = replace(VQ_F8, codebook_size=256)
-VQ_F16 = replace(KL_F16, latent_channels=8, codebook_size=16384, latent_scale=1.0)
+VQ_F8_N256 = replace(VQ_F8, bottleneck=bundle.codebook(256))
+VQ_F16 = replace(KL_F16, latent_channels=8, bottleneck=bundle.codebook(16384), latent_scale=1.0)
 SD_FIRST_STAGE = replace(KL_F8, latent_scale=0.18215)
 
 FIRST_STAGES = {
@@ -109,8 +110,7 @@ def find(
     for name, model in MODELS.items():
         same = (
             _one_head(unet) == _one_head(model.unet)
-            and replace(autoencoder, latent_scale=None)
-            == replace(model.autoencoder, latent_scale=None)
+            and bundle.bare(autoencoder) == bundle.bare(model.autoencoder)
             and _without_dropout(condition) == _without_dropout(model.condition)
         )
         if same and model.diffusion.prediction in predictions:
@@ -118,10 +118,10 @@ def find(
     return found
 
 
-def first_stage(config: cfg.Autoencoder) -> str | None:
+def first_stage(config: cfg.FirstStage) -> str | None:
     """The name of the published first stage of this shape, or None."""
-    bare = replace(config, latent_scale=None)
-    names = (n for n, c in FIRST_STAGES.items() if replace(c, latent_scale=None) == bare)
+    bare = bundle.bare(config)
+    names = (n for n, c in FIRST_STAGES.items() if bundle.bare(c) == bare)
     return next(names, None)
 
 

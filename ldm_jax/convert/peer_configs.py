@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import known
+from ldm_jax.convert import bundle, known
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.fields import Fields
 
@@ -265,7 +265,7 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
         norm_num_groups=fields.whole("norm_num_groups", 32),
         mid_attention=fields.flag("mid_block_add_attention", True),
         attention=attention if any(attention) else (),
-        codebook_size=codebook,
+        bottleneck=bundle.codebook(codebook),
         latent_scale=fields.number("scaling_factor", 0.18215),
     )
     fields.close()
@@ -280,8 +280,9 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
     return config
 
 
-def write_autoencoder(config: cfg.Autoencoder, scale: float, side: int) -> Json:
+def write_autoencoder(config: cfg.FirstStage, scale: float, side: int) -> Json:
     """The `config.json` of the first stage for images of `side` pixels."""
+    codebook = bundle.codebook_size(config, "diffusers' models")
     _refuse("autoencoder.patch_size", config.patch_size, 1)
     attention = config.attention or (False,) * len(config.block_out_channels)
     common: Json = {
@@ -294,10 +295,10 @@ def write_autoencoder(config: cfg.Autoencoder, scale: float, side: int) -> Json:
         "sample_size": side, "scaling_factor": scale,
         "mid_block_add_attention": config.mid_attention,
     }  # fmt: skip
-    if config.codebook_size is None:
+    if codebook is None:
         return {"_class_name": "AutoencoderKL"} | common
     return {
-        "_class_name": "VQModel", "num_vq_embeddings": config.codebook_size,
+        "_class_name": "VQModel", "num_vq_embeddings": codebook,
         "vq_embed_dim": config.latent_channels, "norm_type": "group",
     } | common  # fmt: skip
 

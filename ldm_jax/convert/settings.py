@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import known
+from ldm_jax.convert import bundle, known
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.diffusion.schedules import betas
 
@@ -49,7 +49,7 @@ def of_metadata(
         raise ConvertError(f"its metadata {METADATA} is no model")
     told = replace(
         model.unet, num_heads=unet.num_heads, dropout=unet.dropout
-    ), replace(model.autoencoder, latent_scale=None)  # fmt: skip
+    ), bundle.bare(model.autoencoder)  # fmt: skip
     same = told == (unet, autoencoder) and type(model.condition) is type(condition)
     if not same:
         raise ConvertError(f"its metadata {METADATA} describes another model than its tensors")

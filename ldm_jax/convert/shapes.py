@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
+from ldm_jax.convert import bundle
 from ldm_jax.convert.bundle import ConvertError
 
 Tensors = Mapping[str, np.ndarray]
@@ -120,7 +121,7 @@ def autoencoder(tensors: Tensors) -> cfg.Autoencoder:
         norm_num_groups=_GROUPS,
         mid_attention=has(tensors, "encoder.mid.attn_1."),
         attention=attention if any(attention) else (),
-        codebook_size=None if codebook is None else codebook.shape[0],
+        bottleneck=bundle.codebook(None if codebook is None else codebook.shape[0]),
     )
 
 

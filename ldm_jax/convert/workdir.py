@@ -8,7 +8,7 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import bundle
 from ldm_jax.convert.bundle import Imported
 from ldm_jax.training.checkpoint import Checkpoints, read_config
-from ldm_jax.training.stages import FIRST_STAGE, TOKENIZER, load_first_stage
+from ldm_jax.training.stages import TOKENIZER, load_first_stage
 
 
 def read_workdir(path: str | Path, *, weights: Literal["ema", "raw"] = "ema") -> Imported:
@@ -30,7 +30,7 @@ def read_workdir(path: str | Path, *, weights: Literal["ema", "raw"] = "ema") ->
     }  # fmt: skip
     if isinstance(run, cfg.AutoencoderRun):
         return bundle.make(run.autoencoder, {"autoencoder": params}, origin=origin)
-    autoencoder, frozen = load_first_stage(path / FIRST_STAGE)
+    autoencoder, frozen = load_first_stage(run, path)
     config = run.model(bundle.with_scale(autoencoder, frozen["latent_scale"]))
     tokenizer = path / TOKENIZER
     imported = bundle.make(

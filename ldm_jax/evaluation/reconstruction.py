@@ -17,11 +17,12 @@ from ldm_jax.convert.first_stage import FirstStage, read_first_stage
 from ldm_jax.latent_diffusion import noise_of, to_images, to_pixels
 from ldm_jax.losses import quality
 from ldm_jax.losses.codebook import perplexity, usage
-from ldm_jax.models.bottleneck import Gaussian
+from ldm_jax.models.bottlenecks import Gaussian
 from ldm_jax.models.build import build_autoencoder
+from ldm_jax.models.lpips import LPIPS
 from ldm_jax.sharding import batch_sharding, make_mesh, replicated
-
-Distance = Callable[[Float[Array, "b h w 3"], Float[Array, "b h w 3"]], Float[Array, "b"]]
+from ldm_jax.training.autoencoder_stage import PERCEPTUAL
+from ldm_jax.training.checkpoint import load_frozen
 
 
 class Row(NamedTuple):
@@ -41,19 +42,23 @@ class Row(NamedTuple):
 
 
 class FirstStageProgram:
-    """A first stage compiled for batches of `batch_size` images, rounded up to the devices."""
+    """A first stage compiled for batches of `batch_size` images, rounded up to the devices.
+
+    `lpips` are parameters of LPIPS, or None not to measure it.
+    """
 
     def __init__(
-        self, stage: FirstStage, batch_size: int, seed: int = 0, lpips: Distance | None = None
+        self, stage: FirstStage, batch_size: int, seed: int = 0, lpips: Any = None
     ) -> None:
         self.stage = stage
-        self.codes = codes_of(stage.config)
+        self.codes = stage.config.codes
         mesh = make_mesh(cfg.Mesh())
         self.rows = -(-batch_size // mesh.size) * mesh.size
-        self._seed, self._lpips = seed, lpips
+        self._seed = seed
         self._autoencoder = build_autoencoder(stage.config)
         self._sharding = batch_sharding(mesh)
         self._params = jax.device_put(stage.params, replicated(mesh))
+        self._lpips = jax.device_put(lpips, replicated(mesh))
         self._run = jax.jit(self._program)
         self._decode = jax.jit(self._decoded)
 
@@ -63,7 +68,9 @@ class FirstStageProgram:
         full = images[np.minimum(np.arange(self.rows), count - 1)]
         index = (first + np.arange(self.rows)).astype(np.uint32)
         given = jax.device_put((full, index), self._sharding)
-        return jax.tree.map(lambda x: np.asarray(x)[:count], self._run(self._params, *given))
+        return jax.tree.map(
+            lambda x: np.asarray(x)[:count], self._run(self._params, self._lpips, *given)
+        )
 
     def prior(self, found: "Measurement", count: int) -> UInt8[np.ndarray, "n h w 3"]:
         """Pictures of latents that know nothing of each other.
@@ -89,7 +96,7 @@ class FirstStageProgram:
     def _decoded(self, params: Any, latents: Float[Array, "b zh zw z"]) -> UInt8[Array, "b h w 3"]:
         return to_images(self._autoencoder.apply({"params": params}, latents, method="decode"))
 
-    def _program(self, params: Any, images: Any, index: Any) -> Row:
+    def _program(self, params: Any, lpips: Any, images: Any, index: Any) -> Row:
         variables, autoencoder = {"params": params}, self._autoencoder
         pixels = to_pixels(images)
         posterior = autoencoder.apply(variables, pixels, method="encode")
@@ -107,15 +114,10 @@ class FirstStageProgram:
             latents=posterior.sample(rngs.normal(keys, posterior.mode.shape[1:])),
             psnr=quality.psnr(again, pixels),
             ssim=None if min(pixels.shape[1:3]) < quality.WINDOW else quality.ssim(again, pixels),
-            lpips=None if self._lpips is None else self._lpips(again, pixels),
+            lpips=None if lpips is None else LPIPS().apply({"params": lpips}, again, pixels),
             kl=posterior.kl() if isinstance(posterior, Gaussian) else None,
             codes=codes,
         )
-
-
-def codes_of(config: cfg.Autoencoder) -> int | None:
-    """How many codes a first stage has; None for none (KL)."""
-    return config.codebook_size
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,17 @@ def reconstruct(
     program = FirstStageProgram(read_first_stage(model), batch_size)
     found = measure(program, images, keep=len(images))
     return found.reconstructions, found
+
+
+def read_perceptual(model: Path, vgg: Path | None, heads: Path | None) -> Any:
+    """The parameters of LPIPS in its two files, or those that a work directory keeps; else None."""
+    if vgg is not None and heads is not None:
+        from ldm_jax.convert.lpips import read_lpips
+
+        return read_lpips(vgg, heads)
+    if (model / f"{PERCEPTUAL}.safetensors").is_file():
+        return load_frozen(model, PERCEPTUAL)
+    return None
 
 
 def _spread(values: Float[np.ndarray, "n"] | None) -> dict[str, float] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ldm_jax import config as cfg
-from ldm_jax.config.checks import require_positive
+from ldm_jax.config.checks import require, require_positive
 
 SHOWN = 16
 SHOWN_CHANNELS = 16
@@ -29,10 +29,17 @@ class Arguments:
     """Images at once, over all devices."""
     seed: int = 0
     """Of the posterior's noise and of the samples."""
+    vgg: Path | None = None
+    """For LPIPS: torchvision's VGG16, vgg16-397923af.pth."""
+    heads: Path | None = None
+    """For LPIPS: the heads, lpips/weights/v0.1/vgg.pth of the Python package lpips. A work
+    directory that was trained with LPIPS has both."""
     data: cfg.Data = field(default_factory=cfg.Data)
 
     def __post_init__(self) -> None:
         require_positive(self, "num", "batch_size")
+        given = [str(path) for path in (self.vgg, self.heads) if path is not None]
+        require(len(given) != 1, "--vgg, --heads", given, "both files of LPIPS, or none")
 
 
 def run(arguments: Arguments) -> None:
@@ -43,7 +50,11 @@ def run(arguments: Arguments) -> None:
     from ldm_jax.convert.first_stage import read_first_stage
     from ldm_jax.data.loader import in_order
     from ldm_jax.data.sources import open_source
-    from ldm_jax.evaluation.reconstruction import FirstStageProgram, measure
+    from ldm_jax.evaluation.reconstruction import (
+        FirstStageProgram,
+        measure,
+        read_perceptual,
+    )
     from ldm_jax.files import write_atomically
     from ldm_jax.pictures import grid, save_png
     from ldm_jax.training.metrics import Progress
@@ -52,7 +63,8 @@ def run(arguments: Arguments) -> None:
     stage = read_first_stage(arguments.model)
     source = open_source(data.source, data.image_size, arguments.split)
     count = min(arguments.num, len(source))
-    program = FirstStageProgram(stage, arguments.batch_size, arguments.seed)
+    lpips = read_perceptual(Path(arguments.model), arguments.vgg, arguments.heads)
+    program = FirstStageProgram(stage, arguments.batch_size, arguments.seed, lpips)
     images = (example["image"] for example in in_order(source, data, range(count)))
     with Progress("reconstruction", count, images=1) as bar:
         found = measure(program, images, keep=SHOWN, progress=bar.update)

@@ -5,10 +5,19 @@ from functools import partial
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ldm_jax import config as cfg
-from ldm_jax.models.bottleneck import Codebook, Gaussian, Point, gaussian
+from ldm_jax.models.bottlenecks import (
+    Bottlenecked,
+    Codebook,
+    FiniteScalar,
+    Gaussian,
+    GumbelCodebook,
+    LookupFree,
+    Point,
+    gaussian,
+)
 from ldm_jax.models.layers import (
     Conv,
     Downsample,
@@ -78,7 +87,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images to what `quant_conv` makes moments (KL) or latents (VQ) of."""
+    """Images to what `quant_conv` makes moments (KL) or latents (others) of."""
 
     config: cfg.Autoencoder
     dtype: DTypeLike
@@ -99,7 +108,7 @@ class Encoder(nn.Module):
         for i in range(len(levels)):
             x = down_blocks(i, x)
         x = Middle(config, self.dtype, self.remat, name="mid_block")(x)
-        return _head(x, config, _encoded_channels(config), self.dtype)
+        return _head(x, config, config.encoded_channels, self.dtype)
 
 
 class Decoder(nn.Module):
@@ -130,9 +139,9 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """Images [-1, 1] to unscaled latents, and back.
 
-    Without a codebook (KL) images are encoded to a Gaussian over latents. With one (VQ) they are
-    encoded to latents as they are, and decoding replaces each by the nearest vector first, so
-    that diffusion works on the latents before quantisation (Rombach 2022, section 3.1).
+    With bottleneck KL images are encoded to a Gaussian over latents. With all others they are
+    encoded to latents as they are, and decoding quantises these first, so that diffusion works on
+    the latents before quantisation (Rombach 2022, section 3.1).
 
     With `patch_size` p > 1, p x p pixels are folded into channels before the first
     convolution and unfolded after the last.
@@ -146,37 +155,82 @@ class Autoencoder(nn.Module):
         config = self.config
         pointwise = partial(Conv, kernel_size=1, padding=(0, 0), dtype=self.dtype)
         self.encoder = Encoder(config, self.dtype, self.remat)
-        self.quant_conv = pointwise(_encoded_channels(config))
-        if config.codebook_size is not None:
-            self.quantize = Codebook(config.codebook_size)
+        self.quant_conv = pointwise(config.encoded_channels)
+        if config.codes is not None:
+            self.quantize = _quantizer(config)
         self.post_quant_conv = pointwise(config.latent_channels)
         self.decoder = Decoder(config, self.dtype, self.remat)
 
     def encode(self, images: Float[Array, "b h w c"]) -> Gaussian | Point:
-        """The posterior (KL) or the latents before quantisation (VQ) of images in [-1, 1].
+        """The posterior (KL) or the latents before quantisation of images in [-1, 1].
 
         Raises:
             ValueError: sides that are no multiples of `config.factor`.
         """
         check_sides(images, self.config.factor, "the image")
         x = self.quant_conv(self.encoder(fold(images, self.config.patch_size)))
-        if self.config.codebook_size is not None:
-            return Point(x.astype(jnp.float32))
-        return gaussian(x)
+        if self.config.codes is None:
+            return gaussian(x)
+        return Point(x.astype(jnp.float32))
 
     def decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
-        """The images, about [-1, 1] and not clipped, of unscaled latents, quantised here if VQ."""
-        if self.config.codebook_size is not None:
+        """The images, about [-1, 1] and not clipped, of unscaled latents, quantised here if any."""
+        if self.config.codes is not None:
             latents = self.quantize(latents).latents
+        return self._decode(latents)
+
+    def decode_codes(self, indices: Int[Array, "b h w"]) -> Float[Array, "b h2 w2 c"]:
+        """The images, about [-1, 1] and not clipped, of codes that `quantize` gave.
+
+        Raises:
+            ValueError: there are no codes (KL).
+        """
+        if self.config.codes is None:
+            raise ValueError("an autoencoder with bottleneck KL has no codes; decode its latents")
+        return self._decode(self.quantize.lookup(indices))
+
+    def __call__(
+        self,
+        images: Float[Array, "b h w c"],
+        noise: Float[Array, "b h2 w2 n"] | None = None,
+        temperature: Float[Array, ""] | float | None = None,
+    ) -> tuple[Float[Array, "b h w c"], Bottlenecked]:
+        """The reconstruction, and all that a training loss needs of the bottleneck.
+
+        Args:
+            noise: KL: standard normal, one for each latent, to sample the posterior with. Gumbel:
+                standard Gumbel, one for each code. Others do not look at it. None: the mode.
+            temperature: Gumbel's, where it changes in training; None: the config's.
+        """
+        posterior = self.encode(images)
+        if isinstance(posterior, Gaussian):
+            latents = posterior.mode if noise is None else posterior.sample(noise)
+            kl = posterior.kl().mean()
+            passed = Bottlenecked(posterior, latents, kl, {"kl": kl})
+        else:
+            given = (noise, temperature) if isinstance(self.config.bottleneck, cfg.Gumbel) else ()
+            found = self.quantize(posterior.mode, *given)
+            passed = Bottlenecked(
+                posterior, found.latents, found.loss, found.terms, found.indices, found.compared
+            )
+        return self._decode(passed.latents), passed
+
+    def _decode(self, latents: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 c"]:
         x = self.decoder(self.post_quant_conv(latents))
         return unfold(x.astype(jnp.float32), self.config.patch_size)
 
-    def __call__(
-        self, images: Float[Array, "b h w c"], noise: Float[Array, "b h2 w2 z"]
-    ) -> tuple[Float[Array, "b h w c"], Gaussian | Point]:
-        """The reconstruction from a sample of the posterior drawn with `noise`, and both."""
-        posterior = self.encode(images)
-        return self.decode(posterior.sample(noise)), posterior
+
+def _quantizer(config: cfg.Autoencoder) -> nn.Module:
+    """The module that replaces latents by codes."""
+    match config.bottleneck:
+        case cfg.VQ() as vq:
+            return Codebook(vq, config.latent_channels)
+        case cfg.Gumbel() as gumbel:
+            return GumbelCodebook(gumbel, config.latent_channels)
+        case cfg.FSQ() as fsq:
+            return FiniteScalar(fsq)
+        case cfg.LFQ() as lfq:
+            return LookupFree(lfq, config.latent_channels)
 
 
 def _resnet(config: cfg.Autoencoder, features: int, dtype: DTypeLike, remat: bool) -> partial:
@@ -190,11 +244,6 @@ def _attention(config: cfg.Autoencoder, dtype: DTypeLike, remat: bool) -> partia
     return partial(
         kind, 1, dtype, qkv_bias=True, norm_groups=config.norm_num_groups, norm_epsilon=EPSILON
     )
-
-
-def _encoded_channels(config: cfg.Autoencoder) -> int:
-    """Mean and log-variance of each latent channel, or the channel itself."""
-    return config.latent_channels * (2 if config.codebook_size is None else 1)
 
 
 def _head(x: Array, config: cfg.Autoencoder, features: int, dtype: DTypeLike) -> Array:

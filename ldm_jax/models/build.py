@@ -7,14 +7,17 @@ from ldm_jax import config as cfg
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bert import BERTTextModel
 from ldm_jax.models.conditioners import ClassLabel, ClassToken, NoCondition
+from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.text import CLIPTextModel, TextTransformerModel
 from ldm_jax.models.unet import UNet2D
 
 
 def build_autoencoder(
-    config: cfg.Autoencoder, dtype: DTypeLike = "float32", remat: bool = False
-) -> Autoencoder:
+    config: cfg.FirstStage, dtype: DTypeLike = "float32", remat: bool = False
+) -> Autoencoder | Pixels:
     """The first stage; computes in `dtype`, with float32 parameters and outputs."""
+    if isinstance(config, cfg.Pixels):
+        return Pixels(config)
     return Autoencoder(config, dtype, remat)
 
 

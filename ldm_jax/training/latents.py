@@ -14,14 +14,15 @@ from ldm_jax.data.latents import LatentsSource
 from ldm_jax.data.sources import Source
 from ldm_jax.latent_diffusion import LatentDiffusion, Params, to_pixels
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.bottleneck import Gaussian, Point, gaussian
-from ldm_jax.training.autoencoder_step import posterior_noise
+from ldm_jax.models.bottlenecks import Gaussian, Point, gaussian
+from ldm_jax.models.pixels import Pixels
+from ldm_jax.training.autoencoder_loss import posterior_noise
 
 _AFTER_LATENTS = ("decoder", "post_quant_conv")
 
 
 def posterior_of(
-    autoencoder: Autoencoder, params: Any, batch: Mapping[str, Any]
+    autoencoder: Autoencoder | Pixels, params: Any, batch: Mapping[str, Any]
 ) -> Gaussian | Point:
     """The unscaled latents of a batch of b examples.
 

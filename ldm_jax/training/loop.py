@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,11 @@ from ldm_jax.sharding import (
     state_sharding,
     to_global,
 )
+from ldm_jax.training.autoencoder_stage import autoencoder_stage
 from ldm_jax.training.checkpoint import Checkpoints, prepare_workdir
 from ldm_jax.training.metrics import MetricWriter, Progress
-from ldm_jax.training.stages import GRID_IMAGES, Stage, autoencoder_stage, diffusion_stage
+from ldm_jax.training.stage import GRID_IMAGES, Stage
+from ldm_jax.training.stages import diffusion_stage
 from ldm_jax.training.state import TrainState
 
 
@@ -38,8 +40,21 @@ class NonFiniteLoss(FloatingPointError):
     """A loss or gradient is not finite; the last good checkpoint is left as it was."""
 
 
-def fit(run: cfg.Run, workdir: Path, first_stage: Path | None = None) -> TrainState:
+def fit(
+    run: cfg.Run,
+    workdir: Path,
+    first_stage: Path | None = None,
+    *,
+    initial: Callable[[], Any] | None = None,
+    perceptual: Callable[[], Any] | None = None,
+) -> TrainState:
     """Trains `run` in `workdir` up to `run.loop.steps`, from its newest checkpoint if it has one.
+
+    Args:
+        run: what is trained.
+        workdir: where it leaves everything.
+        first_stage: work directory of the autoencoder that stage two builds on.
+        initial, perceptual: of stage one, as in `autoencoder_stage`.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT, once the state is saved.
@@ -53,8 +68,10 @@ def fit(run: cfg.Run, workdir: Path, first_stage: Path | None = None) -> TrainSt
     if isinstance(run, cfg.AutoencoderRun):
         if first_stage is not None:
             raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
-        stage = autoencoder_stage(run)
+        stage = autoencoder_stage(run, workdir, initial, perceptual)
     else:
+        if initial is not None:
+            raise cfg.ConfigError("--init begins a first stage; this config trains a second one")
         stage = diffusion_stage(run, workdir, first_stage)
     with (
         jax.set_mesh(mesh),
@@ -116,7 +133,7 @@ class _Training:
         self.checkpoints, self.writer, self.stop = checkpoints, writer, stop
         self.unread: list[tuple[int, Any]] = []
         self.data_wait = self.compile_seconds = self.meter_start = 0.0
-        abstract, everywhere = jax.eval_shape(stage.init), replicated(mesh)
+        abstract, everywhere = jax.eval_shape(stage.init, stage.initial), replicated(mesh)
         self.shardings = state_sharding(mesh, abstract)
         self.abstract = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -130,7 +147,7 @@ class _Training:
                 stage.validation, run.data, run.loop.validation_batches, stage.condition,
                 process_index=jax.process_index(), process_count=jax.process_count(),
             )  # fmt: skip
-        self.validate = jax.jit(stage.validation_loss, out_shardings=everywhere)
+        self.score = jax.jit(stage.scores, out_shardings=everywhere)
         self.draw = jax.jit(
             lambda params, frozen, batch: stage.pictures(
                 params, frozen, jax.tree.map(lambda rows: rows[:GRID_IMAGES], batch)
@@ -178,7 +195,8 @@ class _Training:
         )  # fmt: skip
         latest = self.checkpoints.latest_step()
         if latest is None:
-            return jax.jit(self.stage.init, out_shardings=self.shardings)(), loader
+            init = jax.jit(self.stage.init, out_shardings=self.shardings)
+            return init(self.stage.initial), loader
         state, position = self.checkpoints.restore(self.abstract, latest)
         loader.set_state(position)
         self.writer.rewind(latest)
@@ -214,7 +232,7 @@ class _Training:
             self._log()
         scores = None
         if self.validation and due(loop.validate_every):
-            scores = {"validation_loss": self._validation_loss(state)}
+            scores = self._scores(state)
             self.writer.scalars(step, scores)
         if self.validation and due(loop.sample_every):
             self._pictures(step, state)
@@ -252,20 +270,24 @@ class _Training:
         self.data_wait = 0.0
         self.meter_start = time.perf_counter()
 
-    def _validation_loss(self, state: TrainState) -> float:
+    def _scores(self, state: TrainState) -> dict[str, float]:
+        """Means over the validation batches, each name with "validation_" before it."""
         began = time.perf_counter()
-        losses = [
-            float(self.validate(state.eval_params, self.frozen, to_global(self.mesh, batch)))
+        scores = [
+            jax.device_get(self.score(state.eval_params, self.frozen, to_global(self.mesh, batch)))
             for batch in self.validation
         ]
         self.meter_start += time.perf_counter() - began
-        return float(np.mean(losses))
+        return {
+            f"validation_{name}": float(np.mean([one[name] for one in scores]))
+            for name in scores[0]
+        }
 
     def _pictures(self, step: int, state: TrainState) -> None:
         began = time.perf_counter()
         batch = to_global(self.mesh, self.validation[0])
-        images = np.asarray(self.draw(state.eval_params, self.frozen, batch))
+        drawn = jax.device_get(self.draw(state.eval_params, self.frozen, batch))
         shown = min(GRID_IMAGES, self.run.data.batch_size)
-        name = "reconstructions" if isinstance(self.run, cfg.AutoencoderRun) else "samples"
-        self.writer.image(step, name, grid(images, columns=shown))
+        for name, images in drawn.items():
+            self.writer.image(step, name, grid(images, columns=shown))
         self.meter_start += time.perf_counter() - began

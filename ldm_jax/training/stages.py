@@ -1,8 +1,7 @@
-"""The two training stages, each as the handful of functions that the one loop needs."""
+"""Stage two as the handful of functions that the one loop needs."""
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax import rngs
-from ldm_jax.data.latents import is_encoded
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -21,11 +18,7 @@ from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
 from ldm_jax.sharding import make_mesh, to_global
-from ldm_jax.training.autoencoder_step import (
-    make_autoencoder_loss,
-    make_autoencoder_step,
-    posterior_noise,
-)
+from ldm_jax.training.autoencoder_loss import posterior_noise
 from ldm_jax.training.checkpoint import (
     Checkpoints,
     has_checkpoints,
@@ -38,82 +31,24 @@ from ldm_jax.training.diffusion_step import denoising_loss, make_diffusion_step
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import batch_latents, check_encoder, posterior_of
 from ldm_jax.training.optim import make_optimizer
+from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
 
 FIRST_STAGE = "first_stage"
 TOKENIZER = "tokenizer.json"
-GRID_IMAGES = 16
 GRID_STEPS = 25
 GRID_GUIDANCE = 3.0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What the loop trains; all functions are pure and not yet compiled."""
-
-    init: Callable[[], TrainState]
-    step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
-    validation_loss: Callable[[Any, Any, Any], Any]
-    """`(params, frozen, batch) -> scalar`, at noise fixed by the batch's index."""
-    pictures: Callable[[Any, Any, Any], Any]
-    """`(params, frozen, batch) -> uint8 images`: reconstructions under originals, or samples."""
-    frozen: Any
-    train: Source
-    validation: Source | None
-    """None where the config keeps no images for it."""
-    condition: Callable[[Any], Any] | None
-    """Example → its condition input; None in stage one."""
-
-
-def autoencoder_stage(run: cfg.AutoencoderRun) -> Stage:
-    """Stage one: an autoencoder on images."""
-    autoencoder = build_autoencoder(
-        run.autoencoder, dtype=jnp.dtype(run.loop.dtype), remat=run.loop.remat
-    )
-    optimizer = make_optimizer(run.optim, run.loop.steps)
-    loss = make_autoencoder_loss(autoencoder, run)
-    side, factor = run.data.image_size, run.autoencoder.factor
-    image = (1, side, side, run.autoencoder.image_channels)
-    latent = (1, side // factor, side // factor, run.autoencoder.latent_channels)
-
-    def init() -> TrainState:
-        key = rngs.stream(run.loop.seed, "init/autoencoder")
-        zeros = jnp.zeros(image, jnp.float32), jnp.zeros(latent, jnp.float32)
-        params = autoencoder.init(key, *zeros)["params"]
-        return create_state(params, optimizer, run.optim.ema_decay)
-
-    def pictures(params: Any, frozen: Any, batch: Any) -> Any:
-        del frozen
-        pixels = ldm.to_pixels(batch["image"])
-        mean_only = jnp.zeros((pixels.shape[0], *latent[1:]), jnp.float32)
-        reconstruction, _ = autoencoder.apply({"params": params}, pixels, mean_only)
-        return jnp.concatenate([batch["image"], ldm.to_images(reconstruction)])
-
-    return Stage(
-        init=init,
-        step=make_autoencoder_step(autoencoder, optimizer, run),
-        validation_loss=lambda params, frozen, batch: loss(params, batch)[0],
-        pictures=pictures,
-        frozen={},
-        train=open_source(run.data.source, run.data.image_size, "train"),
-        validation=_validation(run.data),
-        condition=None,
-    )
 
 
 def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | None) -> Stage:
     """Stage two, on the first stage in `workdir`, or on that of `first_stage` copied there once.
 
     Raises:
-        cfg.ConfigError: no first stage is given and none is in `workdir`, or it does not fit.
+        cfg.ConfigError: no first stage is given and none is in `workdir`, it does not fit, or one
+            is given to a run on pixels.
     """
     fresh = not has_checkpoints(workdir)
-    if fresh and first_stage is None:
-        raise cfg.ConfigError(
-            f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
-        )
-    if first_stage is not None:
-        run.model(_autoencoder_run(first_stage).autoencoder)  # raises where they do not fit
+    _check_first_stage(run, workdir if fresh else None, first_stage)
     train = open_source(run.data.source, run.data.image_size, "train")
     _check_conditions(run, train)
     if fresh:
@@ -123,8 +58,8 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     if isinstance(run.condition, cfg.TextCondition):
         tokenizer = load_tokenizer(workdir / TOKENIZER)
     condition, empty = _condition_inputs(run, tokenizer)
-    autoencoder_config, frozen = load_first_stage(workdir / FIRST_STAGE)
-    validation = _validation(run.data)
+    autoencoder_config, frozen = load_first_stage(run, workdir)
+    validation = validation_source(run.data)
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
@@ -133,30 +68,32 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     path = levels(model.schedule, min(GRID_STEPS, run.diffusion.num_timesteps), "trailing", "one")
     guided = not isinstance(run.condition, cfg.Unconditional)
 
-    def init() -> TrainState:
+    def init(initial: Any) -> TrainState:
+        del initial
         params = ldm.init_params(model, run.loop.seed)
         return create_state(params, optimizer, run.optim.ema_decay)
 
-    def validation_loss(params: Any, frozen: Any, batch: Any) -> Any:
+    def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
         latents = batch_latents(model, frozen, batch, run.loop.seed, shape)
         losses = denoising_loss(
             model, run, params, latents, batch["condition"], batch["index"], train=False
         )
-        return jnp.mean(losses)
+        return {"loss": jnp.mean(losses)}
 
-    def pictures(params: Any, frozen: Any, batch: Any) -> Any:
+    def pictures(params: Any, frozen: Any, batch: Any) -> dict[str, Any]:
         inputs = batch["condition"]
         nothing = jnp.broadcast_to(jnp.asarray(empty), inputs.shape) if guided else None
-        return ldm.generate(
+        samples = ldm.generate(
             model, params, frozen, inputs, nothing,
             solver=DDIM(eta=0.0), levels=path, seed=run.loop.seed, index=batch["index"],
             guidance_scale=GRID_GUIDANCE, shape=shape,
         )  # fmt: skip
+        return {"samples": samples}
 
     return Stage(
         init=init,
         step=make_diffusion_step(model, optimizer, run, jnp.asarray(empty), shape),
-        validation_loss=validation_loss,
+        scores=scores,
         pictures=pictures,
         frozen=frozen,
         train=train,
@@ -165,10 +102,29 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     )
 
 
-def load_first_stage(folder: Path) -> tuple[cfg.Autoencoder, dict[str, Any]]:
-    """Config and frozen tree {"autoencoder", "latent_scale"} that a work directory keeps."""
-    run = read_config(folder)
-    return run.autoencoder, load_frozen(folder, "weights")
+def load_first_stage(run: cfg.DiffusionRun, workdir: Path) -> tuple[cfg.FirstStage, dict[str, Any]]:
+    """Config and frozen tree {"autoencoder", "latent_scale"} of the run in `workdir`."""
+    if run.space == "pixels":
+        pixels = cfg.Pixels()
+        return pixels, {"autoencoder": {}, "latent_scale": np.float32(pixels.latent_scale)}
+    folder = workdir / FIRST_STAGE
+    return read_config(folder).autoencoder, load_frozen(folder, "weights")
+
+
+def _check_first_stage(run: cfg.DiffusionRun, fresh: Path | None, first_stage: Path | None) -> None:
+    """Raises ConfigError where a first stage is missing in the `fresh` work directory, or one is
+    given that does not fit, or that pixels do not need."""
+    if run.space == "pixels":
+        if first_stage is not None:
+            raise cfg.ConfigError(
+                f"--first_stage={first_stage}: this config's space is 'pixels', which needs none"
+            )
+    elif first_stage is not None:
+        run.model(_autoencoder_run(first_stage).autoencoder)
+    elif fresh is not None:
+        raise cfg.ConfigError(
+            f"{fresh} has no first stage yet: name a trained one with --first_stage=WORKDIR"
+        )
 
 
 def _autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
@@ -196,10 +152,23 @@ def _check_conditions(run: cfg.DiffusionRun, train: Source) -> None:
 
 
 def _make_frozen_parts(
+    run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path | None
+) -> None:
+    """Writes into `workdir` the first stage, if there is one, and the tokenizer, made from the
+    training captions."""
+    if first_stage is not None:
+        _copy_first_stage(run, train, workdir, first_stage)
+    if jax.process_index() == 0 and isinstance(run.condition, cfg.TextCondition):
+        condition = run.condition
+        size, kind = condition.encoder.vocab_size, condition.tokenizer
+        train_tokenizer(train.captions(), size, kind).save(workdir / TOKENIZER)
+    _wait_for_all("frozen parts")
+
+
+def _copy_first_stage(
     run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path
 ) -> None:
-    """Writes into `workdir` the first stage's parameters with its measured latent scale, and the
-    tokenizer, made from the training captions."""
+    """Writes into `workdir` the first stage's parameters with its measured latent scale."""
     source = _autoencoder_run(first_stage)
     _, params = Checkpoints.load_params(first_stage, "ema" if source.optim.ema_decay else "raw")
     check_encoder(train, params)
@@ -211,11 +180,6 @@ def _make_frozen_parts(
         shutil.rmtree(workdir / FIRST_STAGE, ignore_errors=True)
         save_frozen(workdir / FIRST_STAGE, "weights", frozen)
         write_config(workdir / FIRST_STAGE, source)
-        if isinstance(run.condition, cfg.TextCondition):
-            condition = run.condition
-            size, kind = condition.encoder.vocab_size, condition.tokenizer
-            train_tokenizer(train.captions(), size, kind).save(workdir / TOKENIZER)
-    _wait_for_all("frozen parts")
 
 
 def _measure_scale(
@@ -241,14 +205,6 @@ def _measure_scale(
         return jnp.std(posterior.sample(posterior_noise(run.loop.seed, batch["index"], shape)))
 
     return 1 / float(std(params, batch))
-
-
-def _validation(data: cfg.Data) -> Source | None:
-    if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
-        return None
-    if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):
-        return None
-    return open_source(data.source, data.image_size, "validation")
 
 
 def _condition_inputs(

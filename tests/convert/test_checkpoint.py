@@ -24,7 +24,7 @@ def test_original_first_stages(tmp_path, name):
     imported = read_checkpoint(small.original(name, tmp_path / "model.safetensors"))
     settings = ORIGINALS[name]["config"]
     assert isinstance(imported.config, cfg.Autoencoder)
-    assert imported.config.codebook_size == settings.get("n_embed")
+    assert imported.config.codes == settings.get("n_embed")
     assert imported.config.mid_attention == (settings["ddconfig"].get("attn_type") != "none")
     assert any(imported.config.attention) == bool(settings["ddconfig"]["attn_resolutions"])
     assert all(name.startswith("loss.") for name in imported.ignored)

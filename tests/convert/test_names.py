@@ -37,7 +37,10 @@ def test_parameter_counts_are_as_published():
 
 
 CONFIG = cfg.Autoencoder(
-    block_out_channels=(32, 32), layers_per_block=1, codebook_size=12, attention=(False, True)
+    block_out_channels=(32, 32),
+    layers_per_block=1,
+    bottleneck=cfg.VQ(12, weighting="legacy"),
+    attention=(False, True),
 )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ldm_jax import config as cfg
 from ldm_jax.models.autoencoder import fold, unfold
-from ldm_jax.models.bottleneck import Gaussian, gaussian
+from ldm_jax.models.bottlenecks import Gaussian, gaussian
 from ldm_jax.models.build import build_autoencoder
 
 TINY = cfg.Autoencoder(
@@ -39,16 +39,16 @@ def build(parameters):
 @pytest.mark.parametrize(
     "change",
     [{}, {"mid_attention": False}, {"patch_size": 2}, {"block_out_channels": (8,)},
-     {"attention": (False, True)}, {"codebook_size": 5}],
+     {"attention": (False, True)}, {"bottleneck": cfg.VQ(5)}],
     ids=str,
 )  # fmt: skip
 def test_shapes_and_dtypes(change, build):
     config = dataclasses.replace(TINY, **change)
     module, variables, noise = build(config)
-    images, posterior = jax.eval_shape(module.apply, variables, _images(), noise)
+    images, passed = jax.eval_shape(module.apply, variables, _images(), noise)
     assert images.shape == (2, 8, 8, 3) and images.dtype == jnp.float32
-    assert {leaf.shape for leaf in posterior} == {noise.shape}
-    assert {leaf.dtype for leaf in posterior} == {jnp.dtype(jnp.float32)}
+    assert {leaf.shape for leaf in passed.posterior} == {noise.shape}
+    assert {leaf.dtype for leaf in passed.posterior} == {jnp.dtype(jnp.float32)}
 
 
 def test_attention_follows_every_residual_block_of_its_levels():
@@ -66,7 +66,7 @@ def test_attention_follows_every_residual_block_of_its_levels():
 
 
 def test_a_codebook_halves_what_is_encoded_and_adds_its_vectors():
-    config = dataclasses.replace(TINY, codebook_size=5)
+    config = dataclasses.replace(TINY, bottleneck=cfg.VQ(5))
     shapes = jax.eval_shape(
         build_autoencoder(config).init, jax.random.key(0), _images(), jnp.zeros((2, 4, 4, 3))
     )["params"]
@@ -78,10 +78,11 @@ def test_bfloat16_and_remat_keep_parameters_and_outputs_float32(build):
     module, variables, noise = build(TINY)
     other, same, _ = build(TINY, dtype="bfloat16", remat=True)
     jax.tree.map(np.testing.assert_array_equal, variables, same)
-    want, posterior = jax.jit(module.apply)(variables, _images(), noise)
+    want, passed = jax.jit(module.apply)(variables, _images(), noise)
     decode = jax.jit(functools.partial(module.apply, method="decode"))
-    np.testing.assert_allclose(decode(variables, posterior.sample(noise)), want, atol=1e-4)
-    got, posterior = jax.jit(other.apply)(variables, _images(), noise)
+    np.testing.assert_allclose(decode(variables, passed.posterior.sample(noise)), want, atol=1e-4)
+    got, passed = jax.jit(other.apply)(variables, _images(), noise)
+    posterior = passed.posterior
     assert got.dtype == posterior.mean.dtype == posterior.logvar.dtype == jnp.float32
     np.testing.assert_allclose(got, want, atol=0.05 * float(jnp.abs(want).max()))
 

@@ -53,7 +53,8 @@ def autoencoder_config(name: str) -> cfg.Autoencoder:
     return cfg.Autoencoder(
         latent_channels=given["embed_dim"], layers_per_block=dd["num_res_blocks"],
         block_out_channels=tuple(dd["ch"] * n for n in dd["ch_mult"]),
-        mid_attention=dd.get("attn_type") != "none", codebook_size=given.get("n_embed"),
+        mid_attention=dd.get("attn_type") != "none",
+        bottleneck=cfg.VQ(given["n_embed"]) if "n_embed" in given else cfg.KL(),
         attention=tuple(dd["resolution"] // 2**i in dd["attn_resolutions"] for i in levels),
     )  # fmt: skip
 

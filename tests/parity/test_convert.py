@@ -81,7 +81,7 @@ def same_outputs(imported, pipe):
     image = random(1, 3, 16, 16)
     encoded = ours.apply(params["autoencoder"], nhwc(image), method="encode")
     theirs = first_stage.encode(torch.from_numpy(image))
-    if config.autoencoder.codebook_size is None:
+    if config.autoencoder.codes is None:
         close(encoded.mean, theirs.latent_dist.mean)
         close(encoded.logvar, theirs.latent_dist.logvar)
     else:

@@ -167,8 +167,8 @@ def first_stage(name):
         mid_block_add_attention=middle, **shared, **more,
     )  # fmt: skip
     config = cfg.Autoencoder(
-        latent_channels=z, attention=attention, mid_attention=middle, codebook_size=codebook,
-        **shared,
+        latent_channels=z, attention=attention, mid_attention=middle, **shared,
+        bottleneck=cfg.KL() if codebook is None else cfg.VQ(codebook),
     )  # fmt: skip
     return randomize(peer), config
 
@@ -188,16 +188,16 @@ def test_first_stage(name):
 
     encoded, decoded = both(variables)
     theirs = peer.encode(torch.from_numpy(image))
-    if config.codebook_size is None:
+    if config.codes is None:
         assert relative_error(encoded.mean, theirs.latent_dist.mean) < CLOSE
         assert relative_error(encoded.logvar, theirs.latent_dist.logvar) < CLOSE
     else:
         assert relative_error(encoded.mode, theirs.latents) < CLOSE
     assert relative_error(decoded, peer.decode(torch.from_numpy(z)).sample) < CLOSE
-    if config.codebook_size is not None:
+    if config.codes is not None:
         # Vectors of the codebook are their own nearest: the peer's decoder alone agrees too.
         *_, (_, _, indices) = peer.quantize(torch.from_numpy(z))
-        found = module.apply(variables, nhwc(z), method=lambda m, z: m.quantize(z))
+        found = module.apply(variables, nhwc(z), method="quantize")
         np.testing.assert_array_equal(found.indices.ravel(), indices)
         vectors = found.latents.transpose(0, 3, 1, 2)
         alone = peer.decode(torch.from_numpy(np.array(vectors)), force_not_quantize=True).sample

@@ -15,7 +15,7 @@ import pytest
 
 from ldm_jax import config as cfg
 from ldm_jax import tree
-from ldm_jax.models.bottleneck import gaussian
+from ldm_jax.models.bottlenecks import gaussian
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import ClassToken, Condition
 
@@ -73,7 +73,7 @@ def check_autoencoder(stage, prefix, given, want):
     encoded, decoded = both(variables)
     assert relative_error(decoded, nhwc(want["decoded"])) < 1e-5
     expected = nhwc(want["encoded"])
-    if config.codebook_size is None:
+    if config.codes is None:
         # The logarithms of variances were not clamped yet.
         for ours, theirs in zip(encoded, gaussian(expected), strict=True):
             assert relative_error(ours, theirs) < 1e-5

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.models.bottleneck import ROWS, Codebook, Gaussian, Point, nearest
+from ldm_jax import config as cfg
+from ldm_jax.models.bottlenecks import Codebook, Gaussian, Point, nearest
+from ldm_jax.models.bottlenecks.vector import ROWS
 
 
 def _codebook(vectors):
@@ -35,7 +37,7 @@ def test_the_lowest_of_equally_near_vectors_is_taken():
 
 def test_memory_grows_with_blocks_and_not_with_the_image():
     z, vectors = jnp.zeros((1, 64, 64, 4)), jnp.zeros((16384, 4))
-    quantize = jax.jit(Codebook(16384).apply)
+    quantize = jax.jit(Codebook(cfg.VQ(16384), 4).apply)
     memory = quantize.lower(_codebook(vectors), z).compile().memory_analysis()
     # All distances at once would take 256 MiB, a block of them 8 MiB.
     assert memory.temp_size_in_bytes < 2**25
@@ -44,21 +46,23 @@ def test_memory_grows_with_blocks_and_not_with_the_image():
 def test_codebook_replaces_latents_and_passes_gradients():
     variables = _codebook([[0.0, 0.0], [1.0, 1.0]])
     z = jnp.array([[0.1, 0.2], [0.7, 0.9]]).reshape(1, 1, 2, 2)
-    found = Codebook(2).apply(variables, z)
+    found = Codebook(cfg.VQ(2), 2).apply(variables, z)
     np.testing.assert_array_equal(found.indices, [[[0, 1]]])
     np.testing.assert_allclose(found.latents.reshape(2, 2), [[0, 0], [1, 1]], atol=1e-7)
-    gradient = jax.grad(lambda z: jnp.sum(3 * Codebook(2).apply(variables, z).latents))(z)
+    gradient = jax.grad(lambda z: jnp.sum(3 * Codebook(cfg.VQ(2), 2).apply(variables, z).latents))(
+        z
+    )
     np.testing.assert_array_equal(gradient, jnp.full_like(z, 3))
 
 
 def test_latents_that_are_not_finite_stay_so():
     z = jnp.array([np.nan, np.inf, 0.4]).reshape(1, 1, 3, 1)
-    found = Codebook(2).apply(_codebook([[0.0], [1.0]]), z).latents.ravel()
+    found = Codebook(cfg.VQ(2), 1).apply(_codebook([[0.0], [1.0]]), z).latents.ravel()
     np.testing.assert_array_equal(np.isfinite(found), [False, False, True])
 
 
 def test_a_fresh_codebook_is_small_and_without_repeats():
-    variables = Codebook(64).init(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))
+    variables = Codebook(cfg.VQ(64), 3).init(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))
     vectors = variables["params"]["embedding"]["embedding"]
     assert vectors.shape == (64, 3) and vectors.dtype == jnp.float32
     assert jnp.abs(vectors).max() <= 1 / 64 and len(np.unique(vectors, axis=0)) == 64

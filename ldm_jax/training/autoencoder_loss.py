@@ -1,0 +1,131 @@
+"""What an autoencoder minimises besides the critic's verdict, and what is measured of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt32
+
+from ldm_jax import config as cfg
+from ldm_jax import rngs
+from ldm_jax.latent_diffusion import to_pixels
+from ldm_jax.losses import quality
+from ldm_jax.losses import reconstruction as errors
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.bottlenecks import Bottlenecked
+from ldm_jax.models.lpips import LPIPS
+from ldm_jax.training.codebook import code_metrics
+from ldm_jax.training.gradients import Metrics
+
+Images = Float[Array, "b h w c"]
+
+
+def posterior_noise(
+    seed: int, index: UInt32[Array, "b"], shape: tuple[int, ...]
+) -> Float[Array, "b zh zw z"]:
+    """The standard normal draws with which example `index` is sampled from its posterior."""
+    return rngs.normal(rngs.example_keys(rngs.stream(seed, "posterior"), index), shape)
+
+
+@dataclass(frozen=True)
+class AutoencoderLoss:
+    """The autoencoder of one run and its losses; every method is a pure function."""
+
+    autoencoder: Autoencoder
+    run: cfg.AutoencoderRun
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the latents of one training image."""
+        config = self.run.autoencoder
+        side = self.run.data.image_size // config.factor
+        return side, side, config.latent_channels
+
+    def reconstruct(self, params: Any, batch: Any) -> tuple[Images, Bottlenecked]:
+        """The batch's images by way of a sample of their latents, and what passed the bottleneck.
+
+        The draw is a function of the run's seed and the example's global index.
+        """
+        noise = self.noise(batch["index"])
+        return self.autoencoder.apply({"params": params}, to_pixels(batch["image"]), noise)
+
+    def noise(self, index: UInt32[Array, "b"]) -> Float[Array, "b zh zw n"] | None:
+        """What the bottleneck draws with: normal for KL, Gumbel for each code, else nothing."""
+        seed, shape = self.run.loop.seed, self.latent_shape
+        match self.run.autoencoder.bottleneck:
+            case cfg.KL():
+                return posterior_noise(seed, index, shape)
+            case cfg.Gumbel(size=size):
+                keys = rngs.example_keys(rngs.stream(seed, "posterior/gumbel"), index)
+                return jax.vmap(lambda key: jax.random.gumbel(key, (*shape[:2], size)))(keys)
+            case _:
+                return None
+
+    def penalty(self, passed: Bottlenecked) -> Float[Array, ""]:
+        """The weighted loss of what passed the bottleneck."""
+        weights = self.run.loss
+        if not isinstance(self.run.autoencoder.bottleneck, cfg.KL):
+            return weights.codebook_weight * passed.loss
+        values = 1 if weights.reduction == "published_kl" else passed.latents[0].size
+        return weights.kl_weight * errors.divergence_per_value(passed.posterior.kl(), values)
+
+    def nll(
+        self, frozen: Any, pixels: Images
+    ) -> Callable[[Images], tuple[Float[Array, ""], Metrics]]:
+        """`loss(image)`: weighted L1 and L2, and LPIPS, of reconstructions of `pixels`, reduced
+        as the config says; and the terms, unweighted means."""
+        weights = self.run.loss
+
+        def loss(image: Images) -> tuple[Float[Array, ""], Metrics]:
+            l1, l2 = errors.l1(image, pixels), errors.l2(image, pixels)
+            metrics = {"l1": jnp.mean(l1), "l2": jnp.mean(l2)}
+            error = weights.l1_weight * l1 + weights.l2_weight * l2
+            distance, share = jnp.zeros(image.shape[0]), 0.0
+            if weights.perceptual is not None:
+                distance, share = lpips(frozen, image, pixels), weights.perceptual.weight
+                metrics["lpips"] = jnp.mean(distance)
+            match weights.reduction:
+                case "per_pixel":
+                    return errors.per_pixel(error, distance, share, weights.logvar), metrics
+                case "published_kl":
+                    return errors.published_kl(error, distance, share, weights.logvar), metrics
+                case "published_vq":
+                    return errors.published_vq(error, distance, share), metrics
+
+        return loss
+
+    def measures(self, image: Images, pixels: Images, passed: Bottlenecked) -> Metrics:
+        """What else is worth knowing of a batch: PSNR, and what the latents are like.
+
+        `kl` is a mean over latent values, `kl_per_image` its sum over an image, in nats.
+        """
+        latents = passed.posterior.mode
+        metrics = {
+            "psnr": jnp.mean(quality.psnr(image, pixels)),
+            "latent_mean": jnp.mean(latents),
+            "latent_std": jnp.std(latents),
+        }
+        if isinstance(self.run.autoencoder.bottleneck, cfg.KL):
+            kl = jnp.mean(passed.posterior.kl())
+            return metrics | {"kl": kl / latents[0].size, "kl_per_image": kl}
+        return metrics | passed.terms
+
+    def scores(self, params: Any, frozen: Any, batch: Any) -> Metrics:
+        """The loss without its adversarial part, every term of it, PSNR and SSIM of a batch."""
+        pixels = to_pixels(batch["image"])
+        image, passed = self.reconstruct(params, batch)
+        nll, terms = self.nll(frozen, pixels)(image)
+        metrics = {"loss": nll + self.penalty(passed), "nll": nll} | terms
+        if min(pixels.shape[1:3]) >= quality.WINDOW:
+            metrics["ssim"] = jnp.mean(quality.ssim(image, pixels))
+        metrics |= self.measures(image, pixels, passed)
+        if passed.indices is not None:
+            metrics |= code_metrics(self.run, passed.indices)
+        return metrics
+
+
+def lpips(frozen: Any, image: Images, pixels: Images) -> Float[Array, "b"]:
+    """The perceptual distance of each pair, with the frozen parameters."""
+    return LPIPS().apply({"params": frozen["perceptual"]}, image, pixels)

@@ -1,0 +1,129 @@
+"""Stage one as the handful of functions that the one loop needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
+from ldm_jax import rngs
+from ldm_jax.data.sources import open_source
+from ldm_jax.models.build import build_autoencoder
+from ldm_jax.training.autoencoder_loss import AutoencoderLoss
+from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
+from ldm_jax.training.checkpoint import has_checkpoints, load_frozen, save_frozen
+from ldm_jax.training.stage import Stage, validation_source
+from ldm_jax.training.state import TrainState
+
+PERCEPTUAL = "perceptual"
+"""The file of a work directory that keeps LPIPS' parameters."""
+Loader = Callable[[], Any]
+
+
+def autoencoder_stage(
+    run: cfg.AutoencoderRun,
+    workdir: Path,
+    initial: Loader | None = None,
+    perceptual: Loader | None = None,
+) -> Stage:
+    """Stage one: an autoencoder on images.
+
+    Args:
+        run: its config.
+        workdir: where a copy of LPIPS' parameters is kept.
+        initial: gives the trained parameters to begin with; asked for only by a new run.
+        perceptual: gives LPIPS' parameters, likewise.
+
+    Raises:
+        cfg.ConfigError: a decoder is to be fine-tuned, but nothing trained is given.
+    """
+    autoencoder = build_autoencoder(
+        run.autoencoder, dtype=jnp.dtype(run.loop.dtype), remat=run.loop.remat
+    )
+    fresh, losses = not has_checkpoints(workdir), AutoencoderLoss(autoencoder, run)
+    if fresh and run.train == "decoder" and initial is None:
+        raise cfg.ConfigError(
+            "train is 'decoder', but there is no encoder to train it for: name a trained first "
+            "stage with --init=PATH"
+        )
+    frozen = {}
+    if run.loss.perceptual is not None:
+        frozen = {"perceptual": _perceptual(workdir, fresh, perceptual)}
+
+    def init(initial: Any) -> TrainState:
+        params = fresh_params(losses)
+        if initial is not None:
+            params = jax.tree.map(jnp.asarray, initial)
+        return create_autoencoder_state(run, params)
+
+    return Stage(
+        init=init,
+        step=make_autoencoder_step(autoencoder, run),
+        scores=losses.scores,
+        pictures=lambda params, frozen, batch: pictures(losses, params, batch),
+        frozen=frozen,
+        train=open_source(run.data.source, run.data.image_size, "train"),
+        validation=validation_source(run.data),
+        condition=None,
+        initial=initial() if fresh and initial is not None else None,
+    )
+
+
+def fresh_params(losses: AutoencoderLoss) -> Any:
+    """Parameters of the autoencoder drawn from a named stream of the run's seed."""
+    run = losses.run
+    side, channels = run.data.image_size, run.autoencoder.image_channels
+    key = rngs.stream(run.loop.seed, "init/autoencoder")
+    image = jnp.zeros((1, side, side, channels), jnp.float32)
+    return losses.autoencoder.init(key, image)["params"]
+
+
+def pictures(losses: AutoencoderLoss, params: Any, batch: Any) -> dict[str, Any]:
+    """Reconstructions by way of the mode under the originals; what the decoder makes of latents
+    drawn at random; and each channel of the latents, lightest where it is largest."""
+    apply, images = losses.autoencoder.apply, batch["image"]
+    encoded = apply({"params": params}, ldm.to_pixels(images), method="encode")
+
+    def decode(latents: Array) -> Array:
+        return ldm.to_images(apply({"params": params}, latents, method="decode"))
+
+    keys = rngs.example_keys(rngs.stream(losses.run.loop.seed, "prior"), batch["index"])
+    noise = rngs.normal(keys, losses.latent_shape)
+    return {
+        "reconstructions": jnp.concatenate([images, decode(encoded.mode)]),
+        "prior_samples": decode(noise),
+        "latents": channels_as_images(encoded.mode, images.shape[1]),
+    }
+
+
+def channels_as_images(
+    latents: Float[Array, "b zh zw z"], side: int
+) -> UInt8[Array, "n side side 3"]:
+    """The channels of latents, one after the other for all of the batch, as grey pictures.
+
+    Black is each channel's least value in the batch, white its largest.
+    """
+    low = jnp.min(latents, (0, 1, 2), keepdims=True)
+    spread = jnp.max(latents, (0, 1, 2), keepdims=True) - low
+    grey = (latents - low) / jnp.maximum(spread, 1e-12)
+    times = side // latents.shape[1]
+    grey = jnp.moveaxis(grey, -1, 0).reshape(-1, *latents.shape[1:3], 1)
+    large = jnp.repeat(jnp.repeat(grey, times, axis=1), times, axis=2)
+    return jnp.repeat(ldm.to_images(large * 2 - 1), 3, axis=-1)
+
+
+def _perceptual(workdir: Path, fresh: bool, load: Loader | None) -> Any:
+    """LPIPS' parameters, which a new run copies into its work directory."""
+    if fresh:
+        if load is None:
+            raise cfg.ConfigError("loss.perceptual is set, but LPIPS' weights are not given")
+        params = load()
+        if jax.process_index() == 0:
+            (workdir / f"{PERCEPTUAL}.safetensors").unlink(missing_ok=True)
+            save_frozen(workdir, PERCEPTUAL, params)
+        return params
+    return load_frozen(workdir, PERCEPTUAL)

@@ -1,0 +1,130 @@
+"""The critic that a first stage is trained against: its state, its losses, its own update.
+
+Real images should get positive logits, reconstructions negative ones.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ldm_jax import config as cfg
+from ldm_jax import rngs
+from ldm_jax.losses import gan
+from ldm_jax.models.discriminator import PatchGAN
+from ldm_jax.training.gradients import Metrics, descend
+from ldm_jax.training.optim import make_optimizer
+
+Images = Float[Array, "b h w c"]
+LOSSES = {
+    "hinge": (gan.hinge_discriminator, gan.hinge_generator),
+    "vanilla": (gan.vanilla_discriminator, gan.vanilla_generator),
+}
+"""The critic's loss and the autoencoder's."""
+
+
+@flax.struct.dataclass
+class Critic:
+    """All of the critic that training changes."""
+
+    params: Any
+    batch_stats: Any
+    """Running statistics of its norms, or an empty dict."""
+    opt_state: Any
+    lecam: Any
+    """LeCAM's averages of the logits, or an empty dict."""
+
+
+class CriticTraining:
+    """The critic of one run as pure functions of its state."""
+
+    def __init__(self, run: cfg.AutoencoderRun) -> None:
+        """For the critic of `run.loss.adversarial`, which must not be None."""
+        self.config = config = run.loss.adversarial
+        self.network = PatchGAN(
+            config.channels, config.layers, config.norm, jnp.dtype(run.loop.dtype)
+        )
+        rate = config.learning_rate or run.optim.learning_rate
+        # Its schedule runs over the steps that it takes part in.
+        self.optimizer = make_optimizer(
+            replace(run.optim, learning_rate=rate), max(run.loop.steps - config.start, 1)
+        )
+        self.critic_loss, self.generator_loss = LOSSES[config.loss]
+        self._side, self._channels = run.data.image_size, run.autoencoder.image_channels
+        self._seed = run.loop.seed
+
+    def create(self) -> Critic:
+        """The critic before its first step."""
+        image = jnp.zeros((1, self._side, self._side, self._channels), jnp.float32)
+        variables = self.network.init(rngs.stream(self._seed, "init/critic"), image, train=False)
+        return Critic(
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=self.optimizer.init(variables["params"]),
+            lecam=gan.lecam_init() if self.config.lecam_weight else {},
+        )
+
+    def logits(self, params: Any, batch_stats: Any, images: Images) -> tuple[Array, Any]:
+        """Logits, normalised by the batch's own statistics, and the running ones after it."""
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, changed = self.network.apply(variables, images, train=True, mutable=["batch_stats"])
+        return logits, changed.get("batch_stats", {})
+
+    def judge(
+        self, critic: Critic, active: Array
+    ) -> Callable[[Images], tuple[Float[Array, ""], Any]]:
+        """`loss(images)`: the autoencoder's adversarial loss and the running statistics after it.
+
+        Before the critic takes part the loss is 0 and the network is not run.
+        """
+
+        def run(images: Images) -> tuple[Float[Array, ""], Any]:
+            logits, batch_stats = self.logits(critic.params, critic.batch_stats, images)
+            return self.generator_loss(logits), batch_stats
+
+        def skip(images: Images) -> tuple[Float[Array, ""], Any]:
+            return jnp.zeros(()), critic.batch_stats
+
+        return lambda images: jax.lax.cond(active, run, skip, images)
+
+    def gradients(
+        self, critic: Critic, real: Images, fake: Images
+    ) -> tuple[Any, Any, Any, Metrics]:
+        """Gradients of the critic's loss, its statistics and averages after it, and its metrics.
+
+        Real images are judged first and apart from the others, as in the published code.
+        """
+        config = self.config
+
+        def loss(params: Any) -> tuple[Float[Array, ""], Any]:
+            real_logits, batch_stats = self.logits(params, critic.batch_stats, real)
+            fake_logits, batch_stats = self.logits(params, batch_stats, fake)
+            total = config.factor * self.critic_loss(real_logits, fake_logits)
+            metrics = {"critic_loss": total} | gan.discriminator_metrics(real_logits, fake_logits)
+            lecam = critic.lecam
+            if config.lecam_weight:
+                lecam = gan.lecam_update(lecam, real_logits, fake_logits, config.lecam_decay)
+                metrics["lecam"] = gan.lecam_penalty(lecam, real_logits, fake_logits)
+                total += config.lecam_weight * metrics["lecam"]
+            if config.r1_gamma:
+                metrics["r1"] = gan.r1_penalty(
+                    lambda images: self.logits(params, {}, images)[0], real, config.r1_gamma
+                )
+                total += metrics["r1"]
+            return total, (batch_stats, lecam, metrics)
+
+        gradients, aux = jax.grad(loss, has_aux=True)(critic.params)
+        return gradients, *aux
+
+    def update(self, critic: Critic, gradients: Any, batch_stats: Any, lecam: Any
+               ) -> tuple[Critic, Metrics]:  # fmt: skip
+        """The critic after one step of its optimiser."""
+        params, opt_state, norms = descend(
+            self.optimizer, gradients, critic.opt_state, critic.params
+        )
+        norms = {f"critic_{name}": value for name, value in norms.items()}
+        return Critic(params, batch_stats, opt_state, lecam), norms

@@ -1,0 +1,43 @@
+"""What the one loop needs to know of what it trains."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ldm_jax import config as cfg
+from ldm_jax.data.latents import is_encoded
+from ldm_jax.data.sources import Source, open_source
+from ldm_jax.training.gradients import Metrics
+from ldm_jax.training.state import TrainState
+
+GRID_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the loop trains; all functions are pure and not yet compiled."""
+
+    init: Callable[[Any], TrainState]
+    """`(initial) -> state` before the first step."""
+    step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
+    scores: Callable[[Any, Any, Any], Metrics]
+    """`(params, frozen, batch) -> {"loss": scalar, ...}`, at noise fixed by the batch's index."""
+    pictures: Callable[[Any, Any, Any], dict[str, Any]]
+    """`(params, frozen, batch) -> {name: uint8 images}`, as many as the batch in each row."""
+    frozen: Any
+    train: Source
+    validation: Source | None
+    """None where the config keeps no images for it."""
+    condition: Callable[[Any], Any] | None
+    """Example → its condition input; None in stage one."""
+    initial: Any = None
+    """Trained parameters to begin with; None: fresh ones."""
+
+
+def validation_source(data: cfg.Data) -> Source | None:
+    """The images kept for validation, or None where the config keeps none."""
+    if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
+        return None
+    if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):
+        return None
+    return open_source(data.source, data.image_size, "validation")
