@@ -98,7 +98,7 @@ def test_training_from_latents_is_training_from_images(
         loader = make_loader(
             stage.train, data, seed=run.loop.seed, train=True, condition=stage.condition
         )
-        first = first or jax.jit(stage.init)()
+        first = first or jax.jit(stage.init)(stage.initial)
         state, step, losses = first, jax.jit(stage.step), []
         for _ in range(4):
             state, metrics = step(state, stage.frozen, next(loader))
