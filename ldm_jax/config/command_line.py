@@ -35,7 +35,7 @@ def parse(
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("config", "images", model):
-        first.add_argument(f"--{name}")
+        first.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name)
     found, rest = first.parse_known_args(arguments)
     given = vars(found)
     if given[model] is not None:

@@ -153,7 +153,11 @@ def validation_batches(
 def in_order(source: Source, data: cfg.Data, rows: range) -> Iterator[Example]:
     """The examples `rows` of a source of images, each once, fitted and not augmented."""
     load = functools.partial(_load_one, source, data)
-    return iter(_read_ahead(grain.MapDataset.range(rows.start, rows.stop).map(load), data.workers))
+    ahead = _read_ahead(grain.MapDataset.range(rows.start, rows.stop).map(load), data.workers)
+    try:
+        yield from ahead
+    finally:
+        ahead.close()
 
 
 def _local_rows(source: Source, data: cfg.Data, process_index: int, process_count: int) -> int:
