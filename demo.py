@@ -18,7 +18,7 @@ from ldm_jax import config as cfg
 from ldm_jax.data import digit_scenes, digit_scenes_builder
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.rater import Rater, accuracy, train_rater
-from ldm_jax.evaluation.reconstruction import psnr, reconstruct
+from ldm_jax.evaluation.reconstruction import reconstruct
 from ldm_jax.files import write_atomically
 from ldm_jax.pictures import grid, save_png
 from ldm_jax.pipeline import Pipeline
@@ -86,9 +86,9 @@ def main() -> None:
     of_real = accuracy(rater, images, captions)
 
     autoencoder = train(clock, "autoencoder", "digit_scenes_autoencoder.py", out)
-    reconstructions = reconstruct(autoencoder, images)
+    reconstructions, measured = reconstruct(autoencoder, images)
     of_reconstructions = accuracy(rater, reconstructions, captions)
-    decibels = float(psnr(reconstructions, images).mean())
+    decibels = float(measured.rows["psnr"].mean())
 
     text2img = train(clock, "text2img", "digit_scenes_text2img.py", out, autoencoder)
     prompts = digit_scenes.held_out_prompts(PROMPTS)

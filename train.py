@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ INTERRUPTED = 75
 HELP = """Any field of the config can be overridden here. Beside these there are
 --workdir=DIR, where checkpoints and metrics go and where a run goes on from;
 --first_stage=DIR, the work directory of the autoencoder that stage two builds on;
+--latents=DIR, images that were encoded before, which take the place of the config's;
 --init=PATH, a trained autoencoder that a new run of stage one begins with; and
 --coordinator=HOST:PORT --num_processes=N --process_id=I, for a run of several processes."""
 
@@ -25,6 +27,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     parser.add_argument("--config")
     parser.add_argument("--workdir")
     parser.add_argument("--first_stage")
+    parser.add_argument("--latents")
     parser.add_argument("--init")
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=int)
@@ -35,6 +38,9 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
             "--config=FILE is missing: see configs/. With it, --help lists all that can be set"
         )
     config = cfg.load(places.config)
+    if places.latents is not None:
+        latents = replace(config.data, source=cfg.EncodedLatents(places.latents))
+        config = replace(config, data=latents)
     config = tyro.cli(
         tyro.conf.AvoidSubcommands[type(config)],
         default=config,

@@ -5,7 +5,7 @@ The bundle holds modules and the noise schedule, never parameters; those are arg
     params = {"unet", "conditioner"}              what stage two trains
     frozen = {"autoencoder", "latent_scale"}      what stage one left
 
-The latent scale is applied in `encode` and `decode` and nowhere else.
+The latent scale is applied in `encode` (by `sample_posterior`) and `decode` and nowhere else.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,7 @@ from ldm_jax import rngs
 from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.bottlenecks import Gaussian, Point
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.emphasis import weigh
@@ -84,7 +85,13 @@ class LatentDiffusion:
         latents, before quantisation, are certain. So are pixels.
         """
         encoded = self.autoencoder.apply({"params": frozen["autoencoder"]}, pixels, method="encode")
-        return encoded.sample(noise) * frozen["latent_scale"]
+        return self.sample_posterior(frozen, encoded, noise)
+
+    def sample_posterior(
+        self, frozen: Params, posterior: Gaussian | Point, noise: Float[Array, "#b zh zw z"]
+    ) -> Float[Array, "#b zh zw z"]:
+        """Scaled latents of what the encoder made of pictures, sampled with `noise`."""
+        return posterior.sample(noise) * frozen["latent_scale"]
 
     def decode(self, frozen: Params, latents: Float[Array, "b zh zw z"]) -> Float[Array, "b h w c"]:
         """Scaled latents → pixels, about [-1, 1], not clipped."""

@@ -16,7 +16,7 @@ from ldm_jax.config.conditions import (
     TextTransformer,
     Unconditional,
 )
-from ldm_jax.config.data import Data, DigitScenes, ImageFolder
+from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.files import from_json, load, to_json
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
@@ -28,7 +28,7 @@ from ldm_jax.config.training import Loop, Mesh, Optim
 __all__ = [
     "Adversarial", "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "Bottleneck",
     "CLIPText", "ClassCondition", "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun",
-    "DigitScenes", "FSQ", "FirstStage", "Gumbel", "ImageFolder", "KL", "LFQ", "Loop", "Mesh",
-    "Model", "Optim", "Perceptual", "Pixels", "Run", "Sampling", "TextCondition",
+    "DigitScenes", "EncodedLatents", "FSQ", "FirstStage", "Gumbel", "ImageFolder", "KL", "LFQ",
+    "Loop", "Mesh", "Model", "Optim", "Perceptual", "Pixels", "Run", "Sampling", "TextCondition",
     "TextTransformer", "UNet", "Unconditional", "VQ", "from_json", "load", "to_json",
 ]  # fmt: skip

@@ -42,8 +42,15 @@ class ImageFolder:
 
 
 @dataclass(frozen=True)
+class EncodedLatents:
+    """A data set that `python -m ldm_jax.data.encode` has encoded, for stage two."""
+
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class Data:
-    source: DigitScenes | ImageFolder = field(default_factory=DigitScenes)
+    source: DigitScenes | ImageFolder | EncodedLatents = field(default_factory=DigitScenes)
     image_size: int = 32
     """Height and width of the training images in pixels."""
     batch_size: int = 64

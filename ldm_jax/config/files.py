@@ -20,7 +20,7 @@ from ldm_jax.config.conditions import (
     TextTransformer,
     Unconditional,
 )
-from ldm_jax.config.data import Data, DigitScenes, ImageFolder
+from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, Pixels, UNet
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
@@ -65,10 +65,10 @@ def _call(get_config: Callable[..., Any], name: str, names: Iterable[str], path:
 _CLASSES = {
     cls.__name__: cls
     for cls in (
-        DigitScenes, ImageFolder, Data, KL, VQ, Gumbel, FSQ, LFQ, Autoencoder, Pixels, UNet,
-        TextTransformer, CLIPText, BERTText, Unconditional, ClassCondition, TextCondition,
-        Perceptual, Adversarial, AutoencoderLoss, Diffusion, Optim, Mesh, Loop, AutoencoderRun,
-        DiffusionRun, Model,
+        DigitScenes, ImageFolder, EncodedLatents, Data, KL, VQ, Gumbel, FSQ, LFQ, Autoencoder,
+        Pixels, UNet, TextTransformer, CLIPText, BERTText, Unconditional, ClassCondition,
+        TextCondition, Perceptual, Adversarial, AutoencoderLoss, Diffusion, Optim, Mesh, Loop,
+        AutoencoderRun, DiffusionRun, Model,
     )
 }  # fmt: skip
 

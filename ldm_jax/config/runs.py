@@ -5,7 +5,7 @@ from typing import Literal
 
 from ldm_jax.config.checks import require, require_divisible
 from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
-from ldm_jax.config.data import Data
+from ldm_jax.config.data import Data, EncodedLatents
 from ldm_jax.config.model import Diffusion, Model, check_condition
 from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
 from ldm_jax.config.stage_one import AutoencoderLoss, check_loss
@@ -28,6 +28,8 @@ class AutoencoderRun:
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
+        require(not isinstance(self.data.source, EncodedLatents), "data.source", self.data.source,
+                "a source of images in stage one")  # fmt: skip
         require_divisible("data.image_size", self.data.image_size,
                           self.autoencoder.factor, "the autoencoder's factor")  # fmt: skip
         check_loss(self.loss, self.autoencoder, self.data.image_size)

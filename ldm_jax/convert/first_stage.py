@@ -1,17 +1,50 @@
-"""The parameters of a trained first stage, for a run that begins with them."""
+"""The first stage of any model by itself, to encode with, to measure, or to begin a run with."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from ldm_jax import config as cfg
 from ldm_jax import tree
-from ldm_jax.convert import bundle
-from ldm_jax.convert.load import load
+from ldm_jax.convert import bundle, hub
+from ldm_jax.convert.load import kind_of, load
 from ldm_jax.training.checkpoint import read_config
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """An autoencoder with its parameters, float32 on the host."""
+
+    config: cfg.Autoencoder
+    params: dict[str, Any]
+    latent_scale: float | None
+    """What latents are multiplied by; None where training has yet to measure it."""
+    name: str
+
+
+def read_first_stage(path: str | Path, **choices: Any) -> FirstStage:
+    """The first stage of a work directory, a native or diffusers folder, or a CompVis file, of a
+    whole model or alone. `choices` are those of `load`.
+
+    Of an autoencoder's work directory come the averages where it keeps them, which stage two takes.
+
+    Raises:
+        ConvertError, FileFormatError, ConfigError, FileNotFoundError: as `load`.
+    """
+    if not str(path).startswith(hub.PREFIX) and kind_of(Path(path)) == "workdir":
+        run = read_config(Path(path))
+        if run.optim.ema_decay is None:
+            choices.setdefault("weights", "raw")
+    imported = load(path, **choices)
+    if isinstance(imported.autoencoder, cfg.Pixels):
+        raise cfg.ConfigError(f"{path} has no first stage: it works on pixels")
+    scale = imported.frozen.get("latent_scale")
+    return FirstStage(
+        config=imported.autoencoder,
+        params=bundle.materialize(imported.frozen["autoencoder"]),
+        latent_scale=None if scale is None else float(scale),
+        name=str(path),
+    )
 
 
 def first_stage_params(path: str | Path, config: cfg.Autoencoder) -> dict[str, Any]:
@@ -28,8 +61,8 @@ def first_stage_params(path: str | Path, config: cfg.Autoencoder) -> dict[str, A
         ConfigError, ValueError, OSError: no autoencoder in `path`, or another one; names the
             settings or parameters that differ.
     """
-    imported = load(path, **_weights(Path(path)))
-    found = imported.autoencoder
+    given = read_first_stage(path)
+    found = given.config
     same = {"latent_scale": config.latent_scale, "bottleneck": config.bottleneck}
     kinds = [type(autoencoder.bottleneck).__name__ for autoencoder in (found, config)]
     if kinds[0] != kinds[1] or replace(found, **same) != config:
@@ -37,17 +70,7 @@ def first_stage_params(path: str | Path, config: cfg.Autoencoder) -> dict[str, A
             f"--init={path} holds another autoencoder than this config's: {found}; set "
             "config.autoencoder to it"
         )
-    params = jax.tree.map(lambda leaf: np.array(leaf, np.float32), imported.frozen["autoencoder"])
     try:
-        return tree.merge(bundle.autoencoder_shapes(config), params)
+        return tree.merge(bundle.autoencoder_shapes(config), given.params)
     except tree.TreeError as error:
         raise cfg.ConfigError(f"--init={path} does not fit this config: {error}") from error
-
-
-def _weights(path: Path) -> dict[str, Any]:
-    """The choice of weights for a run that keeps no average."""
-    try:
-        run = read_config(path)
-    except (FileNotFoundError, NotADirectoryError, cfg.ConfigError):
-        return {}
-    return {"weights": "raw"} if getattr(run, "optim", None) and not run.optim.ema_decay else {}

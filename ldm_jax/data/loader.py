@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypedDict
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Int, UInt8, UInt32
+from jaxtyping import Float, Int, UInt8, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.data import transforms
@@ -20,9 +20,13 @@ Condition = Callable[[Example], np.ndarray]
 
 
 class Batch(TypedDict):
-    """This process's rows of a global batch; `condition` only where the loader was given one."""
+    """This process's rows of a global batch; `condition` only where the loader was given one.
 
-    image: UInt8[np.ndarray, "b h w 3"]
+    A source of encoded images gives `encoded` instead of `image`, as it was stored.
+    """
+
+    image: NotRequired[UInt8[np.ndarray, "b h w 3"]]
+    encoded: NotRequired[Float[np.ndarray, "b zh zw z"] | Int[np.ndarray, "b zh zw"]]
     index: UInt32[np.ndarray, " b"]
     condition: NotRequired[Int[np.ndarray, "b ..."]]
 
@@ -146,6 +150,16 @@ def validation_batches(
     return batches
 
 
+def in_order(source: Source, data: cfg.Data, rows: range) -> Iterator[Example]:
+    """The examples `rows` of a source of images, each once, fitted and not augmented."""
+    load = functools.partial(_load_one, source, data)
+    ahead = _read_ahead(grain.MapDataset.range(rows.start, rows.stop).map(load), data.workers)
+    try:
+        yield from ahead
+    finally:
+        ahead.close()
+
+
 def _local_rows(source: Source, data: cfg.Data, process_index: int, process_count: int) -> int:
     """Rows of each global batch that one process loads."""
     if not 0 <= process_index < process_count:
@@ -177,17 +191,26 @@ def _load_batch(
     pairs: Int[np.ndarray, "b 2"],
 ) -> Batch:
     """The batch of (position, example number) pairs; augmented where there is a seed."""
-    images, conditions = [], []
+    kind = "encoded" if isinstance(data.source, cfg.EncodedLatents) else "image"
+    shown, conditions = [], []
     for position, row in pairs.tolist():
         example = source[row]
-        images.append(_fitted(example["image"], data, seed, position))
+        if kind == "image":
+            shown.append(_fitted(example["image"], data, seed, position))
+        else:
+            shown.append(example["encoded"])
         if condition is not None:
             conditions.append(condition(example))
     index = (pairs[:, 0] % 2**32).astype(np.uint32)
-    batch: Batch = {"image": np.stack(images), "index": index}
+    batch: Batch = {kind: np.stack(shown), "index": index}
     if condition is not None:
         batch["condition"] = np.stack(conditions).astype(np.int32)
     return batch
+
+
+def _load_one(source: Source, data: cfg.Data, row: int) -> Example:
+    example = source[row]
+    return {**example, "image": _fitted(example["image"], data, None, row)}
 
 
 def _fitted(

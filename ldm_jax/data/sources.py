@@ -1,4 +1,5 @@
-"""Random-access sources of training examples: the embedded dataset and folders of images."""
+"""Random-access sources of training examples: the embedded dataset, folders of images, and what
+a first stage has made of them."""
 
 import fcntl
 import hashlib
@@ -9,10 +10,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from ldm_jax import config as cfg
@@ -32,11 +33,17 @@ class DataError(ValueError):
 
 
 class Example(TypedDict):
-    """One example: `image` uint8 [h, w, 3], `caption` ('' without one), `label` (0 without)."""
+    """One example: `image` uint8 [h, w, 3], `caption` ('' without one), `label` (0 without).
 
-    image: UInt8[np.ndarray, "h w 3"]
+    Encoded ones have instead of an image `encoded`, as `ldm_jax.data.latents` says.
+    """
+
+    image: NotRequired[UInt8[np.ndarray, "h w 3"]]
+    encoded: NotRequired[Float[np.ndarray, "h w z"] | Int[np.ndarray, "h w"]]
     caption: str
     label: int
+    name: str
+    """What the source calls it: a file's path below its folder, or split and number."""
 
 
 @runtime_checkable
@@ -61,19 +68,24 @@ class Source(Protocol):
 
 
 def open_source(
-    source: cfg.DigitScenes | cfg.ImageFolder, image_size: int, split: Split
-) -> "DigitScenesSource | FolderSource":
+    source: cfg.DigitScenes | cfg.ImageFolder | cfg.EncodedLatents, image_size: int, split: Split
+) -> Source:
     """The examples of one split.
 
     DigitScenes come at `image_size` and are built where they are absent; of several processes on
     a file system one builds and the others wait for it. Images of a folder come at their own size
-    (JPEG at least twice `image_size`; see `FolderSource`), and a folder has no test split.
+    (JPEG at least twice `image_size`; see `FolderSource`), and a folder has no test split. Encoded
+    latents have the splits that were encoded.
 
     Raises:
         DataError: the folder does not make a dataset, or the split is empty.
     """
     if isinstance(source, cfg.DigitScenes):
         return DigitScenesSource(source, image_size, split)
+    if isinstance(source, cfg.EncodedLatents):
+        from ldm_jax.data.latents import LatentsSource
+
+        return LatentsSource(source, image_size, split)
     return FolderSource(source, image_size, split)
 
 
@@ -111,7 +123,7 @@ class DigitScenesSource:
         shape = (len(self._rows), image_size, image_size, 3)
         # Memory that is not yet written costs nothing.
         self._images = np.empty(shape, np.uint8) if np.prod(shape) < _KEEP_BELOW else None
-        self._texts: dict[int, tuple[str, int]] = {}
+        self._texts: dict[int, tuple[str, int, str]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A loader process opens the files anew instead of receiving the kept images.
@@ -124,15 +136,16 @@ class DigitScenesSource:
         index = range(len(self))[index]
         known = self._texts.get(index)
         if known is not None and self._images is not None:
-            return {"image": self._images[index], "caption": known[0], "label": known[1]}
+            return _scene(self._images[index], *known)
         record = self._records[int(self._rows[index])]
         found = self._features.deserialize_example_np(record, decoders=self._decoders)
         image = np.asarray(Image.open(io.BytesIO(found["image"])))
-        text = (found["caption"].decode(), int(found["label"]))
+        name = f"{self._opened_with[2]}/{int(self._rows[index])}"
+        text = (found["caption"].decode(), int(found["label"]), name)
         if self._images is not None:
             self._images[index] = image
             self._texts[index] = text  # last: its presence tells other threads that all is there
-        return {"image": image, "caption": text[0], "label": text[1]}
+        return _scene(image, *text)
 
     def captions(self) -> Iterator[str]:
         """All captions, in order."""
@@ -142,6 +155,10 @@ class DigitScenesSource:
         for start in range(0, len(self._records), 1024):
             stop = min(start + 1024, len(self._records))
             yield from self._records.__getitems__(list(range(start, stop)))
+
+
+def _scene(image: UInt8[np.ndarray, "h w 3"], caption: str, label: int, name: str) -> Example:
+    return {"image": image, "caption": caption, "label": label, "name": name}
 
 
 def _built_digit_scenes(data_dir: str, size: int) -> Any:
@@ -216,10 +233,12 @@ class FolderSource:
         index = range(len(self))[index]
         for offset in range(len(self)):
             at = (index + offset) % len(self)
-            image = self._read(self.names[at])
+            name = self.names[at]
+            image = self._read(name)
             if image is not None:
                 caption = self._captions[at] if self._captions is not None else ""
-                return {"image": image, "caption": caption, "label": self._labels[at]}
+                label = self._labels[at]
+                return {"image": image, "caption": caption, "label": label, "name": name}
         raise DataError(f"none of the {len(self)} images in {self._root} can be read")
 
     def captions(self) -> Iterator[str]:

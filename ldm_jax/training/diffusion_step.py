@@ -13,9 +13,9 @@ from ldm_jax import config as cfg
 from ldm_jax import rngs
 from ldm_jax.diffusion.losses import min_snr_weight, simple_loss
 from ldm_jax.diffusion.parameterization import q_sample, target
-from ldm_jax.latent_diffusion import LatentDiffusion, Params, to_pixels
-from ldm_jax.training.autoencoder_loss import posterior_noise
+from ldm_jax.latent_diffusion import LatentDiffusion, Params
 from ldm_jax.training.gradients import Metrics, accumulated_gradients, apply_gradients
+from ldm_jax.training.latents import batch_latents
 from ldm_jax.training.state import TrainState
 
 
@@ -71,7 +71,7 @@ def make_diffusion_step(
     """`step(state, frozen, batch) -> (state, metrics)`.
 
     `empty` is one example's unconditional input, `shape` that of its latents. The frozen first
-    stage encodes outside of the differentiated function.
+    stage encodes outside of the differentiated function, or has encoded before.
     """
     share = getattr(run.condition, "dropout", 0.0)
 
@@ -84,8 +84,7 @@ def make_diffusion_step(
 
     def step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Metrics]:
         index, seed = batch["index"], run.loop.seed
-        noise = posterior_noise(seed, index, shape)
-        latents = jax.lax.stop_gradient(model.encode(frozen, to_pixels(batch["image"]), noise))
+        latents = jax.lax.stop_gradient(batch_latents(model, frozen, batch, seed, shape))
         keys = rngs.example_keys(rngs.stream(seed, "condition_dropout"), index)
         inputs = drop_condition(keys, batch["condition"], empty, share)
         gradients, metrics = accumulated_gradients(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ldm_jax import config as cfg
+from ldm_jax.data.latents import is_encoded
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.state import TrainState
@@ -36,5 +37,7 @@ class Stage:
 def validation_source(data: cfg.Data) -> Source | None:
     """The images kept for validation, or None where the config keeps none."""
     if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
+        return None
+    if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):
         return None
     return open_source(data.source, data.image_size, "validation")

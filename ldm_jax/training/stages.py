@@ -18,6 +18,7 @@ from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
 from ldm_jax.sharding import make_mesh, to_global
+from ldm_jax.training.autoencoder_loss import posterior_noise
 from ldm_jax.training.checkpoint import (
     Checkpoints,
     has_checkpoints,
@@ -26,8 +27,9 @@ from ldm_jax.training.checkpoint import (
     save_frozen,
     write_config,
 )
-from ldm_jax.training.diffusion_step import denoising_loss, make_diffusion_step, posterior_noise
+from ldm_jax.training.diffusion_step import denoising_loss, make_diffusion_step
 from ldm_jax.training.gradients import Metrics
+from ldm_jax.training.latents import batch_latents, check_encoder, posterior_of
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
@@ -57,6 +59,9 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         tokenizer = load_tokenizer(workdir / TOKENIZER)
     condition, empty = _condition_inputs(run, tokenizer)
     autoencoder_config, frozen = load_first_stage(run, workdir)
+    validation = validation_source(run.data)
+    for source in (train, validation):
+        check_encoder(source, frozen["autoencoder"])
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
     shape = model.latent_shape
     optimizer = make_optimizer(run.optim, run.loop.steps)
@@ -69,8 +74,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         return create_state(params, optimizer, run.optim.ema_decay)
 
     def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
-        noise = posterior_noise(run.loop.seed, batch["index"], shape)
-        latents = model.encode(frozen, ldm.to_pixels(batch["image"]), noise)
+        latents = batch_latents(model, frozen, batch, run.loop.seed, shape)
         losses = denoising_loss(
             model, run, params, latents, batch["condition"], batch["index"], train=False
         )
@@ -93,7 +97,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         pictures=pictures,
         frozen=frozen,
         train=train,
-        validation=validation_source(run.data),
+        validation=validation,
         condition=condition,
     )
 
@@ -167,6 +171,7 @@ def _copy_first_stage(
     """Writes into `workdir` the first stage's parameters with its measured latent scale."""
     source = _autoencoder_run(first_stage)
     _, params = Checkpoints.load_params(first_stage, "ema" if source.optim.ema_decay else "raw")
+    check_encoder(train, params)
     scale = source.autoencoder.latent_scale or _measure_scale(
         source.autoencoder, params, run, train
     )
@@ -196,9 +201,7 @@ def _measure_scale(
 
     @jax.jit
     def std(params: Any, batch: Any) -> Any:
-        posterior = autoencoder.apply(
-            {"params": params}, ldm.to_pixels(batch["image"]), method="encode"
-        )
+        posterior = posterior_of(autoencoder, params, batch)
         return jnp.std(posterior.sample(posterior_noise(run.loop.seed, batch["index"], shape)))
 
     return 1 / float(std(params, batch))

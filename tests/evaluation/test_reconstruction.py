@@ -1,32 +1,99 @@
-"""Reconstructions of a trained autoencoder, and their PSNR."""
+"""What is measured of first stages, of work directories and of other forms, and the command."""
+
+import json
 
 import numpy as np
 import pytest
+import tiny
+from PIL import Image
 
+from ldm_jax.convert.first_stage import read_first_stage
 from ldm_jax.data import digit_scenes
-from ldm_jax.evaluation.reconstruction import psnr, reconstruct
+from ldm_jax.evaluation import __main__ as command
+from ldm_jax.evaluation.reconstruction import (
+    FirstStageProgram,
+    codebook,
+    measure,
+    reconstruct,
+)
 
 
-def test_psnr_is_that_of_its_definition():
-    black = np.zeros((3, 4, 4, 3), np.uint8)
-    others = black.copy()
-    others[1] = 255
-    others[2] = 16
-    found = psnr(black, others)
-    np.testing.assert_allclose(found[1:], [0, 10 * np.log10(255**2 / 16**2)], atol=1e-9)
-    assert np.isfinite(found[0]) and found[0] > 100
-    np.testing.assert_allclose(psnr(others, black), found)
+@pytest.fixture(scope="module")
+def images():
+    return digit_scenes.pictures("test", 21, 16)[0]
 
 
-def test_reconstructions_do_not_depend_on_the_batch(trained_autoencoder):
-    images, _ = digit_scenes.pictures("test", 7, 16)
-    whole = reconstruct(trained_autoencoder, images, batch_size=4)
-    assert whole.shape == images.shape and whole.dtype == np.uint8
-    np.testing.assert_array_equal(
-        reconstruct(trained_autoencoder, images[4:6], batch_size=4), whole[4:6]
-    )
+@pytest.fixture(scope="module")
+def program(trained_autoencoder):
+    return FirstStageProgram(read_first_stage(trained_autoencoder), batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def measured(program, images):
+    return measure(program, images, keep=len(images))
+
+
+def test_numbers_are_those_of_the_pictures(measured, images):
+    assert measured.reconstructions.shape == images.shape
+    difference = measured.reconstructions.astype(np.float64) - images
+    decibels = 10 * np.log10(255**2 / np.mean(difference**2, axis=(1, 2, 3)))
+    # The program computes in float32.
+    np.testing.assert_allclose(measured.rows["psnr"], decibels, rtol=1e-4)
+    report = measured.report()
+    assert report["psnr"]["mean"] == pytest.approx(decibels.mean(), rel=1e-4)
+    assert 0 < report["ssim"]["mean"] < 1 and report["lpips"] is None
+    np.testing.assert_allclose(report["latent_mean"], measured.latents.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(report["latent_std"], measured.latents.std((0, 1, 2)), rtol=1e-4)
+    assert report["measured_scale"] == pytest.approx(1 / measured.latents.std(), rel=1e-4)
+    kl, bits = report["kl"]["mean"], report["bits_per_dim"]["mean"]
+    assert kl > 0 and bits == pytest.approx(kl / np.log(2) / (16 * 16 * 3))
+    assert report["codebook_size"] is None
+
+
+def test_measurements_do_not_depend_on_the_batch(program, measured, images):
+    part = measure(program, images[:3], keep=2)
+    assert len(part.images) == 2
+    np.testing.assert_array_equal(part.reconstructions, measured.reconstructions[:2])
+    np.testing.assert_array_equal(part.rows["kl"], measured.rows["kl"][:3])
+
+
+def test_latents_that_know_nothing_of_each_other(program, measured):
+    samples = program.prior(measured, 11)
+    assert samples.shape == (11, 16, 16, 3) and samples.dtype == np.uint8
+    np.testing.assert_array_equal(program.prior(measured, 3), samples[:3])
+
+
+def test_use_of_codes():
+    assert codebook(np.array([3, 3, 0, 0])) == {
+        "codebook_size": 4, "codebook_usage": 0.5, "codebook_perplexity": pytest.approx(2)
+    }  # fmt: skip
 
 
 def test_a_folder_without_an_autoencoder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a work directory"):
+    with pytest.raises(ValueError, match="is no model"):
         reconstruct(tmp_path, np.zeros((1, 16, 16, 3), np.uint8))
+
+
+def test_the_command_writes_a_report_and_pictures(trained_autoencoder, tmp_path, capsys):
+    """Without more words it measures a work directory on its own validation images."""
+    options = ("--task=reconstruction", f"--model={trained_autoencoder}", f"--out={tmp_path}")
+    assert command.main(list(options)) == 0
+    shown = capsys.readouterr().out
+    assert "PSNR" in shown and "latent channel" in shown
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["split"] == "validation" and report["images"] < 48
+    assert len(report["latent_std"]) == tiny.AUTOENCODER.latent_channels
+    sizes = {}
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as picture:
+            sizes[path.name] = picture.size
+    assert set(sizes) == {"reconstructions.png", "prior_samples.png", "latent_channels.png"}
+    assert sizes["latent_channels.png"][0] == 5 * 18 + 2  # the image and four channels
+
+
+def test_what_the_command_lacks_is_said(trained_autoencoder, tmp_path, capsys):
+    assert command.main(["--task=reconstruction", f"--model={tmp_path}"]) == 2
+    assert "--config=FILE or --images=FOLDER" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--task=beauty"])
+    assert "reconstruction" in capsys.readouterr().err

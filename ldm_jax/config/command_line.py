@@ -1,0 +1,73 @@
+"""Command lines that need images, whose defaults come from a config or from a work directory."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.data import Data, EncodedLatents, ImageFolder
+from ldm_jax.config.files import from_json, load
+
+Arguments = TypeVar("Arguments")
+
+HELP = """
+The images are those of --config=FILE, a config; or of --images=FOLDER; or, for a model that was
+trained here, those that it was trained on. Single settings of them follow, such as
+--data.image_size=256."""
+
+
+def parse(
+    default: Arguments, arguments: Sequence[str], *, prog: str, description: str, model: str
+) -> Arguments:
+    """`default`, a dataclass with a field `data`, with what the command line says.
+
+    `data` is that of `--config=FILE`, or of the run in the work directory that the option named
+    `model` names; `--images=FOLDER` puts a folder in the place of its source.
+
+    Raises:
+        ConfigError: no model is named, there is no such config, or nothing says which images.
+        SystemExit: after --help, or for options that do not exist.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "images", model):
+        first.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name)
+    found, rest = first.parse_known_args(arguments)
+    given = vars(found)
+    if given[model] is not None:
+        rest = [f"--{model}={given[model]}", *rest]
+    data = load(given["config"]).data if given["config"] else _trained_on(given[model])
+    if given["images"]:
+        data = replace(data or Data(), source=ImageFolder(path=given["images"]))
+    kind: Any = type(default)
+    asked_for_help = not {"-h", "--help"}.isdisjoint(arguments)
+    if given[model] is None and not asked_for_help:
+        raise ConfigError(f"--{model}=MODEL is missing")
+    if data is None and not asked_for_help:
+        raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
+    parsed = tyro.cli(
+        tyro.conf.AvoidSubcommands[kind], default=replace(default, data=data or Data()),
+        args=rest, prog=prog, description=description + HELP,
+    )  # fmt: skip
+    if isinstance(parsed.data.source, EncodedLatents):
+        raise ConfigError(
+            f"data.source.path={parsed.data.source.path} is encoded already; name the images with "
+            "--config=FILE or --images=FOLDER"
+        )
+    return parsed
+
+
+def _trained_on(model: str | None) -> Data | None:
+    """The data of the run in the work directory `model`; None where it is none."""
+    path = Path(model or "") / "config.json"
+    if not model or not path.is_file():
+        return None
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8")).get("type")
+    except (ValueError, AttributeError):
+        return None
+    return from_json(path.read_text()).data if kind in ("AutoencoderRun", "DiffusionRun") else None

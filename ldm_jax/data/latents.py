@@ -1,0 +1,223 @@
+"""Encoded data sets: what a first stage makes of every image, in array_record files.
+
+    FOLDER/SPLIT/index.json                        how the split was made: an `Index`
+    FOLDER/SPLIT/00003-of-00008.array_record       its examples, in the order of the source
+
+A record is the array of the index's dtype and shape (little endian, C order), then a JSON object
+with `caption`, `label` and `name`. A shard appears complete or not at all.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from jaxtyping import Float, Int
+
+from ldm_jax import config as cfg
+from ldm_jax.data.sources import DataError, Example, Split
+from ldm_jax.files import write_atomically
+
+INDEX = "index.json"
+DTYPES = {
+    "float32": np.dtype("<f4"), "bfloat16": np.dtype(ml_dtypes.bfloat16), "int32": np.dtype("<i4")
+}  # fmt: skip
+
+Kind = Literal["gaussian", "point", "codes"]
+"""What is stored of an image: `gaussian`, mean and log-variance of its unscaled latents, one after
+the other along the channels; `point`, unscaled latents before quantisation; `codes`, the numbers
+of the codebook's vectors."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """How one split was encoded, and what is needed to read it."""
+
+    encoder: str
+    """SHA-256 of the encoder's parameters."""
+    source: dict[str, Any]
+    """The settings of the images' source as JSON, without where it lies."""
+    fingerprint: str
+    """Of the source of the images."""
+    image_size: int
+    kind: Kind
+    dtype: str
+    shape: tuple[int, ...]
+    """Of one image's array: (h, w, z), or (h, w) for codes."""
+    latent_scale: float | None
+    """What the first stage multiplies latents by, which is not done here; null: not yet known."""
+    compute: str
+    """What the encoder computed in."""
+    examples: int
+    shard_size: int
+    class_names: tuple[str, ...]
+    has_captions: bool
+    versions: dict[str, str] = field(compare=False)
+
+    @property
+    def shards(self) -> int:
+        """How many files there are."""
+        return -(-self.examples // self.shard_size)
+
+    def rows(self, shard: int) -> range:
+        """The examples of one shard."""
+        first = shard * self.shard_size
+        return range(first, min(first + self.shard_size, self.examples))
+
+    def path(self, folder: Path, shard: int) -> Path:
+        """Where a shard of the split in `folder` lies."""
+        return folder / f"{shard:05d}-of-{self.shards:05d}.array_record"
+
+    def missing(self, folder: Path) -> list[int]:
+        """The shards that are not yet written."""
+        return [shard for shard in range(self.shards) if not self.path(folder, shard).is_file()]
+
+
+def is_encoded(source: cfg.EncodedLatents, split: Split) -> bool:
+    """Whether a split was encoded, or was begun."""
+    return (Path(source.path) / split / INDEX).is_file()
+
+
+def read_index(folder: Path) -> Index | None:
+    """The index of the split in `folder`, or None where there is none.
+
+    Raises:
+        DataError: the file is damaged, or of another version of this project.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        lists = {name: tuple(found[name]) for name in ("shape", "class_names")}
+        index = Index(**{**found, **lists})
+        DTYPES[index.dtype]
+        return index
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is no index of encoded images ({type(error).__name__}: {error}); "
+            "restore it, or encode the data anew"
+        ) from error
+
+
+def begin(folder: Path, index: Index) -> None:
+    """Makes the folder of a split, or checks that what is in it is of the same encoding.
+
+    Raises:
+        DataError: names the fields in which it is another one.
+    """
+    found = read_index(folder)
+    if found is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(asdict(index), indent=2) + "\n"
+        write_atomically(folder / INDEX, content.encode())
+        return
+    changed = [
+        f"{f.name} was {getattr(found, f.name)!r}, is {getattr(index, f.name)!r}"
+        for f in fields(Index)
+        if f.compare and getattr(found, f.name) != getattr(index, f.name)
+    ]
+    if changed:
+        raise DataError(
+            f"{folder} holds another encoding: {'; '.join(changed)}. Go on with its settings, or "
+            "name another --out"
+        )
+
+
+def write_shard(
+    folder: Path, index: Index, shard: int, examples: Iterable[tuple[np.ndarray, Example]]
+) -> None:
+    """Writes one shard from (array, what it belongs to); nothing is left where that fails.
+
+    What killed processes have left of it is removed.
+    """
+    path = index.path(folder, shard)
+    for left in folder.glob(f".{path.name}.*.tmp"):
+        left.unlink()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # Groups of one record, so that reading one example reads no others.
+        writer = ArrayRecordWriter(str(temporary), "group_size:1")
+        try:
+            for values, example in examples:
+                told = {key: example[key] for key in ("caption", "label", "name")}
+                array = np.ascontiguousarray(values, DTYPES[index.dtype])
+                writer.write(array.tobytes() + json.dumps(told).encode())
+        finally:
+            writer.close()
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class LatentsSource:
+    """The examples of one split as they were encoded, in the order of their images' source."""
+
+    def __init__(self, source: cfg.EncodedLatents, image_size: int, split: Split):
+        self.broken: dict[str, str] = {}
+        self._opened_with = (source, image_size, split)
+        if not source.path:
+            raise DataError("data.source.path is missing: name the folder of encoded images")
+        self._folder = Path(source.path) / split
+        index = read_index(self._folder)
+        if index is None:
+            raise DataError(
+                f"{self._folder / INDEX} does not exist: there is no encoded {split} split; make "
+                f"it with python -m ldm_jax.data.encode --out={source.path} --split={split}"
+            )
+        missing = index.missing(self._folder)
+        if missing:
+            raise DataError(
+                f"{self._folder} is not yet complete: {len(missing)} of {index.shards} shards are "
+                f"missing, {index.path(self._folder, missing[0]).name} first; the command that "
+                "began it goes on with it"
+            )
+        if image_size != index.image_size:
+            raise DataError(
+                f"data.image_size is {image_size}, but {source.path} was encoded from images of "
+                f"{index.image_size} pixels"
+            )
+        self.index = index
+        self.class_names, self.has_captions = index.class_names, index.has_captions
+        self.fingerprint = (
+            f"{index.fingerprint}, encoded by {index.encoder[:16]} as {index.kind} {index.dtype}"
+        )
+        paths = [str(index.path(self._folder, shard)) for shard in range(index.shards)]
+        self._records = ArrayRecordDataSource(paths)
+        if len(self._records) != index.examples:
+            raise DataError(
+                f"{self._folder} has {len(self._records)} examples instead of {index.examples}; "
+                "a shard is damaged: remove and encode the data again"
+            )
+        self._bytes = DTYPES[index.dtype].itemsize * int(np.prod(index.shape))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A loader process opens the files anew.
+        return LatentsSource, self._opened_with
+
+    def __len__(self) -> int:
+        return self.index.examples
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._records[range(len(self))[index]]
+        return {"encoded": self._array(record), **json.loads(record[self._bytes :])}
+
+    def captions(self) -> Iterator[str]:
+        """All captions, in order; nothing where there are none."""
+        if self.has_captions:
+            for start in range(0, len(self), 1024):
+                rows = list(range(start, min(start + 1024, len(self))))
+                for record in self._records.__getitems__(rows):
+                    yield json.loads(record[self._bytes :])["caption"]
+
+    def _array(self, record: bytes) -> Float[np.ndarray, "h w z"] | Int[np.ndarray, "h w"]:
+        dtype = DTYPES[self.index.dtype]
+        return np.frombuffer(record[: self._bytes], dtype).reshape(self.index.shape)

@@ -1,0 +1,82 @@
+"""The latents of a batch, whether it holds images or what the first stage has made of them."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ldm_jax import config as cfg
+from ldm_jax import tree
+from ldm_jax.data.latents import LatentsSource
+from ldm_jax.data.sources import Source
+from ldm_jax.latent_diffusion import LatentDiffusion, Params, to_pixels
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.bottlenecks import Gaussian, Point, gaussian
+from ldm_jax.models.pixels import Pixels
+from ldm_jax.training.autoencoder_loss import posterior_noise
+
+_AFTER_LATENTS = ("decoder", "post_quant_conv")
+
+
+def posterior_of(
+    autoencoder: Autoencoder | Pixels, params: Any, batch: Mapping[str, Any]
+) -> Gaussian | Point:
+    """The unscaled latents of a batch of b examples.
+
+    An encoded batch has mean and log-variance one after the other along its channels, which are
+    then twice those of latents, or latents alone. The encoder is not run for it.
+    """
+    if "image" in batch:
+        return autoencoder.apply({"params": params}, to_pixels(batch["image"]), method="encode")
+    encoded = batch["encoded"].astype(jnp.float32)
+    channels = autoencoder.config.latent_channels
+    return gaussian(encoded) if encoded.shape[-1] == 2 * channels else Point(encoded)
+
+
+def batch_latents(
+    model: LatentDiffusion,
+    frozen: Params,
+    batch: Mapping[str, Any],
+    seed: int,
+    shape: tuple[int, int, int],
+) -> Float[Array, "b zh zw z"]:
+    """Scaled latents of a batch, each of `shape` and sampled with the noise of its index."""
+    noise = posterior_noise(seed, batch["index"], shape)
+    posterior = posterior_of(model.autoencoder, frozen["autoencoder"], batch)
+    return model.sample_posterior(frozen, posterior, noise)
+
+
+def encoder_hash(params: Mapping[str, Any]) -> str:
+    """SHA-256 of an autoencoder's parameters, in float32, without those of its decoder.
+
+    Two autoencoders with the same hash make the same latents of an image.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(tree.flatten(params).items()):
+        if path.split("/")[0] not in _AFTER_LATENTS:
+            array = np.ascontiguousarray(leaf, np.dtype("<f4"))
+            digest.update(f"{path} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def check_encoder(source: Source | None, params: Mapping[str, Any]) -> None:
+    """Raises ConfigError where `source` holds latents of another encoder than that in `params`,
+    or codes, which are no latents."""
+    if not isinstance(source, LatentsSource):
+        return
+    found, expected = source.index.encoder, encoder_hash(params)
+    if found != expected:
+        raise cfg.ConfigError(
+            f"data.source.path holds latents of the encoder {found[:16]}, but the first stage is "
+            f"{expected[:16]}; train on the first stage that encoded them, or encode the images "
+            "with this one"
+        )
+    if source.index.kind == "codes":
+        raise cfg.ConfigError(
+            "data.source.path holds codes; diffusion works on the latents before quantisation: "
+            "encode the images with --what=latents"
+        )
