@@ -36,7 +36,7 @@ def spacing(
     compvis: the original's `range(0, T, T // steps) + 1` with the length it happens to have
         (30 asked of 1000 give 31).
     ddim_uniform: multiples of the smallest whole stride that gives `steps`, from 0 up; "ddimN" of
-        IDDPM's and guided-diffusion's respacing.
+        IDDPM's and guided-diffusion's respacing. A single step would be 0, which is all but clean.
 
     Every kind but compvis gives exactly `steps`. Raises ValueError for an unknown kind, for steps
     outside 1..T, for a compvis list that leaves the schedule (3 of 1000 end on 1000), and where
@@ -69,7 +69,7 @@ def spacing(
             return times
         case "ddim_uniform":
             stride = -(-total // steps)
-            if -(-total // stride) != steps:
+            if -(-total // stride) != steps or steps == 1 < total:
                 raise ValueError(
                     f"no whole stride through {total} timesteps gives {steps} steps, as spacing "
                     "'ddim_uniform' wants; choose other steps or spacing 'leading'"

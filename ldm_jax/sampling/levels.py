@@ -90,6 +90,19 @@ def levels_at(
     return _levels(times, alpha, sigma, end)
 
 
+def in_sections(
+    process: Process, counts: tuple[int, ...], final_alpha_bar: FinalAlphaBar = "one"
+) -> Level:
+    """The levels of `spacing.sections`; raises ValueError as that does, and in continuous time."""
+    if not isinstance(process, NoiseSchedule):
+        raise ValueError(
+            f"sections are {counts}, but only schedules of discrete timesteps have them; "
+            f"{type(process).__name__} has spacings {CONTINUOUS}"
+        )
+    times = spacings.sections(process.num_timesteps, counts)
+    return levels_at(process, times[::-1], final_alpha_bar)
+
+
 def levels_of(process: Process, ratios: Num[np.ndarray, "s"]) -> Level:
     """The levels of a list of noise-to-signal ratios, falling, and the final one, clean.
 
