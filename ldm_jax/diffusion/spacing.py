@@ -98,7 +98,10 @@ def sections(num_timesteps: int, counts: tuple[int, ...]) -> Int64[np.ndarray, "
                 f"sections are {counts}, but part {i + 1} of {num_timesteps} timesteps has only "
                 f"{length}"
             )
-        found.append(start + np.round(np.linspace(0, length - 1, count)).astype(np.int64))
+        # A running sum, whose rounding decides ties as it does in the published lists.
+        stride = (length - 1) / max(count - 1, 1)
+        places = np.cumsum(np.append(0.0, np.full(count - 1, stride)))
+        found.append(start + np.round(places).astype(np.int64))
         start += length
     return np.concatenate(found)
 

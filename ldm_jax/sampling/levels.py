@@ -45,8 +45,10 @@ def levels(
     """
     if spacing not in get_args(Spacing):
         raise ValueError(f"spacing is {spacing!r}; it must be one of {get_args(Spacing)}")
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; it must be 1 or more")
+    most = process.num_timesteps if isinstance(process, NoiseSchedule) else None
+    if steps < 1 or (most is not None and steps > most):
+        allowed = "be 1 or more" if most is None else f"lie in 1..{most}, the schedule's length"
+        raise ValueError(f"steps is {steps}; it must {allowed}")
     if spacing in get_args(spacings.Ratios):
         return _by_ratio(process, steps, spacing, final_alpha_bar)
     if not isinstance(process, NoiseSchedule):
@@ -148,9 +150,6 @@ def _by_ratio(
             f"spacing {spacing!r} ends in sigma 0, so final_alpha_bar must be 'one', not "
             f"{final_alpha_bar!r}"
         )
-    most = process.num_timesteps if isinstance(process, NoiseSchedule) else steps
-    if steps > most:
-        raise ValueError(f"steps is {steps}; it must lie in 1..{most}")
     low, high = _ends(process)
     if not np.isfinite(high):
         raise ValueError(
@@ -172,8 +171,6 @@ def _published(
             f"spacing {spacing!r} is a list for schedules of 1000 timesteps that keep some signal; "
             f"this has {total}" + (" and ends in noise alone" if schedule.ends_in_noise else "")
         )
-    if not 1 <= steps <= total:
-        raise ValueError(f"steps is {steps}; it must lie in 1..{total}")
     if steps != times.size:
         ratios = schedule.noise_to_signal[np.append(times, 0)]
         times = schedule.time_of(spacings.log_linear(ratios, steps + 1)[:-1])
