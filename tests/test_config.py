@@ -25,7 +25,24 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
         (lambda: cfg.UNet(attention=(True,)), r"UNet.attention is .* a tuple of 4 entries"),
         (lambda: cfg.UNet(**SMALL | {"num_heads": (3,)}), "num_heads .* divisors of"),
         (lambda: cfg.UNet(**SMALL, attention_kind="plain"), "context_dim is 768; .* None when"),
-        (lambda: cfg.Diffusion(beta_start=0.1, beta_end=0.05), r"\(0, beta_end = 0.05\]"),
+        (lambda: cfg.Discrete(beta_start=0.1, beta_end=0.05), r"\(0, beta_end = 0.05\]"),
+        (lambda: cfg.Discrete(2, "given", betas=(0.1,)), "a tuple of 2 numbers, .* it has 1"),
+        (lambda: cfg.Discrete(betas=(0.1,)), "a tuple of 0 numbers, as schedule is 'scaled_lin"),
+        (lambda: cfg.Discrete(2, "given", betas=(1.0, 0.1)), r"betas\[0\] is 1.0; .* 0 and 1"),
+        (lambda: cfg.VP(t_min=0.0), r"VP.t_min is 0.0; it must be in \(0, t_max = 1.0\)"),
+        (lambda: cfg.VE(sigma_max=0.001), "VE.sigma_min is 0.01"),
+        (lambda: cfg.EDM(t_max=0.001), "EDM.t_min is 0.002"),
+        (lambda: cfg.RectifiedFlow(shift=0.0), "RectifiedFlow.shift is 0.0"),
+        (
+            lambda: cfg.Diffusion(cfg.Discrete(zero_terminal_snr=True)),
+            "prediction is 'eps'; it must be x0, v, velocity or edm: the process ends in noise",
+        ),
+        (lambda: cfg.Diffusion(cfg.RectifiedFlow(), "score"), "prediction is 'score'"),
+        (
+            lambda: cfg.Diffusion(cfg.VP(), learned_variance=True),
+            "learned_variance is True; it must be False for process VP",
+        ),
+        (lambda: cfg.Diffusion(cfg.EDM(), "edm", spacing="leading"), "for process EDM"),
         (lambda: cfg.AutoencoderLoss(l1_weight=0.0), "positive unless l2_weight is"),
         (lambda: cfg.Mesh(data=-1, fsdp=-1), "at most one of them -1"),
         (lambda: cfg.Loop(steps=0), "Loop.steps is 0"),
@@ -78,6 +95,9 @@ def test_a_first_stage_that_does_not_fit_is_refused():
     run.model(tiny.AUTOENCODER)
     with pytest.raises(cfg.ConfigError, match="map_size is 8; it must be 4, the side of the lat"):
         run.model(dataclasses.replace(tiny.AUTOENCODER, patch_size=4))
+    learned = tiny.diffusion_run("folder", diffusion=cfg.Diffusion(learned_variance=True))
+    with pytest.raises(cfg.ConfigError, match="out_channels is 4; it must be 8, twice the latent"):
+        learned.model(tiny.AUTOENCODER)
     plain = tiny.diffusion_run("folder", diffusion=cfg.Diffusion(map_weight=1.0))
     with pytest.raises(cfg.ConfigError, match="map_channels is 0; it must be 4, those of the lat"):
         plain.model(tiny.AUTOENCODER)
@@ -91,12 +111,27 @@ def test_a_first_stage_that_does_not_fit_is_refused():
         cfg.DiffusionRun(
             DATA, cfg.UNet(**SMALL, context_dim=32), cfg.ClassCondition(context_dim=32)
         ),
+        cfg.Diffusion(cfg.Discrete(2, "given", betas=(0.1, 1.0)), "v"),
+        cfg.Diffusion(cfg.RectifiedFlow(shift=3.0), "velocity"),
     ],
 )
 def test_json_gives_an_equal_config_back(run):
     text = cfg.to_json(run)
     assert cfg.from_json(text) == run
     assert cfg.to_json(cfg.from_json(text)) == text
+
+
+def test_json_of_earlier_versions():
+    """The discrete process had its fields in Diffusion itself."""
+    run = tiny.diffusion_run("folder")
+    content = json.loads(cfg.to_json(run))
+    process = content["diffusion"].pop("process")
+    flat = ("num_timesteps", "schedule", "beta_start", "beta_end")
+    content["diffusion"] |= {name: process[name] for name in flat}
+    assert cfg.from_json(json.dumps(content)) == run
+    content["diffusion"]["num_timesteps"] = 0
+    with pytest.raises(cfg.ConfigError, match="Discrete.num_timesteps is 0"):
+        cfg.from_json(json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -142,6 +177,8 @@ def test_overrides_are_typed_and_checked_again(tmp_path):
     run, _ = parse("--data.source.path=elsewhere", "--condition.encoder.layers=2")
     assert run.data.source == cfg.ImageFolder(path="elsewhere", validation_fraction=0.2)
     assert run.condition.encoder.layers == 2
+    run, _ = parse("--diffusion.process.beta_end=0.02")
+    assert run.diffusion.process == cfg.Discrete(100, "cosine", beta_end=0.02)
     run, _ = parse("--diffusion.min_snr_gamma=5", "--optim.clip_norm=None")
     assert (run.diffusion.min_snr_gamma, run.optim.clip_norm) == (5.0, None)
 

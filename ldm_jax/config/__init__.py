@@ -20,15 +20,55 @@ from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.files import from_json, load, to_json
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
+from ldm_jax.config.processes import EDM, VE, VP, Discrete, Process, RectifiedFlow, SubVP
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
 from ldm_jax.config.stage_one import Adversarial, AutoencoderLoss, Perceptual
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 __all__ = [
-    "Adversarial", "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "Bottleneck",
-    "CLIPText", "ClassCondition", "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun",
-    "DigitScenes", "EncodedLatents", "FSQ", "FirstStage", "Gumbel", "ImageFolder", "KL", "LFQ",
-    "Loop", "Mesh", "Model", "Optim", "Perceptual", "Pixels", "Run", "Sampling", "TextCondition",
-    "TextTransformer", "UNet", "Unconditional", "VQ", "from_json", "load", "to_json",
-]  # fmt: skip
+    "Adversarial",
+    "Autoencoder",
+    "AutoencoderLoss",
+    "AutoencoderRun",
+    "BERTText",
+    "Bottleneck",
+    "CLIPText",
+    "ClassCondition",
+    "Condition",
+    "ConfigError",
+    "Data",
+    "Diffusion",
+    "DiffusionRun",
+    "DigitScenes",
+    "Discrete",
+    "EDM",
+    "EncodedLatents",
+    "FSQ",
+    "FirstStage",
+    "Gumbel",
+    "ImageFolder",
+    "KL",
+    "LFQ",
+    "Loop",
+    "Mesh",
+    "Model",
+    "Optim",
+    "Perceptual",
+    "Pixels",
+    "Process",
+    "RectifiedFlow",
+    "Run",
+    "Sampling",
+    "SubVP",
+    "TextCondition",
+    "TextTransformer",
+    "UNet",
+    "Unconditional",
+    "VE",
+    "VP",
+    "VQ",
+    "from_json",
+    "load",
+    "to_json",
+]

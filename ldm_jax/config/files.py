@@ -10,22 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Gumbel
 from ldm_jax.config.checks import ConfigError
-from ldm_jax.config.conditions import (
-    BERTText,
-    ClassCondition,
-    CLIPText,
-    TextCondition,
-    TextTransformer,
-    Unconditional,
-)
-from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
-from ldm_jax.config.model import Diffusion, Model
-from ldm_jax.config.models import Autoencoder, Pixels, UNet
-from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
-from ldm_jax.config.stage_one import Adversarial, AutoencoderLoss, Perceptual
-from ldm_jax.config.training import Loop, Mesh, Optim
+from ldm_jax.config.model import Model
+from ldm_jax.config.older import upgraded
+from ldm_jax.config.runs import Run
 
 
 def load(path: str | Path) -> Run:
@@ -42,10 +30,11 @@ def load(path: str | Path) -> Run:
     if "get_config" not in module:
         raise ConfigError(f"--config={path} defines no get_config()")
     run = _call(module["get_config"], name, module.get("NAMES", ()), path)
-    if not isinstance(run, AutoencoderRun | DiffusionRun):
+    if not isinstance(run, Run):
+        names = " or ".join(kind.__name__ for kind in typing.get_args(Run))
         raise ConfigError(
-            f"get_config() of --config={path} returns a {type(run).__name__}; it must return an "
-            "AutoencoderRun or a DiffusionRun"
+            f"get_config() of --config={path} returns a {type(run).__name__}; it must return "
+            f"one of {names}"
         )
     return run
 
@@ -62,15 +51,21 @@ def _call(get_config: Callable[..., Any], name: str, names: Iterable[str], path:
     raise ConfigError(f"--config={path}: there is no such config; it must be {allowed}")
 
 
-_CLASSES = {
-    cls.__name__: cls
-    for cls in (
-        DigitScenes, ImageFolder, EncodedLatents, Data, KL, VQ, Gumbel, FSQ, LFQ, Autoencoder,
-        Pixels, UNet, TextTransformer, CLIPText, BERTText, Unconditional, ClassCondition,
-        TextCondition, Perceptual, Adversarial, AutoencoderLoss, Diffusion, Optim, Mesh, Loop,
-        AutoencoderRun, DiffusionRun, Model,
-    )
-}  # fmt: skip
+def _reachable(kinds: Iterable[Any]) -> dict[str, type]:
+    """By name, the dataclasses among `kinds` and among the types of their fields, and so on."""
+    found: dict[str, type] = {}
+    waiting = list(kinds)
+    while waiting:
+        kind = waiting.pop()
+        if not dataclasses.is_dataclass(kind):
+            waiting += typing.get_args(kind)
+        elif kind.__name__ not in found:
+            found[kind.__name__] = kind
+            waiting += typing.get_type_hints(kind).values()
+    return found
+
+
+_CLASSES = _reachable([Run, Model])
 
 
 def to_json(config: Any) -> str:
@@ -79,7 +74,7 @@ def to_json(config: Any) -> str:
 
 
 def from_json(text: str) -> Any:
-    """The config that `to_json` wrote.
+    """The config that `to_json` wrote, of this version or an earlier one.
 
     Raises:
         ConfigError: unknown class, unknown or missing field, a value of the wrong type, or
@@ -102,6 +97,7 @@ def _to_dict(value: Any) -> Any:
 def _from_dict(value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         return tuple(value) if isinstance(value, list) else value
+    value = upgraded(value)
     name = value.get("type")
     if name not in _CLASSES:
         raise ConfigError(f"{where}.type is {name!r}; known are {', '.join(_CLASSES)}")

@@ -16,7 +16,7 @@ SD_FIRST_STAGE = replace(KL_F8, latent_scale=0.18215)
 
 def _process(start: float, end: float, prediction: str = "eps") -> cfg.Diffusion:
     return cfg.Diffusion(
-        beta_start=start, beta_end=end, prediction=prediction, spacing="leading",
+        cfg.Discrete(beta_start=start, beta_end=end), prediction, spacing="leading",
         final_alpha_bar="first",
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.folder import read_folder, write_folder
 from ldm_jax.convert.mapped import FileFormatError
+from ldm_jax.process import betas
 
 
 @pytest.fixture
@@ -91,8 +92,8 @@ def test_dtypes_are_kept_or_asked_for(tmp_path, tokenizer):
         ("text_encoder/config.json", {"layer_norm_eps": 1e-6}, "layer_norm_eps"),
         ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, "trained_betas"),
         ("scheduler/scheduler_config.json", {"clip_sample": True}, "clip_sample is true"),
-        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas"),
-        ("scheduler/scheduler_config.json", {"beta_schedule": "sigmoid"}, "beta_schedule"),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": 1}, "rescale_betas"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "laplace"}, "beta_schedule"),
         ("scheduler/scheduler_config.json", {"_class_name": "FlowMatch"}, "_class_name"),
         ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "_class_name"),
         ("model_index.json", {"unet": [None, None]}, "cannot do without"),
@@ -125,9 +126,39 @@ def test_schedulers(saved):
     path.write_text(json.dumps(values | {"_class_name": "EulerDiscreteScheduler"}))
     found = read_folder(folder).config.diffusion
     assert (found.spacing, found.final_alpha_bar) == ("linspace", "one")
+    values |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    path.write_text(json.dumps(values | {"beta_schedule": "sigmoid"}))
+    found = read_folder(folder).config.diffusion.process
+    assert (found.schedule, found.zero_terminal_snr) == ("sigmoid_betas", True)
+    given = [0.1, 0.2, 0.3]
+    path.write_text(json.dumps(values | {"trained_betas": given, "num_train_timesteps": 3}))
+    found = read_folder(folder).config.diffusion.process
+    assert (found.schedule, found.betas) == ("given", tuple(given))
+    path.write_text(json.dumps(values | {"prediction_type": "epsilon"}))
+    with pytest.raises(ConvertError, match="scheduler_config.json: .* the process ends in noise"):
+        read_folder(folder)
     path.unlink()
     with pytest.raises(FileFormatError, match="scheduler_config.json: does not exist"):
         read_folder(folder)
+
+
+def test_schedules_there_and_back(tmp_path, tokenizer):
+    """Formulas that diffusers lacks are written as the betas that they give."""
+    imported = small.model("sd2", tokenizer)
+    for process in (
+        cfg.Discrete(zero_terminal_snr=True), cfg.Discrete(3, "given", betas=(0.1, 0.2, 0.3)),
+        cfg.Discrete(8, "sqrt"), cfg.Discrete(8, shift=2.0, zero_terminal_snr=True),
+    ):  # fmt: skip
+        diffusion = replace(imported.config.diffusion, process=process)
+        config = replace(imported.config, diffusion=diffusion)
+        write_folder(replace(imported, config=config), tmp_path / "model", overwrite=True)
+        found = read_folder(tmp_path / "model").config.diffusion.process
+        assert found == process or found.schedule == "given"
+        np.testing.assert_allclose(betas(found), betas(process), rtol=1e-9)
+    diffusion = cfg.Diffusion(cfg.VP())
+    other = replace(imported, config=replace(imported.config, diffusion=diffusion))
+    with pytest.raises(ConvertError, match="diffusion.process is a VP with prediction 'eps'"):
+        write_folder(other, tmp_path / "other")
 
 
 def test_a_vq_model_must_say_its_scale(tmp_path):

@@ -1,4 +1,4 @@
-"""Levels come from the schedule; one scan runs any solver, whatever the number of steps."""
+"""One scan runs any solver, whatever the number of steps."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from ldm_jax import rngs
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
-from ldm_jax.sampling.levels import levels, levels_at, part
+from ldm_jax.sampling.levels import levels, part
 from ldm_jax.sampling.loop import sample, start
 from ldm_jax.typing import Prediction
 
@@ -109,39 +109,6 @@ def test_errors():
         sample(DDPM(), denoise, _start(2), run)
     with pytest.raises(ValueError, match="levels is empty"):
         sample(DDIM(), denoise, _start(2), jax.tree.map(lambda v: v[4:], run))
-
-
-def test_karras_levels():
-    got = levels(SCHEDULE, 10, "karras", "one")
-    ratios = np.asarray(got.sigma, np.float64) / np.asarray(got.alpha, np.float64)
-    ends = SCHEDULE.noise_to_signal[[-1, 0]]
-    np.testing.assert_allclose(ratios[[0, -2]], ends, rtol=1e-6)
-    np.testing.assert_allclose(np.diff(ratios[:-1] ** (1 / 7), n=2), 0, atol=1e-6)
-    assert (ratios[-1], got.alpha[-1]) == (0, 1)
-    np.testing.assert_allclose(got.timestep[np.array([0, -2])], [999, 0], atol=1e-6)
-    inner = np.asarray(got.timestep[1:-2], np.float64)
-    low = np.log(SCHEDULE.noise_to_signal[np.floor(inner).astype(int)])
-    high = np.log(SCHEDULE.noise_to_signal[np.ceil(inner).astype(int)])
-    np.testing.assert_allclose(
-        np.log(ratios[1:-2]), low + (high - low) * (inner % 1), rtol=1e-4, atol=1e-5
-    )
-    assert list(levels(SCHEDULE, 1, "karras", "one").timestep) == [999, 0]
-    with pytest.raises(ValueError, match="'karras' ends in sigma 0, so final_alpha_bar must be"):
-        levels(SCHEDULE, 10, "karras")
-    with pytest.raises(ValueError, match=r"steps is 0; it must lie in 1\.\.1000"):
-        levels(SCHEDULE, 0, "karras", "one")
-
-
-def test_levels_between_timesteps():
-    got = levels_at(SCHEDULE, np.array([500.5, 20.0, 0.25]), "one")
-    ratio = SCHEDULE.noise_to_signal
-    expected = [ratio[500:502].mean(), ratio[20], 0.75 * ratio[0] + 0.25 * ratio[1], 0]
-    np.testing.assert_allclose(got.sigma / got.alpha, expected, rtol=1e-6)
-    np.testing.assert_allclose(got.sigma**2 + got.alpha**2, 1, rtol=1e-6)
-    np.testing.assert_array_equal(got.timestep, [500.5, 20, 0.25, 0])
-    for times in ([], [5, 5], [1, 2], [1000, 1], [1, -1]):
-        with pytest.raises(ValueError, match="must fall strictly and lie in 0..999"):
-            levels_at(SCHEDULE, np.array(times))
 
 
 def test_part_of_the_way():
