@@ -39,9 +39,9 @@ def get_config() -> cfg.DiffusionRun:
             time_scale_shift=True,
         ),
         diffusion=cfg.Diffusion(
-            process=cfg.Discrete(schedule="scaled_linear", beta_end=0.016), prediction="x0",
-            map_weight=1.0,
+            process=cfg.Discrete(schedule="scaled_linear", beta_end=0.016), prediction="x0"
         ),
+        objective=cfg.Objective(map_weight=1.0),
         optim=cfg.Optim(
             learning_rate=2e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-2,
             ema_decay=0.995,

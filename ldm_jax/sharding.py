@@ -58,6 +58,7 @@ PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
     (r"(.*/)?(scale|bias)", WHOLE),
     (r"(.*/)?batch_stats/.*/(mean|var)", WHOLE),
     (r"codebook/(counts|sums|idle)", WHOLE),
+    (r"sampler/(history|count)", WHOLE),
 )
 """(pattern of the whole path, rule): kernels are HWIO or IO. Patterns look at the end of a path,
 so that moments and averages of a parameter follow its rule. The first match decides."""

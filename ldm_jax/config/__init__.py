@@ -20,6 +20,7 @@ from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.files import from_json, load, to_json
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
+from ldm_jax.config.objective import Objective
 from ldm_jax.config.processes import EDM, VE, VP, Discrete, Process, RectifiedFlow, SubVP
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
@@ -53,6 +54,7 @@ __all__ = [
     "Loop",
     "Mesh",
     "Model",
+    "Objective",
     "Optim",
     "Perceptual",
     "Pixels",

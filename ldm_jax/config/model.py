@@ -30,10 +30,6 @@ class Diffusion:
     final_alpha_bar: Literal["one", "first"] = "one"
     """Where sampling ends unless it is told otherwise: at no noise, or at that of the first time.
     """
-    min_snr_gamma: float | None = None
-    """Caps the weight of easy noise levels (Hang 2023); None: the simple loss."""
-    map_weight: float = 0.0
-    """Weight of the squared distance of the caption's map from the latents."""
 
     def __post_init__(self) -> None:
         require_positive(self, "sigma_data")
@@ -77,10 +73,6 @@ class Model:
         side = self.image_size // factor
         require(map_size in (None, side), "condition.encoder.map_size", map_size,
                 f"{side}, the side of the latents, or None")  # fmt: skip
-        if self.diffusion.map_weight:
-            require(self.unet.concat_channels == channels, "condition.encoder.map_channels",
-                    self.unet.concat_channels,
-                    f"{channels}, those of the latents, for diffusion.map_weight")  # fmt: skip
 
 
 def check_condition(unet: UNet, condition: Condition) -> None:

@@ -8,6 +8,8 @@ from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
 from ldm_jax.config.data import Data, EncodedLatents
 from ldm_jax.config.model import Diffusion, Model, check_condition
 from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
+from ldm_jax.config.objective import Objective
+from ldm_jax.config.processes import Discrete
 from ldm_jax.config.stage_one import AutoencoderLoss, check_loss
 from ldm_jax.config.training import Loop, Mesh, Optim
 
@@ -48,6 +50,7 @@ class DiffusionRun:
     mesh: Mesh = field(default_factory=Mesh)
     space: Literal["latents", "pixels"] = "latents"
     """What is diffused: the latents of a trained autoencoder, or the pixels themselves."""
+    objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
@@ -59,6 +62,7 @@ class DiffusionRun:
             require(kind in ("word", "bpe"), "condition.tokenizer", kind,
                     "'word' or 'bpe', which are made from the training captions")  # fmt: skip
             require(not inpaint, "condition.inpaint", inpaint, "False in training")
+        _check_objective(self.objective, self.diffusion)
 
     def model(self, autoencoder: FirstStage) -> Model:
         """The model that this run trains on the latents of `autoencoder`.
@@ -66,10 +70,33 @@ class DiffusionRun:
         Raises:
             ConfigError: they do not fit each other.
         """
+        factor, bins = autoencoder.factor, self.objective.bins
+        require(bins is None or factor == 1, "objective.bins", bins,
+                "None, since latents are not discrete")  # fmt: skip
+        channels = autoencoder.latent_channels
+        if self.objective.map_weight:
+            require(self.unet.concat_channels == channels, "condition.encoder.map_channels",
+                    self.unet.concat_channels,
+                    f"{channels}, those of the latents, for objective.map_weight")  # fmt: skip
         return Model(autoencoder, self.unet, self.condition, self.diffusion, self.data.image_size)
 
 
 Run = AutoencoderRun | DiffusionRun
+
+
+def _check_objective(objective: Objective, diffusion: Diffusion) -> None:
+    """Raises ConfigError where the objective asks for what the process has not."""
+    process = type(diffusion.process).__name__
+    for name, values in (("loss", ("hybrid", "vlb")), ("times", ("second_moment",)),
+                         ("weighting", ("posterior_mean", "posterior_kl"))):  # fmt: skip
+        value = getattr(objective, name)
+        require(isinstance(diffusion.process, Discrete) or value not in values,
+                f"objective.{name}", value,
+                f"none of {values} for process {process}, which has no steps")  # fmt: skip
+    if objective.loss != "vlb":
+        require(diffusion.learned_variance == (objective.loss == "hybrid"),
+                "diffusion.learned_variance", diffusion.learned_variance,
+                f"{objective.loss == 'hybrid'} for objective.loss {objective.loss!r}")  # fmt: skip
 
 
 def _check_accumulation(data: Data, optim: Optim) -> None:

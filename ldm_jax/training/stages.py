@@ -27,9 +27,10 @@ from ldm_jax.training.checkpoint import (
     save_frozen,
     write_config,
 )
-from ldm_jax.training.diffusion_step import denoising_loss, make_diffusion_step
+from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import batch_latents, check_encoder, posterior_of
+from ldm_jax.training.objective import Objective
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
@@ -73,14 +74,14 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     def init(initial: Any) -> TrainState:
         del initial
         params = ldm.init_params(model, run.loop.seed)
-        return create_state(params, optimizer, run.optim.ema_decay)
+        state = create_state(params, optimizer, run.optim.ema_decay)
+        return state.replace(sampler=Objective(run, model.process).initial_sampler())
 
     def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
         latents = batch_latents(model, frozen, batch, run.loop.seed, shape)
-        losses = denoising_loss(
-            model, run, params, latents, batch["condition"], batch["index"], train=False
+        return denoising_losses_by_level(
+            model, run, params, latents, batch["condition"], batch["index"]
         )
-        return {"loss": jnp.mean(losses)}
 
     def pictures(params: Any, frozen: Any, batch: Any) -> dict[str, Any]:
         inputs = batch["condition"]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 @flax.struct.dataclass
 class TrainState:
     """Step counter (also the parameter average's), parameters, their average, optimiser, and what
-    only some first stages have.
+    only some runs have.
 
     The leaves are arrays, or what stands for them: shapes, shardings, checkpoint entries.
     """
@@ -26,6 +26,8 @@ class TrainState:
     """The first stage's `critic.Critic`, or an empty dict where nothing is trained against it."""
     codebook: Any = flax.struct.field(default_factory=dict)
     """What a codebook of moving averages has gathered, or an empty dict."""
+    sampler: Any = flax.struct.field(default_factory=dict)
+    """The second stage's `timesteps.SecondMoment`, or an empty dict without one."""
 
     @property
     def eval_params(self) -> Any:
