@@ -47,6 +47,17 @@ def to_images(pixels: Float[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
     return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
+def encode(
+    autoencoder: Autoencoder,
+    frozen: Params,
+    pixels: Float[Array, "#b h w c"],
+    noise: Float[Array, "#b zh zw z"],
+) -> Float[Array, "#b zh zw z"]:
+    """As `LatentDiffusion.encode`, for a first stage that has no U-Net beside it."""
+    encoded = autoencoder.apply({"params": frozen["autoencoder"]}, pixels, method="encode")
+    return encoded.sample(noise) * frozen["latent_scale"]
+
+
 @dataclass(frozen=True)
 class LatentDiffusion:
     """Modules and schedule of one model; every method is a pure function of its arguments."""
@@ -82,8 +93,7 @@ class LatentDiffusion:
         One picture may serve for noises of many. A VQ autoencoder has no posterior: its latents,
         before quantisation, are certain.
         """
-        encoded = self.autoencoder.apply({"params": frozen["autoencoder"]}, pixels, method="encode")
-        return encoded.sample(noise) * frozen["latent_scale"]
+        return encode(self.autoencoder, frozen, pixels, noise)
 
     def decode(self, frozen: Params, latents: Float[Array, "b zh zw z"]) -> Float[Array, "b h w c"]:
         """Scaled latents → pixels, about [-1, 1], not clipped."""
@@ -131,16 +141,21 @@ def build(config: cfg.Model, dtype: DTypeLike = "float32", remat: bool = False) 
     For float16 the autoencoder computes in float32: inside Stable Diffusion's, activations pass
     65504, the largest float16, and pictures come out black. bfloat16 has float32's range.
     """
-    dtype, process = jnp.dtype(dtype), config.diffusion
+    dtype = jnp.dtype(dtype)
     first_stage = jnp.dtype(jnp.float32) if dtype == jnp.float16 else dtype
     return LatentDiffusion(
         config=config,
         autoencoder=build_autoencoder(config.autoencoder, dtype=first_stage),
         unet=build_unet(config.unet, dtype=dtype, remat=remat),
         conditioner=build_conditioner(config.condition, dtype=dtype),
-        schedule=NoiseSchedule.create(
-            process.schedule, process.num_timesteps, process.beta_start, process.beta_end
-        ),
+        schedule=build_schedule(config.diffusion),
+    )
+
+
+def build_schedule(config: cfg.Diffusion) -> NoiseSchedule:
+    """The noise levels of the forward process that `config` describes."""
+    return NoiseSchedule.create(
+        config.schedule, config.num_timesteps, config.beta_start, config.beta_end
     )
 
 

@@ -6,6 +6,7 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 """
 
 from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.classifier import Classifier, ClassifierRun
 from ldm_jax.config.conditions import (
     BERTText,
     ClassCondition,
@@ -25,7 +26,7 @@ from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
 
 __all__ = [
     "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "CLIPText", "ClassCondition",
-    "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun", "DigitScenes", "ImageFolder",
-    "Loop", "Mesh", "Model", "Optim", "Run", "Sampling", "TextCondition", "TextTransformer", "UNet",
-    "Unconditional", "from_json", "load", "to_json",
+    "Classifier", "ClassifierRun", "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun",
+    "DigitScenes", "ImageFolder", "Loop", "Mesh", "Model", "Optim", "Run", "Sampling",
+    "TextCondition", "TextTransformer", "UNet", "Unconditional", "from_json", "load", "to_json",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.classifier import Classifier, ClassifierRun
 from ldm_jax.config.conditions import (
     BERTText,
     ClassCondition,
@@ -37,10 +38,10 @@ def load(path: str | Path) -> Run:
     if "get_config" not in module:
         raise ConfigError(f"--config={path} defines no get_config()")
     run = module["get_config"]()
-    if not isinstance(run, AutoencoderRun | DiffusionRun):
+    if not isinstance(run, Run):
         raise ConfigError(
             f"get_config() of --config={path} returns a {type(run).__name__}; it must return an "
-            "AutoencoderRun or a DiffusionRun"
+            "AutoencoderRun, a DiffusionRun or a ClassifierRun"
         )
     return run
 
@@ -50,7 +51,7 @@ _CLASSES = {
     for cls in (
         DigitScenes, ImageFolder, Data, Autoencoder, UNet, TextTransformer, CLIPText, BERTText,
         Unconditional, ClassCondition, TextCondition, AutoencoderLoss, Diffusion, Optim, Mesh,
-        Loop, AutoencoderRun, DiffusionRun, Model,
+        Loop, AutoencoderRun, DiffusionRun, Model, Classifier, ClassifierRun,
     )
 }  # fmt: skip
 

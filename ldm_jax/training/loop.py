@@ -25,6 +25,7 @@ from ldm_jax.sharding import (
     to_global,
 )
 from ldm_jax.training.checkpoint import Checkpoints, prepare_workdir
+from ldm_jax.training.classifier_stage import classifier_stage
 from ldm_jax.training.metrics import MetricWriter, Progress
 from ldm_jax.training.stages import GRID_IMAGES, Stage, autoencoder_stage, diffusion_stage
 from ldm_jax.training.state import TrainState
@@ -54,6 +55,8 @@ def fit(run: cfg.Run, workdir: Path, first_stage: Path | None = None) -> TrainSt
         if first_stage is not None:
             raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
         stage = autoencoder_stage(run)
+    elif isinstance(run, cfg.ClassifierRun):
+        stage = classifier_stage(run, workdir, first_stage)
     else:
         stage = diffusion_stage(run, workdir, first_stage)
     with (
@@ -131,6 +134,8 @@ class _Training:
                 process_index=jax.process_index(), process_count=jax.process_count(),
             )  # fmt: skip
         self.validate = jax.jit(stage.validation_loss, out_shardings=everywhere)
+        if stage.validation_metrics is not None:
+            self.measure = jax.jit(stage.validation_metrics, out_shardings=everywhere)
         self.draw = jax.jit(
             lambda params, frozen, batch: stage.pictures(
                 params, frozen, jax.tree.map(lambda rows: rows[:GRID_IMAGES], batch)
@@ -215,8 +220,8 @@ class _Training:
         scores = None
         if self.validation and due(loop.validate_every):
             scores = {"validation_loss": self._validation_loss(state)}
-            self.writer.scalars(step, scores)
-        if self.validation and due(loop.sample_every):
+            self.writer.scalars(step, scores | self._validation_metrics(state))
+        if self.validation and self.stage.pictures and due(loop.sample_every):
             self._pictures(step, state)
         if saving:
             self.checkpoints.save(step, state, loader.get_state(), self.run, scores)
@@ -260,6 +265,18 @@ class _Training:
         ]
         self.meter_start += time.perf_counter() - began
         return float(np.mean(losses))
+
+    def _validation_metrics(self, state: TrainState) -> dict[str, float]:
+        """What the stage tells beside the loss, means over the validation batches."""
+        if self.stage.validation_metrics is None:
+            return {}
+        began = time.perf_counter()
+        found = [
+            jax.device_get(self.measure(state.eval_params, self.frozen, to_global(self.mesh, b)))
+            for b in self.validation
+        ]
+        self.meter_start += time.perf_counter() - began
+        return {f"validation_{k}": float(np.mean([m[k] for m in found])) for k in found[0]}
 
     def _pictures(self, step: int, state: TrainState) -> None:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The two training stages, each as the handful of functions that the one loop needs."""
+"""The training stages, each as the handful of functions that the one loop needs."""
 
 import shutil
 from collections.abc import Callable
@@ -49,14 +49,17 @@ class Stage:
     step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
     validation_loss: Callable[[Any, Any, Any], Any]
     """`(params, frozen, batch) -> scalar`, at noise fixed by the batch's index."""
-    pictures: Callable[[Any, Any, Any], Any]
-    """`(params, frozen, batch) -> uint8 images`: reconstructions under originals, or samples."""
+    pictures: Callable[[Any, Any, Any], Any] | None
+    """`(params, frozen, batch) -> uint8 images`: reconstructions under originals, or samples; None
+    where there is nothing to show."""
     frozen: Any
     train: Source
     validation: Source | None
     """None where the config keeps no images for it."""
     condition: Callable[[Any], Any] | None
     """Example → its condition input; None in stage one."""
+    validation_metrics: Callable[[Any, Any, Any], Metrics] | None = None
+    """`(params, frozen, batch) -> metrics`: what else validation tells."""
 
 
 def autoencoder_stage(run: cfg.AutoencoderRun) -> Stage:
@@ -90,7 +93,7 @@ def autoencoder_stage(run: cfg.AutoencoderRun) -> Stage:
         pictures=pictures,
         frozen={},
         train=open_source(run.data.source, run.data.image_size, "train"),
-        validation=_validation(run.data),
+        validation=validation_source(run.data),
         condition=None,
     )
 
@@ -107,16 +110,16 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
             f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
         )
     if first_stage is not None:
-        run.model(_autoencoder_run(first_stage).autoencoder)  # raises where they do not fit
+        run.model(autoencoder_run(first_stage).autoencoder)  # raises where they do not fit
     train = open_source(run.data.source, run.data.image_size, "train")
-    _check_conditions(run, train)
+    check_conditions(run, train)
     if fresh:
         # What an earlier attempt left may be of other images.
-        _make_frozen_parts(run, train, workdir, first_stage)
+        make_frozen_parts(run, train, workdir, first_stage)
     tokenizer = None
     if isinstance(run.condition, cfg.TextCondition):
         tokenizer = load_tokenizer(workdir / TOKENIZER)
-    condition, empty = _condition_inputs(run, tokenizer)
+    condition, empty = condition_inputs(run, tokenizer)
     autoencoder_config, frozen = load_first_stage(workdir / FIRST_STAGE)
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
     shape = model.latent_shape
@@ -152,7 +155,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         pictures=pictures,
         frozen=frozen,
         train=train,
-        validation=_validation(run.data),
+        validation=validation_source(run.data),
         condition=condition,
     )
 
@@ -163,7 +166,7 @@ def load_first_stage(folder: Path) -> tuple[cfg.Autoencoder, dict[str, Any]]:
     return run.autoencoder, load_frozen(folder, "weights")
 
 
-def _autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
+def autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
     """The config of a trained first stage."""
     source = read_config(first_stage)
     if not isinstance(source, cfg.AutoencoderRun):
@@ -171,7 +174,7 @@ def _autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
     return source
 
 
-def _check_conditions(run: cfg.DiffusionRun, train: Source) -> None:
+def check_conditions(run: cfg.DiffusionRun | cfg.ClassifierRun, train: Source) -> None:
     """Raises ConfigError unless the images have the classes or captions that `run` asks for."""
     where = getattr(run.data.source, "path", "DigitScenes")
     if isinstance(run.condition, cfg.ClassCondition):
@@ -187,12 +190,12 @@ def _check_conditions(run: cfg.DiffusionRun, train: Source) -> None:
         )
 
 
-def _make_frozen_parts(
-    run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path
+def make_frozen_parts(
+    run: cfg.DiffusionRun | cfg.ClassifierRun, train: Source, workdir: Path, first_stage: Path
 ) -> None:
     """Writes into `workdir` the first stage's parameters with its measured latent scale, and the
     tokenizer, made from the training captions."""
-    source = _autoencoder_run(first_stage)
+    source = autoencoder_run(first_stage)
     _, params = Checkpoints.load_params(first_stage, "ema" if source.optim.ema_decay else "raw")
     scale = source.autoencoder.latent_scale or _measure_scale(
         source.autoencoder, params, run, train
@@ -210,7 +213,10 @@ def _make_frozen_parts(
 
 
 def _measure_scale(
-    config: cfg.Autoencoder, params: Any, run: cfg.DiffusionRun, train: Source
+    config: cfg.Autoencoder,
+    params: Any,
+    run: cfg.DiffusionRun | cfg.ClassifierRun,
+    train: Source,
 ) -> float:
     """1 / std of the latents of the first global batch (Rombach 2022, appendix G).
 
@@ -236,14 +242,15 @@ def _measure_scale(
     return 1 / float(std(params, batch))
 
 
-def _validation(data: cfg.Data) -> Source | None:
+def validation_source(data: cfg.Data) -> Source | None:
+    """The images kept for validation; None where the config keeps none."""
     if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
         return None
     return open_source(data.source, data.image_size, "validation")
 
 
-def _condition_inputs(
-    run: cfg.DiffusionRun, tokenizer: Tokenizer | None
+def condition_inputs(
+    run: cfg.DiffusionRun | cfg.ClassifierRun, tokenizer: Tokenizer | None
 ) -> tuple[Callable[[Any], Any], Any]:
     """The function from example to condition input, and the unconditional input."""
     condition = run.condition
