@@ -48,7 +48,7 @@ def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | 
     stage_one, frozen = load_first_stage(workdir / FIRST_STAGE)
     autoencoder = build_autoencoder(stage_one, jnp.dtype(run.loop.dtype))
     classifier = build_classifier(run.classifier, jnp.dtype(run.loop.dtype), run.loop.remat)
-    process = ldm.build_schedule(run.diffusion)
+    process = ldm.build_process(run.diffusion)
     optimizer = make_optimizer(run.optim, run.loop.steps)
     side = run.data.image_size // stage_one.factor
     shape = (side, side, stage_one.latent_channels)

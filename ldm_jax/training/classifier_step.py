@@ -11,37 +11,38 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from ldm_jax import config as cfg
 from ldm_jax import rngs
 from ldm_jax.diffusion.parameterization import q_sample
-from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.latent_diffusion import Params
 from ldm_jax.models.classifier import Classifier
 from ldm_jax.training.gradients import Metrics, accumulated_gradients, apply_gradients
 from ldm_jax.training.state import TrainState
+from ldm_jax.typing import Process
 
 LEVELS = (0.125, 0.375, 0.625, 0.875)
-"""Shares of the way from clean to noise at which validation tells the accuracy."""
+"""Shares of the training distribution of noise levels, from clean to noise, at which validation
+tells the accuracy."""
 
 
 def noisy_logits(
     classifier: Classifier,
-    process: NoiseSchedule,
+    process: Process,
     params: Any,
     latents: Float[Array, "b zh zw z"],
     share: Float[Array, "b"],
     eps: Float[Array, "b zh zw z"],
     dropout: Key[Array, ""] | None = None,
 ) -> Float[Array, "b k"]:
-    """Logits at the `share` of the way, 0 to 1 and uniform in training, to pure noise."""
-    t = jnp.floor(share * process.num_timesteps).astype(jnp.int32)
-    alpha, sigma = (jnp.asarray(v, jnp.float32)[t] for v in (process.alpha, process.sigma))
-    x = q_sample(latents, eps, alpha, sigma)
+    """Logits at the noise level that a uniform `share` in [0, 1) stands for in training."""
+    t = process.time_at(share)
+    x = q_sample(latents, eps, process.alpha_at(t), process.sigma_at(t))
+    told = process.network_time(t)
     rng = {} if dropout is None else {"dropout": dropout}
-    return classifier.apply({"params": params}, x, t, train=dropout is not None, rngs=rng)
+    return classifier.apply({"params": params}, x, told, train=dropout is not None, rngs=rng)
 
 
 def level_noise(
     seed: int, index: UInt32[Array, "b"], shape: tuple[int, ...]
 ) -> tuple[Float[Array, "b"], Float[Array, "b ..."]]:
-    """The level, as a share of the way, and the noise of each example."""
+    """The level, as a share of the training distribution, and the noise of each example."""
     share = rngs.uniform(rngs.example_keys(rngs.stream(seed, "timestep"), index), ())
     return share, rngs.normal(rngs.example_keys(rngs.stream(seed, "noise"), index), shape)
 
@@ -58,7 +59,7 @@ def accuracy(logits: Float[Array, "b k"], labels: Int[Array, "b"]) -> Float[Arra
 
 def make_classifier_step(
     classifier: Classifier,
-    process: NoiseSchedule,
+    process: Process,
     optimizer: optax.GradientTransformation,
     run: cfg.ClassifierRun,
     encode: Callable[[Params, Any], Float[Array, "b zh zw z"]],
@@ -93,7 +94,7 @@ def make_classifier_step(
 
 def make_classifier_validation(
     classifier: Classifier,
-    process: NoiseSchedule,
+    process: Process,
     run: cfg.ClassifierRun,
     encode: Callable[[Params, Any], Float[Array, "b zh zw z"]],
 ) -> Callable[[Any, Params, Any], Metrics]:
