@@ -28,7 +28,7 @@ from ldm_jax.models.build import build_autoencoder, build_conditioner, build_une
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.emphasis import weigh
 from ldm_jax.models.unet import UNet2D
-from ldm_jax.sampling.guidance import classifier_free
+from ldm_jax.sampling.guided import ALONE, Guides
 from ldm_jax.sampling.inpaint import Inpaint
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.loop import start as start_at
@@ -207,12 +207,16 @@ def draw(
     guidance_scale: Float[Array, ""] | float = 1.0,
     shape: tuple[int, int, int],
     start: Start = NOISE,
+    guides: Guides = ALONE,
+    resample: int = 1,
+    jump: int = 1,
 ) -> Float[Array, "b zh zw z"]:
     """Scaled latents of `shape` for each example of `condition`.
 
     Example `i` is a function of `seed`, `index[i]`, `condition[i]` and `start[i]` alone. With
     `nothing` (the unconditional condition) every evaluation is one network call of twice the
-    batch, ordered [unconditional, conditional]; without, guidance is off.
+    batch, ordered [unconditional, conditional]; without, classifier-free guidance is off.
+    `guides` holds all other guidance; `resample` and `jump` are those of `Inpaint`.
     """
     noise = start.noise
     if noise is None:
@@ -221,17 +225,15 @@ def draw(
     x = start_at(noise, first)
     if start.latents is not None:
         x = first.alpha * start.latents + first.sigma * noise
+    solver = guides.solver(solver)
     if start.known is not None:
-        solver = Inpaint(solver, start.known, noise, start.mask)
+        solver = Inpaint(solver, start.known, noise, start.mask, resample, jump)
 
-    def denoise_given(x: Array, level: Level, condition: Condition) -> Prediction:
-        network = partial(model.network, params, condition=condition)
+    def denoise_given(x: Array, level: Level, cond: Condition) -> Prediction:
+        network = partial(model.network, params, condition=cond)
         return make_denoiser(network, model.config.diffusion.prediction, model.process)(x, level)
 
-    if nothing is None:
-        denoise = partial(denoise_given, condition=condition)
-    else:
-        denoise = classifier_free(denoise_given, condition, nothing, guidance_scale)
+    denoise = guides.denoiser(denoise_given, condition, nothing, guidance_scale)
     keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
     return sample(solver, denoise, x, levels, keys).x
 

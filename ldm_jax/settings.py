@@ -1,6 +1,7 @@
 """How a model draws unless it is told otherwise, and which settings it refuses."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -44,15 +45,29 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
     process, sampler = model.diffusion, sampling.sampler
     guidance, eta, spacing = sampling.guidance_scale, sampling.eta, sampling.spacing
     if guidance is None:
-        guidance = _usual_guidance(model.condition)
+        # Autoguidance stands in for it.
+        alone = sampling.autoguidance_scale is None
+        guidance = _usual_guidance(model.condition) if alone else 1.0
     if spacing is None:
         # Samplers over timesteps follow the model's training.
         over_time = sampler in ("ddim", "ddpm", "plms")
         spacing = process.spacing if over_time else DEFAULT_SPACING[sampler]
     try:
-        make_solver(sampler, eta)
+        solver = make_solver(sampler, eta)
     except ValueError as error:
         raise cfg.ConfigError(str(error)) from error
+    if sampling.classifier_form == "mean" and not (
+        solver.stochastic and sampler in ("ddim", "ddpm", "euler_a")
+    ):
+        raise cfg.ConfigError(
+            f"classifier_form 'mean' moves the mean of noisy steps, but sampler {sampler!r} takes "
+            "none; choose ddpm, euler_a or ddim with an eta above 0, or form 'eps'"
+        )
+    if sampling.resample > 1 and not np.array_equal(solver.visits(3), np.arange(4)):
+        raise cfg.ConfigError(
+            f"resample is {sampling.resample}, but sampler {sampler!r} visits levels twice; "
+            "choose one that evaluates once a step, such as ddim or ddpm"
+        )
     settled = replace(
         sampling, guidance_scale=guidance, spacing=spacing,
         eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
@@ -60,6 +75,32 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
     )  # fmt: skip
     _check_size(model, settled, textures)
     return settled
+
+
+def bound(model: cfg.Model) -> float:
+    """The range to which dynamic thresholding brings x0: pixels have 1; latents none, but those
+    of unit variance rarely leave three standard deviations."""
+    stage = model.autoencoder
+    pixels = stage.factor == 1 and stage.latent_channels == stage.image_channels
+    return 1.0 if pixels else 3.0
+
+
+def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]:
+    """The numbers of `Guides` that settled `sampling` gives; another number is no new program."""
+    low_high = sampling.guidance_interval
+    numbers = {
+        "interval": low_high and tuple(np.float32(value) for value in low_high),
+        "rescale": sampling.guidance_rescale,
+        "weak_scale": sampling.autoguidance_scale,
+        "classifier_scale": sampling.classifier_scale,
+        "threshold": sampling.threshold,
+        "bound": None if sampling.threshold is None else bound(model),
+    }
+    return {
+        name: np.float32(value) if isinstance(value, float | int) else value
+        for name, value in numbers.items()
+        if value is not None
+    }
 
 
 def factor(model: cfg.Model) -> int:
@@ -110,6 +151,11 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
     if picture.image is None and sampling.strength != 1:
         raise cfg.ConfigError(
             f"strength is {sampling.strength}, but there is no picture to draw on"
+        )
+    if sampling.resample > 1 and (picture.mask is None or paints(model)):
+        raise cfg.ConfigError(
+            f"resample is {sampling.resample}, which is for painting under a mask (--mask) with a "
+            "model that is not shown it"
         )
     scale = model.autoencoder.factor
     wanted = (count, height // scale, width // scale, model.autoencoder.latent_channels)

@@ -64,7 +64,7 @@ def test_resampling_keeps_the_known_part_and_calls_the_network_in_one_place(name
 
     def denoise(x, level):
         calls.append(x)
-        return make_denoiser(spread, "eps")(x, level)
+        return make_denoiser(spread, "eps", SCHEDULE)(x, level)
 
     solver = Inpaint(make_solver(name), KNOWN, NOISE, MASK, resample=3, jump=2)
     x = jax.jit(lambda x: sample(solver, denoise, x, path, KEYS).x)(START)
