@@ -22,5 +22,5 @@ def get_config() -> cfg.DiffusionRun:
             base.unet, class_count=condition.num_classes + 1, context_dim=None, pooled_dim=None,
             concat_channels=0,
         ),
-        diffusion=replace(base.diffusion, map_weight=0.0),
+        objective=replace(base.objective, map_weight=0.0),
     )  # fmt: skip

@@ -17,5 +17,5 @@ def get_config() -> cfg.DiffusionRun:
         base,
         condition=cfg.Unconditional(),
         unet=replace(base.unet, context_dim=None, pooled_dim=None, concat_channels=0),
-        diffusion=replace(base.diffusion, map_weight=0.0),
+        objective=replace(base.objective, map_weight=0.0),
     )

@@ -52,6 +52,7 @@ PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
     (r"(.*/)?(time_embedding/linear_[12]|add_embedding)/kernel", ALONE),
     (r"(.*/)?\w*embedding(/embedding)?", ALONE),
     (r"(.*/)?(scale|bias)", WHOLE),
+    (r"sampler/(history|count)", WHOLE),
 )
 """(pattern of the whole path, rule): kernels are HWIO or IO. Patterns look at the end of a path,
 so that moments and averages of a parameter follow its rule. The first match decides."""

@@ -78,7 +78,7 @@ def test_a_first_stage_that_does_not_fit_is_refused():
     run.model(tiny.AUTOENCODER)
     with pytest.raises(cfg.ConfigError, match="map_size is 8; it must be 4, the side of the lat"):
         run.model(dataclasses.replace(tiny.AUTOENCODER, patch_size=4))
-    plain = tiny.diffusion_run("folder", diffusion=cfg.Diffusion(map_weight=1.0))
+    plain = tiny.diffusion_run("folder", objective=cfg.Objective(map_weight=1.0))
     with pytest.raises(cfg.ConfigError, match="map_channels is 0; it must be 4, those of the lat"):
         plain.model(tiny.AUTOENCODER)
 
@@ -142,8 +142,8 @@ def test_overrides_are_typed_and_checked_again(tmp_path):
     run, _ = parse("--data.source.path=elsewhere", "--condition.encoder.layers=2")
     assert run.data.source == cfg.ImageFolder(path="elsewhere", validation_fraction=0.2)
     assert run.condition.encoder.layers == 2
-    run, _ = parse("--diffusion.min_snr_gamma=5", "--optim.clip_norm=None")
-    assert (run.diffusion.min_snr_gamma, run.optim.clip_norm) == (5.0, None)
+    run, _ = parse("--objective.min_snr_gamma=3", "--optim.clip_norm=None")
+    assert (run.objective.min_snr_gamma, run.optim.clip_norm) == (3.0, None)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from ldm_jax.config.data import Data, DigitScenes, ImageFolder
 from ldm_jax.config.files import from_json, load, to_json
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.objective import Objective
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
 from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
@@ -27,6 +28,6 @@ from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
 __all__ = [
     "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "CLIPText", "ClassCondition",
     "Classifier", "ClassifierRun", "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun",
-    "DigitScenes", "ImageFolder", "Loop", "Mesh", "Model", "Optim", "Run", "Sampling",
+    "DigitScenes", "ImageFolder", "Loop", "Mesh", "Model", "Objective", "Optim", "Run", "Sampling",
     "TextCondition", "TextTransformer", "UNet", "Unconditional", "from_json", "load", "to_json",
 ]  # fmt: skip

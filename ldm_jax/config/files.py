@@ -22,6 +22,7 @@ from ldm_jax.config.conditions import (
 from ldm_jax.config.data import Data, DigitScenes, ImageFolder
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.objective import Objective
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
 from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
 
@@ -51,7 +52,7 @@ _CLASSES = {
     for cls in (
         DigitScenes, ImageFolder, Data, Autoencoder, UNet, TextTransformer, CLIPText, BERTText,
         Unconditional, ClassCondition, TextCondition, AutoencoderLoss, Diffusion, Optim, Mesh,
-        Loop, AutoencoderRun, DiffusionRun, Model, Classifier, ClassifierRun,
+        Loop, Objective, AutoencoderRun, DiffusionRun, Model, Classifier, ClassifierRun,
     )
 }  # fmt: skip
 

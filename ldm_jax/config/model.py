@@ -23,14 +23,12 @@ class Diffusion:
     beta_start: float = 0.00085
     beta_end: float = 0.012
     prediction: Literal["eps", "x0", "v"] = "eps"
+    sigma_data: float = 1.0
+    learned_variance: bool = False
     spacing: Literal["trailing", "leading", "linspace"] = "trailing"
     """Which timesteps a sampler visits unless it is told otherwise."""
     final_alpha_bar: Literal["one", "first"] = "one"
     """Where sampling ends unless it is told otherwise: at no noise, or at that of timestep 0."""
-    min_snr_gamma: float | None = None
-    """Caps the weight of easy noise levels (Hang 2023); None: the simple loss."""
-    map_weight: float = 0.0
-    """Weight of the squared distance of the caption's map from the latents."""
 
     def __post_init__(self) -> None:
         require_positive(self, "num_timesteps")
@@ -61,10 +59,6 @@ class Model:
         side = self.image_size // factor
         require(map_size in (None, side), "condition.encoder.map_size", map_size,
                 f"{side}, the side of the latents, or None")  # fmt: skip
-        if self.diffusion.map_weight:
-            require(self.unet.concat_channels == channels, "condition.encoder.map_channels",
-                    self.unet.concat_channels,
-                    f"{channels}, those of the latents, for diffusion.map_weight")  # fmt: skip
 
 
 def check_condition(unet: UNet, condition: Condition) -> None:

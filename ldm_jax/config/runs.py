@@ -8,6 +8,7 @@ from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
 from ldm_jax.config.data import Data
 from ldm_jax.config.model import Diffusion, Model, check_condition
 from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.objective import Objective
 from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
 
 
@@ -41,6 +42,7 @@ class DiffusionRun:
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
+    objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
@@ -57,6 +59,14 @@ class DiffusionRun:
         Raises:
             ConfigError: they do not fit each other.
         """
+        factor, bins = autoencoder.factor, self.objective.bins
+        require(bins is None or factor == 1, "objective.bins", bins,
+                "None, since latents are not discrete")  # fmt: skip
+        channels = autoencoder.latent_channels
+        if self.objective.map_weight:
+            require(self.unet.concat_channels == channels, "condition.encoder.map_channels",
+                    self.unet.concat_channels,
+                    f"{channels}, those of the latents, for objective.map_weight")  # fmt: skip
         return Model(autoencoder, self.unet, self.condition, self.diffusion, self.data.image_size)
 
 

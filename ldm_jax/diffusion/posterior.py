@@ -63,30 +63,28 @@ def posterior_mean(
     return x0_coefficient * x0.astype(jnp.float32) + x_coefficient * x.astype(jnp.float32)
 
 
-def log_variance(
-    at: Posterior,
-    t: Int[Array, "b"],
-    share: Float[Array, "b *d"] | None,
-    fixed: FixedVariance = "beta_tilde",
-    *,
-    ndim: int,
-) -> Float32[Array, "b ..."]:
-    """Log-variance of the model's step, [b, 1, ...] of `ndim` axes or of the learned shape.
+def fixed_log_variance(
+    at: Posterior, t: Int[Array, "b"], fixed: FixedVariance
+) -> Float32[Array, "b"]:
+    """Log-variance of the model's step where the network does not say it: either bound.
 
-    Learned: `share` log beta + (1 - share) log beta_tilde (Nichol & Dhariwal 2021,
-    arXiv:2102.09672, eq. 15). Fixed: either of them; at t = 0, where x0 is decoded and nothing is
-    added, both are beta_tilde, as in Ho's program. Raises ValueError for an unknown name.
+    At t = 0, where x0 is decoded and nothing is added, both are beta_tilde, as in Ho's program.
+    Raises ValueError for an unknown name.
     """
-    log_beta, log_beta_tilde = (_per_example(v, ndim) for v in at[2:])
-    if share is not None:
-        share = share.astype(jnp.float32)
-        return share * log_beta + (1 - share) * log_beta_tilde
     match fixed:
         case "beta":
-            return jnp.where(_per_example(t, ndim) == 0, log_beta_tilde, log_beta)
+            return jnp.where(t == 0, at.log_beta_tilde, at.log_beta)
         case "beta_tilde":
-            return log_beta_tilde
+            return at.log_beta_tilde
     raise ValueError(f"fixed variance is {fixed!r}; it must be one of {get_args(FixedVariance)}")
+
+
+def learned_log_variance(at: Posterior, share: Float[Array, "b *d"]) -> Float32[Array, "b *d"]:
+    """`share` log beta + (1 - share) log beta_tilde (Nichol & Dhariwal 2021, arXiv:2102.09672,
+    eq. 15)."""
+    log_beta, log_beta_tilde = (_per_example(v, share.ndim) for v in at[2:])
+    share = share.astype(jnp.float32)
+    return share * log_beta + (1 - share) * log_beta_tilde
 
 
 def gaussian_kl(
@@ -179,7 +177,10 @@ def vlb_terms(
     """
     at = posterior.at(t)
     x0, guess = x0.astype(jnp.float32), prediction.x0.astype(jnp.float32)
-    model = log_variance(at, t, prediction.variance, fixed, ndim=x0.ndim)
+    if prediction.variance is None:
+        model = _per_example(fixed_log_variance(at, t, fixed), x0.ndim)
+    else:
+        model = learned_log_variance(at, prediction.variance)
     # Both means have the same multiple of x_t.
     difference = _per_example(at.x0_coefficient, x0.ndim) * (guess - x0)
     kl = gaussian_kl(difference, _per_example(at.log_beta_tilde, x0.ndim), model)

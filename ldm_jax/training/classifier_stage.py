@@ -63,15 +63,13 @@ def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | 
         pixels = ldm.to_pixels(batch["image"])
         return ldm.encode(autoencoder, frozen, pixels, noise)
 
-    validate = make_classifier_validation(classifier, process, run, encode)
     return Stage(
         init=init,
         step=make_classifier_step(classifier, process, optimizer, run, encode),
-        validation_loss=lambda params, frozen, batch: validate(params, frozen, batch)["loss"],
+        validation_losses=make_classifier_validation(classifier, process, run, encode),
         pictures=None,
         frozen=frozen,
         train=train,
         validation=validation_source(run.data),
         condition=condition,
-        validation_metrics=validate,
     )

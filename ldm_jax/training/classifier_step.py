@@ -107,11 +107,11 @@ def make_classifier_validation(
         latents, labels = encode(frozen, batch), batch["condition"]
         share, eps = level_noise(run.loop.seed, batch["index"], latents.shape[1:])
         logits = noisy_logits(classifier, process, params, latents, share, eps)
-        metrics = {"loss": jnp.mean(cross_entropy(logits, labels))}
+        metrics = {"validation_loss": jnp.mean(cross_entropy(logits, labels))}
         for level in LEVELS:
             there = jnp.full_like(share, level)
             logits = noisy_logits(classifier, process, params, latents, there, eps)
-            metrics[f"accuracy_at_{level}"] = accuracy(logits, labels)
+            metrics[f"validation_accuracy_at_{level}"] = accuracy(logits, labels)
         return metrics
 
     return validate

@@ -1,7 +1,6 @@
 """Stage two: the denoising objective on latents and its pure training step."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,11 +10,18 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax import rngs
-from ldm_jax.diffusion.losses import min_snr_weight, simple_loss
-from ldm_jax.diffusion.parameterization import q_sample, target
+from ldm_jax.diffusion.losses import distance_loss
+from ldm_jax.diffusion.parameterization import (
+    network_input,
+    q_sample,
+    split_variance,
+    target,
+    to_prediction,
+)
 from ldm_jax.latent_diffusion import LatentDiffusion, Params, to_pixels
 from ldm_jax.training.autoencoder_step import posterior_noise
-from ldm_jax.training.gradients import Metrics, accumulated_gradients, apply_gradients
+from ldm_jax.training.gradients import Metrics, apply_gradients, over_parts
+from ldm_jax.training.objective import Objective
 from ldm_jax.training.state import TrainState
 
 
@@ -34,30 +40,69 @@ def denoising_loss(
     latents: Float[Array, "b zh zw z"],
     inputs: Int[Array, "b ..."],
     index: UInt32[Array, "b"],
+    t: Float[Array, "b"],
     *,
     train: bool,
 ) -> Float[Array, "b"]:
-    """Each example's loss at its own random timestep (Ho 2020, equation 14, and its weightings).
+    """Each example's loss at its time `t`, by the run's objective.
 
-    Timestep, noise and dropout are functions of the run's seed and the example's global index.
-    With `diffusion.map_weight` the caption's map is drawn towards the latents themselves, whose
-    mean given the caption it then learns: what a network would predict if it saw only noise.
+    Noise and dropout are functions of the run's seed and the example's global index. Outside of
+    training the noise is plain. With `objective.map_weight` the caption's map is drawn towards the
+    latents themselves, whose mean given the caption it then learns: what a network would predict
+    if it saw only noise.
     """
-    seed = run.loop.seed
-    draw = partial(rngs.example_keys, index=index)
-    t = rngs.randint(draw(rngs.stream(seed, "timestep")), (), 0, run.diffusion.num_timesteps)
-    eps = rngs.normal(draw(rngs.stream(seed, "noise")), latents.shape[1:])
-    alpha, sigma = model.process.alpha_at(t), model.process.sigma_at(t)
-    x = q_sample(latents, eps, alpha, sigma)
+    objective, process, seed = Objective(run, model.process), model.process, run.loop.seed
+    kind, sigma_data = objective.kind, objective.sigma_data
+    alpha, sigma = process.alpha_at(t), process.sigma_at(t)
+    eps, input_eps = objective.noise(index, latents.shape[1:], train=train)
+    x = q_sample(latents, input_eps, alpha, sigma)
+
     dropout = rngs.at_step(rngs.stream(seed, "dropout"), index[0]) if train else None
-    condition, kind = model.condition(params, inputs), run.diffusion.prediction
-    output = model.network(params, x, model.process.network_time(t), condition, dropout)
-    loss = simple_loss(output, target(latents, eps, alpha, sigma, kind))
-    if run.diffusion.min_snr_gamma is not None:
-        loss *= min_snr_weight(alpha**2, run.diffusion.min_snr_gamma, kind)
-    if run.diffusion.map_weight:
-        loss += run.diffusion.map_weight * simple_loss(condition.concat, latents)
+    condition = model.condition(params, inputs)
+    seen = network_input(x, alpha, sigma, kind, sigma_data)
+    output, share = model.network(params, seen, process.network_time(t), condition, dropout), None
+    if objective.learned_variance:
+        output, share = split_variance(output)
+
+    if objective.bounded:
+        prediction = to_prediction(output, x, alpha, sigma, kind, sigma_data)
+        bound = objective.bound(prediction._replace(variance=share), latents, t)
+    if run.objective.loss == "vlb":
+        loss = bound
+    else:
+        goal = target(latents, eps, alpha, sigma, kind, sigma_data)
+        loss = objective.weight(t) * objective.distance(output, goal)
+    if run.objective.loss == "hybrid":
+        loss += run.objective.vlb_weight * bound
+    if run.objective.map_weight:
+        loss += run.objective.map_weight * distance_loss(condition.concat, latents)
     return loss
+
+
+def denoising_losses_by_level(
+    model: LatentDiffusion,
+    run: cfg.DiffusionRun,
+    params: Params,
+    latents: Float[Array, "b zh zw z"],
+    inputs: Int[Array, "b ..."],
+    index: UInt32[Array, "b"],
+) -> Metrics:
+    """`validation_loss`, the mean loss at times drawn as in training, and `validation_loss/level_i`
+    for each of the objective's levels: the mean loss at a time in part i of the process's times.
+
+    Times and noise are functions of seed and index, so that every call of a run, and all runs of
+    one seed, are asked the same. Each level costs one more network call.
+    """
+    objective = Objective(run, model.process)
+    t, _ = objective.times(index, {})
+
+    def loss(t: Float[Array, "b"]) -> Float[Array, ""]:
+        losses = denoising_loss(model, run, params, latents, inputs, index, t, train=False)
+        return jnp.mean(losses)
+
+    means = jax.lax.map(loss, jnp.concatenate([t[None], objective.level_times(index)]))
+    levels = {f"validation_loss/level_{i}": mean for i, mean in enumerate(means[1:])}
+    return {"validation_loss": means[0]} | levels
 
 
 def make_diffusion_step(
@@ -70,16 +115,19 @@ def make_diffusion_step(
     """`step(state, frozen, batch) -> (state, metrics)`.
 
     `empty` is one example's unconditional input, `shape` that of its latents. The frozen first
-    stage encodes outside of the differentiated function.
+    stage encodes outside of the differentiated function. Where the objective draws times by their
+    losses, the state keeps these losses.
     """
     share = getattr(run.condition, "dropout", 0.0)
+    objective = Objective(run, model.process)
 
-    def loss(params: Any, batch: Any) -> tuple[Float[Array, ""], Metrics]:
+    def loss(params: Any, batch: Any) -> tuple[Float[Array, ""], Any]:
         losses = denoising_loss(
-            model, run, params, batch["latents"], batch["condition"], batch["index"], train=True
-        )
-        mean = jnp.mean(losses)
-        return mean, {"loss": mean}
+            model, run, params, batch["latents"], batch["condition"], batch["index"], batch["t"],
+            train=True,
+        )  # fmt: skip
+        mean = jnp.mean(batch["weight"] * losses)
+        return mean, ({"loss": mean}, losses)
 
     def step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Metrics]:
         index, seed = batch["index"], run.loop.seed
@@ -87,12 +135,18 @@ def make_diffusion_step(
         latents = jax.lax.stop_gradient(model.encode(frozen, to_pixels(batch["image"]), noise))
         keys = rngs.example_keys(rngs.stream(seed, "condition_dropout"), index)
         inputs = drop_condition(keys, batch["condition"], empty, share)
-        gradients, metrics = accumulated_gradients(
-            loss,
-            state.params,
-            {"latents": latents, "condition": inputs, "index": index},
-            run.optim.accumulation,
-        )
+        t, weight = objective.times(index, state.sampler)
+        examples = {
+            "latents": latents, "condition": inputs, "index": index, "t": t, "weight": weight
+        }  # fmt: skip
+
+        def part(examples: Any) -> tuple[Any, Any]:
+            gradients, (metrics, losses) = jax.grad(loss, has_aux=True)(state.params, examples)
+            return (gradients, metrics), losses
+
+        (gradients, metrics), losses = over_parts(part, examples, run.optim.accumulation)
+        if state.sampler:
+            state = state.replace(sampler=state.sampler.observe(t.astype(jnp.int32), losses))
         state, norms = apply_gradients(state, gradients, optimizer, run.optim.ema_decay)
         return state, metrics | norms
 

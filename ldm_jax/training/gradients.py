@@ -1,6 +1,7 @@
-"""Gradients over micro-batches, and the optimiser update that both stages share."""
+"""Gradients over micro-batches, and the optimiser updates that both stages share."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,32 +15,57 @@ Metrics = dict[str, Float[Array, ""]]
 LossFunction = Callable[[Any, Any], tuple[Float[Array, ""], Metrics]]
 
 
-def accumulated_gradients(
-    loss: LossFunction, params: Any, batch: Any, accumulation: int
-) -> tuple[Any, Metrics]:
-    """Gradients and metrics of `loss(params, batch)`, averaged over micro-batches.
+def over_parts(
+    function: Callable[[Any], tuple[Any, Any]], batch: Any, accumulation: int
+) -> tuple[Any, Any]:
+    """`means, rows = function(part)` over micro-batches: the means averaged, the rows put together.
 
     The batch's leading axis is split into `accumulation` equal parts, which run one after the
     other under `lax.scan`; example i goes to part `i % accumulation`, so that each part stays
     spread over all devices. Draws are keyed by example, so the split changes no number drawn.
+    Rows, one of an example each, come back in the batch's order.
     """
-    gradient = jax.grad(loss, has_aux=True)
     if accumulation == 1:
-        return gradient(params, batch)
+        return function(batch)
 
     def split(x: Array) -> Array:
         return jnp.moveaxis(x.reshape(-1, accumulation, *x.shape[1:]), 1, 0)
 
-    def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient(params, part)), None
+    def join(x: Array) -> Array:
+        return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+
+    def add(total: Any, part: Any) -> tuple[Any, Any]:
+        means, rows = function(part)
+        return jax.tree.map(jnp.add, total, means), rows
 
     parts = jax.tree.map(split, batch)
     first = jax.tree.map(lambda x: x[0], parts)
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, first)
-    )
-    total, _ = jax.lax.scan(add, zeros, parts)
-    return jax.tree.map(lambda x: x / accumulation, total)
+    shapes, _ = jax.eval_shape(function, first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, rows = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda x: x / accumulation, total), jax.tree.map(join, rows)
+
+
+def accumulated_gradients(
+    loss: LossFunction, params: Any, batch: Any, accumulation: int
+) -> tuple[Any, Metrics]:
+    """Gradients and metrics of `loss(params, batch)`, averaged over micro-batches."""
+    gradient = partial(jax.grad(loss, has_aux=True), params)
+    return over_parts(lambda part: (gradient(part), ()), batch, accumulation)[0]
+
+
+def descend(
+    optimizer: optax.GradientTransformation, gradients: Any, opt_state: Any, params: Any
+) -> tuple[Any, Any, Metrics]:
+    """Parameters and optimiser after one step, and the gradient's and the update's global norms."""
+    # Optax multiplies float32 moments by its integer step counters.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+    norms = {
+        "gradient_norm": optax.tree.norm(gradients),
+        "update_norm": optax.tree.norm(updates),
+    }
+    return optax.apply_updates(params, updates), opt_state, norms
 
 
 def apply_gradients(
@@ -48,16 +74,12 @@ def apply_gradients(
     optimizer: optax.GradientTransformation,
     ema_decay: float | None,
 ) -> tuple[TrainState, Metrics]:
-    """The state after one optimiser step, with the gradient's and the update's global norms."""
-    # Optax multiplies float32 moments by its integer step counters.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    """The state after one optimiser step on its parameters, with `descend`'s norms."""
+    params, opt_state, norms = descend(optimizer, gradients, state.opt_state, state.params)
     ema_params = state.ema_params
     if ema_decay is not None:
         ema_params = update_ema(ema_params, params, state.step, ema_decay)
-    norms = {
-        "gradient_norm": optax.tree.norm(gradients),
-        "update_norm": optax.tree.norm(updates),
-    }
-    return TrainState(state.step + 1, params, ema_params, opt_state), norms
+    state = state.replace(
+        step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state
+    )
+    return state, norms

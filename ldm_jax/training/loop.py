@@ -133,9 +133,7 @@ class _Training:
                 stage.validation, run.data, run.loop.validation_batches, stage.condition,
                 process_index=jax.process_index(), process_count=jax.process_count(),
             )  # fmt: skip
-        self.validate = jax.jit(stage.validation_loss, out_shardings=everywhere)
-        if stage.validation_metrics is not None:
-            self.measure = jax.jit(stage.validation_metrics, out_shardings=everywhere)
+        self.validate = jax.jit(stage.validation_losses, out_shardings=everywhere)
         self.draw = jax.jit(
             lambda params, frozen, batch: stage.pictures(
                 params, frozen, jax.tree.map(lambda rows: rows[:GRID_IMAGES], batch)
@@ -219,8 +217,8 @@ class _Training:
             self._log()
         scores = None
         if self.validation and due(loop.validate_every):
-            scores = {"validation_loss": self._validation_loss(state)}
-            self.writer.scalars(step, scores | self._validation_metrics(state))
+            scores = self._validation_losses(state)
+            self.writer.scalars(step, scores)
         if self.validation and self.stage.pictures and due(loop.sample_every):
             self._pictures(step, state)
         if saving:
@@ -257,26 +255,16 @@ class _Training:
         self.data_wait = 0.0
         self.meter_start = time.perf_counter()
 
-    def _validation_loss(self, state: TrainState) -> float:
+    def _validation_losses(self, state: TrainState) -> dict[str, float]:
         began = time.perf_counter()
         losses = [
-            float(self.validate(state.eval_params, self.frozen, to_global(self.mesh, batch)))
+            jax.device_get(
+                self.validate(state.eval_params, self.frozen, to_global(self.mesh, batch))
+            )
             for batch in self.validation
         ]
         self.meter_start += time.perf_counter() - began
-        return float(np.mean(losses))
-
-    def _validation_metrics(self, state: TrainState) -> dict[str, float]:
-        """What the stage tells beside the loss, means over the validation batches."""
-        if self.stage.validation_metrics is None:
-            return {}
-        began = time.perf_counter()
-        found = [
-            jax.device_get(self.measure(state.eval_params, self.frozen, to_global(self.mesh, b)))
-            for b in self.validation
-        ]
-        self.meter_start += time.perf_counter() - began
-        return {f"validation_{k}": float(np.mean([m[k] for m in found])) for k in found[0]}
+        return {name: float(np.mean([batch[name] for batch in losses])) for name in losses[0]}
 
     def _pictures(self, step: int, state: TrainState) -> None:
         began = time.perf_counter()

@@ -29,8 +29,13 @@ from ldm_jax.training.checkpoint import (
     save_frozen,
     write_config,
 )
-from ldm_jax.training.diffusion_step import denoising_loss, make_diffusion_step, posterior_noise
+from ldm_jax.training.diffusion_step import (
+    denoising_losses_by_level,
+    make_diffusion_step,
+    posterior_noise,
+)
 from ldm_jax.training.gradients import Metrics
+from ldm_jax.training.objective import Objective
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.state import TrainState, create_state
 
@@ -47,8 +52,9 @@ class Stage:
 
     init: Callable[[], TrainState]
     step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
-    validation_loss: Callable[[Any, Any, Any], Any]
-    """`(params, frozen, batch) -> scalar`, at noise fixed by the batch's index."""
+    validation_losses: Callable[[Any, Any, Any], Metrics]
+    """`(params, frozen, batch) -> {name: scalar}`, at noise fixed by the batch's index; the one
+    named `validation_loss` decides which checkpoint is the best."""
     pictures: Callable[[Any, Any, Any], Any] | None
     """`(params, frozen, batch) -> uint8 images`: reconstructions under originals, or samples; None
     where there is nothing to show."""
@@ -58,8 +64,6 @@ class Stage:
     """None where the config keeps no images for it."""
     condition: Callable[[Any], Any] | None
     """Example → its condition input; None in stage one."""
-    validation_metrics: Callable[[Any, Any, Any], Metrics] | None = None
-    """`(params, frozen, batch) -> metrics`: what else validation tells."""
 
 
 def autoencoder_stage(run: cfg.AutoencoderRun) -> Stage:
@@ -89,7 +93,7 @@ def autoencoder_stage(run: cfg.AutoencoderRun) -> Stage:
     return Stage(
         init=init,
         step=make_autoencoder_step(autoencoder, optimizer, run),
-        validation_loss=lambda params, frozen, batch: loss(params, batch)[0],
+        validation_losses=lambda params, frozen, batch: {"validation_loss": loss(params, batch)[0]},
         pictures=pictures,
         frozen={},
         train=open_source(run.data.source, run.data.image_size, "train"),
@@ -129,15 +133,15 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
 
     def init() -> TrainState:
         params = ldm.init_params(model, run.loop.seed)
-        return create_state(params, optimizer, run.optim.ema_decay)
+        state = create_state(params, optimizer, run.optim.ema_decay)
+        return state.replace(sampler=Objective(run, model.process).initial_sampler())
 
-    def validation_loss(params: Any, frozen: Any, batch: Any) -> Any:
+    def validation_losses(params: Any, frozen: Any, batch: Any) -> Metrics:
         noise = posterior_noise(run.loop.seed, batch["index"], shape)
         latents = model.encode(frozen, ldm.to_pixels(batch["image"]), noise)
-        losses = denoising_loss(
-            model, run, params, latents, batch["condition"], batch["index"], train=False
+        return denoising_losses_by_level(
+            model, run, params, latents, batch["condition"], batch["index"]
         )
-        return jnp.mean(losses)
 
     def pictures(params: Any, frozen: Any, batch: Any) -> Any:
         inputs = batch["condition"]
@@ -151,7 +155,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     return Stage(
         init=init,
         step=make_diffusion_step(model, optimizer, run, jnp.asarray(empty), shape),
-        validation_loss=validation_loss,
+        validation_losses=validation_losses,
         pictures=pictures,
         frozen=frozen,
         train=train,

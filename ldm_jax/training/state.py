@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 @flax.struct.dataclass
 class TrainState:
-    """Step counter (also the parameter average's), parameters, their average, optimiser.
+    """Step counter (also the parameter average's), parameters, their average, optimiser, and what
+    only some runs have.
 
     The leaves are arrays, or what stands for them: shapes, shardings, checkpoint entries.
     """
@@ -21,6 +22,12 @@ class TrainState:
     ema_params: Any
     """The average, or an empty dict where the run keeps none."""
     opt_state: optax.OptState
+    critic: Any = flax.struct.field(default_factory=dict)
+    """The first stage's `critic.Critic`, or an empty dict where nothing is trained against it."""
+    codebook: Any = flax.struct.field(default_factory=dict)
+    """What a codebook of moving averages has gathered, or an empty dict."""
+    sampler: Any = flax.struct.field(default_factory=dict)
+    """The second stage's `timesteps.SecondMoment`, or an empty dict without one."""
 
     @property
     def eval_params(self) -> Any:

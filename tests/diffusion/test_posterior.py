@@ -44,11 +44,11 @@ def test_variance_lies_between_its_bounds(schedule):
     t = jnp.array([0, 700])
     at = tables.at(t)
     share = jnp.array([[0.0, 1.0], [0.5, 0.25]])
-    learned = post.log_variance(at, t, share, ndim=2)
+    learned = post.learned_log_variance(at, share)
     low, high = tables.log_beta_tilde, tables.log_beta
     expected = [[low[0], high[0]], [(low[700] + high[700]) / 2, 0.75 * low[700] + 0.25 * high[700]]]
     np.testing.assert_allclose(learned, expected, rtol=1e-6)
-    fixed = post.log_variance(at, t, None, "beta", ndim=2)[:, 0]
+    fixed = post.fixed_log_variance(at, t, "beta")
     np.testing.assert_allclose(fixed, [low[0], high[700]], rtol=1e-6)
 
 
