@@ -70,10 +70,10 @@ class Sampling:
                 "finite; 1 is no guidance",
             ),
             "guidance_interval": (_is_interval(self.guidance_interval), "two numbers, low < high"),
-            "guidance_rescale": (_within(self.guidance_rescale, 0, 1), "between 0 and 1"),
+            "guidance_rescale": (_is_share(self.guidance_rescale), "between 0 and 1"),
             "autoguidance_scale": (_finite(self.autoguidance_scale), "finite; 1 is none"),
             "classifier_scale": (_finite(self.classifier_scale), "finite; 0 is none"),
-            "threshold": (_within(self.threshold, 0, 1), "between 0 and 1"),
+            "threshold": (_is_share(self.threshold), "between 0 and 1"),
             "resample": (self.resample >= 1, "1 or more"),
             "resample_jump": (self.resample_jump >= 1, "1 or more"),
             "height": (self.height is None or self.height >= 1, "1 or more"),
@@ -92,13 +92,13 @@ NAMES = {
 }  # fmt: skip
 
 
-def _finite(value: float | None) -> bool:
+def _finite(value: float | int | None) -> bool:
     return value is None or math.isfinite(value)
 
 
-def _within(value: float | None, low: float, high: float) -> bool:
-    return value is None or low <= value <= high
+def _is_share(value: float | int | None) -> bool:
+    return value is None or 0 <= value <= 1
 
 
-def _is_interval(value: tuple[float, ...] | None) -> bool:
+def _is_interval(value: tuple[float | int, ...] | None) -> bool:
     return value is None or (len(value) == 2 and 0 <= value[0] < value[1])
