@@ -75,6 +75,12 @@ class Arguments:
     """Share of fresh noise of ddim (0, deterministic, by default) and euler_a (1)."""
     spacing: cfg.sampling.Spacing | None = None
     """Which noise levels the solver visits; models and samplers have defaults of their own."""
+    sections: tuple[int, ...] = ()
+    """Instead of a spacing, so many timesteps in each of equal parts, the least noisy first."""
+    timesteps: tuple[float, ...] = ()
+    """Instead of a spacing, the timesteps themselves, falling."""
+    sigmas: tuple[float, ...] = ()
+    """Instead of a spacing, the ratios of noise to signal, falling."""
     seed: int | None = None
     """0 to 4294967295; 0 by default."""
     height: int | None = None
@@ -128,12 +134,13 @@ class Arguments:
 
 
 DRAWING = (
-    "negative_prompt", "literal_prompts", "sampler", "steps", "guidance", "eta", "spacing", "seed",
-    "height", "width", "init_image", "strength", "mask", "mask_blur", "invert_mask", "only_masked",
-    "latents", "latents_row", "clip_skip", "tileable", "tile", "batch_size", "dtype", "model",
-    "weights", "tokenizer", "prediction", "original_config", "guidance_schedule",
-    "guidance_interval", "guidance_rescale", "weak_model", "autoguidance_scale", "classifier",
-    "classifier_scale", "classifier_form", "threshold", "resample", "resample_jump",
+    "negative_prompt", "literal_prompts", "sampler", "steps", "guidance", "eta", "spacing",
+    "sections", "timesteps", "sigmas", "seed", "height", "width", "init_image", "strength", "mask",
+    "mask_blur", "invert_mask", "only_masked", "latents", "latents_row", "clip_skip", "tileable",
+    "tile", "batch_size", "dtype", "model", "weights", "tokenizer", "prediction", "original_config",
+    "guidance_schedule", "guidance_interval", "guidance_rescale", "weak_model",
+    "autoguidance_scale", "classifier", "classifier_scale", "classifier_form", "threshold",
+    "resample", "resample_jump",
 )  # fmt: skip
 """What a picture may say about how it was drawn. Never where to write."""
 
@@ -321,9 +328,20 @@ def sampling_of(arguments: Arguments) -> cfg.Sampling:
     form = arguments.classifier_form
     if arguments.classifier is not None:
         classifier, form = _or(classifier, 1.0), _or(form, "eps")
+    counts = {
+        "sections": sum(arguments.sections),
+        "timesteps": len(arguments.timesteps),
+        "sigmas": sum(sigma > 0 for sigma in arguments.sigmas),
+    }
+    for name, count in counts.items():
+        if count and arguments.steps not in (None, count):
+            raise cfg.ConfigError(
+                f"--steps={arguments.steps}, but --{name} asks for {count}; leave out --steps"
+            )
     return cfg.Sampling(
         sampler=arguments.sampler or "ddim", steps=_or(arguments.steps, 50),
         guidance_scale=arguments.guidance, eta=arguments.eta, spacing=arguments.spacing,
+        sections=arguments.sections, timesteps=arguments.timesteps, sigmas=arguments.sigmas,
         seed=_or(arguments.seed, 0), height=arguments.height, width=arguments.width,
         strength=strength, batch_size=arguments.batch_size, tile=arguments.tile,
         guidance_schedule=arguments.guidance_schedule,

@@ -38,7 +38,9 @@ def get_config() -> cfg.DiffusionRun:
             use_linear_projection=True,
             time_scale_shift=True,
         ),
-        diffusion=cfg.Diffusion(schedule="scaled_linear", beta_end=0.016, prediction="x0"),
+        diffusion=cfg.Diffusion(
+            process=cfg.Discrete(schedule="scaled_linear", beta_end=0.016), prediction="x0"
+        ),
         objective=cfg.Objective(map_weight=1.0),
         optim=cfg.Optim(
             learning_rate=2e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-2,

@@ -16,10 +16,10 @@ from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.convert.bundle import with_scale
 from ldm_jax.convert.workdir import read_workdir
-from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.models.build import build_classifier
 from ldm_jax.models.classifier import Classifier
 from ldm_jax.models.conditioners import Condition
+from ldm_jax.process import build_process
 from ldm_jax.sampling.classifier_guidance import LogProb
 from ldm_jax.sampling.guided import Guides
 from ldm_jax.training.checkpoint import Checkpoints, read_config
@@ -37,7 +37,7 @@ class WeakModel:
     def denoiser(self, params: Any, condition: Condition) -> Denoise:
         """Its denoiser under `condition`, for autoguidance."""
         network = partial(self.model.network, params, condition=condition)
-        return make_denoiser(network, self.model.config.diffusion.prediction, self.model.process)
+        return self.model.denoiser(network)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,9 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
     _require_same(same, f"--classifier={path}")
     _, params = Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")
     return NoisyClassifier(
-        build_classifier(run.classifier, dtype), _stored(params), ldm.build_process(run.diffusion)
+        build_classifier(run.classifier, dtype),
+        _stored(params),
+        build_process(run.diffusion.process),
     )
 
 
@@ -198,7 +200,7 @@ def check_labels(classifier: NoisyClassifier, wishes: Sequence[Any]) -> None:
 
 def same_process(a: cfg.Diffusion, b: cfg.Diffusion) -> bool:
     """Whether two configs add the same noise at the same times, whatever their networks predict."""
-    one, other = ldm.build_process(a), ldm.build_process(b)
+    one, other = build_process(a.process), build_process(b.process)
     if (one.t_min, one.t_max) != (other.t_min, other.t_max):
         return False
     times = np.linspace(one.t_min, one.t_max, 101)

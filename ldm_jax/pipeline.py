@@ -300,7 +300,8 @@ class Pipeline:
         strength = 1.0 if picture.image is None else sampling.strength
         how = (sampling.guidance_schedule, sampling.classifier_form)
         again = sampling.resample, sampling.resample_jump
-        key = ("draw", solver, sampling.steps, sampling.spacing, strength, shape, how, again)
+        lists = (sampling.sections, sampling.timesteps, sampling.sigmas)
+        key = ("draw", solver, sampling.steps, sampling.spacing, lists, strength, shape, how, again)
 
         def make() -> Callable[..., Any]:
             path = settings.path(self.config, self.model.process, sampling, picture)

@@ -21,6 +21,7 @@ from ldm_jax.config.files import from_json, load, to_json
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, UNet
 from ldm_jax.config.objective import Objective
+from ldm_jax.config.processes import EDM, VE, VP, Discrete, Process, RectifiedFlow, SubVP
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
 from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
@@ -28,6 +29,7 @@ from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
 __all__ = [
     "Autoencoder", "AutoencoderLoss", "AutoencoderRun", "BERTText", "CLIPText", "ClassCondition",
     "Classifier", "ClassifierRun", "Condition", "ConfigError", "Data", "Diffusion", "DiffusionRun",
-    "DigitScenes", "ImageFolder", "Loop", "Mesh", "Model", "Objective", "Optim", "Run", "Sampling",
-    "TextCondition", "TextTransformer", "UNet", "Unconditional", "from_json", "load", "to_json",
+    "DigitScenes", "Discrete", "EDM", "ImageFolder", "Loop", "Mesh", "Model", "Objective", "Optim",
+    "Process", "RectifiedFlow", "Run", "Sampling", "SubVP", "TextCondition", "TextTransformer",
+    "UNet", "Unconditional", "VE", "VP", "from_json", "load", "to_json",
 ]  # fmt: skip

@@ -63,12 +63,3 @@ class Objective:
             for name, value in (("distance", "l2"), ("weighting", "plain")):
                 require(getattr(self, name) == value, f"objective.{name}", getattr(self, name),
                         f"{value!r} with loss 'vlb', which is no distance")  # fmt: skip
-
-    @property
-    def discrete(self) -> str | None:
-        """The setting that needs a discrete process, if there is one, as an error names it."""
-        for name, values in (("loss", ("hybrid", "vlb")), ("times", ("second_moment",)),
-                             ("weighting", ("posterior_mean", "posterior_kl"))):  # fmt: skip
-            if getattr(self, name) in values:
-                return f"objective.{name} {getattr(self, name)!r}"
-        return None

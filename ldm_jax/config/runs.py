@@ -9,6 +9,7 @@ from ldm_jax.config.data import Data
 from ldm_jax.config.model import Diffusion, Model, check_condition
 from ldm_jax.config.models import Autoencoder, UNet
 from ldm_jax.config.objective import Objective
+from ldm_jax.config.processes import Discrete
 from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
 
 
@@ -52,6 +53,7 @@ class DiffusionRun:
             require(kind in ("word", "bpe"), "condition.tokenizer", kind,
                     "'word' or 'bpe', which are made from the training captions")  # fmt: skip
             require(not inpaint, "condition.inpaint", inpaint, "False in training")
+        _check_objective(self.objective, self.diffusion)
 
     def model(self, autoencoder: Autoencoder) -> Model:
         """The model that this run trains on the latents of `autoencoder`.
@@ -71,6 +73,21 @@ class DiffusionRun:
 
 
 Run = AutoencoderRun | DiffusionRun | ClassifierRun
+
+
+def _check_objective(objective: Objective, diffusion: Diffusion) -> None:
+    """Raises ConfigError where the objective asks for what the process has not."""
+    process = type(diffusion.process).__name__
+    for name, values in (("loss", ("hybrid", "vlb")), ("times", ("second_moment",)),
+                         ("weighting", ("posterior_mean", "posterior_kl"))):  # fmt: skip
+        value = getattr(objective, name)
+        require(isinstance(diffusion.process, Discrete) or value not in values,
+                f"objective.{name}", value,
+                f"none of {values} for process {process}, which has no steps")  # fmt: skip
+    if objective.loss != "vlb":
+        require(diffusion.learned_variance == (objective.loss == "hybrid"),
+                "diffusion.learned_variance", diffusion.learned_variance,
+                f"{objective.loss == 'hybrid'} for objective.loss {objective.loss!r}")  # fmt: skip
 
 
 def _check_accumulation(data: Data, optim: Optim) -> None:

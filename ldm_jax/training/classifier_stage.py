@@ -10,6 +10,7 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax import rngs
 from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder, build_classifier
+from ldm_jax.process import build_process
 from ldm_jax.training.autoencoder_step import posterior_noise
 from ldm_jax.training.checkpoint import has_checkpoints
 from ldm_jax.training.classifier_step import make_classifier_step, make_classifier_validation
@@ -48,7 +49,7 @@ def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | 
     stage_one, frozen = load_first_stage(workdir / FIRST_STAGE)
     autoencoder = build_autoencoder(stage_one, jnp.dtype(run.loop.dtype))
     classifier = build_classifier(run.classifier, jnp.dtype(run.loop.dtype), run.loop.remat)
-    process = ldm.build_process(run.diffusion)
+    process = build_process(run.diffusion.process)
     optimizer = make_optimizer(run.optim, run.loop.steps)
     side = run.data.image_size // stage_one.factor
     shape = (side, side, stage_one.latent_channels)

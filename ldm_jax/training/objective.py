@@ -18,23 +18,13 @@ class Objective:
     """What one run minimises, on one process. All draws are named streams of the run's seed."""
 
     def __init__(self, run: cfg.DiffusionRun, process: Process) -> None:
-        """Raises ConfigError where the objective needs a discrete process and this is none."""
-        self.config, self.process = run.objective, process
+        self.config, self.process = run.objective, process  # the run's own checks fit them
         self.kind, self.sigma_data = run.diffusion.prediction, run.diffusion.sigma_data
         self.learned_variance = run.diffusion.learned_variance
         self.seed, self.batch_size = run.loop.seed, run.data.batch_size
         self.bounded = self.config.loss != "simple"
         if isinstance(process, NoiseSchedule):
             self.posterior = posterior_of(process.alpha_bar)
-        elif self.config.discrete:
-            raise cfg.ConfigError(
-                f"{self.config.discrete} needs a discrete schedule, but the process is {process}"
-            )
-        if self.config.loss == "hybrid" and not self.learned_variance:
-            raise cfg.ConfigError(
-                "objective.loss 'hybrid' teaches a learned variance, but "
-                "diffusion.learned_variance is False"
-            )
 
     # --------------------------------------------------------------------------------- times
 

@@ -1,0 +1,191 @@
+"""The training step of stage two, with a network of one parameter that costs nothing to compile."""
+
+import dataclasses
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from ldm_jax import config as cfg
+from ldm_jax.config import to_json
+from ldm_jax.config.files import from_json
+from ldm_jax.latent_diffusion import LatentDiffusion
+from ldm_jax.process import build_process
+from ldm_jax.sharding import batch_sharding, make_mesh, replicated, state_sharding
+from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
+from ldm_jax.training.objective import Objective
+from ldm_jax.training.state import create_state
+
+SHAPE = (2, 2, 3)
+TIMESTEPS = 4
+
+
+class Line(LatentDiffusion):
+    """Latents are pixels, and the network is a multiple of its input."""
+
+    def __init__(self, run):
+        object.__setattr__(self, "process", build_process(run.diffusion.process))
+        object.__setattr__(self, "learned_variance", run.diffusion.learned_variance)
+
+    def encode(self, frozen, pixels, noise):
+        return pixels
+
+    def condition(self, params, inputs, weights=None):
+        return Nothing(jnp.zeros((len(inputs), *SHAPE)))
+
+    def network(self, params, x, t, condition, dropout=None):
+        share = jnp.zeros_like(x) + params["share"]
+        output = params["gain"] * x
+        if self.learned_variance:
+            return jnp.concatenate([output, share], axis=-1)
+        return output
+
+
+class Nothing(NamedTuple):
+    concat: jax.Array
+
+
+def make_run(diffusion=None, accumulation=1, **objective):
+    diffusion = diffusion or cfg.Diffusion(
+        process=cfg.Discrete(num_timesteps=TIMESTEPS, schedule="cosine")
+    )
+    run = tiny.diffusion_run(
+        "folder", diffusion=diffusion, objective=cfg.Objective(**objective),
+        optim=cfg.Optim(learning_rate=0.05, accumulation=accumulation, ema_decay=None),
+    )  # fmt: skip
+    assert from_json(to_json(run)) == run
+    return run
+
+
+def batch_of(step, size=16):
+    images = np.random.default_rng(step).integers(0, 256, (size, *SHAPE), np.uint8)
+    index = np.arange(step * size, (step + 1) * size, dtype=np.uint32)
+    return {"image": images, "index": index, "condition": np.zeros(size, np.int32)}
+
+
+def train(run, steps=4, devices=8):
+    """State and losses after so many steps, on so many devices."""
+    model, optimizer = Line(run), optax.sgd(run.optim.learning_rate)
+    params = {"gain": jnp.float32(0.3), "share": jnp.float32(0.1)}
+    state = create_state(params, optimizer, None)
+    state = state.replace(sampler=Objective(run, model.process).initial_sampler())
+    mesh = make_mesh(cfg.Mesh(), devices=jax.devices()[:devices])
+    shardings = state_sharding(mesh, state)
+    step = jax.jit(
+        make_diffusion_step(model, optimizer, run, jnp.int32(0), SHAPE),
+        in_shardings=(shardings, replicated(mesh), batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+    )
+    losses = []
+    with jax.set_mesh(mesh):
+        state = jax.device_put(state, shardings)
+        for i in range(steps):
+            batch = jax.device_put(batch_of(i), batch_sharding(mesh))
+            state, metrics = step(state, jax.device_put({}, {}), batch)
+            losses.append(float(metrics["loss"]))
+    return jax.device_get(state), losses
+
+
+def test_second_moment_history_is_the_same_on_one_device_and_in_parts():
+    objective = MappingProxyType({"times": "second_moment", "low_discrepancy": True})
+    state, losses = train(make_run(**objective))
+    assert state.sampler.count.sum() == 64 and np.all(state.sampler.count >= 10)
+    p = state.sampler.probabilities()
+    assert np.ptp(p) > 0.02, "it is warm, and follows the losses"
+    alone, alone_losses = train(make_run(**objective), devices=1)
+    parted, parted_losses = train(make_run(**objective, accumulation=2))
+    for other, other_losses in ((alone, alone_losses), (parted, parted_losses)):
+        np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
+        np.testing.assert_array_equal(other.sampler.count, state.sampler.count)
+        np.testing.assert_allclose(other.sampler.history, state.sampler.history, rtol=1e-5)
+
+
+OBJECTIVES = {
+    "hybrid": (True, {"loss": "hybrid", "bins": 256}),
+    "vlb": (False, {"loss": "vlb", "fixed_variance": "beta"}),
+    "kl": (False, {"weighting": "posterior_kl"}),
+    "huber": (False, {"distance": "huber", "noise_offset": 0.1, "input_perturbation": 0.1}),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_are_learnt(name):
+    learned, objective = OBJECTIVES[name]
+    process = cfg.Discrete(num_timesteps=TIMESTEPS, schedule="cosine")
+    run = make_run(cfg.Diffusion(process, learned_variance=learned), **objective)
+    state, losses = train(run, steps=2)
+    assert np.all(np.isfinite(losses))
+    assert state.params["gain"] != np.float32(0.3)
+    assert (state.params["share"] != np.float32(0.1)) == learned
+
+
+CONTINUOUS = {
+    "score": cfg.Diffusion(cfg.VE(), prediction="score"),
+    "velocity": cfg.Diffusion(cfg.RectifiedFlow(), prediction="velocity"),
+    "edm": cfg.Diffusion(cfg.EDM(), prediction="edm", sigma_data=0.5),
+}
+
+
+@pytest.mark.parametrize("kind", CONTINUOUS)
+def test_weights_and_validation_in_continuous_time(kind):
+    """A weighting by the network's own kind changes nothing; levels are those of the process."""
+    run = make_run(CONTINUOUS[kind], validation_levels=3)
+    model = Line(run)
+    batch = batch_of(0)
+    latents = jnp.asarray(batch["image"], jnp.float32) / 127.5 - 1
+    index, inputs = jnp.asarray(batch["index"]), jnp.asarray(batch["condition"])
+    params = {"gain": jnp.float32(0.3), "share": jnp.float32(0.1)}
+    losses = jax.jit(lambda p: denoising_losses_by_level(model, run, p, latents, inputs, index))
+    found = losses(params)
+    assert list(found) == ["validation_loss", *(f"validation_loss/level_{i}" for i in range(3))]
+    assert found == losses(params)
+    t = Objective(run, model.process).level_times(index)
+    assert t.shape == (3, 16) and np.all(np.diff(t, axis=0) > 0)
+    own = Objective(
+        dataclasses.replace(run, objective=cfg.Objective(weighting=kind)), model.process
+    )
+    np.testing.assert_array_equal(own.weight(t[1]), np.ones(16))
+    likelihood = Objective(
+        dataclasses.replace(run, objective=cfg.Objective(weighting="likelihood")), model.process
+    )
+    assert np.all(np.isfinite(likelihood.weight(t[1])) & (likelihood.weight(t[1]) > 0))
+
+
+def test_noise_offset_and_input_perturbation_have_their_own_sizes():
+    run = make_run(noise_offset=0.5, input_perturbation=0.2)
+    objective = Objective(run, Line(run).process)
+    index = jnp.arange(64, dtype=jnp.uint32)
+    eps, seen = objective.noise(index, (8, 8, 2), train=True)
+    plain, same = objective.noise(index, (8, 8, 2), train=False)
+    assert plain is same
+    offset = np.asarray(eps - plain)
+    assert np.ptp(offset, axis=(1, 2)).max() < 1e-5, "one number for each example and channel"
+    # 128 and 8192 normal numbers
+    assert np.std(offset[:, 0, 0]) == pytest.approx(0.5, rel=0.25)
+    assert np.std(seen - eps) == pytest.approx(0.2, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("diffusion", "objective", "complaint"),
+    [
+        (cfg.Diffusion(cfg.VP()), {"loss": "vlb"}, "objective.loss is 'vlb'.*process VP"),
+        (cfg.Diffusion(cfg.VE()), {"times": "second_moment"}, "objective.times is 'second_m"),
+        (cfg.Diffusion(), {"loss": "hybrid"}, "learned_variance is False; it must be True for"),
+        (cfg.Diffusion(learned_variance=True), {}, "learned_variance is True; it must be False"),
+        (cfg.Diffusion(), {"loss": "vlb", "weighting": "p2"}, "weighting is 'p2'; it must be 'pla"),
+        (cfg.Diffusion(), {"huber_c": 0.0}, "Objective.huber_c is 0.0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(diffusion, objective, complaint):
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        make_run(diffusion, **objective)
+
+
+def test_bins_are_for_pixels():
+    with pytest.raises(cfg.ConfigError, match="objective.bins is 256; it must be None, since lat"):
+        tiny.diffusion_run("folder", objective=cfg.Objective(bins=256)).model(tiny.AUTOENCODER)
