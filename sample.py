@@ -11,7 +11,10 @@ import tyro
 
 from ldm_jax import config as cfg
 
-PATHS = ("init_image", "mask", "latents", "model", "tokenizer", "original_config")
+PATHS = (
+    "init_image", "mask", "latents", "model", "tokenizer", "original_config", "weak_model",
+    "classifier",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,25 @@ class Arguments:
     """Solver steps; 50 by default."""
     guidance: float | None = None
     """Scale of classifier-free guidance; 1 is none. By default 7.5 for CLIP, 5 for BERT, else 3."""
+    guidance_schedule: cfg.sampling.GuidanceSchedule = "constant"
+    """How guidance grows while noise falls; the mean stays the scale asked for."""
+    guidance_interval: tuple[float, float] | None = None
+    """Two noise levels, as sigma / alpha, between which alone guidance acts."""
+    guidance_rescale: float | None = None
+    """0 to 1: the share of the contrast added by guidance that is taken away; 0.7 is usual."""
+    weak_model: Path | None = None
+    """A weaker model of the same task, or an earlier checkpoint (WORKDIR/checkpoints/STEP), for
+    autoguidance; --guidance is then 1 unless it is given."""
+    autoguidance_scale: float | None = None
+    """Scale of guidance away from --weak_model; 2 by default, 1 is none."""
+    classifier: Path | None = None
+    """Work directory of a classifier that guides towards --classes."""
+    classifier_scale: float | None = None
+    """Scale of the classifier's gradient; 1 by default, 0 is none."""
+    classifier_form: cfg.sampling.ClassifierForm | None = None
+    """eps, for every sampler, by default; or mean, for those that add noise."""
+    threshold: float | None = None
+    """0 to 1: quantile of dynamic thresholding, against strong guidance; 0.995 is usual."""
     eta: float | None = None
     """Share of fresh noise of ddim (0, deterministic, by default) and euler_a (1)."""
     spacing: cfg.sampling.Spacing | None = None
@@ -78,6 +100,10 @@ class Arguments:
     """Paint where the mask is black."""
     only_masked: int | None = None
     """Crop to the mask and so many pixels around it, and paint these at full size."""
+    resample: int = 1
+    """Draw each stretch of the way so often, for new parts that agree with what is kept."""
+    resample_jump: int = 1
+    """Length of these stretches in steps."""
     latents: Path | None = None
     """Starting noise, one array [pictures, height, width, channels] in a .npy file."""
     latents_row: int = 0
@@ -118,8 +144,10 @@ DRAWING = (
     "negative_prompt", "literal_prompts", "sampler", "steps", "guidance", "eta", "spacing",
     "sections", "timesteps", "sigmas", "seed", "height", "width", "init_image", "strength", "mask",
     "mask_blur", "invert_mask", "only_masked", "latents", "latents_row", "clip_skip", "tileable",
-    "tile", "batch_size", "dtype", "model", "weights", "tokenizer", "prediction",
-    "original_config",
+    "tile", "batch_size", "dtype", "model", "weights", "tokenizer", "prediction", "original_config",
+    "guidance_schedule", "guidance_interval", "guidance_rescale", "weak_model",
+    "autoguidance_scale", "classifier", "classifier_scale", "classifier_form", "threshold",
+    "resample", "resample_jump",
 )  # fmt: skip
 """What a picture may say about how it was drawn. Never where to write."""
 
@@ -159,7 +187,7 @@ def _from_png(path: Path) -> Arguments:
         value = read.get(name)
         if value is None:
             continue
-        if name == "model" and str(value).startswith("hf:"):
+        if name in ("model", "weak_model") and str(value).startswith("hf:"):
             # A picture cannot make this machine download anything.
             continue
         if name in PATHS and isinstance(value, str):
@@ -328,7 +356,8 @@ def open_pipeline(arguments: Arguments) -> Any:
     }
     return Pipeline(
         arguments.model, dtype=arguments.dtype, clip_skip=_or(arguments.clip_skip, 1),
-        tile_textures=arguments.tileable, emphasis=not arguments.literal_prompts, **choices,
+        tile_textures=arguments.tileable, emphasis=not arguments.literal_prompts,
+        weak_model=arguments.weak_model, classifier=arguments.classifier, **choices,
     )  # fmt: skip
 
 
@@ -337,6 +366,12 @@ def sampling_of(arguments: Arguments) -> cfg.Sampling:
     strength = arguments.strength
     if strength is None:
         strength = 0.75 if arguments.init_image and not arguments.mask else 1.0
+    autoguidance, classifier = arguments.autoguidance_scale, arguments.classifier_scale
+    if arguments.weak_model is not None:
+        autoguidance = _or(autoguidance, 2.0)
+    form = arguments.classifier_form
+    if arguments.classifier is not None:
+        classifier, form = _or(classifier, 1.0), _or(form, "eps")
     counts = {
         "sections": sum(arguments.sections),
         "timesteps": len(arguments.timesteps),
@@ -353,6 +388,11 @@ def sampling_of(arguments: Arguments) -> cfg.Sampling:
         sections=arguments.sections, timesteps=arguments.timesteps, sigmas=arguments.sigmas,
         seed=_or(arguments.seed, 0), height=arguments.height, width=arguments.width,
         strength=strength, batch_size=arguments.batch_size, tile=arguments.tile,
+        guidance_schedule=arguments.guidance_schedule,
+        guidance_interval=arguments.guidance_interval,
+        guidance_rescale=arguments.guidance_rescale, autoguidance_scale=autoguidance,
+        classifier_scale=classifier, classifier_form=form, threshold=arguments.threshold,
+        resample=arguments.resample, resample_jump=arguments.resample_jump,
     )  # fmt: skip
 
 
@@ -419,7 +459,7 @@ def _said(arguments: Arguments) -> dict[str, Any]:
     names = (
         "negative_prompt", "literal_prompts", "clip_skip", "tileable", "init_image", "mask",
         "mask_blur", "invert_mask", "only_masked", "latents", "dtype", "weights", "tokenizer",
-        "prediction", "original_config",
+        "prediction", "original_config", "weak_model", "classifier",
     )  # fmt: skip
     said = {}
     for name in names:

@@ -30,7 +30,7 @@ from ldm_jax.models.emphasis import weigh
 from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.unet import UNet2D
 from ldm_jax.process import build_process
-from ldm_jax.sampling.guidance import classifier_free
+from ldm_jax.sampling.guided import ALONE, Guides
 from ldm_jax.sampling.inpaint import Inpaint
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.loop import start as start_at
@@ -47,6 +47,13 @@ def to_pixels(images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 def to_images(pixels: Float[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
     """Pixels in [-1, 1] → uint8 images, rounded to nearest and clipped."""
     return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def sample_posterior(
+    frozen: Params, posterior: Gaussian | Point, noise: Float[Array, "#b zh zw z"]
+) -> Float[Array, "#b zh zw z"]:
+    """Scaled latents of what the encoder made of pictures, sampled with `noise`."""
+    return posterior.sample(noise) * frozen["latent_scale"]
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,7 @@ class LatentDiffusion:
         latents, before quantisation, are certain. So are pixels.
         """
         encoded = self.autoencoder.apply({"params": frozen["autoencoder"]}, pixels, method="encode")
-        return self.sample_posterior(frozen, encoded, noise)
-
-    def sample_posterior(
-        self, frozen: Params, posterior: Gaussian | Point, noise: Float[Array, "#b zh zw z"]
-    ) -> Float[Array, "#b zh zw z"]:
-        """Scaled latents of what the encoder made of pictures, sampled with `noise`."""
-        return posterior.sample(noise) * frozen["latent_scale"]
+        return sample_posterior(frozen, encoded, noise)
 
     def decode(self, frozen: Params, latents: Float[Array, "b zh zw z"]) -> Float[Array, "b h w c"]:
         """Scaled latents → pixels, about [-1, 1], not clipped."""
@@ -209,12 +210,16 @@ def draw(
     guidance_scale: Float[Array, ""] | float = 1.0,
     shape: tuple[int, int, int],
     start: Start = NOISE,
+    guides: Guides = ALONE,
+    resample: int = 1,
+    jump: int = 1,
 ) -> Float[Array, "b zh zw z"]:
     """Scaled latents of `shape` for each example of `condition`.
 
     Example `i` is a function of `seed`, `index[i]`, `condition[i]` and `start[i]` alone. With
     `nothing` (the unconditional condition) every evaluation is one network call of twice the
-    batch, ordered [unconditional, conditional]; without, guidance is off.
+    batch, ordered [unconditional, conditional]; without, classifier-free guidance is off.
+    `guides` holds all other guidance; `resample` and `jump` are those of `Inpaint`.
     """
     noise = start.noise
     if noise is None:
@@ -223,17 +228,15 @@ def draw(
     x = start_at(noise, first)
     if start.latents is not None:
         x = first.alpha * start.latents + first.sigma * noise
+    solver = guides.solver(solver)
     if start.known is not None:
-        solver = Inpaint(solver, start.known, noise, start.mask)
+        solver = Inpaint(solver, start.known, noise, start.mask, resample, jump)
 
-    def denoise_given(x: Array, level: Level, condition: Condition) -> Prediction:
-        network = partial(model.network, params, condition=condition)
+    def denoise_given(x: Array, level: Level, cond: Condition) -> Prediction:
+        network = partial(model.network, params, condition=cond)
         return model.denoiser(network)(x, level)
 
-    if nothing is None:
-        denoise = partial(denoise_given, condition=condition)
-    else:
-        denoise = classifier_free(denoise_given, condition, nothing, guidance_scale)
+    denoise = guides.denoiser(denoise_given, condition, nothing, guidance_scale)
     keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
     return sample(solver, denoise, x, levels, keys).x
 

@@ -20,6 +20,7 @@ from ldm_jax import config as cfg
 from ldm_jax import convert, masks, settings
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.conditions import Inputs, encode_conditions, open_tokenizer
+from ldm_jax.helpers import Helpers
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.tileable import tileable
 from ldm_jax.sampling.solvers import make_solver
@@ -61,6 +62,8 @@ class Pipeline:
         tile_textures: bool = False,
         emphasis: bool = True,
         devices: Sequence[jax.Device] | None = None,
+        weak_model: str | Path | None = None,
+        classifier: str | Path | None = None,
         **choices: Any,
     ) -> None:
         """Loads `path`.
@@ -72,6 +75,8 @@ class Pipeline:
             tile_textures: pictures whose opposite edges fit each other.
             emphasis: whether brackets in prompts are syntax (CLIP's text encoder only).
             devices: those of this process to draw on; None is all of them.
+            weak_model: a weaker model of the same task, for autoguidance.
+            classifier: the work directory of a classifier that guides.
             choices: further arguments of `convert.load`: `weights`, `tokenizer`, ….
 
         Raises:
@@ -94,6 +99,9 @@ class Pipeline:
         self.frozen = _stored(loaded.frozen, first, self.devices)
         self.tokenizer = open_tokenizer(self.config.condition, loaded.tokenizer, path)
         self.emphasis = emphasis
+        self.helpers = Helpers.read(
+            self.config, loaded.tokenizer, self.dtype, weak_model, classifier
+        )
         self._around = tileable if tile_textures else nullcontext
         self._programs: dict[Any, Callable[..., Any]] = {}
         self._placed: dict[Mesh, Any] = {}
@@ -166,6 +174,8 @@ class Pipeline:
         """
         sampling = self.settle(sampling)
         check_picture(self.config, sampling, picture, len(conditions))
+        self.helpers.check(sampling, conditions)
+        labels, conditions = self.helpers.labels(conditions, self.config.condition)
         if index is None:
             index = np.arange(len(conditions), dtype=np.uint32)
         guided = sampling.guidance_scale != 1 and not isinstance(
@@ -173,7 +183,9 @@ class Pipeline:
         )
         for inputs in self._inputs(conditions, negative):
             for rows, count in _batches(inputs.rows, settings.batch_size(self.config, sampling)):
-                batch = self._draw_batch(inputs, rows, index, sampling, guided, picture, decode)
+                batch = self._draw_batch(
+                    inputs, rows, index, sampling, guided, picture, decode, labels
+                )
                 yield rows[:count], batch[:count]
 
     def decode(
@@ -194,6 +206,7 @@ class Pipeline:
         guided: bool,
         picture: Picture,
         decode: bool,
+        labels: np.ndarray | None,
     ) -> np.ndarray:
         """The images, or latents, of `rows`, all drawn together."""
         size = len(rows)
@@ -208,9 +221,13 @@ class Pipeline:
                 condition = condition._replace(concat=concat)
                 nothing = nothing and nothing._replace(concat=concat)
             scalars = np.uint32(sampling.seed), np.float32(sampling.guidance_scale)
+            numbers = settings.guidance_numbers(self.config, sampling)
+            helping = self.helpers.arguments(
+                *to_global(mesh, (*inputs.of(rows), None if labels is None else labels[rows]))
+            )
             latents = self._run(
                 "the U-Net", self._draw_program(sampling, picture), params, condition, nothing,
-                to_global(mesh, index), start, *scalars,
+                to_global(mesh, index), start, *scalars, numbers, helping,
             )  # fmt: skip
             return self._decode(frozen, latents, sampling.tile) if decode else np.asarray(latents)
 
@@ -291,17 +308,22 @@ class Pipeline:
         solver = make_solver(sampling.sampler, sampling.eta)
         shape = self.model.latent_shape_of(sampling.height, sampling.width)
         strength = 1.0 if picture.image is None else sampling.strength
+        how = (sampling.guidance_schedule, sampling.classifier_form)
+        again = sampling.resample, sampling.resample_jump
         lists = (sampling.sections, sampling.timesteps, sampling.sigmas)
-        key = ("draw", solver, sampling.steps, sampling.spacing, lists, strength, shape)
+        key = ("draw", solver, sampling.steps, sampling.spacing, lists, strength, shape, how, again)
 
         def make() -> Callable[..., Any]:
             path = settings.path(self.config, self.model.process, sampling, picture)
 
-            def draw(params, condition, nothing, index, start, seed, guidance_scale):
+            def draw(
+                params, condition, nothing, index, start, seed, guidance_scale, numbers, helping
+            ):
+                guides = self.helpers.guides(helping, numbers, *how)
                 return ldm.draw(
                     self.model, params, condition, nothing, solver=solver, levels=path,
                     seed=seed, index=index, guidance_scale=guidance_scale, shape=shape,
-                    start=start,
+                    start=start, guides=guides, resample=again[0], jump=again[1],
                 )  # fmt: skip
 
             return draw

@@ -1,7 +1,7 @@
 """How a model draws unless it is told otherwise, and which settings it refuses."""
 
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -12,7 +12,7 @@ from ldm_jax.diffusion.spacing import Ratios
 from ldm_jax.process import build_process
 from ldm_jax.sampling.levels import in_sections, levels, levels_at, levels_of, part
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
-from ldm_jax.typing import Level, Process
+from ldm_jax.typing import Level, Process, Solver
 
 SMALL, SMALL_BATCH = 16 * 16, 32
 """Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
@@ -48,7 +48,9 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
     """
     sampler, guidance, eta = sampling.sampler, sampling.guidance_scale, sampling.eta
     if guidance is None:
-        guidance = _usual_guidance(model.condition)
+        # Autoguidance stands in for it.
+        alone = sampling.autoguidance_scale is None
+        guidance = _usual_guidance(model.condition) if alone else 1.0
     settled = replace(
         sampling, guidance_scale=guidance, spacing=_usual_spacing(model, sampling),
         steps=_steps(sampling),
@@ -56,7 +58,7 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
         height=sampling.height or model.image_size, width=sampling.width or model.image_size,
     )  # fmt: skip
     try:
-        make_solver(sampler, eta)
+        solver = make_solver(sampler, eta)
         path(model, build_process(model.diffusion.process), settled)
     except ValueError as error:
         raise cfg.ConfigError(str(error)) from error
@@ -65,8 +67,35 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
             f"sampler {sampler!r} divides by the signal, of which nothing is left where this "
             "model's process ends; choose ddim, ddpm, euler or euler_a"
         )
+    _check_guidance(sampling, solver)
     _check_size(model, settled, textures)
     return settled
+
+
+def bound(model: cfg.Model) -> float:
+    """The range to which dynamic thresholding brings x0: pixels have 1; latents none, but those
+    of unit variance rarely leave three standard deviations."""
+    stage = model.autoencoder
+    pixels = stage.factor == 1 and stage.latent_channels == stage.image_channels
+    return 1.0 if pixels else 3.0
+
+
+def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]:
+    """The numbers of `Guides` that settled `sampling` gives; another number is no new program."""
+    low_high = sampling.guidance_interval
+    numbers = {
+        "interval": low_high and tuple(np.float32(value) for value in low_high),
+        "rescale": sampling.guidance_rescale,
+        "weak_scale": sampling.autoguidance_scale,
+        "classifier_scale": sampling.classifier_scale,
+        "threshold": sampling.threshold,
+        "bound": None if sampling.threshold is None else bound(model),
+    }
+    return {
+        name: np.float32(value) if isinstance(value, float | int) else value
+        for name, value in numbers.items()
+        if value is not None
+    }
 
 
 def factor(model: cfg.Model) -> int:
@@ -129,12 +158,33 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
         raise cfg.ConfigError(
             f"strength is {sampling.strength}, but there is no picture to draw on"
         )
+    if sampling.resample > 1 and (picture.mask is None or paints(model)):
+        raise cfg.ConfigError(
+            f"resample is {sampling.resample}, which is for painting under a mask (--mask) with a "
+            "model that is not shown it"
+        )
     scale = model.autoencoder.factor
     wanted = (count, height // scale, width // scale, model.autoencoder.latent_channels)
     if picture.noise is not None and picture.noise.shape != wanted:
         raise cfg.ConfigError(
             f"the starting noise has shape {picture.noise.shape}; it must be {wanted}: "
             "pictures, height and width in latents, channels"
+        )
+
+
+def _check_guidance(sampling: cfg.Sampling, solver: Solver) -> None:
+    sampler = sampling.sampler
+    if sampling.classifier_form == "mean" and not (
+        solver.stochastic and sampler in ("ddim", "ddpm", "euler_a")
+    ):
+        raise cfg.ConfigError(
+            f"classifier_form 'mean' moves the mean of noisy steps, but sampler {sampler!r} takes "
+            "none; choose ddpm, euler_a or ddim with an eta above 0, or form 'eps'"
+        )
+    if sampling.resample > 1 and not np.array_equal(solver.visits(3), np.arange(4)):
+        raise cfg.ConfigError(
+            f"resample is {sampling.resample}, but sampler {sampler!r} visits levels twice; "
+            "choose one that evaluates once a step, such as ddim or ddpm"
         )
 
 

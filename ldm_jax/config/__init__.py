@@ -7,6 +7,7 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.classifier import Classifier, ClassifierRun
 from ldm_jax.config.conditions import (
     BERTText,
     ClassCondition,
@@ -36,6 +37,8 @@ __all__ = [
     "Bottleneck",
     "CLIPText",
     "ClassCondition",
+    "Classifier",
+    "ClassifierRun",
     "Condition",
     "ConfigError",
     "Data",

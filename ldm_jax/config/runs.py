@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ldm_jax.config.checks import require, require_divisible
+from ldm_jax.config.classifier import ClassifierRun
 from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
 from ldm_jax.config.data import Data, EncodedLatents
 from ldm_jax.config.model import Diffusion, Model, check_condition
@@ -81,7 +82,7 @@ class DiffusionRun:
         return Model(autoencoder, self.unet, self.condition, self.diffusion, self.data.image_size)
 
 
-Run = AutoencoderRun | DiffusionRun
+Run = AutoencoderRun | DiffusionRun | ClassifierRun
 
 
 def _check_objective(objective: Objective, diffusion: Diffusion) -> None:

@@ -11,6 +11,8 @@ Spacing = Literal[
     "trailing", "leading", "linspace", "quad", "ddim_uniform", "karras", "exponential", "ays_sd15",
     "ays_sdxl",
 ]  # fmt: skip
+GuidanceSchedule = Literal["constant", "linear", "cosine"]
+ClassifierForm = Literal["eps", "mean"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,24 @@ class Sampling:
     steps: int = 50
     guidance_scale: float | None = None
     """Scale of classifier-free guidance; 1 is none."""
+    guidance_schedule: str = "constant"
+    """A `GuidanceSchedule`: how guidance grows while noise falls."""
+    guidance_interval: tuple[float, ...] | None = None
+    """Noise levels, as sigma / alpha, between which guidance acts: (low, high]."""
+    guidance_rescale: float | None = None
+    """Share of the contrast that guidance adds that is taken away again (Lin 2024)."""
+    autoguidance_scale: float | None = None
+    """Scale of guidance away from a weaker model; 1 is none."""
+    classifier_scale: float | None = None
+    """Scale of a classifier's gradient; 0 is none."""
+    classifier_form: str | None = None
+    """A `ClassifierForm`: eps for every sampler, mean for those that add noise."""
+    threshold: float | None = None
+    """Quantile of dynamic thresholding (Saharia 2022), 0 to 1."""
+    resample: int = 1
+    """How often inpainting passes each stretch of the way (Lugmayr 2022)."""
+    resample_jump: int = 1
+    """Length of these stretches in steps."""
     eta: float | None = None
     """Share of fresh noise: 0 is deterministic, 1 has the posterior's variance."""
     spacing: str | None = None
@@ -46,7 +66,7 @@ class Sampling:
     """Decodes in overlapping tiles of so many pixels; None decodes whole pictures."""
 
     def __post_init__(self) -> None:
-        for name in ("sampler", "spacing"):
+        for name in NAMES:
             value, allowed = getattr(self, name), get_args(NAMES[name])
             if value is not None and value not in allowed:
                 raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
@@ -70,6 +90,13 @@ class Sampling:
                 self.guidance_scale is None or math.isfinite(self.guidance_scale),
                 "finite; 1 is no guidance",
             ),
+            "guidance_interval": (_is_interval(self.guidance_interval), "two numbers, low < high"),
+            "guidance_rescale": (_is_share(self.guidance_rescale), "between 0 and 1"),
+            "autoguidance_scale": (_finite(self.autoguidance_scale), "finite; 1 is none"),
+            "classifier_scale": (_finite(self.classifier_scale), "finite; 0 is none"),
+            "threshold": (_is_share(self.threshold), "between 0 and 1"),
+            "resample": (self.resample >= 1, "1 or more"),
+            "resample_jump": (self.resample_jump >= 1, "1 or more"),
             "height": (self.height is None or self.height >= 1, "1 or more"),
             "width": (self.width is None or self.width >= 1, "1 or more"),
             "strength": (0 <= self.strength <= 1, "between 0 and 1"),
@@ -82,4 +109,19 @@ class Sampling:
 
 LISTS = ("sections", "timesteps", "sigmas")
 """The fields that say themselves what is visited."""
-NAMES = {"sampler": SamplerName, "spacing": Spacing}
+NAMES = {
+    "sampler": SamplerName, "spacing": Spacing, "guidance_schedule": GuidanceSchedule,
+    "classifier_form": ClassifierForm,
+}  # fmt: skip
+
+
+def _finite(value: float | int | None) -> bool:
+    return value is None or math.isfinite(value)
+
+
+def _is_share(value: float | int | None) -> bool:
+    return value is None or 0 <= value <= 1
+
+
+def _is_interval(value: tuple[float | int, ...] | None) -> bool:
+    return value is None or (len(value) == 2 and 0 <= value[0] < value[1])

@@ -11,19 +11,22 @@ from ldm_jax.training.checkpoint import Checkpoints, read_config
 from ldm_jax.training.stages import TOKENIZER, load_first_stage
 
 
-def read_workdir(path: str | Path, *, weights: Literal["ema", "raw"] = "ema") -> Imported:
-    """The newest checkpoint of a run: a whole model, or the first stage of an autoencoder's run.
+def read_workdir(
+    path: str | Path, *, weights: Literal["ema", "raw"] = "ema", step: int | None = None
+) -> Imported:
+    """A checkpoint of a run: a whole model, or the first stage of an autoencoder's run.
 
     Args:
         path: what `train.py` wrote.
         weights: `ema`, the parameter average, or `raw`.
+        step: which checkpoint; None is the newest.
 
     Raises:
         FileNotFoundError, ValueError: no checkpoint, a damaged one, or no average.
     """
     path = Path(path)
     run = read_config(path)
-    step, params = Checkpoints.load_params(path, weights)
+    step, params = Checkpoints.load_params(path, weights, step)
     origin = {
         "source": path.name, "kind": "workdir", "weights": weights, "step": step,
         "dtype": run.loop.dtype,

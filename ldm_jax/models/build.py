@@ -6,6 +6,7 @@ from jax.typing import DTypeLike
 from ldm_jax import config as cfg
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bert import BERTTextModel
+from ldm_jax.models.classifier import Classifier
 from ldm_jax.models.conditioners import ClassLabel, ClassToken, NoCondition
 from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.text import CLIPTextModel, TextTransformerModel
@@ -24,6 +25,13 @@ def build_autoencoder(
 def build_unet(config: cfg.UNet, dtype: DTypeLike = "float32", remat: bool = False) -> UNet2D:
     """The denoising network; computes in `dtype`, with float32 parameters and outputs."""
     return UNet2D(config, dtype, remat)
+
+
+def build_classifier(
+    config: cfg.Classifier, dtype: DTypeLike = "float32", remat: bool = False
+) -> Classifier:
+    """The classifier of noisy latents; computes in `dtype`, with float32 parameters and outputs."""
+    return Classifier(config, dtype, remat)
 
 
 def build_conditioner(

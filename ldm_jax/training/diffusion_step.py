@@ -131,7 +131,9 @@ def make_diffusion_step(
 
     def step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Metrics]:
         index, seed = batch["index"], run.loop.seed
-        latents = jax.lax.stop_gradient(batch_latents(model, frozen, batch, seed, shape))
+        latents = jax.lax.stop_gradient(
+            batch_latents(model.autoencoder, frozen, batch, seed, shape)
+        )
         keys = rngs.example_keys(rngs.stream(seed, "condition_dropout"), index)
         inputs = drop_condition(keys, batch["condition"], empty, share)
         t, weight = objective.times(index, state.sampler)

@@ -12,7 +12,7 @@ from ldm_jax import config as cfg
 from ldm_jax import tree
 from ldm_jax.data.latents import LatentsSource
 from ldm_jax.data.sources import Source
-from ldm_jax.latent_diffusion import LatentDiffusion, Params, to_pixels
+from ldm_jax.latent_diffusion import Params, sample_posterior, to_pixels
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian, Point, gaussian
 from ldm_jax.models.pixels import Pixels
@@ -37,7 +37,7 @@ def posterior_of(
 
 
 def batch_latents(
-    model: LatentDiffusion,
+    autoencoder: Autoencoder | Pixels,
     frozen: Params,
     batch: Mapping[str, Any],
     seed: int,
@@ -45,8 +45,8 @@ def batch_latents(
 ) -> Float[Array, "b zh zw z"]:
     """Scaled latents of a batch, each of `shape` and sampled with the noise of its index."""
     noise = posterior_noise(seed, batch["index"], shape)
-    posterior = posterior_of(model.autoencoder, frozen["autoencoder"], batch)
-    return model.sample_posterior(frozen, posterior, noise)
+    posterior = posterior_of(autoencoder, frozen["autoencoder"], batch)
+    return sample_posterior(frozen, posterior, noise)
 
 
 def encoder_hash(params: Mapping[str, Any]) -> str:

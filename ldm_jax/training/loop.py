@@ -26,6 +26,7 @@ from ldm_jax.sharding import (
 )
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
 from ldm_jax.training.checkpoint import Checkpoints, prepare_workdir
+from ldm_jax.training.classifier_stage import classifier_stage
 from ldm_jax.training.metrics import MetricWriter, Progress
 from ldm_jax.training.stage import GRID_IMAGES, Stage
 from ldm_jax.training.stages import diffusion_stage
@@ -69,9 +70,11 @@ def fit(
         if first_stage is not None:
             raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
         stage = autoencoder_stage(run, workdir, initial, perceptual)
+    elif initial is not None:
+        raise cfg.ConfigError("--init begins a first stage; this config trains another")
+    elif isinstance(run, cfg.ClassifierRun):
+        stage = classifier_stage(run, workdir, first_stage)
     else:
-        if initial is not None:
-            raise cfg.ConfigError("--init begins a first stage; this config trains a second one")
         stage = diffusion_stage(run, workdir, first_stage)
     with (
         jax.set_mesh(mesh),
@@ -234,7 +237,7 @@ class _Training:
         if self.validation and due(loop.validate_every):
             scores = self._scores(state)
             self.writer.scalars(step, scores)
-        if self.validation and due(loop.sample_every):
+        if self.validation and self.stage.pictures and due(loop.sample_every):
             self._pictures(step, state)
         if saving:
             self.checkpoints.save(step, state, loader.get_state(), self.run, scores)

@@ -22,8 +22,9 @@ class Stage:
     step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
     scores: Callable[[Any, Any, Any], Metrics]
     """`(params, frozen, batch) -> {"loss": scalar, ...}`, at noise fixed by the batch's index."""
-    pictures: Callable[[Any, Any, Any], dict[str, Any]]
-    """`(params, frozen, batch) -> {name: uint8 images}`, as many as the batch in each row."""
+    pictures: Callable[[Any, Any, Any], dict[str, Any]] | None
+    """`(params, frozen, batch) -> {name: uint8 images}`, as many as the batch in each row; None
+    where there is nothing to show."""
     frozen: Any
     train: Source
     validation: Source | None

@@ -51,14 +51,14 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     fresh = not has_checkpoints(workdir)
     _check_first_stage(run, workdir if fresh else None, first_stage)
     train = open_source(run.data.source, run.data.image_size, "train")
-    _check_conditions(run, train)
+    check_conditions(run, train)
     if fresh:
         # What an earlier attempt left may be of other images.
-        _make_frozen_parts(run, train, workdir, first_stage)
+        make_frozen_parts(run, train, workdir, first_stage)
     tokenizer = None
     if isinstance(run.condition, cfg.TextCondition):
         tokenizer = load_tokenizer(workdir / TOKENIZER)
-    condition, empty = _condition_inputs(run, tokenizer)
+    condition, empty = condition_inputs(run, tokenizer)
     autoencoder_config, frozen = load_first_stage(run, workdir)
     validation = validation_source(run.data)
     for source in (train, validation):
@@ -78,7 +78,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         return state.replace(sampler=Objective(run, model.process).initial_sampler())
 
     def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
-        latents = batch_latents(model, frozen, batch, run.loop.seed, shape)
+        latents = batch_latents(model.autoencoder, frozen, batch, run.loop.seed, shape)
         return denoising_losses_by_level(
             model, run, params, latents, batch["condition"], batch["index"]
         )
@@ -105,9 +105,11 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     )
 
 
-def load_first_stage(run: cfg.DiffusionRun, workdir: Path) -> tuple[cfg.FirstStage, dict[str, Any]]:
+def load_first_stage(
+    run: cfg.DiffusionRun | cfg.ClassifierRun, workdir: Path
+) -> tuple[cfg.FirstStage, dict[str, Any]]:
     """Config and frozen tree {"autoencoder", "latent_scale"} of the run in `workdir`."""
-    if run.space == "pixels":
+    if isinstance(run, cfg.DiffusionRun) and run.space == "pixels":
         pixels = cfg.Pixels()
         return pixels, {"autoencoder": {}, "latent_scale": np.float32(pixels.latent_scale)}
     folder = workdir / FIRST_STAGE
@@ -123,14 +125,14 @@ def _check_first_stage(run: cfg.DiffusionRun, fresh: Path | None, first_stage: P
                 f"--first_stage={first_stage}: this config's space is 'pixels', which needs none"
             )
     elif first_stage is not None:
-        run.model(_autoencoder_run(first_stage).autoencoder)
+        run.model(autoencoder_run(first_stage).autoencoder)
     elif fresh is not None:
         raise cfg.ConfigError(
             f"{fresh} has no first stage yet: name a trained one with --first_stage=WORKDIR"
         )
 
 
-def _autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
+def autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
     """The config of a trained first stage."""
     source = read_config(first_stage)
     if not isinstance(source, cfg.AutoencoderRun):
@@ -138,7 +140,7 @@ def _autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
     return source
 
 
-def _check_conditions(run: cfg.DiffusionRun, train: Source) -> None:
+def check_conditions(run: cfg.DiffusionRun | cfg.ClassifierRun, train: Source) -> None:
     """Raises ConfigError unless the images have the classes or captions that `run` asks for."""
     where = getattr(run.data.source, "path", "DigitScenes")
     if isinstance(run.condition, cfg.ClassCondition):
@@ -154,8 +156,11 @@ def _check_conditions(run: cfg.DiffusionRun, train: Source) -> None:
         )
 
 
-def _make_frozen_parts(
-    run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path | None
+def make_frozen_parts(
+    run: cfg.DiffusionRun | cfg.ClassifierRun,
+    train: Source,
+    workdir: Path,
+    first_stage: Path | None,
 ) -> None:
     """Writes into `workdir` the first stage, if there is one, and the tokenizer, made from the
     training captions."""
@@ -169,10 +174,10 @@ def _make_frozen_parts(
 
 
 def _copy_first_stage(
-    run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: Path
+    run: cfg.DiffusionRun | cfg.ClassifierRun, train: Source, workdir: Path, first_stage: Path
 ) -> None:
     """Writes into `workdir` the first stage's parameters with its measured latent scale."""
-    source = _autoencoder_run(first_stage)
+    source = autoencoder_run(first_stage)
     _, params = Checkpoints.load_params(first_stage, "ema" if source.optim.ema_decay else "raw")
     check_encoder(train, params)
     scale = source.autoencoder.latent_scale or _measure_scale(
@@ -186,7 +191,10 @@ def _copy_first_stage(
 
 
 def _measure_scale(
-    config: cfg.Autoencoder, params: Any, run: cfg.DiffusionRun, train: Source
+    config: cfg.Autoencoder,
+    params: Any,
+    run: cfg.DiffusionRun | cfg.ClassifierRun,
+    train: Source,
 ) -> float:
     """1 / std of the latents of the first global batch (Rombach 2022, appendix G).
 
@@ -210,8 +218,8 @@ def _measure_scale(
     return 1 / float(std(params, batch))
 
 
-def _condition_inputs(
-    run: cfg.DiffusionRun, tokenizer: Tokenizer | None
+def condition_inputs(
+    run: cfg.DiffusionRun | cfg.ClassifierRun, tokenizer: Tokenizer | None
 ) -> tuple[Callable[[Any], Any], Any]:
     """The function from example to condition input, and the unconditional input."""
     condition = run.condition

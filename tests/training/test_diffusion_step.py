@@ -15,6 +15,7 @@ from ldm_jax import config as cfg
 from ldm_jax.config import to_json
 from ldm_jax.config.files import from_json
 from ldm_jax.latent_diffusion import LatentDiffusion
+from ldm_jax.models.build import build_autoencoder
 from ldm_jax.process import build_process
 from ldm_jax.sharding import batch_sharding, make_mesh, replicated, state_sharding
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
@@ -30,10 +31,8 @@ class Line(LatentDiffusion):
 
     def __init__(self, run):
         object.__setattr__(self, "process", build_process(run.diffusion.process))
+        object.__setattr__(self, "autoencoder", build_autoencoder(cfg.Pixels()))
         object.__setattr__(self, "learned_variance", run.diffusion.learned_variance)
-
-    def encode(self, frozen, pixels, noise):
-        return pixels
 
     def condition(self, params, inputs, weights=None):
         return Nothing(jnp.zeros((len(inputs), *SHAPE)))
@@ -86,7 +85,7 @@ def train(run, steps=4, devices=8):
         state = jax.device_put(state, shardings)
         for i in range(steps):
             batch = jax.device_put(batch_of(i), batch_sharding(mesh))
-            state, metrics = step(state, jax.device_put({}, {}), batch)
+            state, metrics = step(state, {"autoencoder": {}, "latent_scale": jnp.float32(1)}, batch)
             losses.append(float(metrics["loss"]))
     return jax.device_get(state), losses
 

@@ -1,0 +1,34 @@
+"""A classifier of noisy latents for guidance: single digits of DigitScenes at 16 px.
+
+    python train.py --config=configs/digit_scenes_classifier.py --workdir=runs/classifier \
+        --first_stage=runs/autoencoder
+    python sample.py --model=runs/class --classes 0 1 2 3 --num=4 --guidance=1 \
+        --classifier=runs/classifier --classifier_scale=2 --out=samples
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ldm_jax import config as cfg
+
+
+def get_config() -> cfg.ClassifierRun:
+    guided = cfg.load(Path(__file__).with_name("digit_scenes_class.py"))
+    steps = 600
+    return cfg.ClassifierRun(
+        data=replace(guided.data, batch_size=64),
+        classifier=cfg.Classifier(
+            in_channels=guided.unet.in_channels, num_classes=10, block_out_channels=(32, 64),
+            layers_per_block=1, attention=(False, True), num_heads=(4, 4), norm_num_groups=16,
+            dropout=0.1,
+        ),
+        diffusion=guided.diffusion,
+        optim=cfg.Optim(
+            learning_rate=1e-3, schedule="cosine", warmup_steps=30, weight_decay=0.05,
+            ema_decay=0.99,
+        ),
+        loop=cfg.Loop(
+            steps=steps, log_every=20, checkpoint_every=steps, validate_every=200,
+            validation_batches=4, sample_every=steps,
+        ),
+    )  # fmt: skip

@@ -1,0 +1,75 @@
+"""The stage that trains a classifier of noisy latents, for the one loop."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from ldm_jax import config as cfg
+from ldm_jax import rngs
+from ldm_jax.data.sources import open_source
+from ldm_jax.models.build import build_autoencoder, build_classifier
+from ldm_jax.process import build_process
+from ldm_jax.training.checkpoint import has_checkpoints
+from ldm_jax.training.classifier_step import make_classifier_scores, make_classifier_step
+from ldm_jax.training.latents import batch_latents, check_encoder
+from ldm_jax.training.optim import make_optimizer
+from ldm_jax.training.stage import Stage, validation_source
+from ldm_jax.training.stages import (
+    autoencoder_run,
+    check_conditions,
+    condition_inputs,
+    load_first_stage,
+    make_frozen_parts,
+)
+from ldm_jax.training.state import TrainState, create_state
+
+
+def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | None) -> Stage:
+    """A classifier on the first stage in `workdir`, or on that of `first_stage` copied there once.
+
+    Raises:
+        cfg.ConfigError: no first stage is given and none is in `workdir`, or it does not fit.
+    """
+    fresh = not has_checkpoints(workdir)
+    if fresh and first_stage is None:
+        raise cfg.ConfigError(
+            f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
+        )
+    if first_stage is not None:
+        run.check_first_stage(autoencoder_run(first_stage).autoencoder)
+    train = open_source(run.data.source, run.data.image_size, "train")
+    check_conditions(run, train)
+    if fresh:
+        make_frozen_parts(run, train, workdir, first_stage)
+    condition, _ = condition_inputs(run, None)
+    stage_one, frozen = load_first_stage(run, workdir)
+    validation = validation_source(run.data)
+    for source in (train, validation):
+        check_encoder(source, frozen["autoencoder"])
+    autoencoder = build_autoencoder(stage_one, jnp.dtype(run.loop.dtype))
+    classifier = build_classifier(run.classifier, jnp.dtype(run.loop.dtype), run.loop.remat)
+    process = build_process(run.diffusion.process)
+    optimizer = make_optimizer(run.optim, run.loop.steps)
+    side = run.data.image_size // stage_one.factor
+    shape = (side, side, stage_one.latent_channels)
+
+    def init(initial: Any) -> TrainState:
+        del initial
+        key = rngs.stream(run.loop.seed, "init/classifier")
+        zeros = jnp.zeros((1, *shape), jnp.float32), jnp.zeros(1, jnp.int32)
+        return create_state(classifier.init(key, *zeros)["params"], optimizer, run.optim.ema_decay)
+
+    def encode(frozen: Any, batch: Any) -> Any:
+        return batch_latents(autoencoder, frozen, batch, run.loop.seed, shape)
+
+    return Stage(
+        init=init,
+        step=make_classifier_step(classifier, process, optimizer, run, encode),
+        scores=make_classifier_scores(classifier, process, run, encode),
+        pictures=None,
+        frozen=frozen,
+        train=train,
+        validation=validation,
+        condition=condition,
+    )
