@@ -293,23 +293,18 @@ def sampling_of(arguments: Arguments) -> cfg.Sampling:
     strength = arguments.strength
     if strength is None:
         strength = 0.75 if arguments.init_image and not arguments.mask else 1.0
-    counts = {
-        "sections": sum(arguments.sections),
-        "timesteps": len(arguments.timesteps),
-        "sigmas": sum(sigma > 0 for sigma in arguments.sigmas),
-    }
-    for name, count in counts.items():
-        if count and arguments.steps not in (None, count):
-            raise cfg.ConfigError(
-                f"--steps={arguments.steps}, but --{name} asks for {count}; leave out --steps"
-            )
-    return cfg.Sampling(
+    sampling = cfg.Sampling(
         sampler=arguments.sampler or "ddim", steps=_or(arguments.steps, 50),
         guidance_scale=arguments.guidance, eta=arguments.eta, spacing=arguments.spacing,
         sections=arguments.sections, timesteps=arguments.timesteps, sigmas=arguments.sigmas,
         seed=_or(arguments.seed, 0), height=arguments.height, width=arguments.width,
         strength=strength, batch_size=arguments.batch_size, tile=arguments.tile,
     )  # fmt: skip
+    if arguments.steps not in (None, sampling.visited):
+        raise cfg.ConfigError(
+            f"--steps={arguments.steps}, but {sampling.visited} levels are listed; leave it out"
+        )
+    return sampling
 
 
 def read_noise(arguments: Arguments, wanted: list[Any]) -> Any:

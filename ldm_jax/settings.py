@@ -51,7 +51,7 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
         guidance = _usual_guidance(model.condition)
     settled = replace(
         sampling, guidance_scale=guidance, spacing=_usual_spacing(model, sampling),
-        steps=_steps(sampling),
+        steps=sampling.visited,
         eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
         height=sampling.height or model.image_size, width=sampling.width or model.image_size,
     )  # fmt: skip
@@ -172,14 +172,6 @@ def _usual_spacing(model: cfg.Model, sampling: cfg.Sampling) -> str | None:
     usual = DEFAULT_SPACING[sampling.sampler]
     by_ratio = usual in get_args(Ratios)
     return "trailing" if by_ratio and model.diffusion.process.ends_in_noise else usual
-
-
-def _steps(sampling: cfg.Sampling) -> int:
-    """How many levels are visited."""
-    if sampling.sections:
-        return sum(sampling.sections)
-    sigmas = [sigma for sigma in sampling.sigmas if sigma > 0]
-    return len(sampling.timesteps) or len(sigmas) or sampling.steps
 
 
 def _usual_guidance(condition: cfg.Condition) -> float:
