@@ -372,17 +372,7 @@ def sampling_of(arguments: Arguments) -> cfg.Sampling:
     form = arguments.classifier_form
     if arguments.classifier is not None:
         classifier, form = _or(classifier, 1.0), _or(form, "eps")
-    counts = {
-        "sections": sum(arguments.sections),
-        "timesteps": len(arguments.timesteps),
-        "sigmas": sum(sigma > 0 for sigma in arguments.sigmas),
-    }
-    for name, count in counts.items():
-        if count and arguments.steps not in (None, count):
-            raise cfg.ConfigError(
-                f"--steps={arguments.steps}, but --{name} asks for {count}; leave out --steps"
-            )
-    return cfg.Sampling(
+    sampling = cfg.Sampling(
         sampler=arguments.sampler or "ddim", steps=_or(arguments.steps, 50),
         guidance_scale=arguments.guidance, eta=arguments.eta, spacing=arguments.spacing,
         sections=arguments.sections, timesteps=arguments.timesteps, sigmas=arguments.sigmas,
@@ -394,6 +384,11 @@ def sampling_of(arguments: Arguments) -> cfg.Sampling:
         classifier_scale=classifier, classifier_form=form, threshold=arguments.threshold,
         resample=arguments.resample, resample_jump=arguments.resample_jump,
     )  # fmt: skip
+    if arguments.steps not in (None, sampling.visited):
+        raise cfg.ConfigError(
+            f"--steps={arguments.steps}, but {sampling.visited} levels are listed; leave it out"
+        )
+    return sampling
 
 
 def read_noise(arguments: Arguments, wanted: list[Any]) -> Any:

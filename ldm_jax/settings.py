@@ -17,8 +17,8 @@ from ldm_jax.typing import Level, Process, Solver
 SMALL, SMALL_BATCH = 16 * 16, 32
 """Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
 larger ones one by one. The number of pictures plays no part, so that no bit depends on it."""
-SIGNAL_ONLY = ("plms", "heun", "dpmpp_2m")
-"""Samplers whose first step must not start where alpha is 0."""
+FROM_NOISE_ALONE = ("ddim", "ddpm", "euler", "euler_a")
+"""Samplers whose first step may start where alpha is 0."""
 LEAST_TILE = 8
 """Latents along the side of a tile, below which a decoder has no context."""
 
@@ -53,7 +53,7 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
         guidance = _usual_guidance(model.condition) if alone else 1.0
     settled = replace(
         sampling, guidance_scale=guidance, spacing=_usual_spacing(model, sampling),
-        steps=_steps(sampling),
+        steps=sampling.visited,
         eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
         height=sampling.height or model.image_size, width=sampling.width or model.image_size,
     )  # fmt: skip
@@ -62,10 +62,10 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
         path(model, build_process(model.diffusion.process), settled)
     except ValueError as error:
         raise cfg.ConfigError(str(error)) from error
-    if model.diffusion.process.ends_in_noise and sampler in SIGNAL_ONLY:
+    if model.diffusion.process.ends_in_noise and sampler not in FROM_NOISE_ALONE:
         raise cfg.ConfigError(
             f"sampler {sampler!r} divides by the signal, of which nothing is left where this "
-            "model's process ends; choose ddim, ddpm, euler or euler_a"
+            f"model's process ends; choose one of {', '.join(FROM_NOISE_ALONE)}"
         )
     _check_guidance(sampling, solver)
     _check_size(model, settled, textures)
@@ -222,14 +222,6 @@ def _usual_spacing(model: cfg.Model, sampling: cfg.Sampling) -> str | None:
     usual = DEFAULT_SPACING[sampling.sampler]
     by_ratio = usual in get_args(Ratios)
     return "trailing" if by_ratio and model.diffusion.process.ends_in_noise else usual
-
-
-def _steps(sampling: cfg.Sampling) -> int:
-    """How many levels are visited."""
-    if sampling.sections:
-        return sum(sampling.sections)
-    sigmas = [sigma for sigma in sampling.sigmas if sigma > 0]
-    return len(sampling.timesteps) or len(sigmas) or sampling.steps
 
 
 def _usual_guidance(condition: cfg.Condition) -> float:

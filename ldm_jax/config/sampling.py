@@ -106,6 +106,12 @@ class Sampling:
             if not ok:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {allowed}")
 
+    @property
+    def visited(self) -> int:
+        """How many levels are visited: as many as are listed, or `steps`."""
+        listed = sum(self.sections) or len(self.timesteps) or sum(s > 0 for s in self.sigmas)
+        return listed or self.steps
+
 
 LISTS = ("sections", "timesteps", "sigmas")
 """The fields that say themselves what is visited."""
