@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
     mode: Float[Array, "b h w z"]
 
-    def sample(self, noise: Float[Array, "b h w n"]) -> Float[Array, "b h w z"]:
+    def sample(self, noise: Float[Array, "_ h w n"]) -> Float[Array, "b h w z"]:
         """The latents, whatever the noise."""
         return self.mode
 
