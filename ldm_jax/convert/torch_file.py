@@ -107,7 +107,8 @@ def _not_a_zip(data: mmap.mmap) -> str:
     if is_old_format(data[:512]):
         return (
             "is in torch's old format without zip, which is not read; if you trust it, open it "
-            "with torch and save it again: torch.save(torch.load(old, weights_only=True), new)"
+            "with torch and save it again: "
+            "torch.save(torch.load(old, 'cpu', weights_only=True), new)"
         )
     return "is not a zip as torch.save writes it"
 
