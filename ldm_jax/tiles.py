@@ -50,7 +50,7 @@ def encode_tiled(
     Moments fade, not samples: noise is drawn once, for the whole picture.
 
     Args:
-        encode: pixels [b, h * factor, w * factor, c] to a tree of arrays [b, h, w, ...].
+        encode: pixels [b, h * factor, w * factor, c] to a tree of arrays [b, h, w, z].
         tile: side of a tile in latents; a picture's side shorter than this is one tile.
         overlap: in latents, less than `tile`.
 

@@ -133,3 +133,44 @@ def test_posterior_is_clamped_and_its_kl_is_that_of_gaussians():
     other = Gaussian(jnp.ones((1, 1, 1, 3)), jnp.full((1, 1, 1, 3), 2 * np.log(2.0)))
     np.testing.assert_allclose(other.kl(), [3 * (-np.log(2) + (4 + 1) / 2 - 0.5)], rtol=1e-6)
     np.testing.assert_allclose(other.sample(jnp.ones((1, 1, 1, 3))), 3.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [cfg.VQ(5), cfg.VQ(5, cosine=True, code_dim=2), cfg.Gumbel(6), cfg.FSQ((4, 3, 5)), cfg.LFQ()],
+    ids=lambda kind: type(kind).__name__,
+)
+def test_codes_decode_to_what_their_latents_do(kind):
+    config = dataclasses.replace(ONE_LEVEL, mid_attention=False, bottleneck=kind)
+    module = build_autoencoder(config)
+
+    @jax.jit
+    def both_ways(images):
+        variables = module.init(jax.random.key(0), images)
+        reconstruction, passed = module.apply(variables, images)
+        quantized = module.apply(variables, passed.posterior.mode, method="quantize")
+        decoded = module.apply(variables, passed.posterior.mode, method="decode")
+        from_codes = module.apply(variables, passed.indices, method="decode_codes")
+        return reconstruction, passed, quantized, decoded, from_codes
+
+    reconstruction, passed, quantized, decoded, from_codes = both_ways(_images())
+    np.testing.assert_array_equal(passed.indices, quantized.indices)
+    assert passed.indices.shape == (2, 8, 8) and passed.indices.max() < config.codes
+    assert passed.loss.shape == () and np.isfinite(passed.loss)
+    np.testing.assert_allclose(decoded, reconstruction, atol=1e-5)
+    # Straight-through adds and takes away the latents.
+    np.testing.assert_allclose(from_codes, decoded, atol=1e-4)
+
+
+def test_a_gaussian_has_no_codes_and_its_loss_is_the_divergence():
+    module = build_autoencoder(dataclasses.replace(ONE_LEVEL, mid_attention=False))
+
+    @jax.jit
+    def encode(images):
+        return module.init_with_output(jax.random.key(0), images)
+
+    (_, passed), variables = encode(_images())
+    np.testing.assert_allclose(passed.loss, passed.posterior.kl().mean(), rtol=1e-6)
+    assert passed.indices is None
+    with pytest.raises(ValueError, match="bottleneck KL has no codes"):
+        module.apply(variables, jnp.zeros((1, 2, 2), jnp.int32), method="decode_codes")

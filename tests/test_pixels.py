@@ -1,0 +1,84 @@
+"""Pixel diffusion: trains without a first stage, and its work directory draws and is converted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+
+import sample
+import train
+from ldm_jax import config as cfg
+from ldm_jax import convert
+from ldm_jax.convert.checkpoint_writing import write_checkpoint
+from ldm_jax.convert.folder import write_folder
+from ldm_jax.convert.native import write_native
+from ldm_jax.pipeline import Pipeline
+from ldm_jax.settings import Picture
+
+UNET = replace(
+    tiny.UNET, in_channels=3, out_channels=3, block_out_channels=(8,), context_dim=None,
+    pooled_dim=None,
+)  # fmt: skip
+FAST = cfg.Sampling(steps=2, batch_size=2)
+
+
+def _run(folder):
+    return tiny.diffusion_run(
+        folder, data=replace(tiny.data(folder, 0.0), batch_size=8), unet=UNET, space="pixels",
+        condition=cfg.Unconditional(),
+        loop=replace(tiny.LOOP, steps=1, checkpoint_every=1, sample_every=100),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workdir(pictures, tmp_path_factory):
+    """The work directory of one step on pixels."""
+    folder = tmp_path_factory.mktemp("pixels")
+    config = tiny.write_config(folder / "config.py", _run(pictures))
+    assert train.main([f"--config={config}", f"--workdir={folder / 'run'}"]) == 0
+    return folder / "run"
+
+
+def test_a_work_directory_has_no_first_stage_and_draws(workdir):
+    assert not (workdir / "first_stage").exists()
+    assert np.isfinite(tiny.losses(workdir)[1])
+    pipeline = Pipeline(workdir)
+    assert pipeline.config.autoencoder == cfg.Pixels()
+    images = pipeline.generate([None] * 2, sampling=FAST)
+    assert images.shape == (2, 16, 16, 3) and images.dtype == np.uint8
+    latents = pipeline.generate([None] * 2, sampling=FAST, decode=False)
+    np.testing.assert_array_equal(images, np.clip(np.round((latents + 1) * 127.5), 0, 255))
+    # With hardly any noise, a picture comes back.
+    given = Picture(image=np.asarray(images[0]))
+    back = pipeline.generate([None], sampling=replace(FAST, strength=0.5), picture=given)
+    assert back.shape == (1, 16, 16, 3)
+
+
+def test_the_command_line_draws_it(workdir, tmp_path):
+    out = tmp_path / "out"
+    sample.run(sample.parse([f"--model={workdir}", f"--out={out}", "--num=2", "--steps=2"]))
+    assert len(list(out.rglob("*.png"))) >= 2
+
+
+def test_the_native_form_holds_it_and_others_refuse(workdir, tmp_path):
+    imported = convert.load(workdir)
+    write_native(imported, tmp_path / "model")
+    again = convert.load(tmp_path / "model")
+    assert again.config == imported.config
+    tiny.same_bits((again.params, again.frozen), (imported.params, imported.frozen))
+    for write, path in ((write_folder, "folder"), (write_checkpoint, "file.safetensors")):
+        with pytest.raises(convert.ConvertError, match="autoencoder is Pixels.*native form"):
+            write(imported, tmp_path / path)
+
+
+def test_a_first_stage_is_refused(pictures, tmp_path, capsys):
+    config = tiny.write_config(tmp_path / "config.py", _run(pictures))
+    options = [f"--config={config}", f"--workdir={tmp_path / 'run'}", "--first_stage=other"]
+    assert train.main(options) == 1
+    assert "space is 'pixels', which needs none" in capsys.readouterr().err
+
+
+def test_a_network_of_other_channels_is_refused(pictures):
+    with pytest.raises(cfg.ConfigError, match="unet.in_channels is 4; it must be 3"):
+        replace(_run(pictures), unet=replace(UNET, in_channels=4))
