@@ -92,7 +92,8 @@ def fresh_params(losses: AutoencoderLoss) -> Any:
 
 def pictures(losses: AutoencoderLoss, params: Any, batch: Any) -> dict[str, Any]:
     """Reconstructions by way of the mode under the originals; what the decoder makes of latents
-    drawn at random; and each channel of the latents, lightest where it is largest."""
+    drawn from N(0, 1), or of codes drawn evenly; and each channel of the latents, lightest where
+    it is largest."""
     apply, images = losses.autoencoder.apply, batch["image"]
     encoded = apply({"params": params}, ldm.to_pixels(images), method="encode")
 
@@ -100,10 +101,15 @@ def pictures(losses: AutoencoderLoss, params: Any, batch: Any) -> dict[str, Any]
         return ldm.to_images(apply({"params": params}, latents, method="decode"))
 
     keys = rngs.example_keys(rngs.stream(losses.run.loop.seed, "prior"), batch["index"])
-    noise = rngs.normal(keys, losses.latent_shape)
+    shape, codes = losses.latent_shape, losses.run.autoencoder.codes
+    if codes is None:
+        prior = decode(rngs.normal(keys, shape))
+    else:
+        indices = rngs.randint(keys, shape[:2], 0, codes)
+        prior = ldm.to_images(apply({"params": params}, indices, method="decode_codes"))
     return {
         "reconstructions": jnp.concatenate([images, decode(encoded.mode)]),
-        "prior_samples": decode(noise),
+        "prior_samples": prior,
         "latents": channels_as_images(encoded.mode, images.shape[1]),
     }
 
