@@ -21,7 +21,8 @@ from ldm_jax.models.lpips import LPIPS
 
 HOW_TO_GET = (
     "LPIPS needs two files: torchvision's vgg16-397923af.pth (the weights of its vgg16 for "
-    "ImageNet) and weights/v0.1/vgg.pth of the Python package lpips"
+    "ImageNet) and weights/v0.1/vgg.pth of the Python package lpips; where they are in torch's "
+    "old format, save them again with torch as docs/import.md says"
 )
 _IGNORED = (
     (r"classifier\..*", "VGG16's classifier, of which LPIPS sees nothing"),
@@ -83,9 +84,8 @@ def _heads(tensors: dict[str, np.ndarray], path: str | Path) -> dict[str, np.nda
 
 
 def _without_heads(tensors: dict[str, np.ndarray], path: str | Path) -> dict[str, np.ndarray]:
-    twice = [name for name in tensors if name.startswith("lin")]
-    if twice:
-        raise ConvertError(f"{path} has heads itself ({names.enumerated(twice)}); name no others")
+    if any(name.startswith("lin") for name in tensors):
+        raise ConvertError(f"{path} has heads itself (lin0, …); name it alone")
     return tensors
 
 

@@ -56,10 +56,10 @@ def test_lecam_averages_are_those_of_the_past():
     # The first average is the first mean, not one tenth of it.
     want = np.mean(np.maximum(np.asarray(REAL) - np.mean(FAKE), 0) ** 2)
     want += np.mean(np.maximum(np.mean(REAL) - np.asarray(FAKE), 0) ** 2)
-    assert gan.lecam_penalty(state, REAL, FAKE) == pytest.approx(want, rel=1e-5)
+    assert gan.lecam_penalty(state, REAL, FAKE) == pytest.approx(float(want), rel=1e-5)
     for _ in range(100):
         state = gan.lecam_update(state, REAL + 5, FAKE, 0.9)
-    assert state.real / state.weight == pytest.approx(np.mean(REAL) + 5, rel=1e-3)
+    assert state.real / state.weight == pytest.approx(float(np.mean(REAL)) + 5, rel=1e-3)
 
 
 def test_lecam_only_moves_the_logits():

@@ -1,0 +1,87 @@
+"""LPIPS' weights are read from each form that they come in, and refused where they are others."""
+
+import numpy as np
+import pytest
+
+from ldm_jax import tree
+from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.lpips import _shapes, fingerprint, read_lpips, write_lpips
+from ldm_jax.convert.names import leaves
+from ldm_jax.convert.safetensors_file import write_safetensors
+
+
+def drawn(seed=0):
+    """Positive numbers as parameters, in torch's names and layout."""
+    random = np.random.default_rng(seed)
+    return {
+        leaf.name: random.random(leaf.torch_shape, np.float32).astype(np.float16)
+        for leaf in leaves(_shapes())
+    }
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """torchvision's file, that of the heads, and one of each spelling with both."""
+    folder, tensors = tmp_path_factory.mktemp("lpips"), drawn()
+    vgg = {n: t for n, t in tensors.items() if n.startswith("features")}
+    heads = {n.replace(".", ".model.1."): t for n, t in tensors.items() if n.startswith("lin")}
+    stages = {"0": 1, "2": 1, "5": 2, "7": 2, "10": 3, "12": 3, "14": 3} | {
+        str(i): 4 if i < 24 else 5 for i in (17, 19, 21, 24, 26, 28)
+    }
+    package = {n.replace("features", f"net.slice{stages[n.split('.')[1]]}"): t
+               for n, t in vgg.items()}  # fmt: skip
+    package |= {"scaling_layer.shift": np.zeros((1, 3, 1, 1), np.float32), **heads}
+    package |= {n.replace("lin", "lins.", 1): t for n, t in heads.items()}
+    vgg["classifier.0.weight"] = np.zeros((2, 2), np.float32)
+    for name, content in {"vgg": vgg, "heads": heads, "package": package}.items():
+        write_safetensors(folder / name, content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def params(files):
+    return read_lpips(files / "vgg", files / "heads")
+
+
+def test_values(params):
+    want = drawn()
+    flat = tree.flatten(params)
+    kernel = want["features.5.weight"].transpose(2, 3, 1, 0).astype(np.float32)
+    np.testing.assert_array_equal(flat["features/5/kernel"], kernel)
+    np.testing.assert_array_equal(flat["lin2/kernel"][0, 0, :, 0], want["lin2.weight"][0, :, 0, 0])
+
+
+def test_one_file_with_both(files, params, tmp_path):
+    assert fingerprint(read_lpips(files / "package")) == fingerprint(params)
+    write_lpips(params, tmp_path / "lpips.safetensors")
+    assert fingerprint(read_lpips(tmp_path / "lpips.safetensors")) == fingerprint(params)
+
+
+def test_other_weights_have_another_fingerprint(params):
+    changed = tree.flatten(params) | {"lin0/kernel": np.zeros((1, 1, 64, 1), np.float32)}
+    assert fingerprint(tree.unflatten(changed)) != fingerprint(params)
+
+
+def test_missing_parts_are_said(files):
+    with pytest.raises(ConvertError, match="has no heads.*lpips"):
+        read_lpips(files / "vgg")
+    with pytest.raises(ConvertError, match="has no VGG16.*torchvision"):
+        read_lpips(files / "heads")
+    with pytest.raises(ConvertError, match="has no heads"):
+        read_lpips(files / "vgg", files / "vgg")
+    with pytest.raises(ConvertError, match="has heads itself.*alone"):
+        read_lpips(files / "package", files / "heads")
+
+
+def test_heads_of_another_network(files, tmp_path):
+    """AlexNet's have other widths; negative ones make no distance."""
+    heads = {f"lin{i}.model.1.weight": np.ones((1, width, 1, 1), np.float32)
+             for i, width in enumerate((64, 192, 384, 256, 256))}  # fmt: skip
+    write_safetensors(tmp_path / "alex", heads)
+    with pytest.raises(ConvertError, match="another shape.*lin1.weight"):
+        read_lpips(files / "vgg", tmp_path / "alex")
+    heads = {f"lin{i}.model.1.weight": -np.ones((1, width, 1, 1), np.float32)
+             for i, width in enumerate((64, 128, 256, 512, 512))}  # fmt: skip
+    write_safetensors(tmp_path / "negative", heads)
+    with pytest.raises(ConvertError, match="lin0/kernel has negative"):
+        read_lpips(files / "vgg", tmp_path / "negative")
