@@ -355,7 +355,7 @@ def _stored(tree: Any, dtype: str) -> Any:
 
 def _finite(tree: Any) -> Array:
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in leaves])) if leaves else True
+    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves], bool))
 
 
 def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -148,7 +148,9 @@ def test_codes_decode_to_what_their_latents_do(kind):
     def both_ways(images):
         variables = module.init(jax.random.key(0), images)
         reconstruction, passed = module.apply(variables, images)
-        quantized = module.apply(variables, passed.posterior.mode, method="quantize")
+        quantized = module.apply(
+            variables, passed.posterior.mode, method=lambda m, z: m.quantize(z)
+        )
         decoded = module.apply(variables, passed.posterior.mode, method="decode")
         from_codes = module.apply(variables, passed.indices, method="decode_codes")
         return reconstruction, passed, quantized, decoded, from_codes

@@ -197,7 +197,7 @@ def test_first_stage(name):
     if config.codes is not None:
         # Vectors of the codebook are their own nearest: the peer's decoder alone agrees too.
         *_, (_, _, indices) = peer.quantize(torch.from_numpy(z))
-        found = module.apply(variables, nhwc(z), method="quantize")
+        found = module.apply(variables, nhwc(z), method=lambda m, z: m.quantize(z))
         np.testing.assert_array_equal(found.indices.ravel(), indices)
         vectors = found.latents.transpose(0, 3, 1, 2)
         alone = peer.decode(torch.from_numpy(np.array(vectors)), force_not_quantize=True).sample
