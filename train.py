@@ -60,12 +60,22 @@ def trained_parts(config: cfg.Run, init: str | None) -> dict[str, Callable[[], A
     parts: dict[str, Callable[[], Any]] = {}
     if init is not None:
         parts["initial"] = lambda: first_stage_params(init, config.autoencoder)
-    perceptual = config.loss.perceptual if isinstance(config, cfg.AutoencoderRun) else None
-    if perceptual is not None:
-        from ldm_jax.convert.lpips import read_lpips
-
-        parts["perceptual"] = lambda: read_lpips(Path(perceptual.vgg), Path(perceptual.heads))
+    if isinstance(config, cfg.AutoencoderRun) and config.loss.perceptual is not None:
+        parts["perceptual"] = lambda: lpips(config.loss.perceptual)
     return parts
+
+
+def lpips(config: cfg.Perceptual) -> Any:
+    """LPIPS' parameters from the files that the config names."""
+    from ldm_jax.convert.lpips import HOW_TO_GET, read_lpips
+
+    if not config.vgg:
+        raise cfg.ConfigError(
+            f"loss.perceptual.vgg is missing. {HOW_TO_GET}: name them with "
+            "--loss.perceptual.vgg=FILE --loss.perceptual.heads=FILE, or write a config whose "
+            "loss.perceptual is None"
+        )
+    return read_lpips(config.vgg, config.heads or None)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
-"""Compiles Stable Diffusion 1.5's training step and sampler for TPU pods, without a TPU.
+"""Compiles Stable Diffusion 1.5's training step, its sampler, and the training step of its first
+stage with a critic for TPU pods, without a TPU.
 
-    python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train sample]
+    python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train first]
 
 libtpu holds the compiler (the extra `pods`). Only shapes go in, so no parameter is ever made. The
 full size takes many minutes a program.
@@ -24,8 +25,12 @@ from benchmarks import flops
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax import sharding
+from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
+from ldm_jax.training.autoencoder_loss import AutoencoderLoss
+from ldm_jax.training.autoencoder_stage import fresh_params
+from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 from ldm_jax.training.diffusion_step import make_diffusion_step
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.state import create_state
@@ -33,7 +38,10 @@ from ldm_jax.training.state import create_state
 CONFIGS = Path(__file__).parent.parent / "configs"
 TRAIN_IMAGES = 8
 SAMPLE_IMAGES = 4
+FIRST_STAGE_IMAGES = 4
 """Images of one chip."""
+FIRST_STAGE_SIDE = 256
+"""The pixels along a side of what first stages are trained on."""
 SAMPLER_STEPS = 50
 GUIDANCE = 7.5
 LIBTPU = {
@@ -127,6 +135,35 @@ def trace_training_step(
         return step.trace(state, abstract_frozen(model), batch)
 
 
+def trace_first_stage(
+    run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
+) -> jax.stages.Traced:
+    """The step of stage one with its critic, as the training loop compiles it."""
+    side = min(run.data.image_size, FIRST_STAGE_SIDE)
+    first = cfg.AutoencoderRun(
+        replace(run.data, image_size=side, batch_size=batch_size),
+        autoencoder,
+        cfg.AutoencoderLoss(adversarial=cfg.Adversarial(layers=3 if side >= 64 else 1)),
+        loop=run.loop,
+    )
+    module = build_autoencoder(autoencoder, first.loop.dtype, first.loop.remat)
+    losses = AutoencoderLoss(module, first)
+    state = jax.eval_shape(lambda: create_autoencoder_state(first, fresh_params(losses)))
+    where, rows = sharding.state_sharding(mesh, state), sharding.batch_sharding(mesh)
+    step = jax.jit(
+        make_autoencoder_step(module, first),
+        in_shardings=(where, None, rows),
+        out_shardings=(where, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+    batch = {
+        "image": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((batch_size,), jnp.uint32),
+    }
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return step.trace(state, {}, batch)
+
+
 def trace_sampler(
     run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
 ) -> jax.stages.Traced:
@@ -191,7 +228,11 @@ def count_collectives(text: str) -> dict[str, int]:
     return dict(sorted(collections.Counter(kind for kind, _ in set(found)).items()))
 
 
-PROGRAMS = {"train": (trace_training_step, TRAIN_IMAGES), "sample": (trace_sampler, SAMPLE_IMAGES)}
+PROGRAMS = {
+    "train": (trace_training_step, TRAIN_IMAGES),
+    "sample": (trace_sampler, SAMPLE_IMAGES),
+    "first": (trace_first_stage, FIRST_STAGE_IMAGES),
+}
 
 
 def main() -> int:

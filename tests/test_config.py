@@ -44,6 +44,25 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
         ),
         (lambda: cfg.Diffusion(cfg.EDM(), "edm", spacing="leading"), "for process EDM"),
         (lambda: cfg.AutoencoderLoss(l1_weight=0.0), "positive unless l2_weight is"),
+        (lambda: cfg.AutoencoderLoss(kl_weight=-1.0), "loss.kl_weight is -1.0; it must be 0 or"),
+        (
+            lambda: cfg.AutoencoderLoss(reduction="published_vq", logvar=1.0),
+            "loss.logvar is 1.0; it must be 0 with reduction 'published_vq'",
+        ),
+        (lambda: cfg.Adversarial(start=-1), "loss.adversarial.start is -1; it must be 0 or more"),
+        (lambda: cfg.Adversarial(r1_gamma=1.0), "adversarial.norm is 'batch'; it must be 'none'"),
+        (
+            lambda: cfg.AutoencoderRun(
+                DATA, cfg.Autoencoder(), cfg.AutoencoderLoss(reduction="published_vq")
+            ),
+            "loss.reduction is 'published_vq'; it must be another with bottleneck KL",
+        ),
+        (
+            lambda: cfg.AutoencoderRun(
+                DATA, cfg.Autoencoder(), cfg.AutoencoderLoss(adversarial=cfg.Adversarial(layers=4))
+            ),
+            "data.image_size is 32; it must be 48 or more for a critic",
+        ),
         (lambda: cfg.Mesh(data=-1, fsdp=-1), "at most one of them -1"),
         (lambda: cfg.Loop(steps=0), "Loop.steps is 0"),
         (lambda: cfg.CLIPText(skip_last=12), "between 0 and 11"),

@@ -7,8 +7,12 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
+from ldm_jax.training.autoencoder_loss import AutoencoderLoss
+from ldm_jax.training.autoencoder_stage import fresh_params
+from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 from ldm_jax.training.diffusion_step import make_diffusion_step
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.state import create_state
@@ -61,6 +65,28 @@ def test_the_demos_training_step_lowers_for_tpu_and_cuda(demo):
     assert [(a.shape, a.dtype) for a in exported.out_avals[: len(leaves)]] == shapes
 
 
+def test_a_first_stages_training_step_lowers_for_tpu_and_cuda():
+    run = cfg.load(tiny.ROOT / "configs/digit_scenes_vq_f4.py")
+    autoencoder = build_autoencoder(run.autoencoder)
+    losses = AutoencoderLoss(autoencoder, run)
+    state = jax.eval_shape(lambda: create_autoencoder_state(run, fresh_params(losses)))
+    side, size = run.data.image_size, run.data.batch_size
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((size,), jnp.uint32),
+    }
+    step = jax.jit(make_autoencoder_step(autoencoder, run))
+    leaves, structure = jax.tree.flatten(state)
+
+    def leaves_only(leaves, batch):
+        new, metrics = step(jax.tree.unflatten(structure, leaves), {}, batch)
+        return jax.tree.leaves(new), metrics
+
+    exported = jax.export.export(jax.jit(leaves_only), platforms=PLATFORMS)(leaves, batch)
+    shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
+    assert [(a.shape, a.dtype) for a in exported.out_avals[: len(leaves)]] == shapes
+
+
 def test_the_demos_sampler_lowers_for_tpu_and_cuda(demo):
     run, model, shape, frozen, batch = demo
     params = jax.eval_shape(lambda: ldm.init_params(model, 0))
@@ -82,7 +108,7 @@ def test_the_demos_sampler_lowers_for_tpu_and_cuda(demo):
 def test_a_small_stable_diffusion_compiles_for_a_pod():
     process = tiny.start("-m", "benchmarks.pods", "--reduced", "--topology", "v5e:4x4")
     rows = tiny.check(process).splitlines()
-    for program in ("train", "sample"):
+    for program in ("train", "sample", "first"):
         (row,) = [row for row in rows if row.startswith(program)]
         chips, images, arguments, _, total, *_ = row.split()[1:]
         assert chips == "v5e:4x4" and int(images) % 16 == 0

@@ -216,6 +216,32 @@ def test_the_saved_tokenizer_reads_every_caption(pictures, trained_text2img):
     assert tokens.shape == (48, 16) and len(np.unique(tokens)) > 20
 
 
+def test_a_decoder_is_trained_for_the_encoder_of_a_finished_run(
+    trained_autoencoder, autoencoder, one_device, tmp_path, capsys
+):
+    options = ["--train=decoder", "--loop.steps=1", "--optim.weight_decay=0.1"]
+    init = f"--init={trained_autoencoder}"
+    other = arguments(autoencoder, tmp_path / "other", *options, init, "--autoencoder.patch_size=4")
+    assert train.main(other) == 1
+    assert "holds another autoencoder than this config's" in capsys.readouterr().err
+
+    status = train.main(arguments(autoencoder, tmp_path / "run", *options, init))
+    assert status == 0, capsys.readouterr().err
+    _, before = Checkpoints.load_params(trained_autoencoder, "ema")
+    _, after = Checkpoints.load_params(tmp_path / "run", "raw")
+    for name in ("encoder", "quant_conv"):
+        tiny.same_bits(after[name], before[name])
+    assert (after["decoder"]["conv_out"]["kernel"] != before["decoder"]["conv_out"]["kernel"]).all()
+
+
+def test_lpips_without_its_files_says_how_to_get_them(pictures, tmp_path, capsys):
+    run = tiny.autoencoder_run(pictures, loss=cfg.AutoencoderLoss(perceptual=cfg.Perceptual()))
+    config = tiny.write_config(tmp_path / "lpips.py", run)
+    assert train.main(arguments(config, tmp_path / "run")) == 1
+    written = capsys.readouterr().err
+    assert "loss.perceptual.vgg is missing" in written and "vgg16-397923af.pth" in written
+
+
 def test_what_an_earlier_attempt_left_is_made_anew(pictures, trained_autoencoder, tmp_path, capsys):
     """Before the first checkpoint, a run may begin again with other images and settings."""
     run = tiny.diffusion_run(pictures, loop=dataclasses.replace(tiny.LOOP, steps=1))

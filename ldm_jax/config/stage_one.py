@@ -17,7 +17,8 @@ class Perceptual:
     vgg: str = ""
     """VGG16's weights as torchvision publishes them (vgg16-397923af.pth)."""
     heads: str = ""
-    """The linear heads, lpips/weights/v0.1/vgg.pth of the Python package lpips."""
+    """The linear heads, lpips/weights/v0.1/vgg.pth of the Python package lpips; nothing where
+    `vgg` has them too."""
 
     def __post_init__(self) -> None:
         require_positive(self, "weight")

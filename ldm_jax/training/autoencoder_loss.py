@@ -84,7 +84,9 @@ class AutoencoderLoss:
             error = weights.l1_weight * l1 + weights.l2_weight * l2
             distance, share = jnp.zeros(image.shape[0]), 0.0
             if weights.perceptual is not None:
-                distance, share = lpips(frozen, image, pixels), weights.perceptual.weight
+                network = LPIPS(jnp.dtype(self.run.loop.dtype))
+                distance = network.apply({"params": frozen["perceptual"]}, image, pixels)
+                share = weights.perceptual.weight
                 metrics["lpips"] = jnp.mean(distance)
             match weights.reduction:
                 case "per_pixel":
@@ -124,8 +126,3 @@ class AutoencoderLoss:
         if passed.indices is not None:
             metrics |= code_metrics(self.run, passed.indices)
         return metrics
-
-
-def lpips(frozen: Any, image: Images, pixels: Images) -> Float[Array, "b"]:
-    """The perceptual distance of each pair, with the frozen parameters."""
-    return LPIPS().apply({"params": frozen["perceptual"]}, image, pixels)

@@ -1,5 +1,6 @@
 """Stage one as the handful of functions that the one loop needs."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,21 @@ from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax import rngs
 from ldm_jax.data.sources import open_source
+from ldm_jax.files import damage, write_digests
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
-from ldm_jax.training.checkpoint import has_checkpoints, load_frozen, save_frozen
+from ldm_jax.training.checkpoint import (
+    CheckpointError,
+    has_checkpoints,
+    load_frozen,
+    save_frozen,
+)
 from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState
 
 PERCEPTUAL = "perceptual"
-"""The file of a work directory that keeps LPIPS' parameters."""
+"""Folder of a work directory that keeps LPIPS' parameters."""
 Loader = Callable[[], Any]
 
 
@@ -40,6 +47,7 @@ def autoencoder_stage(
 
     Raises:
         cfg.ConfigError: a decoder is to be fine-tuned, but nothing trained is given.
+        CheckpointError: the copy of LPIPS' parameters is damaged.
     """
     autoencoder = build_autoencoder(
         run.autoencoder, dtype=jnp.dtype(run.loop.dtype), remat=run.loop.remat
@@ -84,7 +92,8 @@ def fresh_params(losses: AutoencoderLoss) -> Any:
 
 def pictures(losses: AutoencoderLoss, params: Any, batch: Any) -> dict[str, Any]:
     """Reconstructions by way of the mode under the originals; what the decoder makes of latents
-    drawn at random; and each channel of the latents, lightest where it is largest."""
+    drawn from N(0, 1), or of codes drawn evenly; and each channel of the latents, lightest where
+    it is largest."""
     apply, images = losses.autoencoder.apply, batch["image"]
     encoded = apply({"params": params}, ldm.to_pixels(images), method="encode")
 
@@ -92,10 +101,15 @@ def pictures(losses: AutoencoderLoss, params: Any, batch: Any) -> dict[str, Any]
         return ldm.to_images(apply({"params": params}, latents, method="decode"))
 
     keys = rngs.example_keys(rngs.stream(losses.run.loop.seed, "prior"), batch["index"])
-    noise = rngs.normal(keys, losses.latent_shape)
+    shape, codes = losses.latent_shape, losses.run.autoencoder.codes
+    if codes is None:
+        prior = decode(rngs.normal(keys, shape))
+    else:
+        indices = rngs.randint(keys, shape[:2], 0, codes)
+        prior = ldm.to_images(apply({"params": params}, indices, method="decode_codes"))
     return {
         "reconstructions": jnp.concatenate([images, decode(encoded.mode)]),
-        "prior_samples": decode(noise),
+        "prior_samples": prior,
         "latents": channels_as_images(encoded.mode, images.shape[1]),
     }
 
@@ -117,13 +131,20 @@ def channels_as_images(
 
 
 def _perceptual(workdir: Path, fresh: bool, load: Loader | None) -> Any:
-    """LPIPS' parameters, which a new run copies into its work directory."""
-    if fresh:
-        if load is None:
-            raise cfg.ConfigError("loss.perceptual is set, but LPIPS' weights are not given")
-        params = load()
-        if jax.process_index() == 0:
-            (workdir / f"{PERCEPTUAL}.safetensors").unlink(missing_ok=True)
-            save_frozen(workdir, PERCEPTUAL, params)
-        return params
-    return load_frozen(workdir, PERCEPTUAL)
+    """LPIPS' parameters: those given to a new run, which copies them, or the copy."""
+    folder = workdir / PERCEPTUAL
+    if not fresh:
+        if damaged := damage(folder):
+            raise CheckpointError(
+                f"LPIPS' weights in {folder} are not those that the run began with: "
+                f"{'; '.join(damaged)}. Restore the files"
+            )
+        return load_frozen(folder, "weights")
+    if load is None:
+        raise cfg.ConfigError("loss.perceptual is set, but LPIPS' parameters are not given")
+    params = load()
+    if jax.process_index() == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        save_frozen(folder, "weights", params)
+        write_digests(folder)
+    return params
