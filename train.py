@@ -64,7 +64,7 @@ def trained_parts(config: cfg.Run, init: str | None) -> dict[str, Callable[[], A
     if perceptual is not None:
         from ldm_jax.convert.lpips import read_lpips
 
-        parts["perceptual"] = lambda: read_lpips(Path(perceptual.vgg), Path(perceptual.heads))
+        parts["perceptual"] = lambda: read_lpips(perceptual.vgg, perceptual.heads or None)
     return parts
 
 

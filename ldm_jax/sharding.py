@@ -49,11 +49,13 @@ PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
     (r"(.*/)?(resnets|downsamplers|upsamplers)/\d+/conv2/kernel", OUT_OF),
     (r"(.*/)?(conv_in|conv_out|conv|conv_shortcut|quant_conv|post_quant_conv)/kernel", ALONE),
     (r"(.*/)?(proj_in|proj_out|pooled_proj|map/hidden|map/out)/kernel", ALONE),
+    (r"(.*/)?quantize/(project_in|project_out|proj)/kernel", ALONE),
     (r"(.*/)?(time_embedding/linear_[12]|add_embedding)/kernel", ALONE),
     (r"(.*/)?(main/\d+|features/\d+|lin\d)/kernel", ALONE),
     (r"(.*/)?\w*embedding(/embedding)?", ALONE),
     (r"(.*/)?(scale|bias)", WHOLE),
     (r"(.*/)?batch_stats/.*/(mean|var)", WHOLE),
+    (r"codebook/(counts|sums|idle)", WHOLE),
 )
 """(pattern of the whole path, rule): kernels are HWIO or IO. Patterns look at the end of a path,
 so that moments and averages of a parameter follow its rule. The first match decides."""

@@ -1,6 +1,12 @@
-"""Decoding of large latents in overlapping tiles, so that the decoder needs the memory of one."""
+"""Encoding and decoding of large pictures in overlapping tiles, in the memory of one tile.
+
+Neighbouring tiles fade into each other. A network that looks no further than a quarter of what they
+share gives what it gives of the whole; what it sees of the whole picture (attention, statistics of
+norms) it sees of the tile.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +25,7 @@ def decode_tiled(
 
     Neighbours share at least `overlap` latents and fade into each other over half of these, about
     their middle; the outer quarters are context only. So the result is that of `decode` wherever
-    a latent reaches no further than `overlap / 4` latents. What decoders see of the whole picture
-    (attention, statistics of norms) they see of the tile.
+    a latent reaches no further than `overlap / 4` latents.
 
     Args:
         decode: latents [b, h, w, z] to pictures [b, h * factor, w * factor, c], for any h and w.
@@ -30,37 +35,83 @@ def decode_tiled(
     Raises:
         ValueError: an overlap that leaves no progress, or a `decode` of another factor.
     """
+    return _tiled(decode, latents, tile, overlap, 1, factor)
+
+
+def encode_tiled(
+    encode: Callable[[Array], Any],
+    pixels: Float[Array, "b h w c"],
+    tile: int,
+    overlap: int,
+    factor: int,
+) -> Any:
+    """`encode(pixels)`, tile by tile, as in `decode_tiled`: a `Gaussian` or a `Point`.
+
+    Moments fade, not samples: noise is drawn once, for the whole picture.
+
+    Args:
+        encode: pixels [b, h * factor, w * factor, c] to a tree of arrays [b, h, w, ...].
+        tile: side of a tile in latents; a picture's side shorter than this is one tile.
+        overlap: in latents, less than `tile`.
+
+    Raises:
+        ValueError: an overlap that leaves no progress, sides that are no multiples of `factor`, or
+            an `encode` of another factor.
+    """
+    return _tiled(encode, pixels, tile, overlap, factor, 1)
+
+
+def _tiled(
+    function: Callable[[Array], Any],
+    x: Float[Array, "b h w c"],
+    tile: int,
+    overlap: int,
+    before: int,
+    after: int,
+) -> Any:
+    """`function(x)` in tiles, where a latent is `before` entries of `x`, `after` of the result."""
     if not 0 <= overlap < tile:
         raise ValueError(
             f"tiles of {tile} latents cannot overlap by {overlap}; the overlap must be 0 or more "
             "and less than the tile"
         )
-    b, h, w, z = latents.shape
+    b, height, width, c = x.shape
+    if height % before or width % before:
+        raise ValueError(f"the sides are {height}x{width}; both must be multiples of {before}")
+    h, w = height // before, width // before
     rows, columns = min(tile, h), min(tile, w)
-    tops, vertical = _layout(h, rows, overlap, factor)
-    lefts, horizontal = _layout(w, columns, overlap, factor)
-    made = jax.eval_shape(decode, jax.ShapeDtypeStruct((b, rows, columns, z), latents.dtype))
-    if made.shape[:3] != (b, rows * factor, columns * factor):
-        raise ValueError(
-            f"decode makes {made.shape[1]}x{made.shape[2]} pixels of {rows}x{columns} latents, "
-            f"which is not {factor} times as many"
-        )
+    tops, vertical = _layout(h, rows, overlap, after)
+    lefts, horizontal = _layout(w, columns, overlap, after)
+    part = (b, rows * before, columns * before, c)
+    made = jax.eval_shape(function, jax.ShapeDtypeStruct(part, x.dtype))
+    for leaf in jax.tree.leaves(made):
+        if leaf.shape[:3] != (b, rows * after, columns * after):
+            raise ValueError(
+                f"a tile of {part[1]}x{part[2]} becomes {leaf.shape[1]}x{leaf.shape[2]}, where "
+                f"{rows * after}x{columns * after} are expected"
+            )
 
-    def add(picture: Array, place: tuple[Array, ...]) -> tuple[Array, None]:
+    def add(whole: Any, place: tuple[Array, ...]) -> tuple[Any, None]:
         top, left, fade_y, fade_x = place
-        part = jax.lax.dynamic_slice(latents, (0, top, left, 0), (b, rows, columns, z))
         weight = jnp.outer(fade_y, fade_x)[None, :, :, None]
-        part = decode(part).astype(jnp.float32) * weight
-        corner = (0, top * factor, left * factor, 0)
-        below = jax.lax.dynamic_slice(picture, corner, part.shape)
-        return jax.lax.dynamic_update_slice(picture, below + part, corner), None
+        corner = (0, top * after, left * after, 0)
+
+        def lay(whole: Array, part: Array) -> Array:
+            part = part.astype(jnp.float32) * weight
+            below = jax.lax.dynamic_slice(whole, corner, part.shape)
+            return jax.lax.dynamic_update_slice(whole, below + part, corner)
+
+        tiled = function(jax.lax.dynamic_slice(x, (0, top * before, left * before, 0), part))
+        return jax.tree.map(lay, whole, tiled), None
 
     # Every pair of a row and a column of tiles.
     i, j = (index.ravel() for index in np.indices((len(tops), len(lefts))))
     places = tuple(map(jnp.asarray, (tops[i], lefts[j], vertical[i], horizontal[j])))
-    empty = jnp.zeros((b, h * factor, w * factor, made.shape[3]), jnp.float32)
-    picture, _ = jax.lax.scan(add, empty, places)
-    return picture.astype(made.dtype)
+    empty = jax.tree.map(
+        lambda leaf: jnp.zeros((b, h * after, w * after, leaf.shape[3]), jnp.float32), made
+    )
+    whole, _ = jax.lax.scan(add, empty, places)
+    return jax.tree.map(lambda whole, leaf: whole.astype(leaf.dtype), whole, made)
 
 
 def _layout(

@@ -1,5 +1,6 @@
 """Every file of configs/ describes a model that can be built, and a run that trains."""
 
+import runpy
 from dataclasses import replace
 
 import jax
@@ -13,8 +14,20 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.data.loader import make_loader
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.training import stages
+from ldm_jax.training.autoencoder_stage import autoencoder_stage
 
-CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
+FILES = sorted((tiny.ROOT / "configs").glob("*.py"))
+PUBLISHED = tiny.ROOT / "configs" / "published_first_stages.py"
+
+
+def named(*names):
+    """The published first stages of these names."""
+    return [PUBLISHED.with_name(f"{PUBLISHED.name}:{name}") for name in names]
+
+
+ALL_NAMES = runpy.run_path(str(PUBLISHED))["NAMES"]
+CONFIGS = [path for path in FILES if path != PUBLISHED] + named(*ALL_NAMES)
+SMALL = [path for path in FILES if path != PUBLISHED] + named("kl-f8", "vq-f8")
 LATENTS = {  # stage two → the stage one that its docstring names
     "digit_scenes": "digit_scenes_autoencoder",
     "image_folder": "image_folder_autoencoder",
@@ -35,12 +48,10 @@ def test_the_model_is_built_at_its_size(path):
     if isinstance(run, cfg.AutoencoderRun):
         autoencoder, latent = build_autoencoder(run.autoencoder), side // run.autoencoder.factor
         image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-        latents = jax.ShapeDtypeStruct(
-            (1, latent, latent, run.autoencoder.latent_channels), jnp.float32
-        )
-        params = jax.eval_shape(autoencoder.init, jax.random.key(0), image, latents)
-        out, _ = jax.eval_shape(autoencoder.apply, params, image, latents)
+        params = jax.eval_shape(autoencoder.init, jax.random.key(0), image)
+        out, passed = jax.eval_shape(autoencoder.apply, params, image)
         assert out.shape == image.shape
+        assert passed.latents.shape == (1, latent, latent, run.autoencoder.latent_channels)
         return
     autoencoder = first_stage(path)
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
@@ -62,11 +73,17 @@ def shrunk(run, pictures):
     data = replace(run.data, source=source, image_size=16, batch_size=16, workers=0)
     run = replace(run, data=data, mesh=cfg.Mesh())
     if isinstance(run, cfg.AutoencoderRun):
+        bottleneck, loss = run.autoencoder.bottleneck, replace(run.loss, perceptual=None)
+        if isinstance(bottleneck, cfg.VQ):
+            bottleneck = replace(bottleneck, size=16)
         autoencoder = replace(
             run.autoencoder, latent_channels=4, block_out_channels=(8,), norm_num_groups=4,
-            layers_per_block=1,
+            layers_per_block=1, attention=(), bottleneck=bottleneck,
         )  # fmt: skip
-        return replace(run, autoencoder=autoencoder)
+        if loss.adversarial is not None:
+            critic = replace(loss.adversarial, start=0, channels=8, layers=1)
+            loss = replace(loss, adversarial=critic)
+        return replace(run, autoencoder=autoencoder, loss=loss)
     condition, unet = run.condition, run.unet
     if isinstance(condition, cfg.TextCondition):
         encoder = replace(condition.encoder, width=16, layers=1, num_heads=2)
@@ -84,19 +101,35 @@ def shrunk(run, pictures):
     return replace(run, condition=condition, unet=unet)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
 def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path):
     run = shrunk(cfg.load(path), pictures)
     if isinstance(run, cfg.AutoencoderRun):
-        stage = stages.autoencoder_stage(run)
+        stage = autoencoder_stage(run, tmp_path)
     else:
         stage = stages.diffusion_stage(run, tmp_path, trained_autoencoder)
     loader = make_loader(
         stage.train, run.data, seed=0, train=True, process_index=0, process_count=1,
         condition=stage.condition,
     )  # fmt: skip
-    before = jax.jit(stage.init)()
+    before = jax.jit(stage.init)(stage.initial)
     after, metrics = jax.jit(stage.step)(before, stage.frozen, next(loader))
     assert int(after.step) == 1
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["gradient_norm"] > 0
+
+
+def test_published_first_stages_have_every_factor():
+    factors = {"kl": set(), "vq": set()}
+    for name in ALL_NAMES:
+        factors[name[:2]].add(cfg.load(*named(name)).autoencoder.factor)
+    assert factors["kl"] == factors["vq"] == {1, 2, 4, 8, 16, 32}
+
+
+def test_a_name_that_no_config_has_is_refused():
+    with pytest.raises(cfg.ConfigError, match=r"no such config; it must be .*\.py:kl-f4 or"):
+        cfg.load(*named("kl-f5"))
+    with pytest.raises(cfg.ConfigError, match="no such config"):
+        cfg.load(PUBLISHED)
+    with pytest.raises(cfg.ConfigError, match="no such config; it must be .*_kl_f4.py$"):
+        cfg.load(f"{PUBLISHED.with_name('digit_scenes_kl_f4.py')}:small")

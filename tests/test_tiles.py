@@ -1,4 +1,4 @@
-"""Decoding in tiles."""
+"""Encoding and decoding in tiles."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm_jax import tiles
+from ldm_jax.models.bottlenecks import Gaussian
 from ldm_jax.models.layers import conv2d, double
 
 RNG = np.random.default_rng(0)
@@ -87,5 +88,23 @@ def test_weights_sum_to_one_and_vanish_at_inner_edges(length, tile, data, factor
 def test_bad_tiles_are_refused():
     with pytest.raises(ValueError, match="cannot overlap by 8"):
         tiles.decode_tiled(local, latents(16, 16), 8, 8, 2)
-    with pytest.raises(ValueError, match="decode makes 16x16 pixels of 8x8 latents"):
+    with pytest.raises(ValueError, match="a tile of 8x8 becomes 16x16, where 64x64 are expected"):
         tiles.decode_tiled(local, latents(16, 16), 8, 4, 8)
+    with pytest.raises(ValueError, match="the sides are 16x15; both must be multiples of 2"):
+        tiles.encode_tiled(local, latents(16, 15), 8, 4, 2)
+
+
+def halve(x):
+    """An encoder of factor 2 that reaches one latent far, to a mean and a log-variance."""
+    x = conv2d(x, KERNEL)
+    small = x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2, 3).mean((2, 4))
+    return Gaussian(small, small - 1)
+
+
+@pytest.mark.parametrize("h, w, tile, overlap", [(32, 32, 8, 4), (42, 26, 9, 5), (10, 12, 8, 4)])
+def test_moments_of_a_local_encoder_are_reproduced_without_seams(h, w, tile, overlap):
+    x = latents(h, w)
+    tiled = jax.jit(lambda x: tiles.encode_tiled(halve, x, tile, overlap, 2))(x)
+    assert isinstance(tiled, Gaussian)
+    for got, want in zip(tiled, halve(x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)

@@ -26,8 +26,9 @@ class ImageFolder:
     """A folder of images: class subfolders, `metadata.jsonl`, or a `.txt` beside each image."""
 
     path: str = ""
-    resize: Literal["shorter_side", "exact"] = "shorter_side"
-    """`shorter_side` keeps the shape and leaves the rest to the crop; `exact` distorts."""
+    resize: Literal["shorter_side", "exact", "none"] = "shorter_side"
+    """`shorter_side` keeps the shape and leaves the rest to the crop; `exact` distorts; `none`
+    crops from images as large as they are."""
     crop: Literal["center", "random"] = "center"
     flip: bool = False
     """Mirror half of the training images left to right."""

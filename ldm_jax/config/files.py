@@ -6,6 +6,7 @@ import json
 import runpy
 import types
 import typing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,23 +29,37 @@ from ldm_jax.config.training import Loop, Mesh, Optim
 
 
 def load(path: str | Path) -> Run:
-    """What `get_config()` of the Python file `path` returns.
+    """What `get_config()` of the Python file `path` returns; of `FILE:NAME`, `get_config(NAME)`.
 
     Raises:
-        ConfigError: no such file, or no such function in it.
+        ConfigError: no such file, no such function in it, or no such name.
     """
-    if not Path(path).is_file():
+    file, _, name = str(path).partition(".py:")
+    file = f"{file}.py" if name else file
+    if not Path(file).is_file():
         raise ConfigError(f"--config={path}: there is no such file; see configs/")
-    module = runpy.run_path(str(path))
+    module = runpy.run_path(file)
     if "get_config" not in module:
         raise ConfigError(f"--config={path} defines no get_config()")
-    run = module["get_config"]()
+    run = _call(module["get_config"], name, module.get("NAMES", ()), path)
     if not isinstance(run, AutoencoderRun | DiffusionRun):
         raise ConfigError(
             f"get_config() of --config={path} returns a {type(run).__name__}; it must return an "
             "AutoencoderRun or a DiffusionRun"
         )
     return run
+
+
+def _call(get_config: Callable[..., Any], name: str, names: Iterable[str], path: Any) -> Any:
+    """The config of that name; files without `NAMES` have but one, without a name."""
+    names = tuple(names)
+    if name in names:
+        return get_config(name)
+    if not names and not name:
+        return get_config()
+    file = str(path).removesuffix(f":{name}") if name else path
+    allowed = " or ".join(f"{file}:{n}" for n in names) or str(file)
+    raise ConfigError(f"--config={path}: there is no such config; it must be {allowed}")
 
 
 _CLASSES = {

@@ -17,7 +17,8 @@ class Perceptual:
     vgg: str = ""
     """VGG16's weights as torchvision publishes them (vgg16-397923af.pth)."""
     heads: str = ""
-    """The linear heads, lpips/weights/v0.1/vgg.pth of the Python package lpips."""
+    """The linear heads, lpips/weights/v0.1/vgg.pth of the Python package lpips; nothing where
+    `vgg` has them too."""
 
     def __post_init__(self) -> None:
         require_positive(self, "weight")
@@ -111,5 +112,6 @@ def check_loss(loss: AutoencoderLoss, autoencoder: Autoencoder, image_size: int)
                 autoencoder.image_channels, "3 for loss.perceptual")  # fmt: skip
     if loss.adversarial is not None:
         layers = loss.adversarial.layers
-        require(image_size >= 3 * 2**layers, "data.image_size", image_size,
-                f"{3 * 2**layers} or more for a critic of loss.adversarial.layers {layers}")  # fmt: skip
+        least = 3 * 2**layers
+        require(image_size >= least, "data.image_size", image_size,
+                f"{least} or more for a critic of loss.adversarial.layers {layers}")  # fmt: skip

@@ -8,32 +8,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle
+from ldm_jax.config.published import FIRST_STAGES
 
-KL_F4 = cfg.Autoencoder(latent_channels=3, block_out_channels=(128, 256, 512))
-KL_F8 = cfg.Autoencoder(block_out_channels=(128, 256, 512, 512))
-KL_F16 = cfg.Autoencoder(
-    latent_channels=16, block_out_channels=(128, 128, 256, 256, 512),
-    attention=(False, False, False, False, True),
-)  # fmt: skip
-KL_F32 = cfg.Autoencoder(
-    latent_channels=64, block_out_channels=(128, 128, 256, 256, 512, 512),
-    attention=(False, False, False, False, True, True),
-)  # fmt: skip
-VQ_F4 = replace(KL_F4, bottleneck=bundle.codebook(8192), latent_scale=1.0)
-VQ_F4_NOATTN = replace(VQ_F4, mid_attention=False)
-VQ_F8 = cfg.Autoencoder(
-    block_out_channels=(128, 256, 256, 512), bottleneck=bundle.codebook(16384), latent_scale=1.0,
-    attention=(False, False, False, True),
-)  # fmt: skip
-VQ_F8_N256 = replace(VQ_F8, bottleneck=bundle.codebook(256))
-VQ_F16 = replace(KL_F16, latent_channels=8, bottleneck=bundle.codebook(16384), latent_scale=1.0)
+KL_F8, VQ_F4 = FIRST_STAGES["kl-f8"], FIRST_STAGES["vq-f4"]
 SD_FIRST_STAGE = replace(KL_F8, latent_scale=0.18215)
-
-FIRST_STAGES = {
-    "kl-f4": KL_F4, "kl-f8": KL_F8, "kl-f16": KL_F16, "kl-f32": KL_F32, "vq-f4": VQ_F4,
-    "vq-f4-noattn": VQ_F4_NOATTN, "vq-f8": VQ_F8, "vq-f8-n256": VQ_F8_N256, "vq-f16": VQ_F16,
-}  # fmt: skip
 
 
 def _process(start: float, end: float, prediction: str = "eps") -> cfg.Diffusion:

@@ -79,7 +79,7 @@ def crop(
     if spare_y < 0 or spare_x < 0:
         raise ValueError(
             f"cannot crop {size} x {size} out of {image.shape[0]} x {image.shape[1]} pixels; "
-            "resize first"
+            "set data.source.resize to another than 'none'"
         )
     if below is None:
         top, left = spare_y // 2, spare_x // 2
@@ -98,7 +98,8 @@ def fit(
 
     Without `below` (validation) the crop is central and nothing is mirrored.
     """
-    image = resize(image, size, folder.resize)
+    if folder.resize != "none":
+        image = resize(image, size, folder.resize)
     image = crop(image, size, below if folder.crop == "random" else None)
     if folder.flip and below is not None and below(2):
         image = image[:, ::-1]

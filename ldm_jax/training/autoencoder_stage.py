@@ -1,5 +1,6 @@
 """Stage one as the handful of functions that the one loop needs."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,21 @@ from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax import rngs
 from ldm_jax.data.sources import open_source
+from ldm_jax.files import damage, write_digests
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
-from ldm_jax.training.checkpoint import has_checkpoints, load_frozen, save_frozen
+from ldm_jax.training.checkpoint import (
+    CheckpointError,
+    has_checkpoints,
+    load_frozen,
+    save_frozen,
+)
 from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState
 
 PERCEPTUAL = "perceptual"
-"""The file of a work directory that keeps LPIPS' parameters."""
+"""Folder of a work directory that keeps LPIPS' parameters."""
 Loader = Callable[[], Any]
 
 
@@ -40,6 +47,7 @@ def autoencoder_stage(
 
     Raises:
         cfg.ConfigError: a decoder is to be fine-tuned, but nothing trained is given.
+        CheckpointError: the copy of LPIPS' parameters is damaged.
     """
     autoencoder = build_autoencoder(
         run.autoencoder, dtype=jnp.dtype(run.loop.dtype), remat=run.loop.remat
@@ -117,13 +125,20 @@ def channels_as_images(
 
 
 def _perceptual(workdir: Path, fresh: bool, load: Loader | None) -> Any:
-    """LPIPS' parameters, which a new run copies into its work directory."""
-    if fresh:
-        if load is None:
-            raise cfg.ConfigError("loss.perceptual is set, but LPIPS' weights are not given")
-        params = load()
-        if jax.process_index() == 0:
-            (workdir / f"{PERCEPTUAL}.safetensors").unlink(missing_ok=True)
-            save_frozen(workdir, PERCEPTUAL, params)
-        return params
-    return load_frozen(workdir, PERCEPTUAL)
+    """LPIPS' parameters: those given to a new run, which copies them, or the copy."""
+    folder = workdir / PERCEPTUAL
+    if not fresh:
+        if damaged := damage(folder):
+            raise CheckpointError(
+                f"LPIPS' weights in {folder} are not those that the run began with: "
+                f"{'; '.join(damaged)}. Restore the files"
+            )
+        return load_frozen(folder, "weights")
+    if load is None:
+        raise cfg.ConfigError("loss.perceptual is set, but LPIPS' parameters are not given")
+    params = load()
+    if jax.process_index() == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        save_frozen(folder, "weights", params)
+        write_digests(folder)
+    return params

@@ -4,6 +4,8 @@ Pure functions of the global batch: under `jit` with a sharded batch they give e
 every process the same codebook, but for the order in which sums are rounded.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -23,12 +25,12 @@ class CodebookState:
     The leaves are arrays, or what stands for them: shapes, shardings, checkpoint entries.
     """
 
-    counts: Float[Array, " k"]
-    """How many latents of a batch a vector is the nearest of."""
-    sums: Float[Array, "k d"]
-    """The sum of these latents."""
-    idle: Int[Array, " k"]
-    """Steps since a vector was last the nearest of any."""
+    counts: Any
+    """[k] How many latents of a batch a vector is the nearest of."""
+    sums: Any
+    """[k d] The sum of these latents."""
+    idle: Any
+    """[k] Steps since a vector was last the nearest of any."""
 
 
 def init_codebook_state(embedding: Float[Array, "k d"]) -> CodebookState:

@@ -75,3 +75,60 @@ def test_both_encodings_are_sampled_alike():
     np.testing.assert_allclose(spread.sample(noise), latents + 3, rtol=1e-6)
     np.testing.assert_array_equal(Point(latents).mode, latents)
     np.testing.assert_array_equal(Point(latents).sample(noise), latents)
+
+
+LATENTS = jax.random.normal(jax.random.key(3), (2, 2, 3, 2))
+VECTORS = jax.random.normal(jax.random.key(4), (5, 2))
+
+
+def _quantize(z, vectors, **settings):
+    module = Codebook(cfg.VQ(len(vectors), **settings), z.shape[-1])
+    return module.apply(_codebook(vectors), z)
+
+
+@pytest.mark.parametrize("weighting", ["paper", "legacy"])
+def test_both_weightings_of_the_terms(weighting):
+    found = _quantize(LATENTS, VECTORS, beta=0.3, weighting=weighting)
+    distance = np.mean((LATENTS - VECTORS[found.indices]) ** 2)
+    np.testing.assert_allclose(found.terms["commitment"], distance, rtol=1e-5)
+    np.testing.assert_allclose(found.terms["codebook"], distance, rtol=1e-5)
+    np.testing.assert_allclose(found.loss, 1.3 * distance, rtol=1e-5)
+    # d/dz of the commitment term is 2 (z - e) / n, d/de of the codebook term its opposite.
+    to_z, to_vectors = jax.grad(
+        lambda *x: _quantize(*x, beta=0.3, weighting=weighting).loss, argnums=(0, 1)
+    )(LATENTS, VECTORS)
+    pull = 2 * (LATENTS - VECTORS[found.indices]) / LATENTS.size
+    weights = (0.3, 1.0) if weighting == "paper" else (1.0, 0.3)
+    np.testing.assert_allclose(to_z, weights[0] * pull, rtol=1e-5)
+    pulls = jax.ops.segment_sum(pull.reshape(-1, 2), found.indices.ravel(), 5)
+    np.testing.assert_allclose(to_vectors, -weights[1] * pulls, rtol=1e-4, atol=1e-7)
+
+
+def test_averaged_vectors_have_no_gradient_and_no_term():
+    def loss(vectors):
+        found = _quantize(LATENTS, vectors, ema_decay=0.9)
+        return found.loss + jnp.sum(found.latents**2)
+
+    np.testing.assert_array_equal(jax.grad(loss)(VECTORS), jnp.zeros_like(VECTORS))
+    assert set(_quantize(LATENTS, VECTORS, ema_decay=0.9).terms) == {"commitment"}
+
+
+def test_cosine_compares_and_decodes_at_length_one():
+    found = _quantize(LATENTS, VECTORS, cosine=True)
+    units = VECTORS / np.linalg.norm(VECTORS, axis=-1, keepdims=True)
+    np.testing.assert_array_equal(found.indices, np.argmax(LATENTS @ units.T, axis=-1))
+    np.testing.assert_allclose(found.latents, units[found.indices], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found.compared, axis=-1), 1, rtol=1e-6)
+    gradient = jax.grad(lambda z: _quantize(z, VECTORS, cosine=True).loss)(jnp.zeros_like(LATENTS))
+    assert np.isfinite(gradient).all()
+
+
+def test_a_narrow_lookup_projects_there_and_back():
+    module = Codebook(cfg.VQ(6, code_dim=2), 5)
+    z = jax.random.normal(jax.random.key(5), (1, 2, 2, 5))
+    variables = module.init(jax.random.key(0), z)
+    found = module.apply(variables, z)
+    assert variables["params"]["embedding"]["embedding"].shape == (6, 2)
+    assert found.latents.shape == z.shape and found.compared.shape == (1, 2, 2, 2)
+    again = module.apply(variables, found.indices, method="lookup")
+    np.testing.assert_allclose(found.latents, again, atol=1e-6)
