@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-import train
 
+import train
 from ldm_jax import config as cfg
 from ldm_jax import encoding
 from ldm_jax.convert import bundle
