@@ -37,6 +37,10 @@ from ldm_jax.training.metrics import Progress
 _WHERE = ("path", "data_dir")
 
 
+class NonFiniteLatents(ValueError):
+    """An encoder gave infinity or no number."""
+
+
 @dataclass(frozen=True)
 class Storage:
     """How encoded images are kept."""
@@ -77,7 +81,11 @@ def encode(
     storage: Storage,
     **processes: int,
 ) -> dict[str, Written]:
-    """Encodes splits of a data set with the first stage of any model; see `encode_split`."""
+    """Encodes splits of a data set with the first stage of any model; see `encode_split`.
+
+    Raises:
+        ConfigError: codes are asked of a first stage that has none.
+    """
     _check_still(data)
     stage = read_first_stage(first_stage)
     encoder = Encoder(stage, storage)
@@ -103,7 +111,8 @@ def encode_split(
     Raises:
         DataError: the images come augmented, the folder holds another encoding, or an image
             cannot be read.
-        ConfigError: codes are asked of a first stage that has no codebook.
+        ConfigError: the first stage cannot halve the images' sides so often.
+        NonFiniteLatents: names the image.
     """
     _check_still(data)
     source = open_source(data.source, data.image_size, split)
@@ -173,7 +182,13 @@ def _encoded(
         begun = (batch, encode(np.stack([e["image"] for e in batch]))) if batch else None
         if waiting is not None:
             done, arrays = waiting
-            yield from zip(np.asarray(arrays)[: len(done)], done, strict=True)
+            for example, array in zip(done, np.asarray(arrays), strict=False):
+                if not np.isfinite(array).all():
+                    raise NonFiniteLatents(
+                        f"the latents of {example['name']} are not all finite; try "
+                        "--compute=float32, and whether the first stage gives pictures back"
+                    )
+                yield array, example
             bar.update(len(done))
         if begun is None:
             return

@@ -4,10 +4,12 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
+import train
 from ldm_jax import config as cfg
 from ldm_jax import encoding
 from ldm_jax.convert import bundle
@@ -183,6 +185,30 @@ def test_augmented_images_are_refused(pictures, stage, encoder, tmp_path, settin
     data = dataclasses.replace(data, source=dataclasses.replace(data.source, **settings))
     with pytest.raises(DataError, match=message):
         encoding.encode_split(stage, data, "train", tmp_path, EXACT, encoder)
+
+
+def test_latents_that_are_not_finite_are_refused(stage, pictures, tmp_path):
+    class Broken(encoding.Encoder):
+        rows, kind = 8, "gaussian"
+
+        def __init__(self):
+            pass
+
+        def __call__(self, images):
+            return jnp.zeros((8, 8, 8, 8)).at[2].set(jnp.nan)
+
+    name = open_source(tiny.data(pictures).source, 16, "train").names[2]
+    with pytest.raises(encoding.NonFiniteLatents, match=f"latents of {name} are not"):
+        encoding.encode_split(stage, tiny.data(pictures), "train", tmp_path, EXACT, Broken())
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["index.json"]
+
+
+def test_train_takes_latents_in_the_place_of_images(pictures, tmp_path):
+    config = tiny.write_config(tmp_path / "config.py", tiny.diffusion_run(pictures))
+    found, _ = train.parse([f"--config={config}", "--workdir=run", "--latents=there"])
+    assert found.data == dataclasses.replace(
+        tiny.data(pictures), source=cfg.EncodedLatents("there")
+    )
 
 
 def test_what_does_not_fit_is_said(latents, pictures, stage, tmp_path):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from ldm_jax import config as cfg
 from ldm_jax import rngs
 from ldm_jax.convert.first_stage import FirstStage, read_first_stage
+from ldm_jax.convert.lpips import read_lpips
 from ldm_jax.latent_diffusion import noise_of, to_images, to_pixels
 from ldm_jax.losses import quality
 from ldm_jax.losses.codebook import perplexity, usage
@@ -229,10 +230,8 @@ def reconstruct(
 
 
 def read_perceptual(model: Path, vgg: Path | None, heads: Path | None) -> Any:
-    """The parameters of LPIPS in its two files, or those that a work directory keeps; else None."""
-    if vgg is not None and heads is not None:
-        from ldm_jax.convert.lpips import read_lpips
-
+    """The parameters of LPIPS in its files, or those that a work directory keeps; else None."""
+    if vgg is not None:
         return read_lpips(vgg, heads)
     if (model / f"{PERCEPTUAL}.safetensors").is_file():
         return load_frozen(model, PERCEPTUAL)

@@ -30,7 +30,7 @@ class Arguments:
     seed: int = 0
     """Of the posterior's noise and of the samples."""
     vgg: Path | None = None
-    """For LPIPS: torchvision's VGG16, vgg16-397923af.pth."""
+    """For LPIPS: torchvision's VGG16, vgg16-397923af.pth, or a file with the heads too."""
     heads: Path | None = None
     """For LPIPS: the heads, lpips/weights/v0.1/vgg.pth of the Python package lpips. A work
     directory that was trained with LPIPS has both."""
@@ -38,8 +38,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         require_positive(self, "num", "batch_size")
-        given = [str(path) for path in (self.vgg, self.heads) if path is not None]
-        require(len(given) != 1, "--vgg, --heads", given, "both files of LPIPS, or none")
+        require(self.vgg is not None or self.heads is None, "--vgg", self.vgg, "named with --heads")
 
 
 def run(arguments: Arguments) -> None:

@@ -1,13 +1,17 @@
 """What is measured of first stages, of work directories and of other forms, and the command."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
-from ldm_jax.convert.first_stage import read_first_stage
+from ldm_jax import config as cfg
+from ldm_jax.convert import bundle
+from ldm_jax.convert.first_stage import FirstStage, read_first_stage
 from ldm_jax.data import digit_scenes
 from ldm_jax.evaluation import __main__ as command
 from ldm_jax.evaluation.reconstruction import (
@@ -67,6 +71,23 @@ def test_use_of_codes():
     assert codebook(np.array([3, 3, 0, 0])) == {
         "codebook_size": 4, "codebook_usage": 0.5, "codebook_perplexity": pytest.approx(2)
     }  # fmt: skip
+
+
+def test_what_is_measured_of_codes(images):
+    config = dataclasses.replace(tiny.AUTOENCODER, bottleneck=cfg.VQ(6), latent_scale=2.0)
+    draw = np.random.default_rng(0).standard_normal
+    params = jax.tree.map(
+        lambda x: draw(x.shape, np.float32) * 0.1, bundle.autoencoder_shapes(config)
+    )
+    program = FirstStageProgram(FirstStage(config, params, 2.0, "random"), batch_size=8)
+    found = measure(program, images[:9], keep=2)
+    assert found.code_counts.sum() == 9 * 8 * 8 and len(found.code_counts) == 6
+    report = found.report()
+    assert report["kl"] is None and report["bits_per_dim"] is None
+    used = np.mean(found.code_counts > 0)
+    assert report["codebook_usage"] == pytest.approx(used) and report["latent_scale"] == 2
+    assert 1 <= report["codebook_perplexity"] <= 6 * used + 1e-3
+    assert program.prior(found, 3).shape == (3, 16, 16, 3)
 
 
 def test_a_folder_without_an_autoencoder_is_refused(tmp_path):
