@@ -63,7 +63,7 @@ def test_bins_agree_with_the_exact_mass(scale):
     lower, upper = np.where(flip, -upper, lower), np.where(flip, -lower, upper)
     with np.errstate(divide="ignore"):
         exact = np.log(stats.norm.cdf(upper) - stats.norm.cdf(lower))
-    ours = post.discretized_log_likelihood(
+    ours = jax.jit(post.discretized_log_likelihood)(
         jnp.asarray(values, jnp.float32)[None],
         jnp.full((1, 256), mean),
         jnp.full((1, 1), np.log(scale)),
@@ -132,7 +132,7 @@ def test_terms_in_float32_do_not_cancel(schedule):
     x0 = np.random.default_rng(0).normal(size=(5, 16))
     guess = x0 * 1.001
     guess32, x032 = (jnp.asarray(v, jnp.float32) for v in (guess, x0))
-    ours = post.vlb_terms(tables, Prediction(guess32, guess32), x032, jnp.asarray(t))
+    ours = jax.jit(post.vlb_terms)(tables, Prediction(guess32, guess32), x032, jnp.asarray(t))
     square = np.mean((guess - x0) ** 2, axis=1)
     weight = tables.x0_coefficient[t] ** 2 / (2 * np.exp(tables.log_beta_tilde[t]))
     # float32 knows the difference of x0 and guess to about 1e-4 of itself

@@ -118,9 +118,10 @@ def test_their_likelihood_of_far_pixels_is_cut_off_and_teaches_nothing(guided):
     x, mean, log_scale = (jnp.asarray(guided[f"far.{key}"]) for key in ("x", "mean", "log_scale"))
     np.testing.assert_allclose(guided["far.value"], np.full((1, 2), np.log(1e-12)), rtol=1e-5)
     assert not guided["far.gradient"].any()
-    value, gradient = jax.value_and_grad(
-        lambda mean: jnp.sum(discretized_log_likelihood(x, mean, log_scale))
-    )(mean)
+    likelihood = jax.jit(
+        jax.value_and_grad(lambda mean: jnp.sum(discretized_log_likelihood(x, mean, log_scale)))
+    )
+    value, gradient = likelihood(mean)
     # the density at the edge of the bin that is nearer the mean, over its slope: Mills' ratio
     edge = (np.abs(np.asarray(x - mean)) - 1 / 255) / 0.02
     mass = -0.5 * edge**2 - np.log(edge * np.sqrt(2 * np.pi))
