@@ -231,3 +231,14 @@ def test_importing_settings_and_command_lines_does_not_import_jax(module):
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tiny.ROOT, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_an_earlier_runs_objective_is_read_from_where_it_was():
+    run = tiny.diffusion_run("folder")
+    old = json.loads(cfg.to_json(run))
+    del old["objective"]
+    old["diffusion"] |= {"min_snr_gamma": 4.0, "map_weight": 0.5}
+    objective = cfg.Objective(weighting="min_snr", min_snr_gamma=4.0, map_weight=0.5)
+    assert cfg.from_json(json.dumps(old)) == dataclasses.replace(run, objective=objective)
+    old["diffusion"]["min_snr_gamma"] = None
+    assert cfg.from_json(json.dumps(old)).objective == cfg.Objective(map_weight=0.5)

@@ -42,6 +42,7 @@ def test_a_run_leaves_a_work_directory_that_needs_nothing_else(trained_text2img)
     assert {"20", "24"} <= kept and len(kept) <= 3
     assert sorted(tiny.losses(trained_text2img)) == list(range(1, 25))
     assert sorted(tiny.losses(trained_text2img, "validation_loss")) == [8, 16, 24]
+    assert sorted(tiny.losses(trained_text2img, "validation_loss/level_7")) == [8, 16, 24]
     lines = (trained_text2img / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     for name in (

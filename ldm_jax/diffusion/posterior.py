@@ -31,6 +31,8 @@ class Posterior(NamedTuple):
     x_coefficient: Float[Array, "*t"] | Float[np.ndarray, "*t"]
     log_beta: Float[Array, "*t"] | Float[np.ndarray, "*t"]
     log_beta_tilde: Float[Array, "*t"] | Float[np.ndarray, "*t"]
+    log_ratio: Float[Array, "*t"] | Float[np.ndarray, "*t"]
+    """log_beta - log_beta_tilde: as little as 1e-6, which float32 cannot tell from the two."""
 
     def at(self, t: Int[Array, "b"]) -> "Posterior":
         """The entries of each example's timestep, in float32. They must lie in 0..T-1."""
@@ -52,6 +54,7 @@ def posterior_of(alpha_bar: Float64[np.ndarray, "t"]) -> Posterior:
         x_coefficient=(1 - before) * np.sqrt(1 - beta) / (1 - alpha_bar),
         log_beta=np.log(beta),
         log_beta_tilde=np.log(beta_tilde),
+        log_ratio=np.log(beta / beta_tilde),
     )
 
 
@@ -63,28 +66,25 @@ def posterior_mean(
     return x0_coefficient * x0.astype(jnp.float32) + x_coefficient * x.astype(jnp.float32)
 
 
-def fixed_log_variance(
-    at: Posterior, t: Int[Array, "b"], fixed: FixedVariance
-) -> Float32[Array, "b"]:
-    """Log-variance of the model's step where the network does not say it: either bound.
+def log_variance(at: Posterior, share: Float[Array, "b *d"]) -> Float32[Array, "b *d"]:
+    """`share` log beta + (1 - share) log beta_tilde: the log-variance of the model's step
+    (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15)."""
+    log_beta_tilde, log_ratio = (_per_example(v, share.ndim) for v in at[3:])
+    return log_beta_tilde + share.astype(jnp.float32) * log_ratio
 
-    At t = 0, where x0 is decoded and nothing is added, both are beta_tilde, as in Ho's program.
+
+def fixed_share(t: Int[Array, "b"], fixed: FixedVariance) -> Float32[Array, "b"]:
+    """The share of log beta where the network does not say it: all or nothing.
+
+    At t = 0, where x0 is decoded and nothing is added, it is nothing for both, as in Ho's program.
     Raises ValueError for an unknown name.
     """
     match fixed:
         case "beta":
-            return jnp.where(t == 0, at.log_beta_tilde, at.log_beta)
+            return (t > 0).astype(jnp.float32)
         case "beta_tilde":
-            return at.log_beta_tilde
+            return jnp.zeros(t.shape, jnp.float32)
     raise ValueError(f"fixed variance is {fixed!r}; it must be one of {get_args(FixedVariance)}")
-
-
-def learned_log_variance(at: Posterior, share: Float[Array, "b *d"]) -> Float32[Array, "b *d"]:
-    """`share` log beta + (1 - share) log beta_tilde (Nichol & Dhariwal 2021, arXiv:2102.09672,
-    eq. 15)."""
-    log_beta, log_beta_tilde = (_per_example(v, share.ndim) for v in at[2:])
-    share = share.astype(jnp.float32)
-    return share * log_beta + (1 - share) * log_beta_tilde
 
 
 def gaussian_kl(
@@ -97,8 +97,20 @@ def gaussian_kl(
     The means enter by their difference, either way round: callers often know it better than
     float32 knows the means.
     """
-    ratio = log_variance1 - log_variance2
-    return 0.5 * (jnp.expm1(ratio) - ratio + mean_difference**2 * jnp.exp(-log_variance2))
+    return _kl(mean_difference, log_variance1 - log_variance2, log_variance2)
+
+
+def _kl(
+    mean_difference: Float[Array, "..."],
+    log_ratio: Float[Array, "..."],
+    log_variance2: Float[Array, "..."],
+) -> Float[Array, "..."]:
+    """`gaussian_kl` where the log-ratio of the variances is known better than either of them."""
+    small = jnp.abs(log_ratio) < 0.01
+    near, far = jnp.where(small, log_ratio, 0), jnp.where(small, 1, log_ratio)
+    series = near**2 / 2 * (1 + near / 3 * (1 + near / 4))
+    widths = jnp.where(small, series, jnp.expm1(far) - far)
+    return 0.5 * (widths + mean_difference**2 * jnp.exp(-log_variance2))
 
 
 def gaussian_log_density(
@@ -177,13 +189,13 @@ def vlb_terms(
     """
     at = posterior.at(t)
     x0, guess = x0.astype(jnp.float32), prediction.x0.astype(jnp.float32)
-    if prediction.variance is None:
-        model = _per_example(fixed_log_variance(at, t, fixed), x0.ndim)
-    else:
-        model = learned_log_variance(at, prediction.variance)
+    share = prediction.variance
+    if share is None:
+        share = _per_example(fixed_share(t, fixed), x0.ndim)
+    model, excess = log_variance(at, share), share * _per_example(at.log_ratio, x0.ndim)
     # Both means have the same multiple of x_t.
     difference = _per_example(at.x0_coefficient, x0.ndim) * (guess - x0)
-    kl = gaussian_kl(difference, _per_example(at.log_beta_tilde, x0.ndim), model)
+    kl = _kl(difference, -excess, model)
     if bins is None:
         decoded = gaussian_log_density(x0, guess, model)
     else:

@@ -9,7 +9,7 @@ from ldm_jax import config as cfg
 from ldm_jax import rngs
 from ldm_jax.diffusion import timesteps, weightings
 from ldm_jax.diffusion.losses import distance_loss, variance_loss, vlb_loss
-from ldm_jax.diffusion.posterior import fixed_log_variance, posterior_of
+from ldm_jax.diffusion.posterior import fixed_share, log_variance, posterior_of
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.typing import Prediction, Process
 
@@ -128,8 +128,8 @@ class Objective:
             case "posterior_kl":
                 step = t.astype(jnp.int32)
                 at = self.posterior.at(step)
-                variance = fixed_log_variance(at, step, config.fixed_variance)
-                return weightings.posterior_kl(at, variance)
+                share = fixed_share(step, config.fixed_variance)
+                return weightings.posterior_kl(at, log_variance(at, share))
             case "likelihood":
                 return weightings.likelihood(alpha, sigma, self.process.diffusion_at(t))
             case kind:

@@ -66,24 +66,27 @@ def test_terms_of_the_bound(guided, name):
     posterior, x0, x, _, t, output, alpha, sigma = chain(guided, name)
     eps, share = split_variance(output)
     prediction = to_prediction(eps, x, alpha, sigma, "eps")
+    terms = jax.jit(lambda prediction, fixed: vlb_terms(posterior, prediction, x0, t, fixed=fixed),
+                    static_argnums=1)  # fmt: skip
     for kind, given, fixed in (
         ("learned", prediction._replace(variance=share), "beta"),
         ("beta", prediction, "beta"),
         ("beta_tilde", prediction, "beta_tilde"),
     ):
-        ours = vlb_terms(posterior, given, x0, t, fixed=fixed)
-        # Both are float32; at t = 1 theirs subtracts means that agree in four digits.
-        np.testing.assert_allclose(ours, guided[f"{name}.vlb_{kind}_exact"], rtol=1e-3)
+        ours = terms(given, fixed)
+        np.testing.assert_allclose(ours, guided[f"{name}.vlb_{kind}_exact"], rtol=3e-5)
         np.testing.assert_array_equal(
             guided[f"{name}.vlb_{kind}"][2:], guided[f"{name}.vlb_{kind}_exact"][2:]
         )
-        np.testing.assert_allclose(ours, guided[f"{name}.vlb_{kind}"], rtol=1e-3)
+        # Their tanh for the normal distribution is off in L_0 alone, by a few parts in 1e4.
+        assert not np.allclose(ours[:2], guided[f"{name}.vlb_{kind}"][:2], rtol=1e-4)
+        np.testing.assert_allclose(ours, guided[f"{name}.vlb_{kind}"], rtol=2e-3)
     np.testing.assert_allclose(
-        prior_bits(x0, guided[f"{name}.alpha_bar"][-1]), guided[f"{name}.prior"], rtol=2e-3
+        prior_bits(x0, guided[f"{name}.alpha_bar"][-1]), guided[f"{name}.prior"], rtol=1e-4
     )
     learned = prediction._replace(variance=share)
-    kl = losses.vlb_loss(posterior, learned, x0, t)
-    np.testing.assert_allclose(kl, guided[f"{name}.rescaled_kl"], rtol=1e-3)
+    total = losses.vlb_loss(posterior, learned, x0, t)
+    np.testing.assert_allclose(total, guided[f"{name}.rescaled_kl"], rtol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["linear1000", "cosine1000", "linear250"])
@@ -104,9 +107,9 @@ def test_hybrid_loss_and_its_gradient(guided, name):
     np.testing.assert_allclose(loss, np.sum(guided[f"{name}.hybrid_exact"]), rtol=1e-4)
     theirs = guided[f"{name}.hybrid_gradient_exact"]
     np.testing.assert_allclose(gradient[..., :3], theirs[..., :3], rtol=1e-5, atol=1e-8)
-    # of the variance: relative to the largest of its example, as it is a difference that is near 0
+    # Of the variance it is a difference that may be near 0: relative to its example's largest.
     scale = np.abs(theirs[..., 3:]).max(axis=(1, 2, 3), keepdims=True)
-    np.testing.assert_allclose(gradient[..., 3:] / scale, theirs[..., 3:] / scale, atol=2e-3)
+    np.testing.assert_allclose(gradient[..., 3:] / scale, theirs[..., 3:] / scale, atol=1e-4)
 
 
 def test_their_likelihood_of_far_pixels_is_cut_off_and_teaches_nothing(guided):
@@ -115,9 +118,10 @@ def test_their_likelihood_of_far_pixels_is_cut_off_and_teaches_nothing(guided):
     x, mean, log_scale = (jnp.asarray(guided[f"far.{key}"]) for key in ("x", "mean", "log_scale"))
     np.testing.assert_allclose(guided["far.value"], np.full((1, 2), np.log(1e-12)), rtol=1e-5)
     assert not guided["far.gradient"].any()
-    value, gradient = jax.value_and_grad(
-        lambda mean: jnp.sum(discretized_log_likelihood(x, mean, log_scale))
-    )(mean)
+    likelihood = jax.jit(
+        jax.value_and_grad(lambda mean: jnp.sum(discretized_log_likelihood(x, mean, log_scale)))
+    )
+    value, gradient = likelihood(mean)
     # the density at the edge of the bin that is nearer the mean, over its slope: Mills' ratio
     edge = (np.abs(np.asarray(x - mean)) - 1 / 255) / 0.02
     mass = -0.5 * edge**2 - np.log(edge * np.sqrt(2 * np.pi))
