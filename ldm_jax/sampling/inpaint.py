@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float64, Int
 
 from ldm_jax.typing import Denoise, Level, Solver
 
@@ -31,6 +31,12 @@ class Inpaint:
     def visits(self, steps: int) -> Int[np.ndarray, "e"]:
         """As the solver's."""
         return self.solver.visits(steps)
+
+    def between(
+        self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
+    ) -> Float64[np.ndarray, "k s"]:
+        """As the solver's."""
+        return self.solver.between(ratio, next_ratio)
 
     def init(self, x: Float[Array, "b h w z"]) -> Any:
         """As the solver's."""
