@@ -132,7 +132,7 @@ def trace_sampler(
 ) -> jax.stages.Traced:
     """DDIM with classifier-free guidance and the decoder, parameters and images sharded."""
     model = ldm.build(run.model(autoencoder), run.loop.dtype)
-    path = levels(model.schedule, SAMPLER_STEPS)
+    path = levels(model.process, SAMPLER_STEPS)
 
     def sample(params: Any, frozen: Any, inputs: Any, empty: Any, index: Any) -> Any:
         return ldm.generate(

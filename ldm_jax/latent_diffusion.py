@@ -32,7 +32,7 @@ from ldm_jax.sampling.guidance import classifier_free
 from ldm_jax.sampling.inpaint import Inpaint
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.loop import start as start_at
-from ldm_jax.typing import Level, Prediction, Solver
+from ldm_jax.typing import Level, Prediction, Process, Solver
 
 Params = Mapping[str, Any]
 
@@ -55,7 +55,7 @@ class LatentDiffusion:
     autoencoder: Autoencoder
     unet: UNet2D
     conditioner: nn.Module
-    schedule: NoiseSchedule
+    process: Process
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -138,7 +138,7 @@ def build(config: cfg.Model, dtype: DTypeLike = "float32", remat: bool = False) 
         autoencoder=build_autoencoder(config.autoencoder, dtype=first_stage),
         unet=build_unet(config.unet, dtype=dtype, remat=remat),
         conditioner=build_conditioner(config.condition, dtype=dtype),
-        schedule=NoiseSchedule.create(
+        process=NoiseSchedule.create(
             process.schedule, process.num_timesteps, process.beta_start, process.beta_end
         ),
     )
@@ -211,7 +211,7 @@ def draw(
 
     def denoise_given(x: Array, level: Level, condition: Condition) -> Prediction:
         network = partial(model.network, params, condition=condition)
-        return make_denoiser(network, model.config.diffusion.prediction)(x, level)
+        return make_denoiser(network, model.config.diffusion.prediction, model.process)(x, level)
 
     if nothing is None:
         denoise = partial(denoise_given, condition=condition)

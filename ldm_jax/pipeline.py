@@ -284,7 +284,7 @@ class Pipeline:
         key = ("draw", solver, sampling.steps, sampling.spacing, strength, shape)
 
         def make() -> Callable[..., Any]:
-            path = settings.path(self.config, self.model.schedule, sampling, picture)
+            path = settings.path(self.config, self.model.process, sampling, picture)
 
             def draw(params, condition, nothing, index, start, seed, guidance_scale):
                 return ldm.draw(

@@ -15,10 +15,60 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Float64, Int
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Num
 
-PredictionKind = Literal["eps", "x0", "v"]
-"""What a network's output stands for."""
+PredictionKind = Literal["eps", "x0", "v", "score", "velocity", "edm"]
+"""What a network's output stands for: see `diffusion.parameterization.target`."""
+
+Times = Num[Array, "*t"] | Num[np.ndarray, "*t"] | float | int
+"""Times of a process: on the host in float64, or in a program."""
+
+Scales = Float[Array, "*t"] | Float[np.ndarray, "*t"] | float
+"""A number for each of `Times`, on the host or in a program as they are."""
+
+
+@runtime_checkable
+class Process(Protocol):
+    """A forward process x_t = alpha(t) x0 + sigma(t) eps, and as dx = f(t) x dt + g(t) dw.
+
+    Arrays come back as they are given: NumPy's in float64, JAX's in float32. Time is the
+    process's own, and noise grows with it from `t_min` to `t_max`, the ends of what networks are
+    trained and asked at.
+    """
+
+    @property
+    def t_min(self) -> float | int:
+        """Where data is all but reached."""
+        ...
+
+    @property
+    def t_max(self) -> float | int:
+        """Where sampling starts."""
+        ...
+
+    def alpha_at(self, t: Times) -> Scales:
+        """Scale of the signal."""
+        ...
+
+    def sigma_at(self, t: Times) -> Scales:
+        """Standard deviation of the noise."""
+        ...
+
+    def drift_at(self, t: Times) -> Scales:
+        """f = d log alpha / dt."""
+        ...
+
+    def diffusion_at(self, t: Times) -> Scales:
+        """g, with g^2 = d sigma^2 / dt - 2 f sigma^2."""
+        ...
+
+    def time_at(self, u: Times) -> Scales:
+        """The time that a uniform `u` in [0, 1) stands for in training."""
+        ...
+
+    def network_time(self, t: Times) -> Scales:
+        """What a network is told of t: of the size of 0 to 1000, as sinusoids resolve."""
+        ...
 
 
 class Prediction(NamedTuple):
@@ -34,9 +84,10 @@ class Prediction(NamedTuple):
 class Level(NamedTuple):
     """A noise level, or a sequence of them along one leading axis.
 
-    `timestep` is what a network of this schedule is told, in 0..T-1; whole numbers are exact,
-    fractions lie between the schedule's levels. `final` marks the level that sampling ends on:
-    nothing is evaluated there and no noise is added on the way to it.
+    `timestep` is the process's own time: 0..T-1 in a discrete schedule, where fractions lie
+    between its levels; what a network is told of it is `Process.network_time`. `final` marks the
+    level that sampling ends on: nothing is evaluated there, no noise is added on the way to it,
+    and its `timestep` is 0.
     """
 
     timestep: Float32[Array, "*s"]

@@ -68,7 +68,7 @@ def test_the_demos_sampler_lowers_for_tpu_and_cuda(demo):
     def sample(params, frozen, inputs, index):
         return ldm.generate(
             model, params, frozen, inputs, jnp.zeros_like(inputs), solver=DDIM(),
-            levels=levels(model.schedule, 50), seed=0, index=index, guidance_scale=3.0,
+            levels=levels(model.process, 50), seed=0, index=index, guidance_scale=3.0,
             shape=shape,
         )  # fmt: skip
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64, Num
 
-from ldm_jax.diffusion import schedules
+from ldm_jax.diffusion import spacing as spacings
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.typing import Level
 
-Spacing = Literal[schedules.Spacing, "karras"]
+Spacing = Literal[spacings.Spacing, "karras"]
 FinalAlphaBar = Literal["first", "one"]
 
 
@@ -38,7 +38,7 @@ def levels(
     if spacing not in get_args(Spacing):
         raise ValueError(f"spacing is {spacing!r}; it must be one of {get_args(Spacing)}")
     if spacing != "karras":
-        times = schedules.spacing(spacing, schedule.num_timesteps, steps)
+        times = spacings.spacing(spacing, schedule.num_timesteps, steps)
         return levels_at(schedule, times[::-1], final_alpha_bar)
     if final_alpha_bar != "one":
         raise ValueError(
@@ -48,7 +48,7 @@ def levels(
     if not 1 <= steps <= schedule.num_timesteps:
         raise ValueError(f"steps is {steps}; it must lie in 1..{schedule.num_timesteps}")
     low, high = schedule.noise_to_signal[[0, -1]]
-    ratios = schedules.karras(low, high, steps)
+    ratios = spacings.karras(low, high, steps)
     return _levels(np.append(schedule.timesteps_of(ratios), 0), np.append(ratios, 0))
 
 

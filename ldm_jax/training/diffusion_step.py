@@ -47,15 +47,14 @@ def denoising_loss(
     draw = partial(rngs.example_keys, index=index)
     t = rngs.randint(draw(rngs.stream(seed, "timestep")), (), 0, run.diffusion.num_timesteps)
     eps = rngs.normal(draw(rngs.stream(seed, "noise")), latents.shape[1:])
-    alpha_bar = jnp.asarray(model.schedule.alpha_bar, jnp.float32)[t]
-    alpha, sigma = jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
+    alpha, sigma = model.process.alpha_at(t), model.process.sigma_at(t)
     x = q_sample(latents, eps, alpha, sigma)
     dropout = rngs.at_step(rngs.stream(seed, "dropout"), index[0]) if train else None
     condition, kind = model.condition(params, inputs), run.diffusion.prediction
-    output = model.network(params, x, t, condition, dropout)
+    output = model.network(params, x, model.process.network_time(t), condition, dropout)
     loss = simple_loss(output, target(latents, eps, alpha, sigma, kind))
     if run.diffusion.min_snr_gamma is not None:
-        loss *= min_snr_weight(alpha_bar, run.diffusion.min_snr_gamma, kind)
+        loss *= min_snr_weight(alpha**2, run.diffusion.min_snr_gamma, kind)
     if run.diffusion.map_weight:
         loss += run.diffusion.map_weight * simple_loss(condition.concat, latents)
     return loss

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from ldm_jax.diffusion.parameterization import make_denoiser, q_sample, target, to_prediction
+from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.typing import Level
+
+SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 
 KINDS = ["eps", "x0", "v"]
 
@@ -56,7 +59,7 @@ def test_denoiser_takes_its_scales_from_the_level(kind, exploding):
         asked.append((t.shape, t.dtype))
         return target(x0, eps, *rows, kind) + 0 * t.reshape(4, 1, 1, 1)
 
-    got = jax.jit(make_denoiser(network, kind))(q_sample(x0, eps, *rows), level)
+    got = jax.jit(make_denoiser(network, kind, SCHEDULE))(q_sample(x0, eps, *rows), level)
     assert asked == [((4,), jnp.float32)]
     np.testing.assert_allclose(got.x0, x0, atol=2e-5)
     np.testing.assert_allclose(got.eps, eps, atol=2e-5)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ldm_jax.diffusion.schedules import NoiseSchedule, betas, spacing
+from ldm_jax.diffusion.schedules import NoiseSchedule, betas
+from ldm_jax.diffusion.spacing import spacing
 
 EXACT = ["leading", "trailing", "linspace", "quad"]
 
@@ -96,7 +97,7 @@ def test_bad_schedules_are_named():
     with pytest.raises(ValueError, match=r"start 0\.5 and end 0\.1"):
         betas("linear", 10, 0.5, 0.1)
     with pytest.raises(ValueError, match=r"alpha_bar\[1\] is 0.0"):
-        NoiseSchedule(np.array([0.5, 0.0]))
+        NoiseSchedule(np.array([0.5, 0.0, 0.0]))
     with pytest.raises(ValueError, match="must fall with t"):
         NoiseSchedule(np.array([0.5, 0.6]))
 

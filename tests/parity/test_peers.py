@@ -107,7 +107,7 @@ def test_ddim(references, spacing, prediction, peer):
         share = 0.3 + 0.7 * t.astype(jnp.float32) / 1000
         return 0.9 * jnp.tanh(x) * share[:, None, None, None]
 
-    denoise = make_denoiser(network, prediction)
+    denoise = make_denoiser(network, prediction, schedule)
     x = jnp.asarray(weights.normal("start", (2, 4, 4, 3)))
     found = sample(DDIM(), denoise, x, levels(schedule, weights.STEPS, spacing)).x
     expected = references[f"ddim/{spacing}/{peer}"]

@@ -104,7 +104,9 @@ def ours(solver, path, kind, x=None):
     def ask(x, t):
         return network(jnp, x, t[:, None, None, None])
 
-    run = jax.jit(lambda x, path: sample(solver, make_denoiser(ask, kind), x, path, KEYS).x)
+    run = jax.jit(
+        lambda x, path: sample(solver, make_denoiser(ask, kind, SCHEDULE), x, path, KEYS).x
+    )
     return np.asarray(run(x, path), np.float64)
 
 

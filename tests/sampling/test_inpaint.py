@@ -31,7 +31,7 @@ def spread(x, t):
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "plms", "euler_a", "heun", "dpmpp_2m"])
 @pytest.mark.parametrize("final", ["one", "first"])
 def test_the_known_part_ends_as_it_was_given_and_the_rest_heeds_it(name, final):
-    denoise, path = make_denoiser(spread, "eps"), levels(SCHEDULE, 7, "trailing", final)
+    denoise, path = make_denoiser(spread, "eps", SCHEDULE), levels(SCHEDULE, 7, "trailing", final)
     draw = jax.jit(
         lambda known: (
             sample(Inpaint(make_solver(name), known, NOISE, MASK), denoise, START, path, KEYS).x
@@ -44,7 +44,7 @@ def test_the_known_part_ends_as_it_was_given_and_the_rest_heeds_it(name, final):
 
 
 def test_with_nothing_known_it_is_the_solver_alone():
-    denoise, path = make_denoiser(spread, "eps"), levels(SCHEDULE, 7)
+    denoise, path = make_denoiser(spread, "eps", SCHEDULE), levels(SCHEDULE, 7)
     alone = sample(make_solver("ddim"), denoise, START, path).x
     masked = Inpaint(make_solver("ddim"), KNOWN, NOISE, jnp.ones_like(MASK))
     np.testing.assert_array_equal(sample(masked, denoise, START, path).x, alone)

@@ -1,0 +1,19 @@
+"""The same formulas on the host, in float64, and in programs, in float32."""
+
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.typing import Scales, Times
+
+
+def numbers(t: Times) -> ModuleType:
+    """jax.numpy for JAX's arrays, NumPy for what is on the host."""
+    return jnp if isinstance(t, jax.Array) else np
+
+
+def as_float(t: Times) -> Scales:
+    """float32 in a program, float64 on the host."""
+    return t.astype(jnp.float32) if isinstance(t, jax.Array) else np.asarray(t, np.float64)[()]
