@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
@@ -14,23 +15,50 @@ from ldm_jax.typing import Denoise, Level, Solver
 class Inpaint:
     """`solver`, after whose steps the pixels where `mask` is 0 are those of `known` at that level.
 
-    They get the same `noise` at every level (Lugmayr 2022, arXiv:2201.09865, eq. 8a, without its
-    resampling), and none at the final one. Any U-Net serves; it need not be trained for this.
+    Any U-Net serves; it need not be trained for this. The known pixels get the same `noise` at
+    every level, and none at the final one (Lugmayr 2022, arXiv:2201.09865, eq. 8a).
+
+    `resample` r above 1 is RePaint (algorithm 1 and section 4.2): what was drawn goes back into
+    noise by `jump` levels and is drawn again, so that each stretch of `jump` levels is passed r
+    times and new and known part come to agree; the known pixels then get fresh noise each time. It
+    costs about r times the evaluations. The solver must visit each level once; one with memory
+    starts anew after each jump.
+
+    Raises ValueError for `resample` or `jump` below 1, and for RePaint with a solver that visits
+    levels twice.
     """
 
     solver: Solver
     known: Float[Array, "b h w z"]
     noise: Float[Array, "b h w z"]
     mask: Float[Array, "b h w 1"]
+    resample: int = 1
+    jump: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("resample", "jump"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if self._repaints and not np.array_equal(self.solver.visits(3), np.arange(4)):
+            raise ValueError(
+                f"resample is {self.resample}, but {type(self.solver).__name__} visits levels "
+                "twice; use a sampler with one evaluation a step, such as ddim or ddpm"
+            )
+
+    @property
+    def _repaints(self) -> bool:
+        return self.resample > 1
 
     @property
     def stochastic(self) -> bool:
-        """As the solver is."""
-        return self.solver.stochastic
+        """As the solver is; always with resampling."""
+        return self.solver.stochastic or self._repaints
 
     def visits(self, steps: int) -> Int[np.ndarray, "e"]:
-        """As the solver's."""
-        return self.solver.visits(steps)
+        """The solver's, and with resampling `jumps(steps, resample, jump)`."""
+        return jumps(steps, self.resample, self.jump) if self._repaints else (
+            self.solver.visits(steps)
+        )  # fmt: skip
 
     def between(
         self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
@@ -50,8 +78,45 @@ class Inpaint:
         denoise: Denoise,
         noise: Float[Array, "b h w z"] | None,
     ) -> Any:
-        """The solver's step, then the known pixels put back."""
-        carry = self.solver.step(carry, level, next_level, denoise, noise)
-        noisy = next_level.alpha * self.known + next_level.sigma * self.noise
+        """The solver's step, then the known pixels put back; or a jump back into noise."""
+        if not self._repaints:
+            return self._forward(carry, level, next_level, denoise, noise, self.noise)
+        return jax.lax.cond(
+            next_level.sigma * level.alpha > level.sigma * next_level.alpha,
+            lambda: self._back(carry, level, next_level, noise),
+            # Where pixels are known the solver's noise is lost, and so is free for them.
+            lambda: self._forward(carry, level, next_level, denoise, noise, noise),
+        )
+
+    def _forward(
+        self, carry: Any, level: Level, next_level: Level, denoise: Denoise, noise: Any, known: Any
+    ) -> Any:
+        """One step towards the data; `known` is the known pixels' noise."""
+        given = noise if self.solver.stochastic else None
+        carry = self.solver.step(carry, level, next_level, denoise, given)
+        noisy = next_level.alpha * self.known + next_level.sigma * known
         kept = jnp.where(next_level.final, self.known, noisy)
         return carry._replace(x=self.mask * carry.x + (1 - self.mask) * kept)
+
+    def _back(
+        self, carry: Any, level: Level, next_level: Level, noise: Float[Array, "b h w z"]
+    ) -> Any:
+        """A sample of q(x at the noisier `next_level` | x at `level`), and no memory."""
+        ratio = next_level.alpha / level.alpha
+        variance = jnp.maximum(next_level.sigma**2 - (ratio * level.sigma) ** 2, 0.0)
+        fresh = self.solver.init(ratio * carry.x + jnp.sqrt(variance) * noise)
+        return fresh._replace(x0=carry.x0)
+
+
+def jumps(steps: int, resample: int, jump: int) -> Int[np.ndarray, "e"]:
+    """The levels that RePaint visits: every `jump` of them are passed `resample` times.
+
+    Jumps back are counted from the last noisy level; `steps`, the final one, has none. Three steps
+    with resample 2, jump 1 are 0, 1, 0, 1, 2, 1, 2, 3.
+    """
+    order = [0]
+    for level in range(1, steps + 1):
+        order.append(level)
+        if level < steps and level >= jump and (steps - 1 - level) % jump == 0:
+            order += list(range(level - jump, level + 1)) * (resample - 1)
+    return np.asarray(order)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.sampling.guidance import classifier_free
+from ldm_jax.sampling.guidance import autoguidance, classifier_free, rescaled, threshold
 from ldm_jax.typing import Level, Prediction
 
 SIGMA = 0.6
@@ -77,3 +77,59 @@ def test_conditions_must_match():
         classifier_free(denoise_of, COND, {"mean": jnp.zeros(3)}, 2.0)
     with pytest.raises(ValueError, match=r"cond\['std'\] is float32\[3\].*float32\[1\]"):
         classifier_free(denoise_of, COND, UNCOND | {"std": jnp.ones(1)}, 2.0)
+
+
+# ------------------------------------------------------------------- beside classifier-free
+
+
+def wide(x, level):
+    """A picture per row, of which no axis is special."""
+    return Prediction(x0=3 * x, eps=(x - ALPHA * 3 * x) / SIGMA)
+
+
+def test_the_variance_is_the_conditional_one():
+    def learned(x, level, cond):
+        return denoise_of(x, level, cond)._replace(variance=jnp.broadcast_to(
+            cond["mean"][:, None], x.shape
+        ))  # fmt: skip
+
+    got = classifier_free(learned, COND, UNCOND, 3.0, 0.5)(X, LEVEL)
+    np.testing.assert_array_equal(got.variance, np.repeat(COND["mean"][:, None], 2, axis=1))
+
+
+@pytest.mark.parametrize("alpha", [ALPHA, 0.0])
+def test_full_rescaling_gives_v_the_conditional_spread(alpha):
+    level = LEVEL._replace(alpha=jnp.float32(alpha), sigma=jnp.float32((1 - alpha**2) ** 0.5))
+    given = Prediction(x0=0.5 * X, eps=(1 - 0.5 * alpha) * X / level.sigma)
+    guided = Prediction(x0=3.0 * X, eps=(1 - 3.0 * alpha) * X / level.sigma)
+
+    def spread(p):
+        return np.std(level.alpha * p.eps - level.sigma * p.x0, axis=1)
+
+    whole, half, none = (rescaled(guided, given, X, level, share) for share in (1.0, 0.5, 0.0))
+    np.testing.assert_allclose(spread(whole), spread(given), rtol=1e-5)
+    np.testing.assert_allclose(spread(half), (spread(given) + spread(guided)) / 2, rtol=1e-5)
+    np.testing.assert_allclose(none.x0, guided.x0, rtol=1e-5)
+    for got in (whole, half):
+        np.testing.assert_allclose(level.alpha * got.x0 + level.sigma * got.eps, X, atol=1e-5)
+
+
+def test_autoguidance_extrapolates_from_the_weaker_model():
+    strong, weak = (lambda x, t, c=c: denoise_of(x, t, c) for c in (COND, UNCOND))
+    got = autoguidance(strong, weak, 2.5)(X, LEVEL)
+    expected = classifier_free(denoise_of, COND, UNCOND, 2.5)(X, LEVEL)
+    np.testing.assert_allclose(got.x0, expected.x0, atol=1e-6)
+    np.testing.assert_allclose(got.eps, expected.eps, atol=1e-6)
+    alone = autoguidance(strong, weak, 1.0)(X, LEVEL)
+    np.testing.assert_allclose(alone.x0, strong(X, LEVEL).x0, atol=1e-6)
+
+
+def test_thresholding_brings_x0_into_range_and_keeps_what_is_there():
+    x = jnp.concatenate([jnp.linspace(-1, 1, 9)[None], jnp.linspace(-0.3, 0.3, 9)[None]])
+    got = jax.jit(lambda q, b: threshold(wide, q, b)(x, LEVEL))(jnp.float32(0.75), 1.0)
+    # |x0| of the first row is 0 to 3 and its 75th percentile 2.25; the second stays below 1.
+    expected = np.stack([np.clip(3 * x[0], -2.25, 2.25) / 2.25, 3 * x[1]])
+    np.testing.assert_allclose(got.x0, expected, atol=1e-6)
+    np.testing.assert_allclose(ALPHA * got.x0 + SIGMA * got.eps, x, atol=1e-6)
+    looser = threshold(wide, 1.0, 3.0)(x, LEVEL)
+    np.testing.assert_allclose(looser.x0, 3 * x, atol=1e-6)
