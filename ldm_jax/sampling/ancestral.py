@@ -23,7 +23,7 @@ class Carry(NamedTuple):
     x0: Float32[Array, "b ..."]
 
 
-class _Memoryless(Once):
+class Memoryless(Once):
     """What solvers without memory of earlier steps share."""
 
     def init(self, x: Float32[Array, "b *d"]) -> Carry:
@@ -32,7 +32,7 @@ class _Memoryless(Once):
 
 
 @dataclasses.dataclass(frozen=True)
-class DDIM(_Memoryless):
+class DDIM(Memoryless):
     """Denoising diffusion implicit models, Song 2020 (arXiv:2010.02502), eq. 12 and 16.
 
     Also k-diffusion's "Euler" (eta 0) and "Euler ancestral" (eta, usually 1): with y = x / alpha
@@ -72,7 +72,7 @@ class DDIM(_Memoryless):
 
 
 @dataclasses.dataclass(frozen=True)
-class DDPM(_Memoryless):
+class DDPM(Memoryless):
     """Ancestral sampling, Ho 2020 (arXiv:2006.11239), eq. 6, 7 and 11, for any list of levels.
 
     `variance` is "beta_tilde", the posterior's, right for data that is a point; "beta", the

@@ -34,9 +34,7 @@ def move(
     return jnp.where(sigma == 0, alpha * x0, moved)
 
 
-def gain(
-    level: Level, alpha: Float32[Array, ""], sigma: Float32[Array, ""]
-) -> Float32[Array, ""]:
+def gain(level: Level, alpha: Float32[Array, ""], sigma: Float32[Array, ""]) -> Float32[Array, ""]:
     """What a move to (alpha, sigma) multiplies a change of eps by: alpha (r' - r).
 
     Exactly 0 from a level to itself, and where `level` has no signal, whose r has no end: what
@@ -64,9 +62,7 @@ def bare(level: Level, next_level: Level) -> Float32[Array, ""]:
     return (level.alpha == 0) | (next_level.sigma == 0)
 
 
-def transition(
-    level: Level, next_level: Level
-) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
+def transition(level: Level, next_level: Level) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
     """alpha and sigma^2 of the forward step next_level → level, x_t = alpha x_s + sigma eps.
 
     Kingma 2021 (arXiv:2107.00630), eq. 22 and 23. Where noise is preserved sigma^2 is the beta

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Float64, Int
@@ -50,9 +51,7 @@ class _Stages(Once):
         stage = jnp.zeros((), jnp.int32)
         return Carry(x, nothing, stage, x, Prediction(nothing, nothing), level)
 
-    def _begin(
-        self, carry: Carry, level: Level, denoise: Denoise
-    ) -> tuple[Carry, Prediction]:
+    def _begin(self, carry: Carry, level: Level, denoise: Denoise) -> tuple[Carry, Prediction]:
         """The carry whose base is that of this step, and the prediction at `level`."""
         found = denoise(carry.x, level)
         now = Prediction(found.x0, found.eps)
@@ -62,7 +61,9 @@ class _Stages(Once):
             return jnp.where(first, new, old)
 
         base = keep(carry.x, carry.base)
-        prediction = Prediction(*(keep(a, b) for a, b in zip(now[:2], carry.prediction[:2], strict=True)))
+        prediction = Prediction(
+            *(keep(a, b) for a, b in zip(now[:2], carry.prediction[:2], strict=True))
+        )
         since = Level(*(keep(a, b) for a, b in zip(level, carry.level, strict=True)))
         return Carry(carry.x, now.x0, carry.stage, base, prediction, since), now
 

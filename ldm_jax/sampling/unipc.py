@@ -21,8 +21,8 @@ class Carry(NamedTuple):
     x: Float32[Array, "b ..."]
     x0: Float32[Array, "b ..."]
     history: History
-    anchor: Float32[Array, "b ..."]
-    """x here, had x0 stayed what it was where the step began."""
+    ahead: Float32[Array, "b ..."]
+    """What the predictor added to x for the change of x0."""
     gain: Float32[Array, ""]
     """What the step multiplies a change of x0 by; 0 where there is nothing to correct."""
     scaled: Float32[Array, ""]
@@ -55,7 +55,7 @@ class UniPC(Once):
         """The carry before the first step."""
         none = jnp.zeros((), jnp.float32)
         history = start(x, self.order)
-        return Carry(x, history.x0, history, x, none, none, jnp.ones((), jnp.int32))
+        return Carry(x, history.x0, history, history.x0, none, none, jnp.ones((), jnp.int32))
 
     def step(
         self,
@@ -72,22 +72,21 @@ class UniPC(Once):
         x = self._corrected(carry, x0, here)
         # At the corrected x the same x0 leaves another eps.
         eps = prediction.eps + (x - carry.x) / level.sigma
-        anchor = move(
-            x, prediction._replace(eps=eps), level, next_level.alpha, next_level.sigma
-        )
+        along = prediction._replace(eps=eps)
+        x = move(x, along, level, next_level.alpha, next_level.sigma)
 
         h = log_snr(next_level.alpha, next_level.sigma) - here
-        past = carry.history
-        first_order = bare(level, next_level) | (h == 0)
-        order = jnp.where(first_order, 1, jnp.minimum(past.known + 1, self.order))
-        gain = jnp.where(bare(level, next_level), 0.0, gain_of_x0(level, next_level.alpha, next_level.sigma))
-        scaled = jnp.where(gain == 0, 0.0, next_level.alpha * h) if self.scale == "bh1" else gain
+        past, alone = carry.history, bare(level, next_level) | (h == 0)
+        order = jnp.where(alone, 1, jnp.minimum(past.known + 1, self.order))
+        gain = gain_of_x0(level, next_level.alpha, next_level.sigma)
+        gain = jnp.where(alone, 0.0, gain)
+        scaled = jnp.where(alone, 0.0, next_level.alpha * h) if self.scale == "bh1" else gain
         values, nodes = (x0, *past.values)[: self.order], (here, *past.nodes)[: self.order]
         at = [(node - here) / h for node in nodes]
         half = jnp.where(order == 2, -scaled / (2 * at[1]), 0.0) * (x0 - values[1])
-        exact = gain * change(values, at, h, jnp.where(order > 2, order, 1))
-        history = remember(past, anchor + half + exact, x0, x0, here, level)
-        return Carry(history.x, x0, history, anchor, gain, scaled, order)
+        ahead = half + gain * change(values, at, h, jnp.where(order > 2, order, 1))
+        history = remember(past, x + ahead, x0, x0, here, level)
+        return Carry(history.x, x0, history, ahead, gain, scaled, order)
 
     def _corrected(
         self, carry: Carry, x0: Float32[Array, "b *d"], here: Float32[Array, ""]
@@ -101,5 +100,5 @@ class UniPC(Once):
         at = [(node - began) / h for node in (began, here, *past.nodes[1:])]
         exact = change(values, at, h, jnp.where(carry.order == 1, 1, carry.order + 1))
         half = jnp.where(carry.order == 1, carry.scaled / 2, 0.0) * (x0 - past.values[0])
-        corrected = carry.anchor + half + carry.gain * exact
+        corrected = carry.x - carry.ahead + half + carry.gain * exact
         return jnp.where(carry.gain == 0, carry.x, corrected)
