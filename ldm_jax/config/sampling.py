@@ -6,7 +6,12 @@ from typing import Literal, get_args
 
 from ldm_jax.config.checks import ConfigError
 
-SamplerName = Literal["ddim", "ddpm", "plms", "euler", "euler_a", "heun", "dpmpp_2m"]
+SamplerName = Literal[
+    "ddim", "ddpm", "ddpm_beta", "ddpm_learned", "plms", "euler", "euler_a", "heun", "dpm2",
+    "dpm2_a", "lms", "dpm_solver_1", "dpm_solver_2", "dpm_solver_3", "dpmpp_2m", "dpmpp_2m_sde",
+    "dpmpp_2s_a", "dpmpp_3m_sde", "dpmpp_sde", "unipc", "unipc_3", "unipc_bh1", "deis", "lcm",
+    "euler_maruyama", "reverse_diffusion",
+]  # fmt: skip
 Spacing = Literal["trailing", "leading", "linspace", "quad", "karras"]
 
 

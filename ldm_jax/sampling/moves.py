@@ -8,7 +8,7 @@ change of eps or x0 times `gain` or `gain_of_x0`.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32
 
 from ldm_jax.typing import Level, Prediction
 
@@ -57,7 +57,7 @@ def log_snr(alpha: Float32[Array, ""], sigma: Float32[Array, ""]) -> Float32[Arr
     return jnp.log(alpha) - jnp.log(sigma)
 
 
-def bare(level: Level, next_level: Level) -> Float32[Array, ""]:
+def bare(level: Level, next_level: Level) -> Bool[Array, ""]:
     """Whether lambda is infinite at an end of the step, which must then be of first order."""
     return (level.alpha == 0) | (next_level.sigma == 0)
 
