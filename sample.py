@@ -53,6 +53,12 @@ class Arguments:
     """Share of fresh noise of ddim (0, deterministic, by default) and euler_a (1)."""
     spacing: cfg.sampling.Spacing | None = None
     """Which noise levels the solver visits; models and samplers have defaults of their own."""
+    sections: tuple[int, ...] = ()
+    """Instead of a spacing, so many timesteps in each of equal parts, the least noisy first."""
+    timesteps: tuple[float, ...] = ()
+    """Instead of a spacing, the timesteps themselves, falling."""
+    sigmas: tuple[float, ...] = ()
+    """Instead of a spacing, the ratios of noise to signal, falling."""
     seed: int | None = None
     """0 to 4294967295; 0 by default."""
     height: int | None = None
@@ -102,10 +108,11 @@ class Arguments:
 
 
 DRAWING = (
-    "negative_prompt", "literal_prompts", "sampler", "steps", "guidance", "eta", "spacing", "seed",
-    "height", "width", "init_image", "strength", "mask", "mask_blur", "invert_mask", "only_masked",
-    "latents", "latents_row", "clip_skip", "tileable", "tile", "batch_size", "dtype", "model",
-    "weights", "tokenizer", "prediction", "original_config",
+    "negative_prompt", "literal_prompts", "sampler", "steps", "guidance", "eta", "spacing",
+    "sections", "timesteps", "sigmas", "seed", "height", "width", "init_image", "strength", "mask",
+    "mask_blur", "invert_mask", "only_masked", "latents", "latents_row", "clip_skip", "tileable",
+    "tile", "batch_size", "dtype", "model", "weights", "tokenizer", "prediction",
+    "original_config",
 )  # fmt: skip
 """What a picture may say about how it was drawn. Never where to write."""
 
@@ -150,7 +157,7 @@ def _from_png(path: Path) -> Arguments:
             continue
         if name in PATHS and isinstance(value, str):
             value = Path(value)
-        given[name] = value
+        given[name] = tuple(value) if isinstance(value, list) else value
     condition = read.get("condition")
     if condition is not None:
         given |= {"classes": (condition,)} if isinstance(condition, int) else {
@@ -286,9 +293,20 @@ def sampling_of(arguments: Arguments) -> cfg.Sampling:
     strength = arguments.strength
     if strength is None:
         strength = 0.75 if arguments.init_image and not arguments.mask else 1.0
+    counts = {
+        "sections": sum(arguments.sections),
+        "timesteps": len(arguments.timesteps),
+        "sigmas": sum(sigma > 0 for sigma in arguments.sigmas),
+    }
+    for name, count in counts.items():
+        if count and arguments.steps not in (None, count):
+            raise cfg.ConfigError(
+                f"--steps={arguments.steps}, but --{name} asks for {count}; leave out --steps"
+            )
     return cfg.Sampling(
         sampler=arguments.sampler or "ddim", steps=_or(arguments.steps, 50),
         guidance_scale=arguments.guidance, eta=arguments.eta, spacing=arguments.spacing,
+        sections=arguments.sections, timesteps=arguments.timesteps, sigmas=arguments.sigmas,
         seed=_or(arguments.seed, 0), height=arguments.height, width=arguments.width,
         strength=strength, batch_size=arguments.batch_size, tile=arguments.tile,
     )  # fmt: skip

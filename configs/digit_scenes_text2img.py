@@ -39,7 +39,8 @@ def get_config() -> cfg.DiffusionRun:
             time_scale_shift=True,
         ),
         diffusion=cfg.Diffusion(
-            schedule="scaled_linear", beta_end=0.016, prediction="x0", map_weight=1.0
+            process=cfg.Discrete(schedule="scaled_linear", beta_end=0.016), prediction="x0",
+            map_weight=1.0,
         ),
         optim=cfg.Optim(
             learning_rate=2e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-2,

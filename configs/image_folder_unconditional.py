@@ -22,7 +22,7 @@ def get_config() -> cfg.DiffusionRun:
             num_heads=(6, 12, 18),
             context_dim=None,
         ),
-        diffusion=cfg.Diffusion(schedule="scaled_linear", prediction="eps"),
+        diffusion=cfg.Diffusion(cfg.Discrete(schedule="scaled_linear"), prediction="eps"),
         optim=cfg.Optim(learning_rate=1e-4, warmup_steps=1000, weight_decay=1e-2),
         loop=cfg.Loop(
             steps=200_000, log_every=100, checkpoint_every=5000, validate_every=5000,

@@ -23,7 +23,8 @@ def get_config() -> cfg.DiffusionRun:
         condition=cfg.TextCondition(encoder=cfg.CLIPText(), dropout=0.1),
         unet=cfg.UNet(),
         diffusion=cfg.Diffusion(
-            schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction="eps"
+            cfg.Discrete(schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+            prediction="eps",
         ),
         optim=cfg.Optim(
             learning_rate=1e-4, warmup_steps=10_000, weight_decay=1e-2, ema_decay=0.9999

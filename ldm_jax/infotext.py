@@ -30,7 +30,13 @@ SAMPLERS = {
 }
 """The web UI's name of a sampler → ours."""
 
-SCHEDULES = {"Karras": "karras", "SGM Uniform": "trailing", "Uniform": "linspace"}
+SCHEDULES = {
+    "Karras": "karras",
+    "Exponential": "exponential",
+    "SGM Uniform": "trailing",
+    "Uniform": "linspace",
+    "Align Your Steps": "ays_sd15",
+}
 """The web UI's name of a schedule type → our spacing."""
 
 DISCRETE = ("ddim", "plms", "ddpm")
@@ -148,7 +154,7 @@ def _unquote(value: str) -> str:
 # ------------------------------------------------------------------------------------- samplers
 
 
-def sampler_settings(sampler: str, spacing: str) -> dict[str, str]:
+def sampler_settings(sampler: str, spacing: str | None) -> dict[str, str]:
     """The settings `Sampler` and, where the web UI has one, `Schedule type` of ours.
 
     Raises:

@@ -1,6 +1,6 @@
 """One latent diffusion model as a frozen bundle: encode, decode, condition, denoise, generate.
 
-The bundle holds modules and the noise schedule, never parameters; those are arguments:
+The bundle holds modules and the noise process, never parameters; those are arguments:
 
     params = {"unet", "conditioner"}              what stage two trains
     frozen = {"autoencoder", "latent_scale"}      what stage one left
@@ -8,7 +8,7 @@ The bundle holds modules and the noise schedule, never parameters; those are arg
 The latent scale is applied in `encode` and `decode` and nowhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,17 +22,17 @@ from jaxtyping import Array, Float, Int, Key, Num, UInt8, UInt32
 from ldm_jax import config as cfg
 from ldm_jax import rngs
 from ldm_jax.diffusion.parameterization import make_denoiser
-from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.emphasis import weigh
 from ldm_jax.models.unet import UNet2D
+from ldm_jax.process import build_process
 from ldm_jax.sampling.guidance import classifier_free
 from ldm_jax.sampling.inpaint import Inpaint
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.loop import start as start_at
-from ldm_jax.typing import Level, Prediction, Process, Solver
+from ldm_jax.typing import Denoise, Level, Prediction, Process, Solver
 
 Params = Mapping[str, Any]
 
@@ -49,7 +49,7 @@ def to_images(pixels: Float[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
 
 @dataclass(frozen=True)
 class LatentDiffusion:
-    """Modules and schedule of one model; every method is a pure function of its arguments."""
+    """Modules and process of one model; every method is a pure function of its arguments."""
 
     config: cfg.Model
     autoencoder: Autoencoder
@@ -118,11 +118,22 @@ class LatentDiffusion:
         condition: Condition,
         dropout: Key[Array, ""] | None = None,
     ) -> Float[Array, "b zh zw z"]:
-        """The U-Net's raw output (eps, x0 or v); dropout is on when a key for it is given."""
+        """The U-Net's raw output (of `diffusion.prediction`, and the variance where it learns
+        one) at `t`, as `process.network_time` has it; dropout is on when a key for it is given."""
         rng = {} if dropout is None else {"dropout": dropout}
         return self.unet.apply(
             {"params": params["unet"]}, x, t, condition, train=dropout is not None, rngs=rng
         )
+
+    def denoiser(
+        self, network: Callable[[Float[Array, "b ..."], Float[Array, "b"]], Float[Array, "b ..."]]
+    ) -> Denoise:
+        """What `network(x, t)`, this model's with parameters and condition, says of noisy x."""
+        diffusion = self.config.diffusion
+        return make_denoiser(
+            network, diffusion.prediction, self.process, sigma_data=diffusion.sigma_data,
+            learned_variance=diffusion.learned_variance,
+        )  # fmt: skip
 
 
 def build(config: cfg.Model, dtype: DTypeLike = "float32", remat: bool = False) -> LatentDiffusion:
@@ -131,16 +142,14 @@ def build(config: cfg.Model, dtype: DTypeLike = "float32", remat: bool = False) 
     For float16 the autoencoder computes in float32: inside Stable Diffusion's, activations pass
     65504, the largest float16, and pictures come out black. bfloat16 has float32's range.
     """
-    dtype, process = jnp.dtype(dtype), config.diffusion
+    dtype = jnp.dtype(dtype)
     first_stage = jnp.dtype(jnp.float32) if dtype == jnp.float16 else dtype
     return LatentDiffusion(
         config=config,
         autoencoder=build_autoencoder(config.autoencoder, dtype=first_stage),
         unet=build_unet(config.unet, dtype=dtype, remat=remat),
         conditioner=build_conditioner(config.condition, dtype=dtype),
-        process=NoiseSchedule.create(
-            process.schedule, process.num_timesteps, process.beta_start, process.beta_end
-        ),
+        process=build_process(config.diffusion.process),
     )
 
 
@@ -211,7 +220,7 @@ def draw(
 
     def denoise_given(x: Array, level: Level, condition: Condition) -> Prediction:
         network = partial(model.network, params, condition=condition)
-        return make_denoiser(network, model.config.diffusion.prediction, model.process)(x, level)
+        return model.denoiser(network)(x, level)
 
     if nothing is None:
         denoise = partial(denoise_given, condition=condition)

@@ -281,7 +281,8 @@ class Pipeline:
         solver = make_solver(sampling.sampler, sampling.eta)
         shape = self.model.latent_shape_of(sampling.height, sampling.width)
         strength = 1.0 if picture.image is None else sampling.strength
-        key = ("draw", solver, sampling.steps, sampling.spacing, strength, shape)
+        lists = (sampling.sections, sampling.timesteps, sampling.sigmas)
+        key = ("draw", solver, sampling.steps, sampling.spacing, lists, strength, shape)
 
         def make() -> Callable[..., Any]:
             path = settings.path(self.config, self.model.process, sampling, picture)

@@ -1,19 +1,24 @@
 """How a model draws unless it is told otherwise, and which settings it refuses."""
 
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ldm_jax import config as cfg
-from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.sampling.levels import levels, part
+from ldm_jax.config.sampling import LISTS
+from ldm_jax.diffusion.spacing import Ratios
+from ldm_jax.process import build_process
+from ldm_jax.sampling.levels import in_sections, levels, levels_at, levels_of, part
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
-from ldm_jax.typing import Level
+from ldm_jax.typing import Level, Process
 
 SMALL, SMALL_BATCH = 16 * 16, 32
 """Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
 larger ones one by one. The number of pictures plays no part, so that no bit depends on it."""
+SIGNAL_ONLY = ("plms", "heun", "dpmpp_2m")
+"""Samplers whose first step must not start where alpha is 0."""
 LEAST_TILE = 8
 """Latents along the side of a tile, below which a decoder has no context."""
 
@@ -41,23 +46,25 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
     Raises:
         cfg.ConfigError: settings that this model, or this sampler, cannot have.
     """
-    process, sampler = model.diffusion, sampling.sampler
-    guidance, eta, spacing = sampling.guidance_scale, sampling.eta, sampling.spacing
+    sampler, guidance, eta = sampling.sampler, sampling.guidance_scale, sampling.eta
     if guidance is None:
         guidance = _usual_guidance(model.condition)
-    if spacing is None:
-        # Samplers over timesteps follow the model's training.
-        over_time = sampler in ("ddim", "ddpm", "plms")
-        spacing = process.spacing if over_time else DEFAULT_SPACING[sampler]
-    try:
-        make_solver(sampler, eta)
-    except ValueError as error:
-        raise cfg.ConfigError(str(error)) from error
     settled = replace(
-        sampling, guidance_scale=guidance, spacing=spacing,
+        sampling, guidance_scale=guidance, spacing=_usual_spacing(model, sampling),
+        steps=_steps(sampling),
         eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
         height=sampling.height or model.image_size, width=sampling.width or model.image_size,
     )  # fmt: skip
+    try:
+        make_solver(sampler, eta)
+        path(model, build_process(model.diffusion.process), settled)
+    except ValueError as error:
+        raise cfg.ConfigError(str(error)) from error
+    if model.diffusion.process.ends_in_noise and sampler in SIGNAL_ONLY:
+        raise cfg.ConfigError(
+            f"sampler {sampler!r} divides by the signal, of which nothing is left where this "
+            "model's process ends; choose ddim, ddpm, euler or euler_a"
+        )
     _check_size(model, settled, textures)
     return settled
 
@@ -73,13 +80,24 @@ def paints(model: cfg.Model) -> bool:
 
 
 def path(
-    model: cfg.Model, schedule: NoiseSchedule, sampling: cfg.Sampling, picture: Picture = NOTHING
+    model: cfg.Model, process: Process, sampling: cfg.Sampling, picture: Picture = NOTHING
 ) -> Level:
-    """The noise levels that settled `sampling` visits, from where `picture` starts."""
+    """The noise levels that settled `sampling` visits, from where `picture` starts.
+
+    Raises ValueError for levels that `process` does not have.
+    """
     # Only samplers over timesteps end where some models say; the others end without noise.
-    over_time = sampling.sampler in ("ddim", "plms") and sampling.spacing != "karras"
+    over_time = sampling.sampler in ("ddim", "plms")
+    over_time &= sampling.spacing not in get_args(Ratios)
     end = model.diffusion.final_alpha_bar if over_time else "one"
-    whole = levels(schedule, sampling.steps, sampling.spacing, end)
+    if sampling.sigmas:
+        whole = levels_of(process, np.array(sampling.sigmas, np.float64))
+    elif sampling.timesteps:
+        whole = levels_at(process, np.array(sampling.timesteps, np.float64), end)
+    elif sampling.sections:
+        whole = in_sections(process, sampling.sections, end)
+    else:
+        whole = levels(process, sampling.steps, sampling.spacing, end)
     return whole if picture.image is None else part(whole, sampling.strength)
 
 
@@ -143,6 +161,25 @@ def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> Non
             f"this model draws {trained} x {trained} pixels only, because its text encoder makes "
             "a map of that size; set --height and --width"
         )
+
+
+def _usual_spacing(model: cfg.Model, sampling: cfg.Sampling) -> str | None:
+    """The spacing asked for, or the usual one; None where a list says what is visited."""
+    if sampling.spacing is not None or any(getattr(sampling, name) for name in LISTS):
+        return sampling.spacing
+    if sampling.sampler in ("ddim", "ddpm", "plms"):
+        return model.diffusion.spacing  # samplers over timesteps follow the model's training
+    usual = DEFAULT_SPACING[sampling.sampler]
+    by_ratio = usual in get_args(Ratios)
+    return "trailing" if by_ratio and model.diffusion.process.ends_in_noise else usual
+
+
+def _steps(sampling: cfg.Sampling) -> int:
+    """How many levels are visited."""
+    if sampling.sections:
+        return sum(sampling.sections)
+    sigmas = [sigma for sigma in sampling.sigmas if sigma > 0]
+    return len(sampling.timesteps) or len(sigmas) or sampling.steps
 
 
 def _usual_guidance(condition: cfg.Condition) -> float:

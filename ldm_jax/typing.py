@@ -66,6 +66,10 @@ class Process(Protocol):
         """The time that a uniform `u` in [0, 1) stands for in training."""
         ...
 
+    def time_of(self, noise_to_signal: Times) -> Scales:
+        """The time at which sigma / alpha is a given ratio; between the ends of the process."""
+        ...
+
     def network_time(self, t: Times) -> Scales:
         """What a network is told of t: of the size of 0 to 1000, as sinusoids resolve."""
         ...

@@ -25,7 +25,7 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
         (lambda: cfg.UNet(attention=(True,)), r"UNet.attention is .* a tuple of 4 entries"),
         (lambda: cfg.UNet(**SMALL | {"num_heads": (3,)}), "num_heads .* divisors of"),
         (lambda: cfg.UNet(**SMALL, attention_kind="plain"), "context_dim is 768; .* None when"),
-        (lambda: cfg.Diffusion(beta_start=0.1, beta_end=0.05), r"\(0, beta_end = 0.05\]"),
+        (lambda: cfg.Discrete(beta_start=0.1, beta_end=0.05), r"\(0, beta_end = 0.05\]"),
         (lambda: cfg.AutoencoderLoss(l1_weight=0.0), "positive unless l2_weight is"),
         (lambda: cfg.Mesh(data=-1, fsdp=-1), "at most one of them -1"),
         (lambda: cfg.Loop(steps=0), "Loop.steps is 0"),

@@ -61,7 +61,7 @@ def autoencoder_run(folder: Path, **changes: Any) -> cfg.AutoencoderRun:
 def diffusion_run(folder: Path, **changes: Any) -> cfg.DiffusionRun:
     run = cfg.DiffusionRun(
         data(folder), UNET, cfg.TextCondition(ENCODER),
-        cfg.Diffusion(num_timesteps=100, schedule="cosine", prediction="v"),
+        cfg.Diffusion(cfg.Discrete(num_timesteps=100, schedule="cosine"), prediction="v"),
         cfg.Optim(learning_rate=1e-3, ema_decay=0.99), LOOP,
     )  # fmt: skip
     return replace(run, **changes)

@@ -21,6 +21,8 @@ from ldm_jax.config.conditions import (
 from ldm_jax.config.data import Data, DigitScenes, ImageFolder
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.older import upgraded
+from ldm_jax.config.processes import EDM, VE, VP, Discrete, RectifiedFlow, SubVP
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
 from ldm_jax.config.training import AutoencoderLoss, Loop, Mesh, Optim
 
@@ -50,7 +52,7 @@ _CLASSES = {
     for cls in (
         DigitScenes, ImageFolder, Data, Autoencoder, UNet, TextTransformer, CLIPText, BERTText,
         Unconditional, ClassCondition, TextCondition, AutoencoderLoss, Diffusion, Optim, Mesh,
-        Loop, AutoencoderRun, DiffusionRun, Model,
+        Loop, AutoencoderRun, DiffusionRun, Model, Discrete, VP, SubVP, VE, EDM, RectifiedFlow,
     )
 }  # fmt: skip
 
@@ -61,7 +63,7 @@ def to_json(config: Any) -> str:
 
 
 def from_json(text: str) -> Any:
-    """The config that `to_json` wrote.
+    """The config that `to_json` wrote, of this version or an earlier one.
 
     Raises:
         ConfigError: unknown class, unknown or missing field, a value of the wrong type, or
@@ -84,6 +86,7 @@ def _to_dict(value: Any) -> Any:
 def _from_dict(value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         return tuple(value) if isinstance(value, list) else value
+    value = upgraded(value)
     name = value.get("type")
     if name not in _CLASSES:
         raise ConfigError(f"{where}.type is {name!r}; known are {', '.join(_CLASSES)}")

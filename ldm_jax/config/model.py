@@ -12,31 +12,42 @@ from ldm_jax.config.conditions import (
     Unconditional,
 )
 from ldm_jax.config.models import Autoencoder, UNet
+from ldm_jax.config.processes import Discrete, Process
 
 
 @dataclass(frozen=True)
 class Diffusion:
     """The forward process and what the network predicts."""
 
-    num_timesteps: int = 1000
-    schedule: Literal["linear", "scaled_linear", "cosine"] = "scaled_linear"
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    prediction: Literal["eps", "x0", "v"] = "eps"
+    process: Process = field(default_factory=Discrete)
+    prediction: Literal["eps", "x0", "v", "score", "velocity", "edm"] = "eps"
+    sigma_data: float = 1.0
+    """Standard deviation of what is diffused, for prediction "edm"; scaled latents have 1."""
+    learned_variance: bool = False
+    """Whether the U-Net says the variance of a step too, in as many channels more."""
     spacing: Literal["trailing", "leading", "linspace"] = "trailing"
-    """Which timesteps a sampler visits unless it is told otherwise."""
+    """Which times a sampler visits unless it is told otherwise."""
     final_alpha_bar: Literal["one", "first"] = "one"
-    """Where sampling ends unless it is told otherwise: at no noise, or at that of timestep 0."""
+    """Where sampling ends unless it is told otherwise: at no noise, or at that of the first time.
+    """
     min_snr_gamma: float | None = None
     """Caps the weight of easy noise levels (Hang 2023); None: the simple loss."""
     map_weight: float = 0.0
     """Weight of the squared distance of the caption's map from the latents."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_timesteps")
-        require(0 < self.beta_end < 1, "diffusion.beta_end", self.beta_end, "between 0 and 1")
-        require(0 < self.beta_start <= self.beta_end, "diffusion.beta_start", self.beta_start,
-                f"in (0, beta_end = {self.beta_end}]")  # fmt: skip
+        require_positive(self, "sigma_data")
+        process = type(self.process).__name__
+        blind = self.process.ends_in_noise and self.prediction in ("eps", "score")
+        require(not blind, "diffusion.prediction", self.prediction,
+                "x0, v, velocity or edm: the process ends in noise alone, whose eps and score say "
+                "nothing of the data")  # fmt: skip
+        discrete = isinstance(self.process, Discrete)
+        require(discrete or not self.learned_variance, "diffusion.learned_variance",
+                self.learned_variance, f"False for process {process}, which has no steps whose "
+                "variance could be learned")  # fmt: skip
+        require(discrete or self.spacing != "leading", "diffusion.spacing", self.spacing,
+                f"trailing or linspace for process {process}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,11 @@ class Model:
         channels, factor = self.autoencoder.latent_channels, self.autoencoder.factor
         require(self.unet.in_channels == channels, "unet.in_channels", self.unet.in_channels,
                 f"{channels}, the latent channels of the first stage")  # fmt: skip
+        times, why = (2, " twice") if self.diffusion.learned_variance else (1, "")
+        require(self.unet.out_channels == times * channels, "unet.out_channels",
+                self.unet.out_channels, f"{times * channels},{why} the latent channels of the "
+                f"first stage, as diffusion.learned_variance is {self.diffusion.learned_variance}"
+                )  # fmt: skip
         require_divisible("image_size", self.image_size, factor * self.unet.factor,
                           "the first stage's factor times the U-Net's")  # fmt: skip
         map_size = getattr(getattr(self.condition, "encoder", None), "map_size", None)

@@ -12,7 +12,10 @@ SamplerName = Literal[
     "dpmpp_2s_a", "dpmpp_3m_sde", "dpmpp_sde", "unipc", "unipc_3", "unipc_bh1", "deis", "lcm",
     "euler_maruyama", "reverse_diffusion",
 ]  # fmt: skip
-Spacing = Literal["trailing", "leading", "linspace", "quad", "karras"]
+Spacing = Literal[
+    "trailing", "leading", "linspace", "quad", "ddim_uniform", "karras", "exponential", "ays_sd15",
+    "ays_sdxl",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,13 @@ class Sampling:
     """Share of fresh noise: 0 is deterministic, 1 has the posterior's variance."""
     spacing: str | None = None
     """A `Spacing`: which noise levels are visited."""
+    sections: tuple[int, ...] = ()
+    """Instead of a spacing: so many timesteps in each of equal parts of the schedule, the least
+    noisy first (IDDPM). Of this and the next two at most one; `steps` is then their number."""
+    timesteps: tuple[float, ...] = ()
+    """The times that are visited, falling."""
+    sigmas: tuple[float, ...] = ()
+    """The ratios of noise to signal that are visited, falling; a last 0 may be written or not."""
     seed: int = 0
     height: int | None = None
     """Of the pictures, in pixels; None is the size of training."""
@@ -45,9 +55,20 @@ class Sampling:
             value, allowed = getattr(self, name), get_args(NAMES[name])
             if value is not None and value not in allowed:
                 raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+        given = [n for n in ("spacing", *LISTS) if getattr(self, n) not in (None, ())]
+        if len(given) > 1:
+            raise ConfigError(
+                f"{' and '.join(given)} are given; each says all that is visited, so give one"
+            )
+        for name in ("timesteps", "sigmas"):
+            values = getattr(self, name)
+            falls = all(a > b for a, b in zip(values, values[1:], strict=False))
+            if not falls or not all(0 <= value < math.inf for value in values):
+                raise ConfigError(f"{name} are {values}; they must fall, to 0 at the least")
         checks = {
             "steps": (self.steps >= 1, "1 or more"),
             "batch_size": (self.batch_size is None or self.batch_size >= 1, "1 or more"),
+            "sections": (all(count >= 1 for count in self.sections), "counts of 1 or more"),
             "seed": (0 <= self.seed < 2**32, "between 0 and 4294967295"),
             "eta": (self.eta is None or 0 <= self.eta < math.inf, "0 or more, and finite"),
             "guidance_scale": (
@@ -64,4 +85,6 @@ class Sampling:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {allowed}")
 
 
+LISTS = ("sections", "timesteps", "sigmas")
+"""The fields that say themselves what is visited."""
 NAMES = {"sampler": SamplerName, "spacing": Spacing}

@@ -10,7 +10,7 @@ from ldm_jax.convert import bundle, components, compvis, names, settings
 from ldm_jax.convert.bundle import ConvertError, Dtype, Imported
 from ldm_jax.convert.components import Kind, Tensors, places_of
 from ldm_jax.convert.safetensors_file import write_safetensors
-from ldm_jax.diffusion.schedules import betas
+from ldm_jax.process import betas
 
 
 def write_checkpoint(
@@ -52,8 +52,12 @@ def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, 
     for name, part in imported.components().items():
         there = compvis.write(names.to_torch(part), places[name])
         out |= {prefixes[name] + n: t for n, t in there.items()}
-    process = config.diffusion
-    noise = betas(process.schedule, process.num_timesteps, process.beta_start, process.beta_end)
+    if not isinstance(config.diffusion.process, cfg.Discrete):
+        raise ConvertError(
+            f"diffusion.process is a {type(config.diffusion.process).__name__}, where CompVis' "
+            "files have discrete betas; write the native form"
+        )
+    noise = betas(config.diffusion.process)
     products = np.cumprod(1 - noise)
     out["betas"] = noise.astype(np.float32)
     out["alphas_cumprod"] = products.astype(np.float32)

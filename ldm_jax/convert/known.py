@@ -37,7 +37,7 @@ FIRST_STAGES = {
 
 def _process(start: float, end: float, prediction: str = "eps") -> cfg.Diffusion:
     return cfg.Diffusion(
-        beta_start=start, beta_end=end, prediction=prediction, spacing="leading",
+        cfg.Discrete(beta_start=start, beta_end=end), prediction, spacing="leading",
         final_alpha_bar="first",
     )  # fmt: skip
 

@@ -1,11 +1,13 @@
 """Text encoders and noise schedules as transformers and diffusers describe them in JSON."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from ldm_jax import config as cfg
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.fields import Fields
+from ldm_jax.process import betas
 
 Json = dict[str, Any]
 
@@ -129,7 +131,8 @@ _OF_SOLVERS = (
     "clip_sample_range", "sample_max_value",
 )  # fmt: skip
 _PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-_SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+_SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine",
+              "sigmoid": "sigmoid_betas"}  # fmt: skip
 
 
 def read_scheduler(fields: Fields) -> tuple[cfg.Diffusion, tuple[str, ...]]:
@@ -144,13 +147,8 @@ def read_scheduler(fields: Fields) -> tuple[cfg.Diffusion, tuple[str, ...]]:
     if name not in _SCHEDULERS:
         raise fields.error("_class_name", f"one of {', '.join(_SCHEDULERS)}")
     spacing, ends_at_one = _SCHEDULERS[name]
-    fields.only(rescale_betas_zero_snr=False, thresholding=False, use_flow_sigmas=False,
-                use_dynamic_shifting=False, shift_terminal=None)  # fmt: skip
-    if fields.get("trained_betas", None) is not None:
-        raise ConvertError(
-            f"{fields.path}: trained_betas lists a noise schedule of its own; only linear, "
-            "scaled_linear and cosine ones are supported"
-        )
+    fields.only(thresholding=False, use_flow_sigmas=False, use_dynamic_shifting=False,
+                shift_terminal=None)  # fmt: skip
     clips = name in ("DDIMScheduler", "DDPMScheduler")
     if fields.flag("clip_sample", clips):
         raise fields.error("clip_sample", "false: latents are not confined to [-1, 1], and no "
@@ -170,32 +168,60 @@ def read_scheduler(fields: Fields) -> tuple[cfg.Diffusion, tuple[str, ...]]:
             "..., as the original code has it"
         )
     ends = fields.get("set_alpha_to_one", ends_at_one)
-    config = cfg.Diffusion(
-        num_timesteps=fields.whole("num_train_timesteps", 1000),
-        schedule=fields.choice("beta_schedule", "linear", _SCHEDULES),
-        beta_start=fields.number("beta_start", 0.0001),
-        beta_end=fields.number("beta_end", 0.02),
-        prediction=fields.choice("prediction_type", "epsilon", _PREDICTIONS),
-        spacing=kind,
-        final_alpha_bar="first" if ends is False else "one",
-    )
+    prediction = fields.choice("prediction_type", "epsilon", _PREDICTIONS)
+    end = "first" if ends is False else "one"
+    try:
+        config = cfg.Diffusion(_read_betas(fields), prediction, spacing=kind, final_alpha_bar=end)
+    except cfg.ConfigError as error:
+        raise ConvertError(f"{fields.path}: {error}") from error
     fields.close()
     return config, tuple(notes)
+
+
+def _read_betas(fields: Fields) -> cfg.Discrete:
+    """The noise schedule; betas of its own count before any formula, as in diffusers."""
+    rescaled = fields.flag("rescale_betas_zero_snr", False)
+    given = fields.get("trained_betas", None)
+    kind = fields.choice("beta_schedule", "linear", _SCHEDULES)
+    count = fields.whole("num_train_timesteps", 1000)
+    start, end = fields.number("beta_start", 0.0001), fields.number("beta_end", 0.02)
+    if given is None:
+        return cfg.Discrete(count, kind, start, end, zero_terminal_snr=rescaled)
+    if not isinstance(given, list) or not all(type(beta) in (int, float) for beta in given):
+        raise fields.error("trained_betas", "a list of numbers, or null")
+    if len(given) != count:
+        raise ConvertError(
+            f"{fields.path}: trained_betas has {len(given)} numbers, but num_train_timesteps is "
+            f"{count}"
+        )
+    return cfg.Discrete(count, "given", betas=tuple(given), zero_terminal_snr=rescaled)
 
 
 def write_scheduler(config: cfg.Diffusion) -> Json:
     """The `scheduler_config.json` of a DDIM sampler of the process."""
     predictions = {ours: theirs for theirs, ours in _PREDICTIONS.items()}
     schedules = {ours: theirs for theirs, ours in _SCHEDULES.items()}
+    process = config.process
+    if not isinstance(process, cfg.Discrete) or config.prediction not in predictions:
+        raise ConvertError(
+            f"diffusion.process is a {type(process).__name__} with prediction "
+            f"{config.prediction!r}; schedulers of diffusers' folders are written for a Discrete "
+            f"one with {', '.join(predictions)}; write the native form"
+        )
+    # Formulas that it does not have, or not with this shift, are written out as their betas.
+    plain = replace(process, zero_terminal_snr=False)
+    listed = process.schedule not in schedules or process.shift != 1
     return {
-        "_class_name": "DDIMScheduler", "num_train_timesteps": config.num_timesteps,
-        "beta_schedule": schedules[config.schedule], "beta_start": config.beta_start,
-        "beta_end": config.beta_end, "prediction_type": predictions[config.prediction],
+        "_class_name": "DDIMScheduler", "num_train_timesteps": process.num_timesteps,
+        "beta_schedule": "linear" if listed else schedules[process.schedule],
+        "beta_start": process.beta_start, "beta_end": process.beta_end,
+        "prediction_type": predictions[config.prediction],
         "timestep_spacing": config.spacing,
         "set_alpha_to_one": config.final_alpha_bar == "one",
         "steps_offset": 1 if config.spacing == "leading" else 0,
-        "clip_sample": False, "thresholding": False, "rescale_betas_zero_snr": False,
-        "trained_betas": None,
+        "clip_sample": False, "thresholding": False,
+        "rescale_betas_zero_snr": process.zero_terminal_snr,
+        "trained_betas": betas(plain).tolist() if listed else None,
     }  # fmt: skip
 
 

@@ -27,8 +27,7 @@ def describe(imported: Imported) -> str:
             f"condition: {_fields(condition, 'encoder')}",
             *([f"text encoder: {_fields(encoder)}"] if encoder is not None else []),
             f"U-Net: {_fields(config.unet)}",
-            f"process: {process.prediction} prediction, {process.schedule} schedule of "
-            f"{process.num_timesteps} steps, betas {process.beta_start} to {process.beta_end}",
+            f"process: {process.prediction} prediction, {_process(process.process)}",
             f"sampling: {process.spacing} timesteps, ending at alpha_bar {process.final_alpha_bar}",
             f"images: {config.image_size} x {config.image_size}",
             f"tokenizer: {imported.tokenizer or 'none'}",
@@ -60,6 +59,16 @@ def _kind(origin: dict[str, Any]) -> str:
     if "settings" in origin:
         text += f"; settings from {origin['settings']}"
     return text
+
+
+def _process(process: cfg.Process) -> str:
+    if not isinstance(process, cfg.Discrete):
+        return _fields(process)
+    ends = f"{process.beta_start} to {process.beta_end}"
+    if process.schedule == "given":
+        ends = f"{process.betas[0]:.6g} to {process.betas[-1]:.6g}"
+    text = f"{process.schedule} schedule of {process.num_timesteps} steps, betas {ends}"
+    return text + (", rescaled to zero terminal SNR" if process.zero_terminal_snr else "")
 
 
 def _fields(config: Any, *without: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from ldm_jax import config as cfg
 from ldm_jax.convert import known
 from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.diffusion.schedules import betas
+from ldm_jax.process import betas
 
 METADATA = "ldm_jax.config"
 PREDICTIONS = ("eps", "x0", "v")
@@ -96,9 +96,11 @@ def of_yaml(path: Path, unet: cfg.UNet, autoencoder: cfg.Autoencoder) -> Setting
         str(path),
         _heads(path, inner, unet.block_out_channels),
         cfg.Diffusion(
-            num_timesteps=params.get("timesteps", 1000), schedule=kinds[kind],
-            beta_start=float(start), beta_end=float(end), prediction=prediction,
-            spacing="leading", final_alpha_bar="first",
+            cfg.Discrete(
+                params.get("timesteps", 1000), kinds[kind], beta_start=float(start),
+                beta_end=float(end),
+            ),
+            prediction, spacing="leading", final_alpha_bar="first",
         ),
         None if params.get("scale_by_std") else float(params.get("scale_factor", 1.0)),
         side * autoencoder.factor,
@@ -170,10 +172,10 @@ def stored_schedule(
     """The schedule of the file's `betas` and `alphas_cumprod`, and whether there are any.
 
     They are compared in float32, the precision they are stored in: `told` if that fits, else
-    whichever of this project's formulas does.
+    whichever of this project's formulas does, and if none does, they are the given betas.
 
     Raises:
-        ConvertError: none does.
+        ConvertError: they are no betas at all, each between 0 and 1.
     """
     stored = tensors.get("betas")
     if stored is None and (products := tensors.get("alphas_cumprod")) is not None:
@@ -188,22 +190,24 @@ def stored_schedule(
     if dtype.itemsize == 2:
         error = {"absolute": 1e-4, "relative": 1e-2}
     ends = tuple(float(f"{end:.5g}") for end in (stored[0], stored[-1]))
-    candidates = [told]
+    candidates = [told.process]
     for kind in ("scaled_linear", "linear", "cosine"):
         if 0 < ends[0] <= ends[1] < 1:
-            shape = {"schedule": kind, "num_timesteps": len(stored)}
-            candidates.append(replace(told, beta_start=ends[0], beta_end=ends[1], **shape))
+            candidates.append(cfg.Discrete(len(stored), kind, ends[0], ends[1]))
     for candidate in candidates:
-        kind, count = candidate.schedule, candidate.num_timesteps
-        if count != len(stored):
+        if candidate.num_timesteps != len(stored):
             continue
-        formula = betas(kind, count, candidate.beta_start, candidate.beta_end)
+        formula = betas(candidate)
         if np.allclose(stored, formula, rtol=error["relative"], atol=error["absolute"]):
-            return candidate, True
-    raise ConvertError(
-        f"the noise schedule stored in the file ({len(stored)} betas from {stored[0]:.6g} to "
-        f"{stored[-1]:.6g}) is none of scaled_linear, linear and cosine"
-    )
+            return replace(told, process=candidate), True
+    try:
+        given = cfg.Discrete(len(stored), "given", betas=tuple(stored.tolist()))
+        return replace(told, process=given), True
+    except cfg.ConfigError as wrong:
+        raise ConvertError(
+            f"the noise schedule stored in the file ({len(stored)} betas from {stored[0]:.6g} to "
+            f"{stored[-1]:.6g}) is none: {wrong}"
+        ) from wrong
 
 
 def metadata(model: cfg.Model) -> dict[str, str]:

@@ -52,6 +52,13 @@ class _LinearBeta:
         """Uniform between the ends."""
         return _between(u, self.t_min, self.t_max)
 
+    def _time_of_log_alpha(self, log_alpha: Times) -> Scales:
+        """The root of `log_alpha_at`, a square in t, without cancellation; within the ends."""
+        rise, half = self.beta_max - self.beta_min, self.beta_min / 2
+        xp = numbers(log_alpha)
+        t = -2 * log_alpha / (half + xp.sqrt(half**2 - rise * log_alpha))
+        return xp.clip(t, self.t_min, self.t_max)
+
     def network_time(self, t: Times) -> Scales:
         """999 t, as score_sde has it."""
         return as_float(t) * NETWORK_SCALE
@@ -71,6 +78,11 @@ class VP(_LinearBeta):
     def diffusion_at(self, t: Times) -> Scales:
         return numbers(t).sqrt(self.beta_at(t))
 
+    def time_of(self, noise_to_signal: Times) -> Scales:
+        """With alpha^2 = 1 / (1 + ratio^2)."""
+        ratio = as_float(noise_to_signal)
+        return self._time_of_log_alpha(-0.5 * numbers(ratio).log1p(ratio**2))
+
 
 @dataclasses.dataclass(frozen=True)
 class SubVP(_LinearBeta):
@@ -86,12 +98,17 @@ class SubVP(_LinearBeta):
         xp = numbers(t)
         return xp.sqrt(-self.beta_at(t) * xp.expm1(4 * self.log_alpha_at(t)))
 
+    def time_of(self, noise_to_signal: Times) -> Scales:
+        """With 1 / alpha - alpha = ratio, so that log alpha = -arcsinh(ratio / 2)."""
+        ratio = as_float(noise_to_signal)
+        return self._time_of_log_alpha(-numbers(ratio).arcsinh(ratio / 2))
+
 
 @dataclasses.dataclass(frozen=True)
 class VE:
     """Variance exploding: sigma = sigma_min (sigma_max / sigma_min)^t (Song 2021, eq. 9 and 30).
 
-    Raises ValueError unless 0 < sigma_min < sigma_max and 0 <= t_min < t_max <= 1.
+    Raises ValueError unless 0 < sigma_min < sigma_max and 0 < t_min < t_max <= 1.
     """
 
     sigma_min: float | int = 0.01
@@ -101,7 +118,7 @@ class VE:
 
     def __post_init__(self) -> None:
         _require(0 < self.sigma_min < self.sigma_max, self, "0 < sigma_min < sigma_max")
-        _require(0 <= self.t_min < self.t_max <= 1, self, "0 <= t_min < t_max <= 1")
+        _require(0 < self.t_min < self.t_max <= 1, self, "0 < t_min < t_max <= 1")
 
     def alpha_at(self, t: Times) -> Scales:
         """1."""
@@ -116,6 +133,12 @@ class VE:
 
     def diffusion_at(self, t: Times) -> Scales:
         return self.sigma_at(t) * math.sqrt(2 * self._log_range)
+
+    def time_of(self, noise_to_signal: Times) -> Scales:
+        """log(sigma / sigma_min) / log(sigma_max / sigma_min)."""
+        xp = numbers(noise_to_signal)
+        t = xp.log(as_float(noise_to_signal) / self.sigma_min) / self._log_range
+        return xp.clip(t, self.t_min, self.t_max)
 
     def time_at(self, u: Times) -> Scales:
         """Uniform between the ends."""
@@ -166,6 +189,10 @@ class EDM:
     def diffusion_at(self, t: Times) -> Scales:
         return numbers(t).sqrt(2 * as_float(t))
 
+    def time_of(self, noise_to_signal: Times) -> Scales:
+        """The ratio itself."""
+        return numbers(noise_to_signal).clip(as_float(noise_to_signal), self.t_min, self.t_max)
+
     def time_at(self, u: Times) -> Scales:
         """The quantile `u` of the log-normal; at most some 5 standard deviations from its mean."""
         xp = numbers(u)
@@ -211,6 +238,11 @@ class RectifiedFlow:
         """sqrt(2 t / (1 - t)), which has no bound at t = 1."""
         t = as_float(t)
         return numbers(t).sqrt(2 * t / (1 - t))
+
+    def time_of(self, noise_to_signal: Times) -> Scales:
+        """ratio / (1 + ratio)."""
+        ratio = as_float(noise_to_signal)
+        return numbers(ratio).clip(ratio / (1 + ratio), self.t_min, self.t_max)
 
     def shifted(self, t: Times) -> Scales:
         """The time whose sigma / alpha is `shift` times that of `t`."""

@@ -187,15 +187,6 @@ class NoiseSchedule:
             ratios[last] = self.sigma_at(timesteps[last]) / self.alpha_at(timesteps[last])
         return ratios
 
-    def timesteps_of(self, noise_to_signal: Float64[np.ndarray, "s"]) -> Float64[np.ndarray, "s"]:
-        """The timesteps, whole or not, of given ratios; linear in their logarithm.
-
-        Ratios beyond the last finite one are counted as that.
-        """
-        finite = self.num_timesteps - self.ends_in_noise
-        log_ratio = np.log(self.noise_to_signal[:finite])
-        return np.interp(np.log(noise_to_signal), log_ratio, np.arange(finite, dtype=np.float64))
-
     # ------------------------------------------------------------------------------ as a Process
 
     @property
@@ -241,6 +232,17 @@ class NoiseSchedule:
         """floor(T u): every timestep as often."""
         xp = numbers(u)
         return xp.minimum(xp.floor(as_float(u) * self.num_timesteps), self.t_max)
+
+    def time_of(self, noise_to_signal: Times) -> Scales:
+        """The timesteps, whole or not, of given ratios; linear in their logarithm.
+
+        Ratios beyond the first are counted as that, and so are those beyond the last finite one.
+        """
+        xp = numbers(noise_to_signal)
+        finite = self.num_timesteps - self.ends_in_noise
+        table = as_float(xp.asarray(np.log(self.noise_to_signal[:finite])))
+        places = as_float(xp.arange(finite))
+        return xp.interp(xp.log(as_float(noise_to_signal)), table, places)
 
     def network_time(self, t: Times) -> Scales:
         """t itself."""

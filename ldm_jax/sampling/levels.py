@@ -5,87 +5,123 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64, Num
+from jaxtyping import Float, Float64, Num
 
 from ldm_jax.diffusion import spacing as spacings
+from ldm_jax.diffusion.processes import RectifiedFlow
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.typing import Level
+from ldm_jax.typing import Level, Process
 
-Spacing = Literal[spacings.Spacing, "karras"]
+Spacing = Literal[spacings.Timesteps, spacings.Ratios, spacings.Published]
 FinalAlphaBar = Literal["first", "one"]
+CONTINUOUS: tuple[Spacing, ...] = ("trailing", "linspace", "karras", "exponential")
+"""The spacings that processes in continuous time have."""
 
 
 def levels(
-    schedule: NoiseSchedule,
+    process: Process,
     steps: int,
     spacing: Spacing = "leading",
     final_alpha_bar: FinalAlphaBar = "first",
 ) -> Level:
     """The levels of `steps` steps, noisiest first, and the final one: arrays of steps + 1.
 
-    Computed in float64, stored in float32. The final level's alpha_bar is alpha_bar[0] for "first"
-    (the convention of CompVis' DDIM and Stable Diffusion) or 1 for "one" (clean, as in Ho 2020;
-    what DDPM and k-diffusion want). A spacing that itself visits timestep 0 spends its last step
-    on standing still with "first".
+    Computed in float64, stored in float32. The final level is that of the process's first time,
+    alpha_bar[0], for "first" (the convention of CompVis' DDIM and Stable Diffusion) or clean, at
+    alpha 1 and sigma 0, for "one" (as in Ho 2020; what DDPM and k-diffusion want). A spacing that
+    itself visits the first time spends its last step on standing still with "first".
 
-    "karras" spaces noise levels, not timesteps: sigma / alpha as Karras 2022 (arXiv:2206.00364),
-    eq. 5, with rho 7 between the ends of the schedule, then 0. The timesteps that the network is
-    told are interpolated and fractional.
+    Discrete schedules have the timesteps of `spacing.spacing`. In continuous time "linspace" is
+    even from t_max to t_min, both included, and "trailing" has equal strides down from t_max, of
+    which the next would be 0; rectified flow then shifts them.
 
-    Raises ValueError as `schedules.spacing` does, for an unknown spacing or `final_alpha_bar`, and
-    for "karras" with "first", which would repeat the last level.
+    "karras" and "exponential" space noise-to-signal ratios, not times, between the ends of the
+    process, and then 0. "ays_sd15" and "ays_sdxl" are the lists of Align Your Steps; for other
+    than 10 steps log-linear in the ratio between them. Times may then be fractions.
+
+    Raises ValueError for an unknown spacing or `final_alpha_bar`, for steps and spacings that the
+    process does not have, and for "karras" and "exponential" with "first", which would repeat the
+    last level.
     """
     if spacing not in get_args(Spacing):
         raise ValueError(f"spacing is {spacing!r}; it must be one of {get_args(Spacing)}")
-    if spacing != "karras":
-        times = spacings.spacing(spacing, schedule.num_timesteps, steps)
-        return levels_at(schedule, times[::-1], final_alpha_bar)
-    if final_alpha_bar != "one":
-        raise ValueError(
-            f"spacing 'karras' ends in sigma 0, so final_alpha_bar must be 'one', not "
-            f"{final_alpha_bar!r}"
-        )
-    if not 1 <= steps <= schedule.num_timesteps:
-        raise ValueError(f"steps is {steps}; it must lie in 1..{schedule.num_timesteps}")
-    low, high = schedule.noise_to_signal[[0, -1]]
-    ratios = spacings.karras(low, high, steps)
-    return _levels(np.append(schedule.timesteps_of(ratios), 0), np.append(ratios, 0))
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it must be 1 or more")
+    if spacing in get_args(spacings.Ratios):
+        return _by_ratio(process, steps, spacing, final_alpha_bar)
+    if not isinstance(process, NoiseSchedule):
+        return levels_at(process, _even(process, steps, spacing), final_alpha_bar)
+    if spacing in get_args(spacings.Published):
+        return _published(process, steps, spacing, final_alpha_bar)
+    times = spacings.spacing(spacing, process.num_timesteps, steps)
+    return levels_at(process, times[::-1], final_alpha_bar)
 
 
 def levels_at(
-    schedule: NoiseSchedule,
-    timesteps: Num[np.ndarray, "s"],
+    process: Process,
+    times: Num[np.ndarray, "s"],
     final_alpha_bar: FinalAlphaBar = "first",
 ) -> Level:
-    """The levels of any list of timesteps, whole or not, noisiest first, and the final one.
+    """The levels of any list of times, noisiest first, and the final one.
 
-    For lists that `levels` does not make. Raises ValueError unless there is a timestep and they
-    fall strictly within 0..T-1, and for an unknown `final_alpha_bar`.
+    Between timesteps of a discrete schedule sigma / alpha is linear, as in diffusers. Raises
+    ValueError unless there is a time and they fall strictly within t_min..t_max, and for an
+    unknown `final_alpha_bar`.
     """
     if final_alpha_bar not in get_args(FinalAlphaBar):
         raise ValueError(
             f"final_alpha_bar is {final_alpha_bar!r}; it must be one of {get_args(FinalAlphaBar)}"
         )
-    inside = np.all((timesteps >= 0) & (timesteps <= schedule.num_timesteps - 1))
-    if timesteps.size == 0 or not inside or not np.all(np.diff(timesteps) < 0):
+    times = np.asarray(times, np.float64)
+    low, high = process.t_min, process.t_max
+    inside = np.all((times >= low * (1 - 1e-9)) & (times <= high))  # as rounding may have it
+    if times.size == 0 or not inside or not np.all(np.diff(times) < 0):
         raise ValueError(
-            f"timesteps are {timesteps}; they must fall strictly and lie in "
-            f"0..{schedule.num_timesteps - 1}"
+            f"timesteps are {times}; they must fall strictly and lie in {low:g}..{high:g}"
         )
-    last = schedule.noise_to_signal[0] if final_alpha_bar == "first" else 0.0
-    ratios = np.append(schedule.noise_to_signal_at(timesteps), last)
-    return _levels(np.append(timesteps, 0), ratios)
+    if isinstance(process, NoiseSchedule):
+        alpha, sigma = _scales(process.noise_to_signal_at(times))
+    else:
+        alpha, sigma = process.alpha_at(times), process.sigma_at(times)
+    first = np.asarray(low)
+    end = (1.0, 0.0, 0.0)
+    if final_alpha_bar == "first":
+        end = (float(process.alpha_at(first)), float(process.sigma_at(first)), float(low))
+    return _levels(times, alpha, sigma, end)
 
 
-def _levels(timesteps: Num[np.ndarray, "s"], ratios: Float64[np.ndarray, "s"]) -> Level:
-    """Variance-preserving levels of the noise-to-signal `ratios`, the last one final."""
-    alpha = 1 / np.sqrt(1 + ratios**2)
-    return Level(
-        timestep=jnp.asarray(timesteps.astype(np.float32)),
-        alpha=jnp.asarray(alpha.astype(np.float32)),
-        sigma=jnp.asarray((ratios * alpha).astype(np.float32)),
-        final=jnp.asarray(np.arange(ratios.size) == ratios.size - 1),
-    )
+def in_sections(
+    process: Process, counts: tuple[int, ...], final_alpha_bar: FinalAlphaBar = "one"
+) -> Level:
+    """The levels of `spacing.sections`; raises ValueError as that does, and in continuous time."""
+    if not isinstance(process, NoiseSchedule):
+        raise ValueError(
+            f"sections are {counts}, but only schedules of discrete timesteps have them; "
+            f"{type(process).__name__} has spacings {CONTINUOUS}"
+        )
+    times = spacings.sections(process.num_timesteps, counts)
+    return levels_at(process, times[::-1], final_alpha_bar)
+
+
+def levels_of(process: Process, ratios: Num[np.ndarray, "s"]) -> Level:
+    """The levels of a list of noise-to-signal ratios, falling, and the final one, clean.
+
+    For published lists of sigmas. A last 0, which such lists often have, is the final level; a
+    first that passes the process's largest by less than 0.1% is taken for that, as lists are
+    rounded. Raises ValueError unless they fall strictly within the process.
+    """
+    ratios = np.asarray(ratios, np.float64)
+    if ratios.size and ratios[-1] == 0:
+        ratios = ratios[:-1]
+    low, high = _ends(process)
+    inside = np.all((ratios >= low * 0.999) & (ratios <= high * 1.001))
+    if ratios.size == 0 or not inside or not np.all(np.diff(ratios) < 0):
+        raise ValueError(
+            f"sigmas are {ratios}; they must fall strictly and lie in {low:.5g}..{high:.5g}, the "
+            "ratios of noise to signal that the model was trained at"
+        )
+    times = process.time_of(np.clip(ratios, low, high))
+    return _levels(times, process.alpha_at(times), process.sigma_at(times))
 
 
 def part(levels: Level, strength: float | int) -> Level:
@@ -102,3 +138,89 @@ def part(levels: Level, strength: float | int) -> Level:
         raise ValueError(f"strength is {strength}; it must lie in 0..1")
     steps = levels.timestep.shape[0] - 1
     return jax.tree.map(lambda values: values[steps - int(steps * strength) :], levels)
+
+
+def _by_ratio(
+    process: Process, steps: int, spacing: spacings.Ratios, final_alpha_bar: FinalAlphaBar
+) -> Level:
+    if final_alpha_bar != "one":
+        raise ValueError(
+            f"spacing {spacing!r} ends in sigma 0, so final_alpha_bar must be 'one', not "
+            f"{final_alpha_bar!r}"
+        )
+    most = process.num_timesteps if isinstance(process, NoiseSchedule) else steps
+    if steps > most:
+        raise ValueError(f"steps is {steps}; it must lie in 1..{most}")
+    low, high = _ends(process)
+    if not np.isfinite(high):
+        raise ValueError(
+            f"spacing {spacing!r} starts at the largest ratio of noise to signal, but this "
+            "process ends in noise alone; choose 'trailing' or 'linspace'"
+        )
+    ratios = (spacings.karras if spacing == "karras" else spacings.exponential)(low, high, steps)
+    times = process.time_of(ratios)
+    return _levels(times, process.alpha_at(times), process.sigma_at(times))
+
+
+def _published(
+    schedule: NoiseSchedule, steps: int, spacing: spacings.Published, final: FinalAlphaBar
+) -> Level:
+    times = np.array(spacings.ALIGN_YOUR_STEPS[spacing])
+    total = schedule.num_timesteps
+    if total != 1000 or schedule.ends_in_noise:
+        raise ValueError(
+            f"spacing {spacing!r} is a list for schedules of 1000 timesteps that keep some signal; "
+            f"this has {total}" + (" and ends in noise alone" if schedule.ends_in_noise else "")
+        )
+    if not 1 <= steps <= total:
+        raise ValueError(f"steps is {steps}; it must lie in 1..{total}")
+    if steps != times.size:
+        ratios = schedule.noise_to_signal[np.append(times, 0)]
+        times = schedule.time_of(spacings.log_linear(ratios, steps + 1)[:-1])
+    return levels_at(schedule, times, final)
+
+
+def _even(process: Process, steps: int, spacing: Spacing) -> Float64[np.ndarray, "s"]:
+    """Falling times that are evenly spaced before any shift."""
+    if spacing not in CONTINUOUS:
+        raise ValueError(
+            f"spacing is {spacing!r}, which only schedules of discrete timesteps have; "
+            f"{type(process).__name__} has {CONTINUOUS}"
+        )
+    low, high = process.t_min, process.t_max
+    if spacing == "linspace":
+        times = np.linspace(high, low, steps)
+    else:
+        times = high * (1 - np.arange(steps) / steps)
+    return process.shifted(times) if isinstance(process, RectifiedFlow) else times
+
+
+def _ends(process: Process) -> tuple[float, float]:
+    """The smallest and the largest ratio of noise to signal; inf where nothing is left of it."""
+    times = np.array([process.t_min, process.t_max], np.float64)
+    with np.errstate(divide="ignore"):
+        low, high = process.sigma_at(times) / process.alpha_at(times)
+    return float(low), float(high)
+
+
+def _scales(
+    ratios: Float64[np.ndarray, "s"],
+) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray, "s"]]:
+    """alpha and sigma of variance-preserving levels; 0 and 1 where the ratio is inf."""
+    alpha = 1 / np.sqrt(1 + ratios**2)
+    sigma = np.ones_like(alpha)
+    np.multiply(ratios, alpha, out=sigma, where=alpha > 0)
+    return alpha, sigma
+
+
+def _levels(
+    times: Float[np.ndarray, "s"],
+    alpha: Float[np.ndarray, "s"],
+    sigma: Float[np.ndarray, "s"],
+    end: tuple[float, float, float] = (1.0, 0.0, 0.0),
+) -> Level:
+    """The levels and a final one, `end`: its alpha, sigma and time."""
+    stored = [np.append(values, last).astype(np.float32) for values, last in
+              zip((alpha, sigma, times), end, strict=True)]  # fmt: skip
+    alpha, sigma, times = map(jnp.asarray, stored)
+    return Level(times, alpha, sigma, final=jnp.asarray(np.arange(times.size) == times.size - 1))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from ldm_jax import config as cfg
 from ldm_jax import rngs
 from ldm_jax.diffusion.losses import min_snr_weight, simple_loss
-from ldm_jax.diffusion.parameterization import q_sample, target
+from ldm_jax.diffusion.parameterization import network_input, q_sample, target
 from ldm_jax.latent_diffusion import LatentDiffusion, Params, to_pixels
 from ldm_jax.training.autoencoder_step import posterior_noise
 from ldm_jax.training.gradients import Metrics, accumulated_gradients, apply_gradients
@@ -45,14 +45,16 @@ def denoising_loss(
     """
     seed = run.loop.seed
     draw = partial(rngs.example_keys, index=index)
-    t = rngs.randint(draw(rngs.stream(seed, "timestep")), (), 0, run.diffusion.num_timesteps)
+    t = model.process.time_at(rngs.uniform(draw(rngs.stream(seed, "timestep")), ()))
     eps = rngs.normal(draw(rngs.stream(seed, "noise")), latents.shape[1:])
     alpha, sigma = model.process.alpha_at(t), model.process.sigma_at(t)
     x = q_sample(latents, eps, alpha, sigma)
     dropout = rngs.at_step(rngs.stream(seed, "dropout"), index[0]) if train else None
     condition, kind = model.condition(params, inputs), run.diffusion.prediction
-    output = model.network(params, x, model.process.network_time(t), condition, dropout)
-    loss = simple_loss(output, target(latents, eps, alpha, sigma, kind))
+    sigma_data, told = run.diffusion.sigma_data, model.process.network_time(t)
+    x = network_input(x, alpha, sigma, kind, sigma_data)
+    output = model.network(params, x, told, condition, dropout)
+    loss = simple_loss(output, target(latents, eps, alpha, sigma, kind, sigma_data))
     if run.diffusion.min_snr_gamma is not None:
         loss *= min_snr_weight(alpha**2, run.diffusion.min_snr_gamma, kind)
     if run.diffusion.map_weight:

@@ -121,7 +121,9 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
     shape = model.latent_shape
     optimizer = make_optimizer(run.optim, run.loop.steps)
-    path = levels(model.process, min(GRID_STEPS, run.diffusion.num_timesteps), "trailing", "one")
+    # A short schedule has no more steps than timesteps.
+    steps = min(GRID_STEPS, getattr(run.diffusion.process, "num_timesteps", GRID_STEPS))
+    path = levels(model.process, steps, "trailing", "one")
     guided = not isinstance(run.condition, cfg.Unconditional)
 
     def init() -> TrainState:

@@ -37,8 +37,8 @@ def test_original_models_there_and_back(tmp_path, name):
     yaml = small.settings(name, tmp_path / "settings.yaml")
     imported = read_checkpoint(path, original_config=yaml)
     settings = ORIGINALS[name]["config"]
-    diffusion = imported.config.diffusion
-    assert [diffusion.beta_start, diffusion.beta_end] == settings["betas"]
+    process = imported.config.diffusion.process
+    assert [process.beta_start, process.beta_end] == settings["betas"]
     assert imported.autoencoder.latent_scale == (0.5 if name == "churches256" else 1.0)
     write_checkpoint(imported, tmp_path / "again.safetensors")
     again, metadata = read_safetensors(tmp_path / "again.safetensors")
@@ -100,22 +100,23 @@ def test_unknown_architecture_asks_for_its_settings(tmp_path):
 
 
 def test_another_schedule_in_the_file(tmp_path):
-    """The file's own betas decide; what no formula gives is refused."""
+    """The file's own betas decide, whether or not a formula gives them."""
     noise = np.linspace(1e-4, 2e-2, 1000)
     own = {"betas": noise.astype(np.float32),
            "alphas_cumprod": np.cumprod(1 - noise).astype(np.float32)}  # fmt: skip
     path = small.original("cin256", tmp_path / "model.safetensors", own)
     yaml = small.settings("cin256", tmp_path / "settings.yaml")
     imported = read_checkpoint(path, original_config=yaml)
-    assert imported.config.diffusion.schedule == "linear"
-    assert (imported.config.diffusion.beta_start, imported.config.diffusion.beta_end) == (
-        1e-4,
-        0.02,
-    )
+    assert imported.config.diffusion.process == cfg.Discrete(1000, "linear", 1e-4, 0.02)
     assert "schedule is the file's own" in imported.notes[0]
     own["betas"] = own["betas"] ** 1.1
     path = small.original("cin256", tmp_path / "model.safetensors", own)
-    with pytest.raises(ConvertError, match="none of scaled_linear, linear and cosine"):
+    found = read_checkpoint(path, original_config=yaml).config.diffusion.process
+    assert found.schedule == "given"
+    np.testing.assert_array_equal(found.betas, own["betas"].astype(np.float64))
+    own["betas"] = own["betas"] - 1
+    path = small.original("cin256", tmp_path / "model.safetensors", own)
+    with pytest.raises(ConvertError, match=r"betas\[0\] is -0.99.* between 0 and 1"):
         read_checkpoint(path, original_config=yaml)
 
 
