@@ -50,7 +50,14 @@ class Arguments:
     guidance: float | None = None
     """Scale of classifier-free guidance; 1 is none. By default 7.5 for CLIP, 5 for BERT, else 3."""
     eta: float | None = None
-    """Share of fresh noise of ddim (0, deterministic, by default) and euler_a (1)."""
+    """Share of fresh noise of ddim (0, deterministic, by default), and of the ancestral and SDE
+    samplers (1): euler_a, dpm2_a, dpmpp_2s_a, dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde."""
+    corrector: cfg.sampling.CorrectorName | None = None
+    """Langevin steps at each level, before the step of a sampler without memory."""
+    corrector_steps: int | None = None
+    """How many of them; 1 by default."""
+    snr: float | None = None
+    """Their signal-to-noise ratio; 0.16 by default."""
     spacing: cfg.sampling.Spacing | None = None
     """Which noise levels the solver visits; models and samplers have defaults of their own."""
     sections: tuple[int, ...] = ()
@@ -202,6 +209,10 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"--num={arguments.num}: it must be 1 or more")
     if arguments.negative_prompt and arguments.guidance == 1:
         raise ValueError("--negative_prompt needs --guidance; at 1 there is none to lead away")
+    for name, usual in (("corrector_steps", 1), ("snr", 0.16)):
+        # A picture says what is usual too.
+        if arguments.corrector is None and getattr(arguments, name) not in (None, usual):
+            raise ValueError(f"--{name} needs --corrector")
     for name in ("first_prompt", "first_image", "latents_row"):
         if getattr(arguments, name) < 0:
             raise ValueError(f"--{name}={getattr(arguments, name)}: it must be 0 or more")
@@ -307,6 +318,8 @@ def sampling_of(arguments: Arguments) -> cfg.Sampling:
         sampler=arguments.sampler or "ddim", steps=_or(arguments.steps, 50),
         guidance_scale=arguments.guidance, eta=arguments.eta, spacing=arguments.spacing,
         sections=arguments.sections, timesteps=arguments.timesteps, sigmas=arguments.sigmas,
+        corrector=arguments.corrector, corrector_steps=_or(arguments.corrector_steps, 1),
+        snr=_or(arguments.snr, 0.16),
         seed=_or(arguments.seed, 0), height=arguments.height, width=arguments.width,
         strength=strength, batch_size=arguments.batch_size, tile=arguments.tile,
     )  # fmt: skip

@@ -22,7 +22,6 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.conditions import Inputs, encode_conditions, open_tokenizer
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.tileable import tileable
-from ldm_jax.sampling.solvers import make_solver
 from ldm_jax.settings import NOTHING, Picture, check_picture
 from ldm_jax.sharding import make_mesh, replicated, to_global
 from ldm_jax.tiles import decode_tiled
@@ -198,9 +197,11 @@ class Pipeline:
                 condition = condition._replace(concat=concat)
                 nothing = nothing and nothing._replace(concat=concat)
             scalars = np.uint32(sampling.seed), np.float32(sampling.guidance_scale)
+            eta = None if sampling.eta is None else jnp.float32(sampling.eta)
+            path = settings.path(self.config, self.model.process, sampling, picture)
             latents = self._run(
-                "the U-Net", self._draw_program(sampling, picture), params, condition, nothing,
-                to_global(mesh, index), start, *scalars,
+                "the U-Net", self._draw_program(sampling), params, condition, nothing,
+                to_global(mesh, index), start, *scalars, eta, path,
             )  # fmt: skip
             return self._decode(frozen, latents, sampling) if decode else np.asarray(latents)
 
@@ -276,18 +277,16 @@ class Pipeline:
 
     # ---------------------------------------------------------------------------- programs
 
-    def _draw_program(self, sampling: cfg.Sampling, picture: Picture) -> Callable[..., Any]:
-        """The compiled sampler; a new one only for another solver, list of levels or size."""
-        solver = make_solver(sampling.sampler, sampling.eta)
+    def _draw_program(self, sampling: cfg.Sampling) -> Callable[..., Any]:
+        """The compiled sampler, of the list of levels and eta; a new one only for another solver,
+        another number of levels or another size."""
         shape = self.model.latent_shape_of(sampling.height, sampling.width)
-        strength = 1.0 if picture.image is None else sampling.strength
-        lists = (sampling.sections, sampling.timesteps, sampling.sigmas)
-        key = ("draw", solver, sampling.steps, sampling.spacing, lists, strength, shape)
+        how = sampling.sampler, sampling.corrector, sampling.corrector_steps, sampling.snr
+        key = ("draw", how, shape)
 
         def make() -> Callable[..., Any]:
-            path = settings.path(self.config, self.model.process, sampling, picture)
-
-            def draw(params, condition, nothing, index, start, seed, guidance_scale):
+            def draw(params, condition, nothing, index, start, seed, guidance_scale, eta, path):
+                solver = settings.solver(self.model.process, sampling, eta)
                 return ldm.draw(
                     self.model, params, condition, nothing, solver=solver, levels=path,
                     seed=seed, index=index, guidance_scale=guidance_scale, shape=shape,

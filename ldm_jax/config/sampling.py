@@ -12,6 +12,7 @@ SamplerName = Literal[
     "dpmpp_2s_a", "dpmpp_3m_sde", "dpmpp_sde", "unipc", "unipc_3", "unipc_bh1", "deis", "lcm",
     "euler_maruyama", "reverse_diffusion",
 ]  # fmt: skip
+CorrectorName = Literal["langevin", "annealed_langevin"]
 Spacing = Literal[
     "trailing", "leading", "linspace", "quad", "ddim_uniform", "karras", "exponential", "ays_sd15",
     "ays_sdxl",
@@ -38,6 +39,12 @@ class Sampling:
     """The times that are visited, falling."""
     sigmas: tuple[float, ...] = ()
     """The ratios of noise to signal that are visited, falling; a last 0 may be written or not."""
+    corrector: str | None = None
+    """A `CorrectorName`: Langevin steps at each level before the sampler's step, if any."""
+    corrector_steps: int = 1
+    """How many of them."""
+    snr: float = 0.16
+    """Their signal-to-noise ratio; longer steps for more."""
     seed: int = 0
     height: int | None = None
     """Of the pictures, in pixels; None is the size of training."""
@@ -51,7 +58,7 @@ class Sampling:
     """Decodes in overlapping tiles of so many pixels; None decodes whole pictures."""
 
     def __post_init__(self) -> None:
-        for name in ("sampler", "spacing"):
+        for name in NAMES:
             value, allowed = getattr(self, name), get_args(NAMES[name])
             if value is not None and value not in allowed:
                 raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
@@ -66,6 +73,8 @@ class Sampling:
             if not falls or not all(0 <= value < math.inf for value in values):
                 raise ConfigError(f"{name} are {values}; they must fall, to 0 at the least")
         checks = {
+            "corrector_steps": (self.corrector_steps >= 1, "1 or more"),
+            "snr": (0 < self.snr < math.inf, "above 0, and finite"),
             "steps": (self.steps >= 1, "1 or more"),
             "batch_size": (self.batch_size is None or self.batch_size >= 1, "1 or more"),
             "sections": (all(count >= 1 for count in self.sections), "counts of 1 or more"),
@@ -87,4 +96,4 @@ class Sampling:
 
 LISTS = ("sections", "timesteps", "sigmas")
 """The fields that say themselves what is visited."""
-NAMES = {"sampler": SamplerName, "spacing": Spacing}
+NAMES = {"sampler": SamplerName, "spacing": Spacing, "corrector": CorrectorName}
