@@ -37,6 +37,8 @@ class Carry(NamedTuple):
     base: Float32[Array, "b ..."]
     prediction: Prediction
     level: Level
+    noise: Float32[Array, "b ..."]
+    """What the step's first stage drew."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class _Stages(Once):
         nothing, one = jnp.zeros_like(x), jnp.ones((), jnp.float32)
         level = Level(one, one, one, jnp.zeros((), bool))
         stage = jnp.zeros((), jnp.int32)
-        return Carry(x, nothing, stage, x, Prediction(nothing, nothing), level)
+        return Carry(x, nothing, stage, x, Prediction(nothing, nothing), level, nothing)
 
     def _begin(self, carry: Carry, level: Level, denoise: Denoise) -> tuple[Carry, Prediction]:
         """The carry whose base is that of this step, and the prediction at `level`."""
@@ -64,7 +66,7 @@ class _Stages(Once):
             *(keep(a, b) for a, b in zip(now[:2], carry.prediction[:2], strict=True))
         )
         since = Level(*(keep(a, b) for a, b in zip(level, carry.level, strict=True)))
-        return Carry(carry.x, now.x0, carry.stage, base, prediction, since), now
+        return Carry(carry.x, now.x0, carry.stage, base, prediction, since, carry.noise), now
 
     def _end(
         self, carry: Carry, x: Float32[Array, "b *d"], next_level: Level, stages: int
@@ -220,8 +222,10 @@ class DPMSolverPP2SAncestral(_Noisy):
 class DPMSolverPPSDE(DPMSolverPP2SAncestral):
     """k-diffusion's "DPM++ SDE": DPM-Solver++(2S) for the reverse SDE, noise in the middle too.
 
-    The noises of the two stages are independent here. k-diffusion takes them from one Brownian
-    path, whose half is part of the whole; each stage's distribution is the same.
+    The noise of the whole step contains that of its first half, with the share that the SDE of
+    eta 1 gives it: in y = x / alpha noise fades as r^2, so that of its variance (r'^2 / r_s^2 -
+    r'^2 / r^2) / (1 - r'^2 / r^2) = r' / (r + r') is older than the middle r_s. (k-diffusion takes
+    both from a Brownian path over sigma, whose share of the middle is nearly that.)
     """
 
     def between(
@@ -229,6 +233,24 @@ class DPMSolverPPSDE(DPMSolverPP2SAncestral):
     ) -> Float64[np.ndarray, "k s"]:
         """Half way in lambda."""
         return np.sqrt(ratio * next_ratio)[None]
+
+    def step(
+        self,
+        carry: Carry,
+        level: Level,
+        next_level: Level,
+        denoise: Denoise,
+        noise: Float32[Array, "b *d"] | None,
+    ) -> Carry:
+        """As of a deterministic solver; the second stage's noise is made of both."""
+        if noise is None:
+            return super().step(carry, level, next_level, denoise, noise)
+        began, there = carry.level, next_level
+        ratio = there.sigma * began.alpha / (there.alpha * began.sigma)
+        older = jnp.where(carry.stage == 0, 0.0, ratio / (1 + ratio))
+        noise = jnp.sqrt(older) * carry.noise + jnp.sqrt(1 - older) * noise
+        carry = super().step(carry, level, next_level, denoise, noise)
+        return carry._replace(noise=noise)
 
     def _split(
         self, carry: Carry, next_level: Level
