@@ -72,7 +72,14 @@ class Arguments:
     threshold: float | None = None
     """0 to 1: quantile of dynamic thresholding, against strong guidance; 0.995 is usual."""
     eta: float | None = None
-    """Share of fresh noise of ddim (0, deterministic, by default) and euler_a (1)."""
+    """Share of fresh noise of ddim (0, deterministic, by default), and of the ancestral and SDE
+    samplers (1): euler_a, dpm2_a, dpmpp_2s_a, dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde."""
+    corrector: cfg.sampling.CorrectorName | None = None
+    """Langevin steps at each level, before the step of a sampler without memory."""
+    corrector_steps: int | None = None
+    """How many of them; 1 by default."""
+    snr: float | None = None
+    """Their signal-to-noise ratio; 0.16 by default."""
     spacing: cfg.sampling.Spacing | None = None
     """Which noise levels the solver visits; models and samplers have defaults of their own."""
     sections: tuple[int, ...] = ()
@@ -239,6 +246,10 @@ def check(arguments: Arguments) -> None:
         raise ValueError("--negative_prompt needs --guidance; at 1 there is none to lead away")
     if arguments.benchmark and (arguments.init_image, arguments.latents) != (None, None):
         raise ValueError("--benchmark draws from seeds; leave out --init_image and --latents")
+    for name, usual in (("corrector_steps", 1), ("snr", 0.16)):
+        # A picture says what is usual too.
+        if arguments.corrector is None and getattr(arguments, name) not in (None, usual):
+            raise ValueError(f"--{name} needs --corrector")
     for name in ("first_prompt", "first_image", "latents_row"):
         if getattr(arguments, name) < 0:
             raise ValueError(f"--{name}={getattr(arguments, name)}: it must be 0 or more")
@@ -376,6 +387,8 @@ def sampling_of(arguments: Arguments) -> cfg.Sampling:
         sampler=arguments.sampler or "ddim", steps=_or(arguments.steps, 50),
         guidance_scale=arguments.guidance, eta=arguments.eta, spacing=arguments.spacing,
         sections=arguments.sections, timesteps=arguments.timesteps, sigmas=arguments.sigmas,
+        corrector=arguments.corrector, corrector_steps=_or(arguments.corrector_steps, 1),
+        snr=_or(arguments.snr, 0.16),
         seed=_or(arguments.seed, 0), height=arguments.height, width=arguments.width,
         strength=strength, batch_size=arguments.batch_size, tile=arguments.tile,
         guidance_schedule=arguments.guidance_schedule,

@@ -80,7 +80,11 @@ class Drawings:
 
 def parameters(settings: dict[str, Any]) -> str:
     """The web UI's `parameters` text of one picture."""
-    named = infotext.sampler_settings(settings["sampler"], settings["spacing"])
+    try:
+        named = infotext.sampler_settings(settings["sampler"], settings["spacing"])
+    except infotext.InfotextError:
+        # A sampler that the web UI does not have; its name here says at least which.
+        named = {"Sampler": settings["sampler"]}
     lines = {
         "Steps": settings["steps"],
         **named,

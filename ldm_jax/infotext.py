@@ -23,7 +23,16 @@ SAMPLERS = {
     "Euler": "euler",
     "Euler a": "euler_a",
     "Heun": "heun",
+    "LMS": "lms",
+    "DPM2": "dpm2",
+    "DPM2 a": "dpm2_a",
     "DPM++ 2M": "dpmpp_2m",
+    "DPM++ 2M SDE": "dpmpp_2m_sde",
+    "DPM++ 3M SDE": "dpmpp_3m_sde",
+    "DPM++ SDE": "dpmpp_sde",
+    "DPM++ 2S a": "dpmpp_2s_a",
+    "UniPC": "unipc",
+    "LCM": "lcm",
     "DDIM": "ddim",
     "PLMS": "plms",
     "DDPM": "ddpm",
@@ -38,6 +47,12 @@ SCHEDULES = {
     "Align Your Steps": "ays_sd15",
 }
 """The web UI's name of a schedule type → our spacing."""
+
+AUTOMATIC = {
+    "dpm2": "karras", "dpm2_a": "karras", "dpmpp_2m": "karras", "dpmpp_2s_a": "karras",
+    "dpmpp_sde": "karras", "dpmpp_2m_sde": "exponential", "dpmpp_3m_sde": "exponential",
+}  # fmt: skip
+"""The spacing that the schedule type "Automatic" means, where it is not "Uniform"."""
 
 DISCRETE = ("ddim", "plms", "ddpm")
 """Samplers over timesteps: they have no schedule type, and space their steps as CompVis did."""
@@ -194,7 +209,7 @@ def read_sampler(settings: Mapping[str, str]) -> tuple[str, str]:
     if schedule in ("", "Automatic"):
         if sampler in DISCRETE:
             return sampler, "leading"
-        return sampler, "karras" if schedule and sampler == "dpmpp_2m" else "linspace"
+        return sampler, AUTOMATIC.get(sampler, "linspace") if schedule else "linspace"
     if schedule not in SCHEDULES:
         raise InfotextError(
             f"the parameters' Schedule type is {schedule!r}; known are Automatic, "

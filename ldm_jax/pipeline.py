@@ -23,7 +23,6 @@ from ldm_jax.conditions import Inputs, encode_conditions, open_tokenizer
 from ldm_jax.helpers import Helpers
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.tileable import tileable
-from ldm_jax.sampling.solvers import make_solver
 from ldm_jax.settings import NOTHING, Picture, check_picture
 from ldm_jax.sharding import make_mesh, replicated, to_global
 from ldm_jax.tiles import decode_tiled
@@ -225,9 +224,11 @@ class Pipeline:
             helping = self.helpers.arguments(
                 *to_global(mesh, (*inputs.of(rows), None if labels is None else labels[rows]))
             )
+            eta = None if sampling.eta is None else jnp.float32(sampling.eta)
+            path = settings.path(self.config, self.model.process, sampling, picture)
             latents = self._run(
-                "the U-Net", self._draw_program(sampling, picture), params, condition, nothing,
-                to_global(mesh, index), start, *scalars, numbers, helping,
+                "the U-Net", self._draw_program(sampling), params, condition, nothing,
+                to_global(mesh, index), start, *scalars, eta, path, numbers, helping,
             )  # fmt: skip
             return self._decode(frozen, latents, sampling.tile) if decode else np.asarray(latents)
 
@@ -303,22 +304,21 @@ class Pipeline:
 
     # ---------------------------------------------------------------------------- programs
 
-    def _draw_program(self, sampling: cfg.Sampling, picture: Picture) -> Callable[..., Any]:
-        """The compiled sampler; a new one only for another solver, list of levels or size."""
-        solver = make_solver(sampling.sampler, sampling.eta)
+    def _draw_program(self, sampling: cfg.Sampling) -> Callable[..., Any]:
+        """The compiled sampler, of the list of levels and eta; a new one only for another solver,
+        another number of levels or another size."""
         shape = self.model.latent_shape_of(sampling.height, sampling.width)
-        strength = 1.0 if picture.image is None else sampling.strength
         how = (sampling.guidance_schedule, sampling.classifier_form)
         again = sampling.resample, sampling.resample_jump
-        lists = (sampling.sections, sampling.timesteps, sampling.sigmas)
-        key = ("draw", solver, sampling.steps, sampling.spacing, lists, strength, shape, how, again)
+        steps = sampling.sampler, sampling.corrector, sampling.corrector_steps, sampling.snr
+        key = ("draw", steps, shape, how, again)
 
         def make() -> Callable[..., Any]:
-            path = settings.path(self.config, self.model.process, sampling, picture)
-
             def draw(
-                params, condition, nothing, index, start, seed, guidance_scale, numbers, helping
-            ):
+                params, condition, nothing, index, start, seed, guidance_scale, eta, path,
+                numbers, helping,
+            ):  # fmt: skip
+                solver = settings.solver(self.model.process, sampling, eta)
                 guides = self.helpers.guides(helping, numbers, *how)
                 return ldm.draw(
                     self.model, params, condition, nothing, solver=solver, levels=path,

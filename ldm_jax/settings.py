@@ -4,21 +4,21 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Array, Float, Float32, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.config.sampling import LISTS
 from ldm_jax.diffusion.spacing import Ratios
 from ldm_jax.process import build_process
 from ldm_jax.sampling.levels import in_sections, levels, levels_at, levels_of, part
+from ldm_jax.sampling.sde import PredictorCorrector
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
+from ldm_jax.sampling.stages import inner_levels
 from ldm_jax.typing import Level, Process, Solver
 
 SMALL, SMALL_BATCH = 16 * 16, 32
 """Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
 larger ones one by one. The number of pictures plays no part, so that no bit depends on it."""
-FROM_NOISE_ALONE = ("ddim", "ddpm", "euler", "euler_a")
-"""Samplers whose first step may start where alpha is 0."""
 LEAST_TILE = 8
 """Latents along the side of a tile, below which a decoder has no context."""
 
@@ -57,17 +57,17 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
         eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
         height=sampling.height or model.image_size, width=sampling.width or model.image_size,
     )  # fmt: skip
+    process = build_process(model.diffusion.process)
     try:
-        solver = make_solver(sampler, eta)
-        path(model, build_process(model.diffusion.process), settled)
+        path(model, process, settled)
     except ValueError as error:
         raise cfg.ConfigError(str(error)) from error
-    if model.diffusion.process.ends_in_noise and sampler not in FROM_NOISE_ALONE:
+    if model.diffusion.process.ends_in_noise and sampler == "euler_maruyama":
         raise cfg.ConfigError(
-            f"sampler {sampler!r} divides by the signal, of which nothing is left where this "
-            f"model's process ends; choose one of {', '.join(FROM_NOISE_ALONE)}"
+            "sampler 'euler_maruyama' follows the process in its time, and where this model's "
+            "ends its drift has no bound; choose another"
         )
-    _check_guidance(sampling, solver)
+    _check_guidance(sampling, solver(process, settled))
     _check_size(model, settled, textures)
     return settled
 
@@ -111,7 +111,7 @@ def paints(model: cfg.Model) -> bool:
 def path(
     model: cfg.Model, process: Process, sampling: cfg.Sampling, picture: Picture = NOTHING
 ) -> Level:
-    """The noise levels that settled `sampling` visits, from where `picture` starts.
+    """The noise levels that settled `sampling` visits, from where `picture` starts, and between.
 
     Raises ValueError for levels that `process` does not have.
     """
@@ -127,7 +127,19 @@ def path(
         whole = in_sections(process, sampling.sections, end)
     else:
         whole = levels(process, sampling.steps, sampling.spacing, end)
-    return whole if picture.image is None else part(whole, sampling.strength)
+    rest = whole if picture.image is None else part(whole, sampling.strength)
+    return inner_levels(solver(process, sampling), process, rest)
+
+
+def solver(process: Process, sampling: cfg.Sampling, eta: Float[Array, ""] | None = None) -> Solver:
+    """The solver of settled `sampling`, with a traced `eta` in place of its own where given.
+
+    Raises ValueError for what the sampler cannot have.
+    """
+    made = make_solver(sampling.sampler, sampling.eta if eta is None else eta, process)
+    if sampling.corrector is None:
+        return made
+    return PredictorCorrector(made, sampling.corrector, sampling.corrector_steps, sampling.snr)
 
 
 def batch_size(model: cfg.Model, sampling: cfg.Sampling) -> int:

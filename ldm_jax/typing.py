@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Num
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Num
 
 PredictionKind = Literal["eps", "x0", "v", "score", "velocity", "edm"]
 """What a network's output stands for: see `diffusion.parameterization.target`."""
@@ -122,7 +122,8 @@ class Carry(Protocol):
 class Solver(Protocol):
     """A sampler as a state machine: pure functions over a carry that `lax.scan` can hold.
 
-    A step calls `denoise` once. What needs more evaluations visits a level twice.
+    A step calls `denoise` once. What needs more evaluations visits a level twice, or levels
+    `between` those of the list.
     """
 
     @property
@@ -134,6 +135,15 @@ class Solver(Protocol):
         """The indices, 0 to `steps`, of the levels to go through; a repeated one is a correction.
 
         `denoise` is called at each but the last, which is `steps`.
+        """
+        ...
+
+    def between(
+        self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
+    ) -> Float64[np.ndarray, "k s"]:
+        """sigma / alpha of the k levels that steps from `ratio` to `next_ratio` visit between.
+
+        On the host; all ratios are finite and above 0. `inner_levels` puts them into the list.
         """
         ...
 

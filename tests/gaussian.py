@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax import rngs
-from ldm_jax.typing import Prediction
+from ldm_jax.typing import Level, Prediction
 
 MEAN = np.array([1.0, -0.5], np.float32)
 COV = np.array([[1.0, 0.3], [0.3, 0.25]], np.float32)
@@ -17,6 +17,41 @@ def denoise(x, level):
     gain = alpha * STD[None] ** 2 / (alpha**2 * STD[None] ** 2 + sigma**2)
     x0 = MEAN[None] + (((x - alpha * MEAN[None]) @ BASIS) * gain) @ BASIS.T
     return Prediction(x0=x0, eps=(x - alpha * x0) / sigma)
+
+
+class Arc:
+    """The process alpha = cos t, sigma = sin t, smooth in t."""
+
+    t_min, t_max = 0.0, np.pi / 2
+
+    def alpha_at(self, t):
+        return np.cos(t)
+
+    def sigma_at(self, t):
+        return np.sin(t)
+
+    def drift_at(self, t):
+        return -np.tan(t)
+
+    def diffusion_at(self, t):
+        return np.sqrt(2 * np.tan(t))
+
+    def time_at(self, u):
+        return u * np.pi / 2
+
+    def network_time(self, t):
+        return t
+
+
+def arc(steps, first=1.45, last=0.05):
+    """Arc's levels, smooth in the step, so that errors show the order of a method alone."""
+    angle = np.linspace(first, last, steps + 1)
+    return Level(
+        timestep=jnp.asarray(angle, jnp.float32),
+        alpha=jnp.asarray(np.cos(angle), jnp.float32),
+        sigma=jnp.asarray(np.sin(angle), jnp.float32),
+        final=jnp.arange(steps + 1) == steps,
+    )
 
 
 def flow(x, run):

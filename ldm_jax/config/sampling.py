@@ -6,7 +6,13 @@ from typing import Literal, get_args
 
 from ldm_jax.config.checks import ConfigError
 
-SamplerName = Literal["ddim", "ddpm", "plms", "euler", "euler_a", "heun", "dpmpp_2m"]
+SamplerName = Literal[
+    "ddim", "ddpm", "ddpm_beta", "ddpm_learned", "plms", "euler", "euler_a", "heun", "dpm2",
+    "dpm2_a", "lms", "dpm_solver_1", "dpm_solver_2", "dpm_solver_3", "dpmpp_2m", "dpmpp_2m_sde",
+    "dpmpp_2s_a", "dpmpp_3m_sde", "dpmpp_sde", "unipc", "unipc_3", "unipc_bh1", "deis", "lcm",
+    "euler_maruyama", "reverse_diffusion",
+]  # fmt: skip
+CorrectorName = Literal["langevin", "annealed_langevin"]
 Spacing = Literal[
     "trailing", "leading", "linspace", "quad", "ddim_uniform", "karras", "exponential", "ays_sd15",
     "ays_sdxl",
@@ -53,6 +59,12 @@ class Sampling:
     """The times that are visited, falling."""
     sigmas: tuple[float, ...] = ()
     """The ratios of noise to signal that are visited, falling; a last 0 may be written or not."""
+    corrector: str | None = None
+    """A `CorrectorName`: Langevin steps at each level before the sampler's step, if any."""
+    corrector_steps: int = 1
+    """How many of them."""
+    snr: float = 0.16
+    """Their signal-to-noise ratio; longer steps for more."""
     seed: int = 0
     height: int | None = None
     """Of the pictures, in pixels; None is the size of training."""
@@ -81,6 +93,8 @@ class Sampling:
             if not falls or not all(0 <= value < math.inf for value in values):
                 raise ConfigError(f"{name} are {values}; they must fall, to 0 at the least")
         checks = {
+            "corrector_steps": (self.corrector_steps >= 1, "1 or more"),
+            "snr": (0 < self.snr < math.inf, "above 0, and finite"),
             "steps": (self.steps >= 1, "1 or more"),
             "batch_size": (self.batch_size is None or self.batch_size >= 1, "1 or more"),
             "sections": (all(count >= 1 for count in self.sections), "counts of 1 or more"),
@@ -116,8 +130,8 @@ class Sampling:
 LISTS = ("sections", "timesteps", "sigmas")
 """The fields that say themselves what is visited."""
 NAMES = {
-    "sampler": SamplerName, "spacing": Spacing, "guidance_schedule": GuidanceSchedule,
-    "classifier_form": ClassifierForm,
+    "sampler": SamplerName, "spacing": Spacing, "corrector": CorrectorName,
+    "guidance_schedule": GuidanceSchedule, "classifier_form": ClassifierForm,
 }  # fmt: skip
 
 

@@ -7,13 +7,13 @@ import dataclasses
 from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32
 
-from ldm_jax.sampling.loop import move
+from ldm_jax.sampling.moves import Eta, ancestral, check_eta, is_noisy, move, transition
+from ldm_jax.sampling.once import Once
 from ldm_jax.typing import Denoise, Level
 
-Variance = Literal["beta_tilde", "beta"]
+Variance = Literal["beta_tilde", "beta", "learned"]
 
 
 class Carry(NamedTuple):
@@ -23,12 +23,8 @@ class Carry(NamedTuple):
     x0: Float32[Array, "b ..."]
 
 
-class _Ancestral:
+class Memoryless(Once):
     """What solvers without memory of earlier steps share."""
-
-    def visits(self, steps: int) -> Int[np.ndarray, "e"]:
-        """Every level once."""
-        return np.arange(steps + 1)
 
     def init(self, x: Float32[Array, "b *d"]) -> Carry:
         """The carry before the first step; nothing is predicted yet."""
@@ -36,7 +32,7 @@ class _Ancestral:
 
 
 @dataclasses.dataclass(frozen=True)
-class DDIM(_Ancestral):
+class DDIM(Memoryless):
     """Denoising diffusion implicit models, Song 2020 (arXiv:2010.02502), eq. 12 and 16.
 
     Also k-diffusion's "Euler" (eta 0) and "Euler ancestral" (eta, usually 1): with y = x / alpha
@@ -50,16 +46,15 @@ class DDIM(_Ancestral):
     Raises ValueError for a negative eta.
     """
 
-    eta: float | int | Float[Array, ""] = 0.0
+    eta: Eta = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.eta, float | int) and not self.eta >= 0:
-            raise ValueError(f"eta is {self.eta}; it must be 0 or more")
+        check_eta(self.eta)
 
     @property
     def stochastic(self) -> bool:
         """False only where eta is known to be 0 before tracing."""
-        return not (isinstance(self.eta, float | int) and self.eta == 0)
+        return is_noisy(self.eta)
 
     def step(
         self,
@@ -71,26 +66,21 @@ class DDIM(_Ancestral):
     ) -> Carry:
         """Song 2020, eq. 12."""
         prediction = denoise(carry.x, level)
-        if not self.stochastic:
-            x = move(carry.x, prediction, level, next_level.alpha, next_level.sigma)
-            return Carry(x=x, x0=prediction.x0)
-        _, variance = _transition(level, next_level)
-        # eq. 16; never more than all the noise that the next level holds (eta > 1 could ask it).
-        std = self.eta * jnp.sqrt(variance) * next_level.sigma / level.sigma
-        std = jnp.where(next_level.final, 0.0, jnp.minimum(std, next_level.sigma))
-        # Where std is all of sigma, rounding may leave less than nothing.
-        direction = jnp.sqrt(jnp.maximum(next_level.sigma**2 - std**2, 0.0))
-        x = move(carry.x, prediction, level, next_level.alpha, direction)
-        return Carry(x=x + std * noise, x0=prediction.x0)
+        kept, std = ancestral(level, next_level, self.eta)
+        x = move(carry.x, prediction, level, next_level.alpha, kept)
+        return Carry(x=x if noise is None else x + std * noise, x0=prediction.x0)
 
 
 @dataclasses.dataclass(frozen=True)
-class DDPM(_Ancestral):
+class DDPM(Memoryless):
     """Ancestral sampling, Ho 2020 (arXiv:2006.11239), eq. 6, 7 and 11, for any list of levels.
 
-    `variance` is "beta_tilde", the posterior's, right for data that is a point, or "beta", the
-    forward step's, right for data that is standard normal (Ho 2020, section 3.2). The step to the
-    final level returns the mean (algorithm 2). Raises ValueError for another variance.
+    `variance` is "beta_tilde", the posterior's, right for data that is a point; "beta", the
+    forward step's, right for data that is standard normal (Ho 2020, section 3.2); or "learned",
+    between them as the model says (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15). The step to
+    the final level returns the mean (algorithm 2). Where variance explodes, "beta_tilde" is
+    score_sde's ancestral predictor; where it is preserved, "beta" is. Raises ValueError for
+    another variance, and in `step` where the model predicts none for "learned".
     """
 
     variance: Variance = "beta_tilde"
@@ -115,21 +105,28 @@ class DDPM(_Ancestral):
         noise: Float32[Array, "b *d"],
     ) -> Carry:
         """Ho 2020, eq. 6 and 7 with alpha_t and beta_t those of the whole stride."""
-        x0, *_ = denoise(carry.x, level)
-        ratio, beta = _transition(level, next_level)
+        x0, _, share = denoise(carry.x, level)
+        ratio, beta = transition(level, next_level)
         to_next = (next_level.sigma / level.sigma) ** 2
         mean = ratio * to_next * carry.x + next_level.alpha * beta / level.sigma**2 * x0
-        variance = beta * to_next if self.variance == "beta_tilde" else beta
-        std = jnp.where(next_level.final, 0.0, jnp.sqrt(variance))
+        std = jnp.where(next_level.final, 0.0, self._std(beta, to_next, share))
         return Carry(x=mean + std * noise, x0=x0)
 
-
-def _transition(level: Level, next_level: Level) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
-    """alpha and sigma^2 of the forward step next_level → level, x_t = alpha x_s + sigma eps.
-
-    Kingma 2021 (arXiv:2107.00630), eq. 22 and 23. Where noise is preserved sigma^2 is the beta
-    of the stride; written with sigma it keeps its precision in float32 at low noise, where
-    1 - alpha^2 would cancel.
-    """
-    ratio = level.alpha / next_level.alpha
-    return ratio, jnp.maximum(level.sigma**2 - (ratio * next_level.sigma) ** 2, 0.0)
+    def _std(
+        self,
+        beta: Float32[Array, ""],
+        to_next: Float32[Array, ""],
+        share: Float[Array, "b *d"] | None,
+    ) -> Float32[Array, "*bd"]:
+        match self.variance:
+            case "beta_tilde":
+                return jnp.sqrt(beta * to_next)
+            case "beta":
+                return jnp.sqrt(beta)
+        if share is None:
+            raise ValueError(
+                "this model does not predict a variance, so that variance 'learned' has none; "
+                "choose 'beta' or 'beta_tilde'"
+            )
+        # beta_tilde is beta to_next; between them in the logarithm is a power of to_next.
+        return jnp.sqrt(beta * to_next ** (1 - share))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float64, Int
 
 from ldm_jax.typing import Denoise, Level, Solver
 
@@ -59,6 +59,12 @@ class Inpaint:
         return jumps(steps, self.resample, self.jump) if self._repaints else (
             self.solver.visits(steps)
         )  # fmt: skip
+
+    def between(
+        self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
+    ) -> Float64[np.ndarray, "k s"]:
+        """As the solver's."""
+        return self.solver.between(ratio, next_ratio)
 
     def init(self, x: Float[Array, "b h w z"]) -> Any:
         """As the solver's."""

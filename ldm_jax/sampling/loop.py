@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Key
 
 from ldm_jax import rngs
-from ldm_jax.typing import Denoise, Level, Prediction, Solver
+from ldm_jax.typing import Denoise, Level, Solver
 
 
 class Sampled(NamedTuple):
@@ -29,43 +29,6 @@ def start(
     or "trailing" spacing. At Stable Diffusion's noisiest level the two differ by 0.23%.
     """
     return jnp.sqrt((level.alpha * data_std) ** 2 + level.sigma**2) * noise
-
-
-def move(
-    x: Float32[Array, "b *d"],
-    prediction: Prediction,
-    level: Level,
-    alpha: Float32[Array, ""],
-    sigma: Float32[Array, ""],
-) -> Float32[Array, "b *d"]:
-    """alpha x0 + sigma eps, for the prediction of x at `level`.
-
-    Written as a change of x, which is x0 and eps at `level`'s own scales: rounding then acts on
-    the change alone, and a thousand steps in float32 agree with float64 to some 1e-6. Exactly
-    alpha x0 for sigma 0.
-    """
-    x0, eps, _ = prediction
-    moved = x + (alpha - level.alpha) * x0 + (sigma - level.sigma) * eps
-    return jnp.where(sigma == 0, alpha * x0, moved)
-
-
-def transfer(
-    x: Float32[Array, "b *d"], eps: Float32[Array, "b *d"], level: Level, next_level: Level
-) -> Float32[Array, "b *d"]:
-    """x at `level` brought to `next_level` along an eps (Liu 2022, arXiv:2202.09778, eq. 11).
-
-    In y = x / alpha and r = sigma / alpha the probability flow is dy/dr = eps (Song 2020,
-    arXiv:2010.02502, eq. 14; Karras 2022, eq. 1), and this is Euler's step. Where eps is that of
-    x, it equals DDIM's.
-    """
-    along = Prediction(x0=(x - level.sigma * eps) / level.alpha, eps=eps)
-    return move(x, along, level, next_level.alpha, next_level.sigma)
-
-
-def gain(level: Level, next_level: Level) -> Float32[Array, ""]:
-    """What `transfer` multiplies eps by: alpha' (r' - r), exactly 0 from a level to itself."""
-    change = (next_level.alpha - level.alpha) / level.alpha
-    return next_level.sigma - level.sigma - change * level.sigma
 
 
 def sample(

@@ -1,4 +1,4 @@
-"""Solvers that remember earlier predictions: PLMS and DPM-Solver++ 2M, one evaluation a step."""
+"""Linear multistep solvers over eps: PLMS, LMS and DEIS, one evaluation a step."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int
 
-from ldm_jax.sampling.loop import gain, transfer
+from ldm_jax.sampling.history import History, remember, start
+from ldm_jax.sampling.interpolation import change
+from ldm_jax.sampling.moves import bare, gain, log_snr, move
+from ldm_jax.sampling.once import Once
 from ldm_jax.typing import Denoise, Level
 
 ADAMS_BASHFORTH = (
@@ -32,7 +35,7 @@ class PLMSCarry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PLMS:
+class PLMS(Once):
     """Pseudo linear multistep, Liu 2022 (arXiv:2202.09778), eq. 12, started as CompVis does.
 
     The first step is Euler's, corrected once by half the difference between the slopes at its two
@@ -40,11 +43,6 @@ class PLMS:
     Adams-Bashforth steps over 2, 3 and at last 4 slopes, with the weights of equal strides
     whatever the levels.
     """
-
-    @property
-    def stochastic(self) -> bool:
-        """Always False."""
-        return False
 
     def visits(self, steps: int) -> Int[np.ndarray, "e"]:
         """0, 1, 1, 2, 3, ..., steps; for a single step 0 and 1."""
@@ -66,71 +64,92 @@ class PLMS:
         noise: Float32[Array, "b *d"] | None,
     ) -> PLMSCarry:
         """Liu 2022, eq. 11 along eq. 12's slope, or at the second evaluation the correction."""
-        x0, eps, _ = denoise(carry.x, level)
+        prediction = denoise(carry.x, level)
+        eps = prediction.eps
         correcting = carry.evaluations == 1
         correction = jnp.where(correcting, carry.gain / 2, 0.0) * (eps - carry.past[0])
         slopes = (eps, *carry.past)
         known = jnp.clip(carry.evaluations - 1, 0, 3)
         weights = jnp.asarray(ADAMS_BASHFORTH, jnp.float32)[known]
         slope = sum(weights[i] * slopes[i] for i in range(4))
-        x = transfer(carry.x + correction, slope, level, next_level)
+        length = gain(level, next_level.alpha, next_level.sigma)
+        # At the corrected x the same eps belongs to another x0.
+        x = carry.x + correction
+        along = prediction._replace(x0=prediction.x0 + _shift(correction, level))
+        x = move(x, along, level, next_level.alpha, next_level.sigma) + length * (slope - eps)
         # The slope that corrected is not kept: it is asked for again where the step really ended.
         past = tuple(
             jnp.where(correcting, old, new) for old, new in zip(carry.past, slopes, strict=False)
         )
-        return PLMSCarry(x, x0, past, gain(level, next_level), carry.evaluations + 1)
+        return PLMSCarry(x, prediction.x0, past, length, carry.evaluations + 1)
 
 
-class DPMCarry(NamedTuple):
-    """The examples at the level reached, the last prediction, and the last step's length."""
-
-    x: Float32[Array, "b ..."]
-    x0: Float32[Array, "b ..."]
-    h: Float32[Array, ""]
-    """In lambda = log(alpha / sigma)."""
+def _shift(correction: Float32[Array, "b *d"], level: Level) -> Float32[Array, "b *d"]:
+    """The change of x0 that a change of x brings, eps being kept; 0 where there is no signal."""
+    inverse = 1 / jnp.where(level.alpha == 0, 1.0, level.alpha)
+    return jnp.where(level.alpha == 0, 0.0, inverse) * correction
 
 
 @dataclasses.dataclass(frozen=True)
-class DPMSolverPP2M:
-    """DPM-Solver++(2M), Lu 2022b (arXiv:2211.01095), algorithm 2: x0 extrapolated in lambda.
+class LMS(Once):
+    """Linear multistep over the last four slopes: Adams-Bashforth for any strides, as k-diffusion.
 
-    The first step, having nothing to extrapolate from, and a step to sigma = 0, where lambda has
-    no end, are of first order, which is DDIM. With `lower_order_final` so is the step to any final
-    level; diffusers does that for fewer than 15 steps. It is k-diffusion's "DPM++ 2M" and
-    diffusers' "midpoint".
+    The weights integrate the polynomial through the slopes of dy/dr = eps over the step.
     """
 
-    lower_order_final: bool = False
-
-    @property
-    def stochastic(self) -> bool:
-        """Always False."""
-        return False
-
-    def visits(self, steps: int) -> Int[np.ndarray, "e"]:
-        """Every level once."""
-        return np.arange(steps + 1)
-
-    def init(self, x: Float32[Array, "b *d"]) -> DPMCarry:
-        """The carry before the first step; a step of infinite length has no weight after it."""
-        return DPMCarry(x, jnp.zeros_like(x), jnp.full((), jnp.inf, jnp.float32))
+    def init(self, x: Float32[Array, "b *d"]) -> History:
+        """The carry before the first step."""
+        return start(x, 3)
 
     def step(
         self,
-        carry: DPMCarry,
+        carry: History,
         level: Level,
         next_level: Level,
         denoise: Denoise,
         noise: Float32[Array, "b *d"] | None,
-    ) -> DPMCarry:
-        """Algorithm 2, lines 8 to 10, with -alpha_t (exp(-h) - 1) = alpha_t - alpha_s ratio."""
-        x0, *_ = denoise(carry.x, level)
-        first_order = next_level.sigma == 0
-        if self.lower_order_final:
-            first_order = first_order | next_level.final
-        ratio = next_level.sigma / level.sigma
-        h = jnp.log(next_level.alpha / (level.alpha * jnp.where(ratio == 0, 1.0, ratio)))
-        share = jnp.where(first_order, 0.0, h / (2 * carry.h))
-        data = x0 + share * (x0 - carry.x0)
-        x = ratio * carry.x + (next_level.alpha - ratio * level.alpha) * data
-        return DPMCarry(x, x0, h)
+    ) -> History:
+        """x' = x along eps + gain sum_k w_k (eps_k - eps), in r = sigma / alpha."""
+        prediction = denoise(carry.x, level)
+        here, there = level.sigma / level.alpha, next_level.sigma / next_level.alpha
+        values, nodes = (prediction.eps, *carry.values), (here, *carry.nodes)
+        at = [(node - here) / (there - here) for node in nodes]
+        # From a level to itself, or from one without signal, there is nothing to integrate over.
+        first_order = (level.alpha == 0) | (there == here)
+        known = jnp.where(first_order, 1, carry.known + 1)
+        x = move(carry.x, prediction, level, next_level.alpha, next_level.sigma)
+        x = x + gain(level, next_level.alpha, next_level.sigma) * change(values, at, 0.0, known)
+        return remember(carry, x, prediction.x0, prediction.eps, here, level)
+
+
+@dataclasses.dataclass(frozen=True)
+class DEIS(Once):
+    """Diffusion exponential integrator, Zhang & Chen 2022 (arXiv:2204.13902), eq. 14, order 3.
+
+    eps is the polynomial in lambda through its last three values (the paper has several choices
+    of variable; diffusers has this one), integrated against e^-lambda. The first steps, and the
+    one to sigma = 0, are of lower order.
+    """
+
+    def init(self, x: Float32[Array, "b *d"]) -> History:
+        """The carry before the first step."""
+        return start(x, 2)
+
+    def step(
+        self,
+        carry: History,
+        level: Level,
+        next_level: Level,
+        denoise: Denoise,
+        noise: Float32[Array, "b *d"] | None,
+    ) -> History:
+        """x' = x along eps + gain sum_k w_k (eps_k - eps), in lambda."""
+        prediction = denoise(carry.x, level)
+        here = log_snr(level.alpha, level.sigma)
+        h = log_snr(next_level.alpha, next_level.sigma) - here
+        values, nodes = (prediction.eps, *carry.values), (here, *carry.nodes)
+        at = [(node - here) / h for node in nodes]
+        known = jnp.where(bare(level, next_level) | (h == 0), 1, carry.known + 1)
+        x = move(carry.x, prediction, level, next_level.alpha, next_level.sigma)
+        x = x + gain(level, next_level.alpha, next_level.sigma) * change(values, at, -h, known)
+        return remember(carry, x, prediction.x0, prediction.eps, here, level)

@@ -3,34 +3,62 @@
 from typing import Literal, get_args
 
 from ldm_jax.sampling.ancestral import DDIM, DDPM
+from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M, DPMSolverPP3M
+from ldm_jax.sampling.heun import Heun
+from ldm_jax.sampling.lcm import LCM
 from ldm_jax.sampling.levels import Spacing
-from ldm_jax.sampling.multistep import PLMS, DPMSolverPP2M
-from ldm_jax.sampling.singlestep import Heun
-from ldm_jax.typing import Solver
+from ldm_jax.sampling.moves import Eta
+from ldm_jax.sampling.multistep import DEIS, LMS, PLMS
+from ldm_jax.sampling.sde import EulerMaruyama, ReverseDiffusion
+from ldm_jax.sampling.singlestep import (
+    DPM2Ancestral,
+    DPMSolver,
+    DPMSolverPP2SAncestral,
+    DPMSolverPPSDE,
+)
+from ldm_jax.sampling.unipc import UniPC
+from ldm_jax.typing import Process, Solver
 
-SamplerName = Literal["ddim", "ddpm", "plms", "euler", "euler_a", "heun", "dpmpp_2m"]
+SamplerName = Literal[
+    "ddim", "ddpm", "ddpm_beta", "ddpm_learned", "plms", "euler", "euler_a", "heun", "dpm2",
+    "dpm2_a", "lms", "dpm_solver_1", "dpm_solver_2", "dpm_solver_3", "dpmpp_2m", "dpmpp_2m_sde",
+    "dpmpp_2s_a", "dpmpp_3m_sde", "dpmpp_sde", "unipc", "unipc_3", "unipc_bh1", "deis", "lcm",
+    "euler_maruyama", "reverse_diffusion",
+]  # fmt: skip
+
+OVER_TIME = (
+    "ddim", "ddpm", "ddpm_beta", "ddpm_learned", "plms", "lcm", "euler_maruyama",
+    "reverse_diffusion",
+)  # fmt: skip
+"""Samplers over timesteps rather than noise levels."""
+
+_OTHER_SPACING: dict[str, Spacing] = {
+    "plms": "leading", "euler": "linspace", "euler_a": "linspace", "heun": "linspace",
+    "lms": "linspace",
+}  # fmt: skip
 
 DEFAULT_SPACING: dict[SamplerName, Spacing] = {
-    "ddim": "trailing",
-    "ddpm": "trailing",
-    "plms": "leading",
-    "euler": "linspace",
-    "euler_a": "linspace",
-    "heun": "linspace",
-    "dpmpp_2m": "karras",
+    name: _OTHER_SPACING.get(name, "trailing" if name in OVER_TIME else "karras")
+    for name in get_args(SamplerName)
 }
 """The spacing that each sampler is used with unless another is asked for."""
 
-DEFAULT_ETA: dict[SamplerName, float] = {"ddim": 0.0, "euler_a": 1.0}
+DEFAULT_ETA: dict[SamplerName, float] = {
+    "ddim": 0.0, "euler_a": 1.0, "dpm2_a": 1.0, "dpmpp_2m_sde": 1.0, "dpmpp_2s_a": 1.0,
+    "dpmpp_3m_sde": 1.0, "dpmpp_sde": 1.0,
+}  # fmt: skip
 """The samplers that have an eta, and its value unless another is asked for."""
 
 
-def make_solver(name: SamplerName, eta: float | int | None = None) -> Solver:
+def make_solver(
+    name: SamplerName, eta: Eta | None = None, process: Process | None = None
+) -> Solver:
     """The solver of that name; "euler" and "euler_a" are DDIM's formula (see there).
 
     `eta` is the share of fresh noise: 0 is deterministic, 1 has the posterior's variance. Only
-    the samplers in DEFAULT_ETA have it. Raises ValueError for an unknown name, a negative eta,
-    and an eta given to another sampler.
+    the samplers in DEFAULT_ETA have it. It may be traced. Only "euler_maruyama" needs `process`.
+    Raises ValueError for an unknown name, a negative eta, an eta given to another sampler, and a
+    process that is missing.
     """
     if name not in get_args(SamplerName):
         raise ValueError(f"sampler is {name!r}; it must be one of {get_args(SamplerName)}")
@@ -39,16 +67,31 @@ def make_solver(name: SamplerName, eta: float | int | None = None) -> Solver:
             f"eta is {eta}, but sampler {name!r} has none; leave it out, or choose one of "
             f"{tuple(DEFAULT_ETA)}"
         )
+    if name == "euler_maruyama":
+        if process is None:
+            raise ValueError("euler_maruyama follows a process in its time; give process")
+        return EulerMaruyama(process)
+    return _solver(name, DEFAULT_ETA.get(name) if eta is None else eta)
+
+
+def _solver(name: str, eta: Eta | None) -> Solver:
     match name:
         case "ddim" | "euler_a":
-            return DDIM(DEFAULT_ETA[name] if eta is None else eta)
-        case "euler":
-            return DDIM()
-        case "ddpm":
-            return DDPM()
-        case "plms":
-            return PLMS()
-        case "heun":
-            return Heun()
-        case "dpmpp_2m":
-            return DPMSolverPP2M()
+            return DDIM(eta)
+        case "dpm2_a":
+            return DPM2Ancestral(eta)
+        case "dpmpp_2s_a":
+            return DPMSolverPP2SAncestral(eta)
+        case "dpmpp_sde":
+            return DPMSolverPPSDE(eta)
+        case "dpmpp_2m_sde":
+            return DPMSolverPP2M(eta)
+        case "dpmpp_3m_sde":
+            return DPMSolverPP3M(eta)
+    return {
+        "ddpm": DDPM(), "ddpm_beta": DDPM("beta"), "ddpm_learned": DDPM("learned"),
+        "plms": PLMS(), "euler": DDIM(), "heun": Heun(), "lms": LMS(), "deis": DEIS(),
+        "dpm_solver_1": DDIM(), "dpm_solver_2": DPMSolver(2), "dpm_solver_3": DPMSolver(3),
+        "dpm2": DPMSolver(2), "dpmpp_2m": DPMSolverPP2M(), "unipc": UniPC(), "unipc_3": UniPC(3),
+        "unipc_bh1": UniPC(2, "bh1"), "lcm": LCM(), "reverse_diffusion": ReverseDiffusion(),
+    }[name]  # fmt: skip

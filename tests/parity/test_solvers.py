@@ -16,9 +16,9 @@ diffusers = pytest.importorskip("diffusers")
 from ldm_jax import rngs  # noqa: E402
 from ldm_jax.diffusion.parameterization import make_denoiser  # noqa: E402
 from ldm_jax.diffusion.schedules import NoiseSchedule  # noqa: E402
+from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M  # noqa: E402
 from ldm_jax.sampling.levels import levels, levels_at, part  # noqa: E402
 from ldm_jax.sampling.loop import sample, start  # noqa: E402
-from ldm_jax.sampling.multistep import DPMSolverPP2M  # noqa: E402
 from ldm_jax.sampling.solvers import make_solver  # noqa: E402
 
 # The peer hands tensors to numpy in a way that numpy 2 is about to leave.
@@ -202,7 +202,10 @@ def test_dpm_solver_ends_on_the_last_sigma_with_fewer_orders_below_15_steps(step
     path = levels(SCHEDULE, steps, "trailing", "first")
     found = ours(DPMSolverPP2M(lower_order_final=steps < 15), path, "eps", NOISE)
     assert relative(found, expected) < 1e-5
-    assert relative(ours(DPMSolverPP2M(steps >= 15), path, "eps", NOISE), expected) > 1e-5
+    assert (
+        relative(ours(DPMSolverPP2M(lower_order_final=steps >= 15), path, "eps", NOISE), expected)
+        > 1e-5
+    )
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])

@@ -1,0 +1,23 @@
+"""What solvers share unless they say otherwise: no noise, every level once, none between."""
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+
+class Once:
+    """A solver that asks the denoiser once at each level and draws nothing."""
+
+    @property
+    def stochastic(self) -> bool:
+        """False."""
+        return False
+
+    def visits(self, steps: int) -> Int[np.ndarray, "e"]:
+        """Every level once."""
+        return np.arange(steps + 1)
+
+    def between(
+        self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
+    ) -> Float64[np.ndarray, "k s"]:
+        """None."""
+        return np.empty((0, ratio.size))

@@ -1,0 +1,44 @@
+"""The adaptive probability flow against the exact one of Gaussian data, and back again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gaussian import arc, denoise, flow, marginal
+
+from ldm_jax.diffusion.processes import VP
+from ldm_jax.sampling import adaptive
+from ldm_jax.sampling.inversion import invert, reverse
+from ldm_jax.sampling.levels import levels_at
+from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.solvers import make_solver
+
+
+def test_the_flow_of_continuous_time():
+    process, calls = VP(), []
+    run = levels_at(process, np.array([1.0, 0.01]), "one")
+    ends = jax.tree.map(lambda values: values[:2], run)
+
+    def counted(x, level):
+        calls.append(None)
+        return denoise(x, level)
+
+    down = jax.jit(lambda x: adaptive.flow(process, counted, x, 1.0, 0.01))
+    x = marginal(16, ends)
+    got = down(x)
+    np.testing.assert_allclose(got, flow(x, ends), atol=2e-4)  # some 100 steps of 1e-5 each
+    assert len(calls) <= 2
+    up = jax.jit(lambda x: adaptive.flow(process, denoise, x, 0.01, 1.0))
+    np.testing.assert_allclose(up(got), x, atol=2e-3)  # 10 times the error, as it spreads
+
+
+def test_inversion_comes_back():
+    run = arc(200)
+    x = marginal(8, run)
+    clean = flow(x, run)
+    noisy = invert(denoise, jnp.asarray(clean, jnp.float32), run)
+    np.testing.assert_allclose(noisy, x, atol=0.05)  # of first order
+    back = sample(make_solver("ddim"), denoise, noisy, run).x
+    np.testing.assert_allclose(back, clean, atol=0.05)
+    turned = reverse(run)
+    assert turned.final[-1] and not turned.final[:-1].any()
+    np.testing.assert_array_equal(turned.sigma, run.sigma[::-1])
