@@ -127,7 +127,9 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(trained, tmp_path):
     tiny.same_bits(params, trained.states[3].eval_params)
 
 
-@pytest.mark.parametrize("sizes", [cfg.Mesh(data=2), cfg.Mesh(data=2, fsdp=4)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [cfg.Mesh(data=2), cfg.Mesh(data=2, fsdp=4)], ids=["data", "fsdp"]
+)
 def test_devices_do_not_matter(trained, sizes):
     """The adaptive weight, batch norm, codes and their revival are those of the whole batch."""
     count = sizes.data * sizes.fsdp
