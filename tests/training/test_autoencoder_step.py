@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -150,9 +151,17 @@ def test_micro_batches_make_the_same_step():
     optim = make_run().optim
     runs = [make_run(critic, optim=replace(optim, accumulation=n)) for n in (1, 4)]
     whole, parts = (Trained(run, 1) for run in runs)
-    for a, b in zip(tiny.leaves(whole.states[1]), tiny.leaves(parts.states[1]), strict=True):
-        # One step of Adam is the sign of the gradient: its rounding shows where that is 0.
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
+    # Gradients by Adam's first moments: its first updates are signs, noise where a gradient is 0.
+    learnt = [
+        {
+            "autoencoder": optax.tree.get(state.opt_state, "mu"),
+            "critic": optax.tree.get(state.critic.opt_state, "mu"),
+            "averages": [state.critic.lecam, state.codebook],
+        }
+        for state in (whole.states[1], parts.states[1])
+    ]
+    for a, b in zip(*map(tiny.leaves, learnt), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     for name, value in whole.metrics[0].items():
         if name != "psnr":  # a mean of logarithms is the same, a latent's std is not
             tolerance = 1e-4 if name != "latent_std" else 0.1
