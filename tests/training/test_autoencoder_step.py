@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -127,7 +128,9 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(trained, tmp_path):
     tiny.same_bits(params, trained.states[3].eval_params)
 
 
-@pytest.mark.parametrize("sizes", [cfg.Mesh(data=2), cfg.Mesh(data=2, fsdp=4)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [cfg.Mesh(data=2), cfg.Mesh(data=2, fsdp=4)], ids=["data", "fsdp"]
+)
 def test_devices_do_not_matter(trained, sizes):
     """The adaptive weight, batch norm, codes and their revival are those of the whole batch."""
     count = sizes.data * sizes.fsdp
@@ -148,13 +151,23 @@ def test_micro_batches_make_the_same_step():
     optim = make_run().optim
     runs = [make_run(critic, optim=replace(optim, accumulation=n)) for n in (1, 4)]
     whole, parts = (Trained(run, 1) for run in runs)
-    for a, b in zip(tiny.leaves(whole.states[1]), tiny.leaves(parts.states[1]), strict=True):
-        # One step of Adam is the sign of the gradient: its rounding shows where that is 0.
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
+    # Gradients by Adam's first moments: its first updates are signs, noise where a gradient is 0.
+    learnt = [
+        {
+            "autoencoder": optax.tree.get(state.opt_state, "mu"),
+            "critic": optax.tree.get(state.critic.opt_state, "mu"),
+            "averages": [state.critic.lecam, state.codebook],
+        }
+        for state in (whole.states[1], parts.states[1])
+    ]
+    for a, b in zip(*map(tiny.leaves, learnt), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     for name, value in whole.metrics[0].items():
         if name != "psnr":  # a mean of logarithms is the same, a latent's std is not
             tolerance = 1e-4 if name != "latent_std" else 0.1
-            np.testing.assert_allclose(parts.metrics[0][name], value, rtol=tolerance, err_msg=name)
+            np.testing.assert_allclose(
+                parts.metrics[0][name], value, rtol=tolerance, atol=1e-4, err_msg=name
+            )
 
 
 def test_only_the_decoder(trained):
@@ -180,7 +193,7 @@ def test_only_the_decoder(trained):
 
 
 def test_a_critic_learns_to_tell_two_kinds_apart():
-    run = make_run(replace(CRITIC, start=0))
+    run = make_run(replace(CRITIC, start=0, lecam_weight=0.0, learning_rate=5e-3))
     training = CriticTraining(run)
     critic = training.create()
 
@@ -190,7 +203,7 @@ def test_a_critic_learns_to_tell_two_kinds_apart():
         return training.update(critic, gradients, batch_stats, lecam)[0], metrics
 
     random = np.random.default_rng(0)
-    for _ in range(40):
+    for _ in range(100):
         noise = random.normal(size=(2, 8, SIDE, SIDE, 3)).astype(np.float32)
         smooth = noise[0, :, ::4, ::4].repeat(4, axis=1).repeat(4, axis=2)
         critic, metrics = step(critic, jnp.asarray(smooth), jnp.asarray(noise[1]))
