@@ -14,10 +14,12 @@ import tiny
 from ldm_jax import config as cfg
 from ldm_jax.config import to_json
 from ldm_jax.config.files import from_json
+from ldm_jax.diffusion.timesteps import SecondMoment
 from ldm_jax.latent_diffusion import LatentDiffusion
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.process import build_process
 from ldm_jax.sharding import batch_sharding, make_mesh, replicated, state_sharding
+from ldm_jax.training.checkpoint import Checkpoints
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.state import create_state
@@ -102,6 +104,25 @@ def test_second_moment_history_is_the_same_on_one_device_and_in_parts():
         np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
         np.testing.assert_array_equal(other.sampler.count, state.sampler.count)
         np.testing.assert_allclose(other.sampler.history, state.sampler.history, rtol=1e-5)
+
+
+def test_the_history_of_losses_is_saved_and_read_back(tmp_path):
+    run = make_run(times="second_moment")
+    sampler = SecondMoment(
+        jnp.arange(40, dtype=jnp.float32).reshape(4, 10), jnp.arange(4, dtype=jnp.int32)
+    )
+    state = create_state({"unet": {"bias": jnp.ones(3)}}, optax.sgd(0.1), None)
+    state = state.replace(sampler=sampler)
+    mesh = make_mesh(cfg.Mesh(data=2, fsdp=4))
+    state = jax.device_put(state, state_sharding(mesh, state))
+    abstract = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state
+    )
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state, {"step": 1}, run)
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(abstract)
+    tiny.same_bits(restored, state)
 
 
 OBJECTIVES = {
