@@ -220,5 +220,5 @@ def _require_same(same: dict[str, bool], where: str) -> None:
         if not ok:
             raise cfg.ConfigError(
                 f"{where} has another {name} than the model that it is to guide; both must be "
-                "trained on the same"
+                "trained on the same (a classifier with --first_stage naming that model)"
             )

@@ -1,8 +1,10 @@
 """The stage that trains a classifier of noisy latents, for the one loop."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ldm_jax import config as cfg
@@ -12,7 +14,7 @@ from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder, build_classifier
 from ldm_jax.process import build_process
 from ldm_jax.training.autoencoder_step import posterior_noise
-from ldm_jax.training.checkpoint import has_checkpoints
+from ldm_jax.training.checkpoint import has_checkpoints, read_config
 from ldm_jax.training.classifier_step import make_classifier_step, make_classifier_validation
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.stages import (
@@ -24,12 +26,16 @@ from ldm_jax.training.stages import (
     load_first_stage,
     make_frozen_parts,
     validation_source,
+    wait_for_all,
 )
 from ldm_jax.training.state import TrainState, create_state
 
 
 def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | None) -> Stage:
     """A classifier on the first stage in `workdir`, or on that of `first_stage` copied there once.
+
+    `first_stage` is an autoencoder, whose latent scale is then measured, or the diffusion model
+    that is to be guided, which has measured it: the classifier must see latents of that scale.
 
     Raises:
         cfg.ConfigError: no first stage is given and none is in `workdir`, or it does not fit.
@@ -39,12 +45,19 @@ def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | 
         raise cfg.ConfigError(
             f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
         )
+    given = first_stage
     if first_stage is not None:
-        run.check_first_stage(autoencoder_run(first_stage).autoencoder)
+        if isinstance(read_config(first_stage), cfg.DiffusionRun):
+            given = first_stage / FIRST_STAGE
+        run.check_first_stage(autoencoder_run(given).autoencoder)
     train = open_source(run.data.source, run.data.image_size, "train")
     check_conditions(run, train)
-    if fresh:
+    if fresh and given == first_stage:
         make_frozen_parts(run, train, workdir, first_stage)
+    elif fresh:
+        if jax.process_index() == 0:
+            shutil.copytree(given, workdir / FIRST_STAGE, dirs_exist_ok=True)
+        wait_for_all("frozen parts")
     condition, _ = condition_inputs(run, None)
     stage_one, frozen = load_first_stage(workdir / FIRST_STAGE)
     autoencoder = build_autoencoder(stage_one, jnp.dtype(run.loop.dtype))

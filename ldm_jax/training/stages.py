@@ -215,7 +215,7 @@ def make_frozen_parts(
             condition = run.condition
             size, kind = condition.encoder.vocab_size, condition.tokenizer
             train_tokenizer(train.captions(), size, kind).save(workdir / TOKENIZER)
-    _wait_for_all("frozen parts")
+    wait_for_all("frozen parts")
 
 
 def _measure_scale(
@@ -272,7 +272,8 @@ def condition_inputs(
     )
 
 
-def _wait_for_all(name: str) -> None:
+def wait_for_all(name: str) -> None:
+    """Returns once all processes have come here."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
