@@ -1,9 +1,14 @@
 """A classifier of noisy latents for guidance: single digits of DigitScenes at 16 px.
 
     python train.py --config=configs/digit_scenes_classifier.py --workdir=runs/classifier \
-        --first_stage=runs/autoencoder
+        --first_stage=runs/class
     python sample.py --model=runs/class --classes 0 1 2 3 --num=4 --guidance=1 \
         --classifier=runs/classifier --classifier_scale=2 --out=samples
+
+`--first_stage` names the model that is to be guided, whose latents it must see at their scale.
+600 steps took 95 s of processor time. The accuracy on other people's handwriting was then 0.40 near
+the data, 0.25 and 0.15 at more noise and 0.13 near pure noise, at a loss of 2.8, more than that of
+guessing: it learns the training handwriting by heart.
 """
 
 from dataclasses import replace

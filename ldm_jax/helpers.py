@@ -23,7 +23,7 @@ from ldm_jax.process import build_process
 from ldm_jax.sampling.classifier_guidance import LogProb
 from ldm_jax.sampling.guided import Guides
 from ldm_jax.training.checkpoint import Checkpoints, read_config
-from ldm_jax.training.stages import FIRST_STAGE, load_first_stage
+from ldm_jax.training.first_stage import FIRST_STAGE, load_first_stage
 from ldm_jax.typing import Denoise, Level, Process
 
 
@@ -220,5 +220,5 @@ def _require_same(same: dict[str, bool], where: str) -> None:
         if not ok:
             raise cfg.ConfigError(
                 f"{where} has another {name} than the model that it is to guide; both must be "
-                "trained on the same"
+                "trained on the same (a classifier with --first_stage naming that model)"
             )

@@ -62,8 +62,8 @@ def trained_text2img(tmp_path_factory, pictures, programs, trained_autoencoder) 
 def one_device(monkeypatch) -> None:
     """Trains on one of the eight devices."""
     from ldm_jax import sharding
-    from ldm_jax.training import loop, stages
+    from ldm_jax.training import first_stage, loop
 
     mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
-    for module in (loop, stages):
+    for module in (loop, first_stage):
         monkeypatch.setattr(module, "make_mesh", mesh)

@@ -18,7 +18,7 @@ from ldm_jax.data import encode as command
 from ldm_jax.data.latents import LatentsSource, read_index
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import DataError, open_source
-from ldm_jax.training import stages
+from ldm_jax.training import diffusion_stage
 from ldm_jax.training.loop import fit
 
 PLAIN = cfg.UNet(
@@ -93,7 +93,7 @@ def test_training_from_latents_is_training_from_images(
     run = tiny.diffusion_run(pictures, unet=PLAIN, condition=cfg.Unconditional())
     trained, first = {}, None
     for name, data in (("images", run.data), ("latents", of(latents))):
-        stage = stages.diffusion_stage(
+        stage = diffusion_stage.diffusion_stage(
             dataclasses.replace(run, data=data), tmp_path / name, trained_autoencoder
         )
         assert len(stage.validation) == len(open_source(run.data.source, 16, "validation"))

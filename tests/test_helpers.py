@@ -27,10 +27,10 @@ def classifier_run(pictures, **changes):
 
 
 @pytest.fixture(scope="module")
-def classifier(pictures, trained_autoencoder, tmp_path_factory):
+def classifier(pictures, trained_text2img, tmp_path_factory):
     """The work directory of a classifier, trained for two steps."""
     workdir = tmp_path_factory.mktemp("classifier")
-    fit(classifier_run(pictures), workdir, trained_autoencoder)
+    fit(classifier_run(pictures), workdir, trained_text2img)
     return workdir
 
 
@@ -53,7 +53,7 @@ def test_new_numbers_draw_other_pictures_with_the_same_program(weakly_guided):
     before = weakly_guided.generate([RED], sampling=first)[0]
     (program,) = (p for key, p in weakly_guided._programs.items() if key[0] == "draw")
     for change in (
-        {"guidance_rescale": 0.9}, {"guidance_interval": (0.5, 1.5)}, {"threshold": 0.1},
+        {"guidance_rescale": 0.9}, {"guidance_interval": (0.5, 1.5)},
         {"autoguidance_scale": 9.0},
     ):  # fmt: skip
         other = weakly_guided.generate([RED], sampling=replace(first, **change))[0]

@@ -12,9 +12,10 @@ import tiny
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.data.loader import make_loader
-from ldm_jax.models.build import build_autoencoder
-from ldm_jax.training import stages
+from ldm_jax.models.build import build_autoencoder, build_classifier
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
+from ldm_jax.training.classifier_stage import classifier_stage
+from ldm_jax.training.diffusion_stage import diffusion_stage
 
 FILES = sorted((tiny.ROOT / "configs").glob("*.py"))
 PUBLISHED = tiny.ROOT / "configs" / "published_first_stages.py"
@@ -54,6 +55,14 @@ def test_the_model_is_built_at_its_size(path):
         assert passed.latents.shape == (1, latent, latent, run.autoencoder.latent_channels)
         return
     autoencoder = first_stage(path)
+    if isinstance(run, cfg.ClassifierRun):
+        run.check_first_stage(autoencoder)
+        side = side // autoencoder.factor
+        x = jax.ShapeDtypeStruct((2, side, side, autoencoder.latent_channels), jnp.float32)
+        classifier, t = build_classifier(run.classifier), jax.ShapeDtypeStruct((2,), jnp.float32)
+        params = jax.eval_shape(classifier.init, jax.random.key(0), x, t)
+        assert jax.eval_shape(classifier.apply, params, x, t).shape == (2, 10)
+        return
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
     shape = model.latent_shape
     params = jax.eval_shape(lambda: ldm.init_params(model, 0))
@@ -84,6 +93,12 @@ def shrunk(run, pictures):
             critic = replace(loss.adversarial, start=0, channels=8, layers=1)
             loss = replace(loss, adversarial=critic)
         return replace(run, autoencoder=autoencoder, loss=loss)
+    if isinstance(run, cfg.ClassifierRun):
+        classifier = replace(
+            run.classifier, in_channels=4, block_out_channels=(8,), attention=(False,),
+            num_heads=(2,), norm_num_groups=4,
+        )  # fmt: skip
+        return replace(run, classifier=classifier)
     condition, unet = run.condition, run.unet
     if isinstance(condition, cfg.TextCondition):
         encoder = replace(condition.encoder, width=16, layers=1, num_heads=2)
@@ -106,8 +121,10 @@ def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path
     run = shrunk(cfg.load(path), pictures)
     if isinstance(run, cfg.AutoencoderRun):
         stage = autoencoder_stage(run, tmp_path)
+    elif isinstance(run, cfg.ClassifierRun):
+        stage = classifier_stage(run, tmp_path, trained_autoencoder)
     else:
-        stage = stages.diffusion_stage(run, tmp_path, trained_autoencoder)
+        stage = diffusion_stage(run, tmp_path, trained_autoencoder)
     loader = make_loader(
         stage.train, run.data, seed=0, train=True, process_index=0, process_count=1,
         condition=stage.condition,

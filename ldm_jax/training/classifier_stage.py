@@ -12,21 +12,23 @@ from ldm_jax.models.build import build_autoencoder, build_classifier
 from ldm_jax.process import build_process
 from ldm_jax.training.checkpoint import has_checkpoints
 from ldm_jax.training.classifier_step import make_classifier_scores, make_classifier_step
+from ldm_jax.training.diffusion_stage import (
+    check_conditions,
+    condition_inputs,
+    make_frozen_parts,
+)
+from ldm_jax.training.first_stage import autoencoder_run, load_first_stage
 from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.stage import Stage, validation_source
-from ldm_jax.training.stages import (
-    autoencoder_run,
-    check_conditions,
-    condition_inputs,
-    load_first_stage,
-    make_frozen_parts,
-)
 from ldm_jax.training.state import TrainState, create_state
 
 
 def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | None) -> Stage:
     """A classifier on the first stage in `workdir`, or on that of `first_stage` copied there once.
+
+    `first_stage` is an autoencoder, whose latent scale is then measured, or the diffusion model
+    that is to be guided, which has measured it: the classifier must see latents of that scale.
 
     Raises:
         cfg.ConfigError: no first stage is given and none is in `workdir`, or it does not fit.

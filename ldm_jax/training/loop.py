@@ -27,9 +27,9 @@ from ldm_jax.sharding import (
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
 from ldm_jax.training.checkpoint import Checkpoints, prepare_workdir
 from ldm_jax.training.classifier_stage import classifier_stage
+from ldm_jax.training.diffusion_stage import diffusion_stage
 from ldm_jax.training.metrics import MetricWriter, Progress
 from ldm_jax.training.stage import GRID_IMAGES, Stage
-from ldm_jax.training.stages import diffusion_stage
 from ldm_jax.training.state import TrainState
 
 

@@ -42,3 +42,11 @@ def validation_source(data: cfg.Data) -> Source | None:
     if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):
         return None
     return open_source(data.source, data.image_size, "validation")
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once all processes have come here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

@@ -1,6 +1,5 @@
 """Stage two as the handful of functions that the one loop needs."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,31 +10,24 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
-from ldm_jax.sharding import make_mesh, to_global
-from ldm_jax.training.autoencoder_loss import posterior_noise
-from ldm_jax.training.checkpoint import (
-    Checkpoints,
-    has_checkpoints,
-    load_frozen,
-    read_config,
-    save_frozen,
-    write_config,
-)
+from ldm_jax.training.checkpoint import has_checkpoints
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
+from ldm_jax.training.first_stage import (
+    check_first_stage,
+    copy_first_stage,
+    load_first_stage,
+)
 from ldm_jax.training.gradients import Metrics
-from ldm_jax.training.latents import batch_latents, check_encoder, posterior_of
+from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.optim import make_optimizer
-from ldm_jax.training.stage import Stage, validation_source
+from ldm_jax.training.stage import Stage, validation_source, wait_for_all
 from ldm_jax.training.state import TrainState, create_state
 
-FIRST_STAGE = "first_stage"
 TOKENIZER = "tokenizer.json"
 GRID_STEPS = 25
 GRID_GUIDANCE = 3.0
@@ -49,7 +41,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
             is given to a run on pixels.
     """
     fresh = not has_checkpoints(workdir)
-    _check_first_stage(run, workdir if fresh else None, first_stage)
+    check_first_stage(run, workdir if fresh else None, first_stage)
     train = open_source(run.data.source, run.data.image_size, "train")
     check_conditions(run, train)
     if fresh:
@@ -105,41 +97,6 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     )
 
 
-def load_first_stage(
-    run: cfg.DiffusionRun | cfg.ClassifierRun, workdir: Path
-) -> tuple[cfg.FirstStage, dict[str, Any]]:
-    """Config and frozen tree {"autoencoder", "latent_scale"} of the run in `workdir`."""
-    if isinstance(run, cfg.DiffusionRun) and run.space == "pixels":
-        pixels = cfg.Pixels()
-        return pixels, {"autoencoder": {}, "latent_scale": np.float32(pixels.latent_scale)}
-    folder = workdir / FIRST_STAGE
-    return read_config(folder).autoencoder, load_frozen(folder, "weights")
-
-
-def _check_first_stage(run: cfg.DiffusionRun, fresh: Path | None, first_stage: Path | None) -> None:
-    """Raises ConfigError where a first stage is missing in the `fresh` work directory, or one is
-    given that does not fit, or that pixels do not need."""
-    if run.space == "pixels":
-        if first_stage is not None:
-            raise cfg.ConfigError(
-                f"--first_stage={first_stage}: this config's space is 'pixels', which needs none"
-            )
-    elif first_stage is not None:
-        run.model(autoencoder_run(first_stage).autoencoder)
-    elif fresh is not None:
-        raise cfg.ConfigError(
-            f"{fresh} has no first stage yet: name a trained one with --first_stage=WORKDIR"
-        )
-
-
-def autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
-    """The config of a trained first stage."""
-    source = read_config(first_stage)
-    if not isinstance(source, cfg.AutoencoderRun):
-        raise cfg.ConfigError(f"{first_stage} holds a {type(source).__name__}, not an autoencoder")
-    return source
-
-
 def check_conditions(run: cfg.DiffusionRun | cfg.ClassifierRun, train: Source) -> None:
     """Raises ConfigError unless the images have the classes or captions that `run` asks for."""
     where = getattr(run.data.source, "path", "DigitScenes")
@@ -165,57 +122,12 @@ def make_frozen_parts(
     """Writes into `workdir` the first stage, if there is one, and the tokenizer, made from the
     training captions."""
     if first_stage is not None:
-        _copy_first_stage(run, train, workdir, first_stage)
+        copy_first_stage(run, train, workdir, first_stage)
     if jax.process_index() == 0 and isinstance(run.condition, cfg.TextCondition):
         condition = run.condition
         size, kind = condition.encoder.vocab_size, condition.tokenizer
         train_tokenizer(train.captions(), size, kind).save(workdir / TOKENIZER)
-    _wait_for_all("frozen parts")
-
-
-def _copy_first_stage(
-    run: cfg.DiffusionRun | cfg.ClassifierRun, train: Source, workdir: Path, first_stage: Path
-) -> None:
-    """Writes into `workdir` the first stage's parameters with its measured latent scale."""
-    source = autoencoder_run(first_stage)
-    _, params = Checkpoints.load_params(first_stage, "ema" if source.optim.ema_decay else "raw")
-    check_encoder(train, params)
-    scale = source.autoencoder.latent_scale or _measure_scale(
-        source.autoencoder, params, run, train
-    )
-    frozen = {"autoencoder": params, "latent_scale": np.float32(scale)}
-    if jax.process_index() == 0:
-        shutil.rmtree(workdir / FIRST_STAGE, ignore_errors=True)
-        save_frozen(workdir / FIRST_STAGE, "weights", frozen)
-        write_config(workdir / FIRST_STAGE, source)
-
-
-def _measure_scale(
-    config: cfg.Autoencoder,
-    params: Any,
-    run: cfg.DiffusionRun | cfg.ClassifierRun,
-    train: Source,
-) -> float:
-    """1 / std of the latents of the first global batch (Rombach 2022, appendix G).
-
-    Each process sees its own rows; the mean over the global array makes all of them agree.
-    """
-    loader = make_loader(
-        train, run.data, seed=run.loop.seed, train=True,
-        process_index=jax.process_index(), process_count=jax.process_count(), condition=None,
-    )  # fmt: skip
-    mesh = make_mesh(run.mesh)
-    batch = to_global(mesh, next(loader))
-    autoencoder = build_autoencoder(config)
-    side = run.data.image_size // config.factor
-    shape = (side, side, config.latent_channels)
-
-    @jax.jit
-    def std(params: Any, batch: Any) -> Any:
-        posterior = posterior_of(autoencoder, params, batch)
-        return jnp.std(posterior.sample(posterior_noise(run.loop.seed, batch["index"], shape)))
-
-    return 1 / float(std(params, batch))
+    wait_for_all("frozen parts")
 
 
 def condition_inputs(
@@ -233,10 +145,3 @@ def condition_inputs(
         lambda example: tokenizer.encode([example["caption"]], length)[0],
         tokenizer.empty(length),
     )
-
-
-def _wait_for_all(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
