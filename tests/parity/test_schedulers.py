@@ -28,7 +28,9 @@ from ldm_jax.sampling.singlestep import (  # noqa: E402
 from ldm_jax.sampling.stages import inner_levels  # noqa: E402
 from ldm_jax.sampling.unipc import UniPC  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:`algorithm_types=dpmsolver`:FutureWarning"
+)
 
 
 def scheduler(name, spacing, steps, **options):
