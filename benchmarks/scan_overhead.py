@@ -7,13 +7,13 @@ Times S steps of each sampler under one jit against S times one jitted call of t
 """
 
 import dataclasses
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks.timing import in_turn
 from ldm_jax import rngs
 from ldm_jax.config import UNet
 from ldm_jax.diffusion.parameterization import make_denoiser
@@ -31,34 +31,23 @@ class Arguments:
     """Compares samplers with bare network calls."""
 
     size: int = 16
-    channels: int = 64
+    channels: int = 32
     steps: int = 10
     repeats: int = 5
     samplers: tuple[str, ...] = ("ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc_3", "dpm_solver_3")
 
 
-def best(function, repeats: int, *inputs) -> float:
-    """Seconds of the fastest of `repeats` calls, after one that compiles."""
-    jax.block_until_ready(function(*inputs))
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        jax.block_until_ready(function(*inputs))
-        times.append(time.perf_counter() - begin)
-    return min(times)
-
-
 def main(arguments: Arguments) -> None:
     """Prints a line for each sampler."""
     process = NoiseSchedule.create("scaled_linear", 1000)
-    unet = build_unet(UNet(channels=arguments.channels), dtype=jnp.dtype("float32"))
+    widths = tuple(arguments.channels * times for times in (1, 2, 4, 4))
+    unet = build_unet(UNet(block_out_channels=widths))
     shape = (1, arguments.size, arguments.size, 4)
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
-    nothing = Condition()
+    nothing = Condition(context=jnp.zeros((1, 77, 768)))
     params = jax.jit(unet.init)(jax.random.key(0), x, jnp.zeros(1), nothing)
     keys = rngs.example_keys(rngs.stream(0, "noise"), jnp.arange(1))
-    once = best(jax.jit(unet.apply), arguments.repeats, params, x, jnp.zeros(1), nothing)
-    print(f"one network call: {1e3 * once:.2f} ms")
+    network = jax.jit(unet.apply)
     for name in arguments.samplers:
         solver = make_solver(name)
         path = inner_levels(solver, process, levels(process, arguments.steps, "karras", "one"))
@@ -69,8 +58,16 @@ def main(arguments: Arguments) -> None:
             return sample(solver, denoise, x, path, keys).x
 
         calls = solver.visits(path.timestep.size - 1).size - 1
-        total = best(draw, arguments.repeats, params, x, path)
-        print(f"{name}: {calls} calls, {1e3 * total:.1f} ms, {total / (calls * once) - 1:+.1%}")
+        programs = {
+            "network": lambda: network(params, x, jnp.zeros(1), nothing).block_until_ready(),
+            "sampler": lambda draw=draw, path=path: draw(params, x, path).block_until_ready(),
+        }
+        seconds = in_turn(programs, arguments.repeats)
+        once, whole = min(seconds["network"]), min(seconds["sampler"])
+        print(
+            f"{name}: {calls} calls of {1e3 * once:.2f} ms and {1e3 * whole:.1f} ms in all, "
+            f"{whole / (calls * once) - 1:+.1%}"
+        )
 
 
 if __name__ == "__main__":

@@ -93,7 +93,9 @@ def step_of(kind, solver, time=(T, T - 1e-3)):
         alpha, sigma, scale = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), 1.0
     else:
         alpha, sigma, scale = np.ones(1000), SIGMAS, 3.0
-    here, there = (level_of([time[k], 0], alpha[[STEP - k, 0]], sigma[[STEP - k, 0]]) for k in (0, 1))
+    here, there = (
+        level_of([time[k], 0], alpha[[STEP - k, 0]], sigma[[STEP - k, 0]]) for k in (0, 1)
+    )
     here, there = (jax.tree.map(lambda v: v[0], level) for level in (here, there))
 
     def score(x, level):
