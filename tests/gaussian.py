@@ -39,6 +39,9 @@ class Arc:
     def time_at(self, u):
         return u * np.pi / 2
 
+    def time_of(self, noise_to_signal):
+        return np.arctan(noise_to_signal)
+
     def network_time(self, t):
         return t
 

@@ -24,8 +24,8 @@ def flow(
 
     dx/dt = f x + g^2 / (2 sigma) eps (Song 2021, arXiv:2011.13456, eq. 13). `rtol` and `atol` bound
     the error of a step, in the largest of all entries: one list of steps serves the whole batch,
-    on which an example so depends within the tolerance. Both times need signal and noise. A
-    program of this holds `denoise` twice: in the loop, and for the slope before its first step.
+    on which an example so depends within the tolerance. Both times need signal and noise. The
+    program holds `denoise` once.
 
     Raises a runtime error after 4096 steps.
     """

@@ -83,7 +83,10 @@ def ancestral(
     """
     _, variance = transition(level, next_level)
     std = eta * jnp.sqrt(variance) * next_level.sigma / level.sigma
-    return _rest(next_level, jnp.minimum(std, next_level.sigma))
+    # sigma'^2 - std^2, which would cancel where nearly all of the noise is fresh.
+    ratio = _ratio(level, next_level)
+    kept = next_level.sigma * jnp.sqrt(jnp.maximum(1 - eta**2 + (eta * ratio) ** 2, 0.0))
+    return _quiet_end(next_level, kept, jnp.minimum(std, next_level.sigma))
 
 
 def decayed(
@@ -94,20 +97,23 @@ def decayed(
     std = sigma' sqrt(1 - (r' / r)^(2 eta)): for eta 1 the SDE of Lu 2022b (arXiv:2211.01095),
     section 5, and then the same as `ancestral`; for other eta k-diffusion's.
     """
-    ratio = level.alpha * next_level.sigma / (level.sigma * next_level.alpha)
     # A share of 0 leaves a level without signal, for any eta but 0, where all is kept.
-    log_ratio = jnp.log(jnp.maximum(ratio, jnp.finfo(jnp.float32).tiny))
-    std = next_level.sigma * jnp.sqrt(-jnp.expm1(2 * eta * jnp.minimum(log_ratio, 0.0)))
-    return _rest(next_level, std)
+    log_ratio = jnp.log(jnp.clip(_ratio(level, next_level), jnp.finfo(jnp.float32).tiny, 1.0))
+    std = next_level.sigma * jnp.sqrt(-jnp.expm1(2 * eta * log_ratio))
+    return _quiet_end(next_level, next_level.sigma * jnp.exp(eta * log_ratio), std)
 
 
-def _rest(
-    next_level: Level, std: Float32[Array, ""]
+def _ratio(level: Level, next_level: Level) -> Float32[Array, ""]:
+    """r' / r."""
+    return level.alpha * next_level.sigma / (level.sigma * next_level.alpha)
+
+
+def _quiet_end(
+    next_level: Level, kept: Float32[Array, ""], std: Float32[Array, ""]
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
-    std = jnp.where(next_level.final, 0.0, std)
-    # Where std is all of sigma, rounding may leave less than nothing.
-    kept = jnp.sqrt(jnp.maximum(next_level.sigma**2 - std**2, 0.0))
-    return jnp.where(std == 0, next_level.sigma, kept), std
+    """No noise on the way to the final level."""
+    final = next_level.final
+    return jnp.where(final, next_level.sigma, kept), jnp.where(final, 0.0, std)
 
 
 def is_noisy(eta: Eta) -> bool:

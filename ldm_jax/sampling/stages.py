@@ -3,12 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64
 
 from ldm_jax.typing import Level, Process, Solver
-
-HALVINGS = 60
-"""Of a stretch of time, until what is left is below float64's resolution."""
 
 
 def inner_levels(solver: Solver, process: Process, levels: Level) -> Level:
@@ -32,9 +28,7 @@ def inner_levels(solver: Solver, process: Process, levels: Level) -> Level:
     found = solver.between(ratio, next_ratio)
     if not found.size:
         return levels
-    times = np.asarray(levels.timestep, np.float64)
-    low, high = (np.broadcast_to(t[inside], found.shape) for t in (times[1:], times[:-1]))
-    between = _time_of(process, found, low, high)
+    between = np.asarray(process.time_of(found), np.float64)
     scale = np.asarray(process.alpha_at(between), np.float64)
 
     def merged(own: np.ndarray, inner: np.ndarray) -> np.ndarray:
@@ -47,17 +41,3 @@ def inner_levels(solver: Solver, process: Process, levels: Level) -> Level:
     return Level(
         *(jnp.asarray(merged(a, b.astype(a.dtype))) for a, b in zip(old, new, strict=True))
     )
-
-
-def _time_of(
-    process: Process,
-    ratio: Float64[np.ndarray, "k s"],
-    low: Float64[np.ndarray, "k s"],
-    high: Float64[np.ndarray, "k s"],
-) -> Float64[np.ndarray, "k s"]:
-    """The times between `low` and `high` where sigma / alpha is `ratio`."""
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        noisier = process.sigma_at(middle) > ratio * process.alpha_at(middle)
-        low, high = np.where(noisier, low, middle), np.where(noisier, middle, high)
-    return (low + high) / 2

@@ -28,7 +28,9 @@ from ldm_jax.sampling.singlestep import (  # noqa: E402
 from ldm_jax.sampling.stages import inner_levels  # noqa: E402
 from ldm_jax.sampling.unipc import UniPC  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:`algorithm_types=dpmsolver`:FutureWarning"
+)
 
 
 def scheduler(name, spacing, steps, **options):
@@ -143,7 +145,9 @@ def test_singlestep(algorithm, order, solver, evaluations):
     )  # fmt: skip
     path = levels_at(SCHEDULE, peer.timesteps.numpy().astype(np.float64), "first")
     x, theirs = begin(path)
-    assert relative(ours(solver, path, x), follow(peer, theirs)) < 2e-5
+    # Its second of three stages is the midpoint rule, not the paper's; k-diffusion's is.
+    close = 1e-3 if order == 3 else 2e-5
+    assert relative(ours(solver, path, x), follow(peer, theirs)) < close
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "trailing", "karras"])
