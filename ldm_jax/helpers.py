@@ -23,7 +23,7 @@ from ldm_jax.process import build_process
 from ldm_jax.sampling.classifier_guidance import LogProb
 from ldm_jax.sampling.guided import Guides
 from ldm_jax.training.checkpoint import Checkpoints, read_config
-from ldm_jax.training.first_stage import FIRST_STAGE, load_first_stage
+from ldm_jax.training.first_stage import load_first_stage
 from ldm_jax.typing import Denoise, Level, Process
 
 
@@ -173,7 +173,7 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
             f"--classifier={path} holds a {type(run).__name__}; name the work directory of a "
             "ClassifierRun"
         )
-    autoencoder, frozen = load_first_stage(path / FIRST_STAGE)
+    autoencoder, frozen = load_first_stage(run, path)
     same = {
         "first stage": with_scale(autoencoder, frozen["latent_scale"]) == config.autoencoder,
         "image size": run.data.image_size == config.image_size,
