@@ -3,10 +3,10 @@
     python -m benchmarks.first_stage_step [--size=256] [--batch=1] [--repeats=2] [--profile]
 
 Both sides: Stable Diffusion's autoencoder, L1 + LPIPS (VGG16 with random weights, whose values do
-not matter for time) summed as published, the KL term, PatchGAN with batch norm, the adaptive weight
-at the decoder's last layer, hinge losses, and Adam for autoencoder and critic; the critic learns from
-the reconstructions that the autoencoder has learnt from. PyTorch's side is written plainly with
-autograd, as the published code is. `--profile` times the parts of ours instead. Needs the extra
+not matter for time) summed as published, the KL term, PatchGAN with batch norm, the adaptive
+weight at the decoder's last layer, hinge losses, and Adam for autoencoder and critic; the critic
+learns from the reconstructions that the autoencoder has learnt from. PyTorch's side is written
+plainly with autograd, as the published code is. `--profile` times the parts of ours instead. Needs the extra
 `parity`.
 """
 
@@ -32,7 +32,8 @@ from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_aut
 
 RATE, BETAS = 4.5e-6, (0.5, 0.9)
 KL_WEIGHT, DISC_WEIGHT = 1e-6, 0.5
-VGG = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+POOL = "pool"
+VGG = (64, 64, POOL, 128, 128, POOL, *(256,) * 3, POOL, *(512,) * 3, POOL, *(512,) * 3)
 COMPARED = (1, 3, 6, 9, 12)
 
 
@@ -88,7 +89,7 @@ class Perceptual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = [3] + [width for width in VGG if width != "pool"]
+        widths = [3] + [width for width in VGG if width != POOL]
         self.convolutions = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)
         )
@@ -99,7 +100,7 @@ class Perceptual(nn.Module):
         """Unit vectors of channels at the five places."""
         found, number = [], 0
         for width in VGG:
-            if width == "pool":
+            if width == POOL:
                 x = functional.max_pool2d(x, 2)
                 continue
             x = functional.relu(self.convolutions[number](x))
