@@ -97,7 +97,7 @@ def test_links_options_and_configs_exist(document):
 
 def test_the_table_of_configs_is_whole():
     text = (ROOT / "docs/train.md").read_text()
-    left_out = [p.name for p in ROOT.glob("configs/*.py") if f"`{p.name}" not in text]
+    left_out = [p.name for p in ROOT.glob("configs/*.py") if f"`{p.stem}" not in text]
     assert not left_out, f"docs/train.md lacks {left_out}"
 
 

@@ -20,8 +20,7 @@ def invert(denoise: Denoise, x: Float32[Array, "b *d"], levels: Level) -> Float3
 
     DDIM's steps with eta 0 from level to level upwards (Song 2020, arXiv:2010.02502, section 4.3),
     as many evaluations as downwards, and back again exact up to the error of the steps. Where the
-    last level has no noise, a network is asked about its timestep with a clean example; one that
-    predicts x0 says nothing of the noise there, and needs levels that end in some (`levels` with
-    "first"). Divide by the first level's standard deviation of x (see `loop.start`) for noise of unit variance.
+    last level has no noise, a network is asked about its timestep with a clean example. Divide by
+    the first level's standard deviation of x (see `loop.start`) for noise of unit variance.
     """
     return sample(DDIM(), denoise, x, reverse(levels)).x
