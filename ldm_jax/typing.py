@@ -90,8 +90,8 @@ class Level(NamedTuple):
 
     `timestep` is the process's own time: 0..T-1 in a discrete schedule, where fractions lie
     between its levels; what a network is told of it is `Process.network_time`. `final` marks the
-    level that sampling ends on: nothing is evaluated there, no noise is added on the way to it,
-    and its `timestep` is 0.
+    level that sampling ends on: nothing is evaluated there, and no noise is added on the way to it.
+    Its `timestep` is 0 for a clean example, else the process's `t_min`.
     """
 
     timestep: Float32[Array, "*s"]

@@ -249,9 +249,16 @@ class RectifiedFlow:
         t = as_float(t)
         return self.shift * t / (1 + (self.shift - 1) * t)
 
+    @property
+    def even_ends(self) -> tuple[float, float]:
+        """The times that `shifted` brings to t_min and t_max."""
+        low, high = (t / (self.shift + (1 - self.shift) * t) for t in (self.t_min, self.t_max))
+        return low, high
+
     def time_at(self, u: Times) -> Scales:
-        """Uniform between the ends, then `shifted`."""
-        return self.shifted(_between(u, self.t_min, self.t_max))
+        """Uniform before it is `shifted`, so that it lies between the ends after."""
+        t = self.shifted(_between(u, *self.even_ends))
+        return numbers(t).clip(t, self.t_min, self.t_max)  # which rounding may leave
 
     def network_time(self, t: Times) -> Scales:
         """1000 t, as Stable Diffusion 3 has it."""

@@ -82,5 +82,9 @@ def likelihood(
     alpha: Float[Array, "b"], sigma: Float[Array, "b"], diffusion: Float[Array, "b"]
 ) -> Float[Array, "b"]:
     """1/2 g(t)^2 on the score: a bound of the likelihood in continuous time, in nats per dimension
-    and unit of time (Song 2021, arXiv:2101.09258, theorem 1)."""
-    return 0.5 * (diffusion * alpha / sigma**2) ** 2
+    and unit of time (Song 2021, arXiv:2101.09258, theorem 1).
+
+    Where alpha is 0 and g has no bound it is 0, its limit: g^2 grows as 1 / alpha.
+    """
+    weight = 0.5 * (diffusion * alpha / sigma**2) ** 2
+    return jnp.where(alpha > 0, weight, 0.0)

@@ -17,8 +17,7 @@ from ldm_jax.convert.first_stage import FirstStage, read_first_stage
 from ldm_jax.convert.lpips import read_lpips
 from ldm_jax.latent_diffusion import noise_of, to_images, to_pixels
 from ldm_jax.losses import quality
-from ldm_jax.losses.codebook import perplexity, usage
-from ldm_jax.models.bottlenecks import Gaussian
+from ldm_jax.models.bottlenecks import Gaussian, perplexity, usage
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.models.lpips import LPIPS
 from ldm_jax.sharding import batch_sharding, make_mesh, replicated

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-from ldm_jax.typing import Denoise, Level, Process
+from ldm_jax.diffusion.likelihood import probability_flow
+from ldm_jax.typing import Denoise, Process
 
 MOST_STEPS = 4096
 
@@ -30,11 +31,10 @@ def flow(
     Raises a runtime error after 4096 steps.
     """
 
+    field = probability_flow(denoise, process)
+
     def slope(t: Float32[Array, ""], x: Float32[Array, "b *d"], _: None) -> Float32[Array, "b *d"]:
-        t = jnp.asarray(t, jnp.float32)
-        alpha, sigma = process.alpha_at(t), process.sigma_at(t)
-        eps = denoise(x, Level(t, alpha, sigma, jnp.zeros((), bool))).eps
-        return process.drift_at(t) * x + process.diffusion_at(t) ** 2 / (2 * sigma) * eps
+        return field(x, jnp.asarray(t, jnp.float32))
 
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         solution = diffrax.diffeqsolve(

@@ -18,6 +18,7 @@ class LCM(Memoryless):
     The boundary condition f = c_skip x + c_out x0 (eq. 9) has the constants of the authors' code:
     with t the timestep times 10 and sigma_data 1/2, c_skip = sigma_data^2 / (t^2 + sigma_data^2)
     and c_out = t / sqrt(t^2 + sigma_data^2), which leave x0 alone but at the first few timesteps.
+    Only discrete processes have such timesteps.
     """
 
     @property

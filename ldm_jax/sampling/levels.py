@@ -184,12 +184,16 @@ def _even(process: Process, steps: int, spacing: Spacing) -> Float64[np.ndarray,
             f"spacing is {spacing!r}, which only schedules of discrete timesteps have; "
             f"{type(process).__name__} has {CONTINUOUS}"
         )
-    low, high = process.t_min, process.t_max
+    low, high = ends = process.t_min, process.t_max
+    if isinstance(process, RectifiedFlow):
+        low, high = process.even_ends
     if spacing == "linspace":
         times = np.linspace(high, low, steps)
     else:
         times = high * (1 - np.arange(steps) / steps)
-    return process.shifted(times) if isinstance(process, RectifiedFlow) else times
+    if isinstance(process, RectifiedFlow):
+        times = np.clip(process.shifted(times), *ends)  # which rounding may leave
+    return times
 
 
 def _ends(process: Process) -> tuple[float, float]:

@@ -81,6 +81,8 @@ def ancestral(
     Song 2020, eq. 16, times alpha: std = eta (r' / r) sqrt(r^2 - r'^2), never more than all the
     noise that the next level holds (eta > 1 could ask it), and none on the way to the final one.
     """
+    if not is_noisy(eta):  # all is kept, also from a level without noise, as inversion leaves
+        return next_level.sigma, jnp.zeros_like(next_level.sigma)
     _, variance = transition(level, next_level)
     std = eta * jnp.sqrt(variance) * next_level.sigma / level.sigma
     # sigma'^2 - std^2, which would cancel where nearly all of the noise is fresh.

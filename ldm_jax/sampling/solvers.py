@@ -2,6 +2,7 @@
 
 from typing import Literal, get_args
 
+from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M, DPMSolverPP3M
 from ldm_jax.sampling.heun import Heun
@@ -57,8 +58,8 @@ def make_solver(
 
     `eta` is the share of fresh noise: 0 is deterministic, 1 has the posterior's variance. Only
     the samplers in DEFAULT_ETA have it. It may be traced. Only "euler_maruyama" needs `process`.
-    Raises ValueError for an unknown name, a negative eta, an eta given to another sampler, and a
-    process that is missing.
+    Raises ValueError for an unknown name, a negative eta, an eta given to another sampler, a
+    process that is missing, and "lcm" with one in continuous time.
     """
     if name not in get_args(SamplerName):
         raise ValueError(f"sampler is {name!r}; it must be one of {get_args(SamplerName)}")
@@ -71,6 +72,11 @@ def make_solver(
         if process is None:
             raise ValueError("euler_maruyama follows a process in its time; give process")
         return EulerMaruyama(process)
+    if name == "lcm" and process is not None and not isinstance(process, NoiseSchedule):
+        raise ValueError(
+            f"lcm counts noise by timesteps 0, 1, 2, ..., which {type(process).__name__} does not "
+            "have; choose another sampler"
+        )
     return _solver(name, DEFAULT_ETA.get(name) if eta is None else eta)
 
 

@@ -10,7 +10,7 @@ import pytest
 from ldm_jax.diffusion import losses, weightings
 from ldm_jax.diffusion.parameterization import q_sample, target, to_prediction
 from ldm_jax.diffusion.posterior import posterior_of
-from ldm_jax.diffusion.schedules import NoiseSchedule
+from ldm_jax.diffusion.schedules import NoiseSchedule, zero_terminal_snr
 from ldm_jax.typing import Prediction, PredictionKind
 
 SCHEDULE = NoiseSchedule.create("linear", 1000, 1e-4, 0.02)
@@ -141,3 +141,12 @@ def test_loss_of_the_best_network_for_gaussian_data(kind):
     expected = weightings.output_factor(kind, alpha, sigma) * s2 * 0.64 / variance
     # the mean of n squares of a normal has a relative error of sqrt(2 / n) = 1%
     np.testing.assert_allclose(loss, expected, rtol=0.04)
+
+
+def test_likelihood_weighting_ends_in_nothing_where_there_is_no_signal():
+    """0, the limit, and not infinity times 0."""
+    process = NoiseSchedule(zero_terminal_snr(SCHEDULE.alpha_bar))
+    t = jnp.array([process.t_max - 1e-3, process.t_max])
+    alpha, sigma = process.alpha_at(t), process.sigma_at(t)
+    near, end = weightings.likelihood(alpha, sigma, process.diffusion_at(t))
+    assert end == 0 and 0 < near < 1e-6

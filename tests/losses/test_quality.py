@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.losses import codebook
 from ldm_jax.losses.quality import psnr, ssim
 
 RANDOM = np.random.default_rng(0)
@@ -53,11 +52,3 @@ def test_psnr():
     want = 10 * np.log10(4 / np.mean((A - B).astype(np.float64) ** 2, axis=(1, 2, 3)))
     np.testing.assert_allclose(psnr(jnp.asarray(A), jnp.asarray(B)), want, rtol=1e-5)
     assert psnr(jnp.asarray(A), jnp.asarray(A))[0] == pytest.approx(100)
-
-
-def test_perplexity_counts_the_codes_in_use():
-    even = codebook.code_counts(jnp.array([[0, 1], [2, 3]]), 8)
-    assert codebook.perplexity(even) == pytest.approx(4)
-    assert codebook.usage(even) == 0.5
-    assert codebook.perplexity(codebook.code_counts(jnp.zeros((2, 3), int), 8)) == pytest.approx(1)
-    assert codebook.perplexity(jnp.zeros(8)) == pytest.approx(1)

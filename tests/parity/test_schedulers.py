@@ -108,9 +108,10 @@ def test_multistep(name, options, solver, steps):
     path = levels(SCHEDULE, steps, "trailing", "first")
     peer.sigmas[-1] = float(path.sigma[-1] / path.alpha[-1])
     x, theirs = begin(path)
-    # Its closed forms of DEIS' integrals cancel in float32 where steps are short.
-    close = 1e-2 if name.startswith("DEIS") and steps > 20 else 2e-5
-    assert relative(ours(solver, path, x), follow(peer, theirs)) < close
+    if name.startswith("DEIS"):
+        # Its closed forms of the integrals cancel in float32 where steps are short: 0.3% at 200.
+        peer.sigmas = peer.sigmas.double()
+    assert relative(ours(solver, path, x), follow(peer, theirs)) < 2e-5
 
 
 @pytest.mark.parametrize("steps", [2, 5, 20, 200])

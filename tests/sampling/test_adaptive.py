@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from gaussian import arc, denoise, flow, marginal
 
+from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.processes import VP
 from ldm_jax.sampling import adaptive
 from ldm_jax.sampling.inversion import invert, reverse
-from ldm_jax.sampling.levels import levels_at
+from ldm_jax.sampling.levels import levels, levels_at
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.solvers import make_solver
 
@@ -44,3 +45,17 @@ def test_inversion_comes_back():
     turned = reverse(run)
     assert turned.final[-1] and not turned.final[:-1].any()
     np.testing.assert_array_equal(turned.sigma, run.sigma[::-1])
+
+
+def test_inversion_begins_at_a_clean_example():
+    """Where the last level has no noise its step divides by none."""
+    process = VP()
+
+    def network(x, t):
+        """eps for standard normal data, for which the flow of this process stands still."""
+        return process.sigma_at(t / 999)[:, None] * x
+
+    run = levels(process, 20, "karras", "one")
+    x = jnp.linspace(-1, 1, 8).reshape(4, 2)
+    noisy = jax.jit(lambda x: invert(make_denoiser(network, "eps", process), x, run))(x)
+    np.testing.assert_allclose(noisy, x, atol=0.15)  # of first order, in 20 steps

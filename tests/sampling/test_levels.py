@@ -148,3 +148,11 @@ def test_levels_between_timesteps():
     for times in ([], [5, 5], [1, 2], [1000, 1], [1, -1]):
         with pytest.raises(ValueError, match="must fall strictly and lie in 0..999"):
             levels_at(SCHEDULE, np.array(times))
+
+
+@pytest.mark.parametrize("flow", [RectifiedFlow(shift=0.5), RectifiedFlow(shift=3, t_max=0.98)])
+def test_shifted_flows_keep_their_ends(flow):
+    times = np.asarray(levels(flow, 5, "linspace", "one").timestep)
+    np.testing.assert_allclose(times[[0, -2]], [flow.t_max, flow.t_min], rtol=1e-6)
+    assert levels(flow, 5, "trailing", "one").timestep[0] == np.float32(flow.t_max)
+    np.testing.assert_allclose(flow.time_at(np.array([0.0, 1.0])), [flow.t_min, flow.t_max])

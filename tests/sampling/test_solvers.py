@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gaussian import Arc, arc, denoise, flow, keys, marginal
 
+from ldm_jax.diffusion.processes import VP
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M
@@ -264,6 +265,8 @@ def test_bad_names_and_etas():
         make_solver("dpm2_a", eta=1.5)
     with pytest.raises(ValueError, match="euler_maruyama follows a process"):
         make_solver("euler_maruyama")
+    with pytest.raises(ValueError, match="lcm counts noise by timesteps.*VP does not"):
+        make_solver("lcm", process=VP())
     for solver in (DPMSolver, UniPC):
         with pytest.raises(ValueError, match="order is 4; it must be 2 or 3"):
             solver(4)

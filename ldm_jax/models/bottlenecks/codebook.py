@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from ldm_jax import rngs
 
@@ -108,12 +108,15 @@ def uses(indices: Int[Array, "b h w"], size: int) -> Int[Array, " k"]:
     return jnp.zeros((size,), jnp.int32).at[indices.reshape(-1)].add(1)
 
 
-def usage(counts: Int[Array, " k"]) -> Float[Array, ""]:
+def usage(counts: Num[Array, " k"]) -> Float[Array, ""]:
     """The share of codes that any latent has."""
     return jnp.mean((counts > 0).astype(jnp.float32))
 
 
-def perplexity(counts: Int[Array, " k"]) -> Float[Array, ""]:
-    """exp of the entropy of the codes: how many there would be if all were equally frequent."""
+def perplexity(counts: Num[Array, " k"]) -> Float[Array, ""]:
+    """exp of the entropy of the codes: how many there would be if all were equally frequent.
+
+    Counts of many images are better given as float32, whose sum does not overflow.
+    """
     share = counts.astype(jnp.float32) / jnp.maximum(counts.sum(), 1).astype(jnp.float32)
     return jnp.exp(-jnp.sum(jnp.where(share > 0, share * jnp.log(share), 0.0)))

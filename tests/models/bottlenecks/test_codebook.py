@@ -134,6 +134,8 @@ def test_usage_and_perplexity():
     np.testing.assert_allclose(perplexity(counts), np.exp(1.5 * np.log(2)), rtol=1e-6)
     np.testing.assert_allclose(perplexity(jnp.full(8, 5, jnp.int32)), 8, rtol=1e-6)
     assert perplexity(jnp.array([0, 4])) == 1
+    assert perplexity(jnp.zeros(8)) == 1  # nothing seen
+    np.testing.assert_allclose(perplexity(jnp.full(4, 2e9)), 4, rtol=1e-6)
 
 
 @pytest.mark.parametrize("averaged", [False, True])
