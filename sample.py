@@ -6,7 +6,14 @@ from pathlib import Path
 
 from ldm_jax.command_line.arguments import Arguments
 from ldm_jax.command_line.checks import check, read_conditions
-from ldm_jax.command_line.drawing import given, open_pipeline, read_picture, said, sampling_of
+from ldm_jax.command_line.drawing import (
+    given,
+    open_pipeline,
+    read_inverted,
+    read_picture,
+    said,
+    sampling_of,
+)
 from ldm_jax.command_line.parsing import parse
 
 
@@ -46,12 +53,13 @@ def run(arguments: Arguments) -> Path:
     if arguments.init_image is None:
         del settings["strength"]
     drawn = pipeline.draw(
-        wanted, index, sampling=sampling, negative=arguments.negative_prompt, picture=picture
-    )
+        wanted, index, sampling=sampling, negative=arguments.negative_prompt, picture=picture,
+        previews=arguments.progress_strip or 0,
+    )  # fmt: skip
     bar = tqdm(total=len(wanted), unit="image", desc="sampling")
     with bar, Drawings(arguments.out, settings, versions()) as drawings:
-        for rows, images in drawn:
-            for row, image in zip(rows, images, strict=True):
+        for rows, images, previews in drawn:
+            for i, (row, image) in enumerate(zip(rows, images, strict=True)):
                 prompt, number = numbers[row]
                 wish = {
                     "condition": wanted[row], "prompt_number": prompt, "image_number": number,
@@ -59,9 +67,25 @@ def run(arguments: Arguments) -> Path:
                 }  # fmt: skip
                 if arguments.latents is not None:
                     wish["latents_row"] = arguments.latents_row + int(row)
-                drawings.write(paste(image), wish)
+                seen = previews if previews is None else np.stack([*map(paste, previews[i])])
+                drawings.write(paste(image), wish, seen, arguments.video)
             bar.update(len(rows))
     return drawings.grid
+
+
+def invert(arguments: Arguments) -> Path:
+    """Writes the noise of a picture; returns the path of the file."""
+    check(arguments)
+    conditions = read_conditions(arguments)
+
+    import numpy as np
+
+    pipeline = open_pipeline(arguments)
+    sampling, images = read_inverted(arguments, pipeline, conditions)
+    noise = pipeline.invert(images, conditions, sampling=sampling)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    np.save(arguments.out / "noise.npy", noise)
+    return arguments.out / "noise.npy"
 
 
 def benchmark(arguments: Arguments) -> Path:
@@ -105,7 +129,8 @@ def main() -> int:
         arguments = parse(sys.argv[1:])
         if arguments.verify is not None:
             return 0 if verify(arguments) else 1
-        print(benchmark(arguments) if arguments.benchmark else run(arguments))
+        task = invert if arguments.invert else benchmark if arguments.benchmark else run
+        print(task(arguments))
     except KeyboardInterrupt:
         print("sample.py: interrupted; what was drawn before is in --out", file=sys.stderr)
         return 130

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.pipeline import NonFiniteError, Pipeline
+from ldm_jax.pipeline import Pipeline
+from ldm_jax.programs import NonFiniteError
 from ldm_jax.settings import Picture
 
 LEFT, RIGHT = slice(8), slice(8, 16)
@@ -72,7 +73,7 @@ def test_an_image_hardly_depends_on_the_batch_size(draw, four):
 def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
     pipeline, draw, four
 ):
-    programs = len(pipeline._programs)
+    programs = len(pipeline._programs.made)
     for changed in (
         draw([RED], seed=1),
         draw([BLUE]),
@@ -82,7 +83,7 @@ def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
     ):
         assert np.abs(changed[0].astype(int) - four[0]).max() > 1
     np.testing.assert_array_equal(draw([RED], negative="")[0], four[0])
-    assert len(pipeline._programs) == programs
+    assert len(pipeline._programs.made) == programs
 
 
 def test_ddpm_is_noisy_and_repeatable(draw, four):

@@ -106,6 +106,15 @@ class Arguments:
     latents_row: int = 0
     """Which of the file's pictures is the first one's."""
 
+    invert: Path | None = None
+    """Write OUT/noise.npy instead, for --latents: noise from which the same prompts, sampler and
+    steps draw this picture, without guidance."""
+    progress_strip: int | None = None
+    """Write beside each picture a strip of so many predictions of it, from the first step to the
+    last."""
+    video: bool = False
+    """Write these beside it as an animated WebP too."""
+
     clip_skip: int | None = None
     """Stop so many layers from CLIP's end; 1 is all of them."""
     tileable: bool = False

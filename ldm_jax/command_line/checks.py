@@ -31,6 +31,11 @@ def check(arguments: Arguments) -> None:
         raise ValueError("--negative_prompt needs --guidance; at 1 there is none to lead away")
     if arguments.benchmark and (arguments.init_image, arguments.latents) != (None, None):
         raise ValueError("--benchmark draws from seeds; leave out --init_image and --latents")
+    if arguments.progress_strip is not None and arguments.progress_strip < 2:
+        raise ValueError(f"--progress_strip={arguments.progress_strip}: it must be 2 or more")
+    if arguments.video and arguments.progress_strip is None:
+        raise ValueError("--video needs --progress_strip=K, the number of its pictures")
+    _check_inversion(arguments)
     for name, usual in (("corrector_steps", 1), ("snr", 0.16)):
         # A picture says what is usual too.
         if arguments.corrector is None and getattr(arguments, name) not in (None, usual):
@@ -50,3 +55,12 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"--out={arguments.out} is a file; name a folder")
     if arguments.out.exists() and any(arguments.out.iterdir()) and not arguments.overwrite:
         raise ValueError(f"--out={arguments.out} is not empty; choose another, or --overwrite")
+
+
+def _check_inversion(arguments: Arguments) -> None:
+    others = ("init_image", "mask", "latents", "negative_prompt", "progress_strip", "benchmark")
+    for name in others:
+        if arguments.invert is not None and getattr(arguments, name) not in (None, "", False):
+            raise ValueError(f"--invert goes from a picture to its noise; leave out --{name}")
+    if arguments.invert is not None and arguments.num != 1:
+        raise ValueError("--invert finds one noise for each prompt; leave out --num")

@@ -114,6 +114,24 @@ def read_picture(
     return sampling, Picture(prepared.image, prepared.mask, noise), prepared.paste
 
 
+def read_inverted(
+    arguments: Arguments, pipeline: Any, wanted: list[Any]
+) -> tuple[cfg.Sampling, Any]:
+    """The sampler's settings with the size of the picture that `--invert` names, and that picture
+    for each of `wanted`."""
+    import numpy as np
+
+    from ldm_jax import masks
+    from ldm_jax.settings import factor
+
+    sampling = sampling_of(arguments)
+    image = masks.load_image(arguments.invert)
+    size = masks.size_for(image, factor(pipeline.config))
+    height, width = given(sampling.height, size[0]), given(sampling.width, size[1])
+    images = np.repeat(masks.resize(image, height, width)[None], len(wanted), axis=0)
+    return replace(sampling, height=height, width=width), images
+
+
 def said(arguments: Arguments) -> dict[str, Any]:
     """Further arguments that decide what is drawn, where they were given."""
     names = (
