@@ -243,3 +243,74 @@ def test_latents_can_be_decoded_later(draw, pipeline, four):
     latents = pipeline.generate([RED, BLUE, RED, BLUE], sampling=FAST, decode=False)
     assert latents.shape == (4, 8, 8, 4)
     np.testing.assert_array_equal(pipeline.decode(latents), four)
+
+
+def test_previews_lead_to_the_picture_and_do_not_change_it(pipeline, four):
+    sampling = replace(FAST, steps=5)
+    (plain,) = pipeline.draw([RED, BLUE], sampling=sampling)
+    decoders = [key for key in pipeline._programs.made if key[0] == "decode"]
+    (seen,) = pipeline.draw([RED, BLUE], sampling=sampling, previews=3)
+    assert plain.previews is None and seen.previews.shape == (2, 3, 16, 16, 3)
+    # Another program, and the same picture up to its rounding.
+    np.testing.assert_allclose(seen.images.astype(int), plain.images.astype(int), atol=1)
+    # DDIM's last step ends on its prediction.
+    np.testing.assert_allclose(seen.previews[:, -1].astype(int), seen.images.astype(int), atol=1)
+    assert far(seen.previews[:, 0], seen.images) > far(seen.previews[:, 1], seen.images) > 0.5
+    assert decoders == [key for key in pipeline._programs.made if key[0] == "decode"]
+
+
+def test_a_picture_is_drawn_again_from_its_noise(pipeline, image):
+    sampling = replace(FAST, steps=50, guidance_scale=1.0)
+    noise = pipeline.invert(np.stack([image] * 2), [RED, BLUE], sampling=sampling)
+    assert noise.shape == (2, 8, 8, 4) and 0.5 < noise.std() < 1.5
+    again = pipeline.generate([RED, BLUE], sampling=sampling, picture=Picture(noise=noise))
+    reconstruction = pipeline.generate(
+        [RED], sampling=replace(sampling, strength=0.0), picture=Picture(image=image)
+    )
+    other = pipeline.generate([RED, BLUE], sampling=sampling)
+    # Of first order in 50 steps; a draw of the posterior is in the reconstruction too.
+    assert far(again[0], reconstruction[0]) < 0.2 * far(other[0], reconstruction[0])
+    assert far(again[1], reconstruction[0]) < 0.2 * far(other[1], reconstruction[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"guidance_scale": 2.0}, "leave out guidance of every kind"),
+        ({"threshold": 0.9}, "leave out guidance of every kind"),
+        ({"sampler": "euler_a"}, "sampler 'euler_a' with eta 1.0 .* draws noise on its way"),
+        ({"strength": 0.5}, "inversion goes all the way"),
+        ({"height": 8}, r"the images have shape \(1, 16, 16, 3\); .* must be \(1, 8, 16, 3\)"),
+    ],
+)
+def test_what_cannot_be_inverted_is_refused(pipeline, image, change, complaint):
+    sampling = replace(FAST, **({"guidance_scale": 1.0} | change))
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        pipeline.invert(image[None], [RED], sampling=sampling)
+
+
+def test_the_threshold_matters_and_another_value_compiles_nothing(pipeline, draw, four):
+    low = draw([RED, BLUE], threshold=0.5, guidance_scale=6.0)
+    compiled = {key: program._cache_size() for key, program in pipeline._programs.made.items()}
+    high = draw([RED, BLUE], threshold=0.995, guidance_scale=6.0)
+    assert far(low, high) > 0.5 and far(high, draw([RED, BLUE], guidance_scale=6.0)) > 0
+    low_again = draw([RED, BLUE], threshold=0.5, guidance_scale=6.0)
+    np.testing.assert_array_equal(low_again, low)
+    assert compiled == {
+        key: program._cache_size() for key, program in pipeline._programs.made.items()
+    }
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm2", "dpmpp_2s_a", "dpmpp_sde", "plms"])
+def test_resampling_needs_a_sampler_that_evaluates_once_a_step(pipeline, sampler):
+    with pytest.raises(cfg.ConfigError, match="evaluates more than once a step"):
+        pipeline.settle(replace(FAST, sampler=sampler, resample=2))
+    with pytest.raises(cfg.ConfigError, match="takes none; choose ddpm"):
+        pipeline.settle(replace(FAST, sampler=sampler, classifier_form="mean"))
+
+
+def test_noisy_samplers_of_one_evaluation_have_both(pipeline):
+    for sampler in ("ddpm", "ddpm_beta", "euler_a", "dpmpp_2m_sde", "reverse_diffusion"):
+        pipeline.settle(replace(FAST, sampler=sampler, resample=2, classifier_form="mean"))
+    with pytest.raises(cfg.ConfigError, match="with corrector evaluates more than once"):
+        pipeline.settle(replace(FAST, sampler="ddpm", corrector="langevin", resample=2))
