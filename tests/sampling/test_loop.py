@@ -39,7 +39,7 @@ def test_levels_of_stable_diffusion():
 
 
 @pytest.mark.parametrize("solver", [DDIM(), DDIM(eta=1.0), DDPM(), DDPM("beta")])
-@pytest.mark.parametrize("steps", [1, 7, 1000])
+@pytest.mark.parametrize("steps", [1, 1000])
 def test_any_number_of_steps_gives_finite_samples(solver, steps):
     run = jax.jit(lambda levels: sample(solver, denoise, _start(2), levels, _keys(2)).x)
     for final in ("first", "one"):
