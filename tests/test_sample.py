@@ -4,12 +4,15 @@ import hashlib
 import json
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 import ldm_jax
 import sample
+from ldm_jax.latent_diffusion import to_pixels
+from ldm_jax.pipeline import Pipeline
 
 PROMPTS = ("a red three alone", "a blue seven above a green one")
 
@@ -241,10 +244,14 @@ def test_a_picture_is_inverted_and_drawn_again_from_the_file(
     assert capsys.readouterr().out.strip() == str(out / "noise.npy")
     noise = f"--latents={out / 'noise.npy'}"
     assert run_main(monkeypatch, *options, noise, f"--out={tmp_path / 'again'}") == 0
-    again, before = pixels(tmp_path / "again" / "0000_0000.png"), pixels(picture)
-    other = pixels(drawn / "0000_0000.png")
-    distance = [np.abs(x.astype(int) - before).mean() for x in (again, other)]
-    assert distance[0] < 0.5 * distance[1], distance
+    # What the first stage, hardly trained, keeps of the picture is all that can come back.
+    pipeline = Pipeline(trained_text2img)
+    shown = to_pixels(jnp.asarray(pixels(picture)[None]))
+    mean = pipeline.model.encode(pipeline.frozen, shown, jnp.zeros((1, 8, 8, 4)))
+    kept = pipeline.decode(np.asarray(mean))[0].astype(int)
+    found = [tmp_path / "again" / "0000_0000.png", drawn / "0000_0000.png"]
+    again, other = (np.abs(pixels(path) - kept).mean() for path in found)
+    assert again < 0.2 * other, (again, other)
 
 
 def test_options_that_do_not_fit_previews_or_inversion(tmp_path):
