@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from ldm_jax import infotext
 from ldm_jax.files import write_atomically
-from ldm_jax.pictures import grid, save_png
+from ldm_jax.pictures import grid, save_png, save_webp
 
 CHUNK = "ldm_jax"
 """The PNG's text chunk with all settings, as JSON."""
@@ -39,12 +39,23 @@ class Drawings:
     def __enter__(self) -> "Drawings":
         return self
 
-    def write(self, image: UInt8[np.ndarray, "h w 3"], wish: dict[str, Any]) -> None:
-        """One picture, with its `condition`, `prompt_number`, `image_number` and whatever else."""
+    def write(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        wish: dict[str, Any],
+        previews: UInt8[np.ndarray, "k h w 3"] | None = None,
+        video: bool = False,
+    ) -> None:
+        """One picture, with its `condition`, `prompt_number`, `image_number` and whatever else.
+
+        `previews`, what the picture was to become on the way, are written beside it as a strip,
+        NAME_strip.png, and with `video` as an animated WebP, NAME.webp.
+        """
         if not self._entries:
             self.out.mkdir(parents=True, exist_ok=True)
             _remove_former(self.out)
-        name = f"{wish['prompt_number']:04d}_{wish['image_number']:04d}.png"
+        stem = f"{wish['prompt_number']:04d}_{wish['image_number']:04d}"
+        name = f"{stem}.png"
         here = self._settings | wish
         text = {CHUNK: json.dumps(here)}
         if isinstance(wish["condition"], str):
@@ -55,6 +66,12 @@ class Drawings:
             "file": name, "condition": wish["condition"], "image": wish["image_number"],
             "sha256": digest,
         }  # fmt: skip
+        if previews is not None:
+            beside = [f"{stem}_strip.png", f"{stem}.webp"][: 1 + video]
+            save_png(self.out / beside[0], grid(previews, len(previews)), text)
+            if video:
+                save_webp(self.out / beside[1], previews)
+            self._entries[name]["beside"] = beside
         # A grid of many large pictures should stay a file of some megabytes.
         step = -(-max(image.shape[:2]) // THUMBNAIL)
         self._thumbnails[name] = image[::step, ::step]
@@ -167,5 +184,6 @@ def _remove_former(out: Path) -> None:
     manifest = out / MANIFEST
     if manifest.exists():
         for picture in json.loads(manifest.read_text())["images"]:
-            (out / Path(picture["file"]).name).unlink(missing_ok=True)
+            for name in (picture["file"], *picture.get("beside", ())):
+                (out / Path(name).name).unlink(missing_ok=True)
         manifest.unlink()

@@ -30,9 +30,10 @@ from ldm_jax.models.emphasis import weigh
 from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.unet import UNet2D
 from ldm_jax.process import build_process
+from ldm_jax.sampling import inversion
 from ldm_jax.sampling.guided import ALONE, Guides
 from ldm_jax.sampling.inpaint import Inpaint
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.loop import Sampled, sample
 from ldm_jax.sampling.loop import start as start_at
 from ldm_jax.typing import Denoise, Level, Prediction, Process, Solver
 
@@ -202,6 +203,17 @@ def draw(
     params: Params,
     condition: Condition,
     nothing: Condition | None,
+    **how: Any,
+) -> Float[Array, "b zh zw z"]:
+    """Scaled latents for each example of `condition`: `watch`, of which only the end is kept."""
+    return watch(model, params, condition, nothing, **how).x
+
+
+def watch(
+    model: LatentDiffusion,
+    params: Params,
+    condition: Condition,
+    nothing: Condition | None,
     *,
     solver: Solver,
     levels: Level,
@@ -213,13 +225,15 @@ def draw(
     guides: Guides = ALONE,
     resample: int = 1,
     jump: int = 1,
-) -> Float[Array, "b zh zw z"]:
-    """Scaled latents of `shape` for each example of `condition`.
+    previews: int = 0,
+) -> Sampled:
+    """Scaled latents of `shape` for each example of `condition`, and what was thought of them.
 
     Example `i` is a function of `seed`, `index[i]`, `condition[i]` and `start[i]` alone. With
     `nothing` (the unconditional condition) every evaluation is one network call of twice the
     batch, ordered [unconditional, conditional]; without, classifier-free guidance is off.
-    `guides` holds all other guidance; `resample` and `jump` are those of `Inpaint`.
+    `guides` holds all other guidance; `resample` and `jump` are those of `Inpaint`. Of the
+    predictions of x0 on the way, `previews` are kept, from the first to the last.
     """
     noise = start.noise
     if noise is None:
@@ -238,7 +252,22 @@ def draw(
 
     denoise = guides.denoiser(denoise_given, condition, nothing, guidance_scale)
     keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
-    return sample(solver, denoise, x, levels, keys).x
+    return sample(solver, denoise, x, levels, keys, return_x0s=previews)
+
+
+def invert(
+    model: LatentDiffusion,
+    params: Params,
+    condition: Condition,
+    latents: Float[Array, "b zh zw z"],
+    levels: Level,
+) -> Float[Array, "b zh zw z"]:
+    """The noise, of unit variance if the model is right, from which a solver without noise of its
+    own draws the scaled `latents` at the first of `levels`; see `sampling.inversion`."""
+    network = partial(model.network, params, condition=condition)
+    noisy = inversion.invert(model.denoiser(network), latents, levels)
+    first: Level = jax.tree.map(lambda values: values[0], levels)
+    return noisy / start_at(jnp.ones_like(noisy), first)
 
 
 def generate(

@@ -1,4 +1,4 @@
-"""Pictures for people: labelled grids and PNG files that carry text."""
+"""Pictures for people: labelled grids, PNG files that carry text, and moving pictures."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -80,4 +80,18 @@ def save_png(
         chunks.add_itxt(key, value)
     content = io.BytesIO()
     Image.fromarray(image).save(content, format="PNG", pnginfo=chunks)
+    write_atomically(path, content.getvalue())
+
+
+def save_webp(path: Path, frames: UInt8[np.ndarray, "n h w 3"], seconds: float | int = 3) -> None:
+    """Writes an animated WebP, without loss, that shows `frames` in so many seconds, over and over;
+    the last stays for a third of that longer."""
+    each = round(1000 * seconds / len(frames))
+    durations = [each] * (len(frames) - 1) + [each + round(1000 * seconds / 3)]
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    content = io.BytesIO()
+    first.save(
+        content, format="WEBP", save_all=True, append_images=others, duration=durations, loop=0,
+        lossless=True,
+    )  # fmt: skip
     write_atomically(path, content.getvalue())

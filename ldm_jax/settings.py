@@ -11,6 +11,7 @@ from ldm_jax.config.sampling import LISTS
 from ldm_jax.diffusion.spacing import Ratios
 from ldm_jax.process import build_process
 from ldm_jax.sampling.levels import in_sections, levels, levels_at, levels_of, part
+from ldm_jax.sampling.once import asks_once
 from ldm_jax.sampling.sde import PredictorCorrector
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
 from ldm_jax.sampling.stages import inner_levels
@@ -72,6 +73,37 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
     return settled
 
 
+def settle_inversion(
+    model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False
+) -> cfg.Sampling:
+    """`settle` for the way from a picture up to its noise, which has no guidance.
+
+    Raises:
+        cfg.ConfigError: as `settle`, and for guidance, solvers that draw noise of their own, a
+            part of the way, and models that are shown a picture.
+    """
+    if sampling.guidance_scale is None:
+        sampling = replace(sampling, guidance_scale=1.0)
+    settled = settle(model, sampling, textures=textures)
+    guides = ("autoguidance_scale", "classifier_scale", "threshold")
+    if settled.guidance_scale != 1 or any(getattr(settled, name) is not None for name in guides):
+        raise cfg.ConfigError(
+            "inversion follows the model alone; leave out guidance of every kind (--guidance=1)"
+        )
+    if solver(build_process(model.diffusion.process), settled).stochastic:
+        raise cfg.ConfigError(
+            f"sampler {settled.sampler!r} with eta {settled.eta} and corrector "
+            f"{settled.corrector!r} draws noise on its way, which an inversion cannot know; "
+            "choose one that does not, such as ddim with eta 0"
+        )
+    if settled.strength != 1 or paints(model):
+        raise cfg.ConfigError(
+            "inversion goes all the way and shows the model no picture; leave out --strength, and "
+            "choose a model that is not for inpainting"
+        )
+    return settled
+
+
 def bound(model: cfg.Model) -> float:
     """The range to which dynamic thresholding brings x0: pixels have 1; latents none, but those
     of unit variance rarely leave three standard deviations."""
@@ -96,6 +128,23 @@ def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]
         for name, value in numbers.items()
         if value is not None
     }
+
+
+def skip_layers(config: cfg.Model, clip_skip: int) -> cfg.Model:
+    """`config` with a text encoder that stops `clip_skip` - 1 layers earlier than in training.
+
+    Raises ConfigError for more than it has, and for models without CLIP's.
+    """
+    if clip_skip == 1:
+        return config
+    encoder = getattr(config.condition, "encoder", None)
+    if not isinstance(encoder, cfg.CLIPText):
+        raise cfg.ConfigError("clip_skip is for models with CLIP's text encoder; leave it out")
+    most = encoder.layers - encoder.skip_last
+    if not 1 <= clip_skip <= most:
+        raise cfg.ConfigError(f"clip_skip is {clip_skip}; it must lie in 1..{most}")
+    encoder = replace(encoder, skip_last=encoder.skip_last + clip_skip - 1)
+    return replace(config, condition=replace(config.condition, encoder=encoder))
 
 
 def factor(model: cfg.Model) -> int:
@@ -186,17 +235,17 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
 
 def _check_guidance(sampling: cfg.Sampling, solver: Solver) -> None:
     sampler = sampling.sampler
-    if sampling.classifier_form == "mean" and not (
-        solver.stochastic and sampler in ("ddim", "ddpm", "euler_a")
-    ):
+    whole = "with" if sampling.corrector else "without"
+    if sampling.classifier_form == "mean" and not (solver.stochastic and asks_once(solver)):
         raise cfg.ConfigError(
-            f"classifier_form 'mean' moves the mean of noisy steps, but sampler {sampler!r} takes "
-            "none; choose ddpm, euler_a or ddim with an eta above 0, or form 'eps'"
+            f"classifier_form 'mean' moves the mean of noisy steps of one evaluation, but sampler "
+            f"{sampler!r} {whole} corrector takes none; choose ddpm, euler_a or ddim with an eta "
+            "above 0, no corrector, or form 'eps'"
         )
-    if sampling.resample > 1 and not np.array_equal(solver.visits(3), np.arange(4)):
+    if sampling.resample > 1 and not asks_once(solver):
         raise cfg.ConfigError(
-            f"resample is {sampling.resample}, but sampler {sampler!r} visits levels twice; "
-            "choose one that evaluates once a step, such as ddim or ddpm"
+            f"resample is {sampling.resample}, but sampler {sampler!r} {whole} corrector evaluates "
+            "more than once a step; choose one that does not, such as ddim or ddpm"
         )
 
 

@@ -51,7 +51,7 @@ def test_new_numbers_draw_other_pictures_with_the_same_program(weakly_guided):
         autoguidance_scale=1.5, guidance_schedule="cosine",
     )  # fmt: skip
     before = weakly_guided.generate([RED], sampling=first)[0]
-    (program,) = (p for key, p in weakly_guided._programs.items() if key[0] == "draw")
+    (program,) = (p for key, p in weakly_guided._programs.made.items() if key[0] == "draw")
     for change in (
         {"guidance_rescale": 0.9}, {"guidance_interval": (0.5, 1.5)},
         {"autoguidance_scale": 9.0},

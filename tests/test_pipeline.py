@@ -2,13 +2,17 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.pipeline import NonFiniteError, Pipeline
+from ldm_jax.latent_diffusion import to_pixels
+from ldm_jax.pipeline import Pipeline
+from ldm_jax.programs import NonFiniteError
 from ldm_jax.settings import Picture
 
 LEFT, RIGHT = slice(8), slice(8, 16)
@@ -72,7 +76,7 @@ def test_an_image_hardly_depends_on_the_batch_size(draw, four):
 def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
     pipeline, draw, four
 ):
-    programs = len(pipeline._programs)
+    programs = len(pipeline._programs.made)
     for changed in (
         draw([RED], seed=1),
         draw([BLUE]),
@@ -82,7 +86,7 @@ def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
     ):
         assert np.abs(changed[0].astype(int) - four[0]).max() > 1
     np.testing.assert_array_equal(draw([RED], negative="")[0], four[0])
-    assert len(pipeline._programs) == programs
+    assert len(pipeline._programs.made) == programs
 
 
 def test_ddpm_is_noisy_and_repeatable(draw, four):
@@ -242,3 +246,74 @@ def test_latents_can_be_decoded_later(draw, pipeline, four):
     latents = pipeline.generate([RED, BLUE, RED, BLUE], sampling=FAST, decode=False)
     assert latents.shape == (4, 8, 8, 4)
     np.testing.assert_array_equal(pipeline.decode(latents), four)
+
+
+def test_previews_lead_to_the_picture_and_do_not_change_it(pipeline, four):
+    sampling = replace(FAST, steps=5)
+    (plain,) = pipeline.draw([RED, BLUE], sampling=sampling)
+    decoders = [key for key in pipeline._programs.made if key[0] == "decode"]
+    (seen,) = pipeline.draw([RED, BLUE], sampling=sampling, previews=3)
+    assert plain.previews is None and seen.previews.shape == (2, 3, 16, 16, 3)
+    # Another program, and the same picture up to its rounding.
+    np.testing.assert_allclose(seen.images.astype(int), plain.images.astype(int), atol=1)
+    # DDIM's last step ends on its prediction.
+    np.testing.assert_allclose(seen.previews[:, -1].astype(int), seen.images.astype(int), atol=1)
+    assert far(seen.previews[:, 0], seen.images) > far(seen.previews[:, 1], seen.images) > 0.5
+    assert decoders == [key for key in pipeline._programs.made if key[0] == "decode"]
+
+
+def test_a_picture_is_drawn_again_from_its_noise(pipeline, image):
+    sampling = replace(FAST, steps=50, guidance_scale=1.0)
+    noise = pipeline.invert(np.stack([image] * 2), [RED, BLUE], sampling=sampling)
+    assert noise.shape == (2, 8, 8, 4)
+    again = pipeline.generate(
+        [RED, BLUE], sampling=sampling, picture=Picture(noise=noise), decode=False
+    )
+    pixels = to_pixels(jnp.asarray(image[None]))
+    mean = pipeline.model.encode(pipeline.frozen, pixels, jnp.zeros((1, 8, 8, 4)))
+    # Of first order in 50 steps, relative to latents of about unit variance.
+    np.testing.assert_allclose(again, np.repeat(mean, 2, axis=0), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"guidance_scale": 2.0}, "leave out guidance of every kind"),
+        ({"threshold": 0.9}, "leave out guidance of every kind"),
+        ({"sampler": "euler_a"}, "sampler 'euler_a' with eta 1.0 .* draws noise on its way"),
+        ({"strength": 0.5}, "inversion goes all the way"),
+        ({"height": 8}, r"the images have shape \(1, 16, 16, 3\); .* must be \(1, 8, 16, 3\)"),
+    ],
+)
+def test_what_cannot_be_inverted_is_refused(pipeline, image, change, complaint):
+    sampling = replace(FAST, **({"guidance_scale": 1.0} | change))
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        pipeline.invert(image[None], [RED], sampling=sampling)
+
+
+def test_the_threshold_matters_and_another_value_compiles_nothing(pipeline, draw, four):
+    # So strong that x0 leaves three standard deviations, below which nothing is cut.
+    strong = partial(draw, [RED, BLUE], guidance_scale=100.0)
+    low = strong(threshold=0.5)
+    compiled = {key: program._cache_size() for key, program in pipeline._programs.made.items()}
+    high = strong(threshold=0.995)
+    np.testing.assert_array_equal(strong(threshold=0.5), low)
+    assert compiled == {
+        key: program._cache_size() for key, program in pipeline._programs.made.items()
+    }
+    assert far(low, high) > 0.5 and far(high, strong()) > 0.5
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm2", "dpmpp_2s_a", "dpmpp_sde", "plms"])
+def test_resampling_needs_a_sampler_that_evaluates_once_a_step(pipeline, sampler):
+    with pytest.raises(cfg.ConfigError, match="evaluates more than once a step"):
+        pipeline.settle(replace(FAST, sampler=sampler, resample=2))
+    with pytest.raises(cfg.ConfigError, match="takes none; choose ddpm"):
+        pipeline.settle(replace(FAST, sampler=sampler, classifier_form="mean"))
+
+
+def test_noisy_samplers_of_one_evaluation_have_both(pipeline):
+    for sampler in ("ddpm", "ddpm_beta", "euler_a", "dpmpp_2m_sde", "reverse_diffusion"):
+        pipeline.settle(replace(FAST, sampler=sampler, resample=2, classifier_form="mean"))
+    with pytest.raises(cfg.ConfigError, match="with corrector evaluates more than once"):
+        pipeline.settle(replace(FAST, sampler="ddpm", corrector="langevin", resample=2))

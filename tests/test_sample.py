@@ -4,12 +4,15 @@ import hashlib
 import json
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 import ldm_jax
 import sample
+from ldm_jax.latent_diffusion import to_pixels
+from ldm_jax.pipeline import Pipeline
 
 PROMPTS = ("a red three alone", "a blue seven above a green one")
 
@@ -208,3 +211,56 @@ def test_a_misspelt_option_is_explained(monkeypatch, capsys):
     assert stop.value.code == 2
     written = capsys.readouterr()
     assert "perhaps you meant" in (written.out + written.err).lower()
+
+
+def test_a_strip_and_a_video_beside_each_picture(draw, tmp_path):
+    out = draw(
+        tmp_path / "out", prompt=PROMPTS, steps=4, batch_size=2, progress_strip=3, video=True
+    )
+    for name in ("0000_0000", "0001_0000"):
+        strip = pixels(out / f"{name}_strip.png")
+        assert strip.shape == (16 + 2 * 2, 3 * (16 + 2) + 2, 3)
+        last = strip[2:18, -18:-2]
+        np.testing.assert_allclose(last.astype(int), pixels(out / f"{name}.png"), atol=1)
+        with Image.open(out / f"{name}.webp") as video:
+            assert video.n_frames == 3 and video.size == (16, 16)
+    beside = [e["beside"] for e in json.loads((out / "manifest.json").read_text())["images"]]
+    assert beside[1] == ["0001_0000_strip.png", "0001_0000.webp"]
+    # Drawn anew into the same folder without them, they go.
+    draw(out, prompt=PROMPTS, steps=4, batch_size=2, overwrite=True)
+    assert not list(out.glob("*strip*")) and not list(out.glob("*.webp"))
+
+
+def test_a_picture_is_inverted_and_drawn_again_from_the_file(
+    trained_text2img, drawn, tmp_path, monkeypatch, capsys
+):
+    picture = drawn / "0000_0001.png"
+    options = (
+        f"--model={trained_text2img}", "--prompt", PROMPTS[0], "--steps=50", "--batch_size=4",
+        "--guidance=1",
+    )  # fmt: skip
+    out = tmp_path / "noise"
+    assert run_main(monkeypatch, *options, f"--invert={picture}", f"--out={out}") == 0
+    assert capsys.readouterr().out.strip() == str(out / "noise.npy")
+    noise = f"--latents={out / 'noise.npy'}"
+    assert run_main(monkeypatch, *options, noise, f"--out={tmp_path / 'again'}") == 0
+    # What the first stage, hardly trained, keeps of the picture is all that can come back.
+    pipeline = Pipeline(trained_text2img)
+    shown = to_pixels(jnp.asarray(pixels(picture)[None]))
+    mean = pipeline.model.encode(pipeline.frozen, shown, jnp.zeros((1, 8, 8, 4)))
+    kept = pipeline.decode(np.asarray(mean))[0].astype(int)
+    found = [tmp_path / "again" / "0000_0000.png", drawn / "0000_0000.png"]
+    again, other = (np.abs(pixels(path) - kept).mean() for path in found)
+    assert again < 0.2 * other, (again, other)
+
+
+def test_options_that_do_not_fit_previews_or_inversion(tmp_path):
+    for options, complaint in (
+        ({"progress_strip": 1}, "--progress_strip=1: it must be 2 or more"),
+        ({"video": True}, "--video needs --progress_strip=K"),
+        ({"invert": tmp_path, "latents": tmp_path}, "leave out --latents"),
+        ({"invert": tmp_path, "progress_strip": 3}, "leave out --progress_strip"),
+        ({"invert": tmp_path, "num": 2}, "leave out --num"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            sample.run(sample.Arguments(tmp_path, tmp_path / "out", **options))

@@ -66,9 +66,11 @@ class DDIM(Memoryless):
     ) -> Carry:
         """Song 2020, eq. 12."""
         prediction = denoise(carry.x, level)
+        if noise is None:
+            return Carry(move(carry.x, prediction, level, *next_level[1:3]), prediction.x0)
         kept, std = ancestral(level, next_level, self.eta)
         x = move(carry.x, prediction, level, next_level.alpha, kept)
-        return Carry(x=x if noise is None else x + std * noise, x0=prediction.x0)
+        return Carry(x=x + std * noise, x0=prediction.x0)
 
 
 @dataclasses.dataclass(frozen=True)

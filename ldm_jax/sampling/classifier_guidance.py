@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float64, Int
 
+from ldm_jax.sampling.once import asks_once
 from ldm_jax.sampling.scales import Scale, scale_at
 from ldm_jax.typing import Denoise, Level, Prediction, Solver
 
@@ -48,8 +49,8 @@ class MeanShift:
 
     Dhariwal & Nichol 2021, algorithm 1, the gradient being taken where the step starts. For
     stochastic solvers that ask the denoiser once a step, where they stand, and add noise in
-    proportion: DDPM with any variance, DDIM with eta above 0, Euler ancestral. A step without
-    noise is not guided. Raises ValueError for a solver without noise.
+    proportion: DDPM with any variance, DDIM with eta above 0, Euler ancestral, DPM-Solver++ 2M
+    SDE. A step without noise is not guided. Raises ValueError for other solvers.
     """
 
     solver: Solver
@@ -57,10 +58,16 @@ class MeanShift:
     scale: Scale
 
     def __post_init__(self) -> None:
+        name = type(self.solver).__name__
         if not self.solver.stochastic:
             raise ValueError(
-                f"{type(self.solver).__name__} adds no noise, whose variance the mean would be "
-                "moved by; use classifier guidance of form 'eps', or a sampler with noise"
+                f"{name} adds no noise, whose variance the mean would be moved by; use classifier "
+                "guidance of form 'eps', or a sampler with noise"
+            )
+        if not asks_once(self.solver):
+            raise ValueError(
+                f"{name} asks the denoiser more than once a step, of which each would move the "
+                "mean; use classifier guidance of form 'eps', or a sampler that asks once"
             )
 
     @property
@@ -71,6 +78,12 @@ class MeanShift:
     def visits(self, steps: int) -> Int[np.ndarray, "e"]:
         """As the solver's."""
         return self.solver.visits(steps)
+
+    def between(
+        self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
+    ) -> Float64[np.ndarray, "k s"]:
+        """As the solver's: none."""
+        return self.solver.between(ratio, next_ratio)
 
     def init(self, x: Float[Array, "b ..."]) -> Any:
         """As the solver's."""

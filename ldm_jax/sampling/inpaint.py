@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
+from ldm_jax.sampling.once import asks_once
 from ldm_jax.typing import Denoise, Level, Solver
 
 
@@ -21,11 +22,11 @@ class Inpaint:
     `resample` r above 1 is RePaint (algorithm 1 and section 4.2): what was drawn goes back into
     noise by `jump` levels and is drawn again, so that each stretch of `jump` levels is passed r
     times and new and known part come to agree; the known pixels then get fresh noise each time. It
-    costs about r times the evaluations. The solver must visit each level once; one with memory
-    starts anew after each jump.
+    costs about r times the evaluations. The solver must evaluate once a step, for a jump out of
+    the middle of a step would leave it half done; one with memory starts anew after each jump.
 
-    Raises ValueError for `resample` or `jump` below 1, and for RePaint with a solver that visits
-    levels twice.
+    Raises ValueError for `resample` or `jump` below 1, and for RePaint with a solver that
+    evaluates more than once a step.
     """
 
     solver: Solver
@@ -39,10 +40,10 @@ class Inpaint:
         for name in ("resample", "jump"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if self._repaints and not np.array_equal(self.solver.visits(3), np.arange(4)):
+        if self._repaints and not asks_once(self.solver):
             raise ValueError(
-                f"resample is {self.resample}, but {type(self.solver).__name__} visits levels "
-                "twice; use a sampler with one evaluation a step, such as ddim or ddpm"
+                f"resample is {self.resample}, but {type(self.solver).__name__} evaluates more "
+                "than once a step; use a sampler that does not, such as ddim or ddpm"
             )
 
     @property

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float32
 
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.loop import sample
-from ldm_jax.typing import Denoise, Level
+from ldm_jax.typing import Denoise, Level, Prediction
 
 
 def reverse(levels: Level) -> Level:
@@ -20,7 +20,16 @@ def invert(denoise: Denoise, x: Float32[Array, "b *d"], levels: Level) -> Float3
 
     DDIM's steps with eta 0 from level to level upwards (Song 2020, arXiv:2010.02502, section 4.3),
     as many evaluations as downwards, and back again exact up to the error of the steps. Where the
-    last level has no noise, a network is asked about its timestep with a clean example. Divide by
-    the first level's standard deviation of x (see `loop.start`) for noise of unit variance.
+    last level has no noise, of which networks know nothing, eps is that at the level before.
+    Divide by the first level's standard deviation of x (see `loop.start`) for noise of unit
+    variance.
     """
-    return sample(DDIM(), denoise, x, reverse(levels)).x
+    noisy: Level = jax.tree.map(lambda values: values[-2:][0], levels)
+
+    def from_clean(x: Float32[Array, "b *d"], level: Level) -> Prediction:
+        clean = level.sigma == 0
+        asked = jax.tree.map(lambda there, here: jnp.where(clean, there, here), noisy, level)
+        x0, eps, _ = denoise(asked.alpha / level.alpha * x, asked)
+        return Prediction(jnp.where(clean, x / level.alpha, x0), eps)
+
+    return sample(DDIM(), from_clean, x, reverse(levels)).x

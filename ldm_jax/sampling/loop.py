@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Key
 
 from ldm_jax import rngs
@@ -11,7 +12,7 @@ from ldm_jax.typing import Denoise, Level, Solver
 
 
 class Sampled(NamedTuple):
-    """Samples at the final level, and the x0 of every evaluation ([e, b, ...]) or None."""
+    """Samples at the final level, and the x0 of evaluations ([e, b, ...]) or None."""
 
     x: Float[Array, "b ..."]
     x0s: Float[Array, "e b ..."] | None
@@ -38,7 +39,7 @@ def sample(
     levels: Level,
     keys: Key[Array, "b"] | None = None,
     *,
-    return_x0s: bool = False,
+    return_x0s: bool | int = False,
 ) -> Sampled:
     """Carries `x_start`, examples at levels[0], to the last of `levels` with one `lax.scan`.
 
@@ -49,6 +50,9 @@ def sample(
     Step i adds to example j noise from keys[j] folded with i, so an example does not depend on its
     batch; `keys` must not serve to draw `x_start` too. Deterministic solvers need none.
 
+    `return_x0s` is True for the x0 of every evaluation, or how many of them: those of `evenly`,
+    beside which none takes memory.
+
     Raises ValueError if there is no level, or no keys for a stochastic solver.
     """
     steps = levels.timestep.shape[0] - 1
@@ -57,18 +61,34 @@ def sample(
     if solver.stochastic and keys is None:
         raise ValueError(f"{type(solver).__name__} draws noise; give keys, one per example")
 
-    def body(carry, inputs):
+    visits = solver.visits(steps)
+    kept = evenly(visits.size - 1, visits.size if return_x0s is True else int(return_x0s))
+    slots = np.full(visits.size - 1, kept.size, np.int32)
+    slots[kept] = np.arange(kept.size)
+
+    def body(state, inputs):
+        carry, x0s = state
         step, level, next_level = inputs
         noise = _noise(keys, step, x_start.shape[1:]) if solver.stochastic else None
         carry = solver.step(carry, level, next_level, denoise, noise)
-        return carry, carry.x0 if return_x0s else None
+        if kept.size:
+            # Evaluations that are not kept have a slot past the end.
+            x0s = x0s.at[jnp.asarray(slots)[step]].set(carry.x0, mode="drop")
+        return (carry, x0s), None
 
-    visits = solver.visits(steps)
     here = jax.tree.map(lambda values: values[visits[:-1]], levels)
     there = jax.tree.map(lambda values: values[visits[1:]], levels)
     inputs = (jnp.arange(visits.size - 1, dtype=jnp.int32), here, there)
-    carry, x0s = jax.lax.scan(body, solver.init(x_start), inputs)
+    x0s = jnp.zeros((kept.size, *x_start.shape), jnp.float32) if return_x0s else None
+    (carry, x0s), _ = jax.lax.scan(body, (solver.init(x_start), x0s), inputs)
     return Sampled(x=carry.x, x0s=x0s)
+
+
+def evenly(evaluations: int, count: int) -> Int[np.ndarray, "k"]:
+    """`count` of so many evaluations, the first and the last among them; all where there are
+    fewer, and the first if it is one."""
+    places = np.linspace(0, evaluations - 1, min(count, evaluations))
+    return np.round(places).astype(np.int32)
 
 
 def _noise(

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from gaussian import arc, denoise, flow, marginal
 
-from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.processes import VP
 from ldm_jax.sampling import adaptive
 from ldm_jax.sampling.inversion import invert, reverse
-from ldm_jax.sampling.levels import levels, levels_at
+from ldm_jax.sampling.levels import levels_at
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.solvers import make_solver
+from ldm_jax.typing import Prediction
 
 
 def test_the_flow_of_continuous_time():
@@ -47,15 +47,17 @@ def test_inversion_comes_back():
     np.testing.assert_array_equal(turned.sigma, run.sigma[::-1])
 
 
-def test_inversion_begins_at_a_clean_example():
-    """Where the last level has no noise its step divides by none."""
-    process = VP()
+def test_a_clean_example_is_inverted_by_what_is_known_at_the_level_before():
+    """The last level has no noise, where x0 from a network would say nothing of eps."""
+    run = arc(100, last=0.0)
+    x = marginal(8, run)
+    clean = flow(x, run)
 
-    def network(x, t):
-        """eps for standard normal data, for which the flow of this process stands still."""
-        return process.sigma_at(t / 999)[:, None] * x
+    def x0_network(x, level):
+        x0 = denoise(x, level).x0
+        return Prediction(x0, (x - level.alpha * x0) / level.sigma)
 
-    run = levels(process, 20, "karras", "one")
-    x = jnp.linspace(-1, 1, 8).reshape(4, 2)
-    noisy = jax.jit(lambda x: invert(make_denoiser(network, "eps", process), x, run))(x)
-    np.testing.assert_allclose(noisy, x, atol=0.15)  # of first order, in 20 steps
+    draw = jax.jit(lambda noisy: sample(make_solver("ddim"), x0_network, noisy, run).x)
+    noisy = jax.jit(lambda x: invert(x0_network, x, run))(jnp.asarray(clean, jnp.float32))
+    np.testing.assert_allclose(noisy, x, atol=0.1)  # of first order
+    np.testing.assert_allclose(draw(noisy), clean, atol=0.1)

@@ -15,12 +15,12 @@ SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 
 
 def test_ddim_follows_the_probability_flow_at_first_order():
-    errors, counts = [], np.array([20, 40, 80, 160])
+    errors, counts = [], np.array([20, 160])
+    draw = jax.jit(lambda x, run: sample(DDIM(), denoise, x, run).x)
     for steps in counts:
         run = levels(SCHEDULE, int(steps), "linspace")
         x = marginal(16, run)
-        got = sample(DDIM(), denoise, x, run).x
-        errors.append(np.abs(got - flow(x, run)).max())
+        errors.append(np.abs(draw(x, run) - flow(x, run)).max())
     order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert 0.85 < order < 1.2, (order, errors)
 

@@ -9,8 +9,11 @@ from gaussian import BASIS, COV, MEAN, STD, denoise, keys, marginal
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.classifier_guidance import MeanShift, classifier, gradient
+from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M
 from ldm_jax.sampling.levels import levels
 from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.sde import PredictorCorrector
+from ldm_jax.sampling.solvers import make_solver
 from ldm_jax.typing import Level
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
@@ -34,7 +37,13 @@ def posterior():
 
 @pytest.mark.parametrize(
     ("solver", "form"),
-    [(DDIM(), "eps"), (DDPM(), "eps"), (DDPM("beta"), "mean"), (DDIM(1.0), "mean")],
+    [
+        (DDIM(), "eps"),
+        (DDPM(), "eps"),
+        (DDPM("beta"), "mean"),
+        (DDIM(1.0), "mean"),
+        (DPMSolverPP2M(1.0), "mean"),
+    ],
 )
 def test_samples_are_those_of_the_posterior(solver, form):
     n, run, scale = 4096, levels(SCHEDULE, 300, "leading", "one"), jnp.float32(1.0)
@@ -69,6 +78,11 @@ def test_pure_noise_is_left_alone():
     np.testing.assert_array_equal(guided.x0, denoise(x, level).x0)
 
 
-def test_a_mean_shift_needs_noise():
+def test_a_mean_shift_needs_noise_and_steps_of_one_evaluation():
     with pytest.raises(ValueError, match="DDIM adds no noise"):
         MeanShift(DDIM(), log_prob, 1.0)
+    for name in ("dpm2_a", "dpmpp_2s_a", "dpmpp_sde"):
+        with pytest.raises(ValueError, match="asks the denoiser more than once a step"):
+            MeanShift(make_solver(name), log_prob, 1.0)
+    with pytest.raises(ValueError, match="PredictorCorrector asks the denoiser more than once"):
+        MeanShift(PredictorCorrector(DDPM()), log_prob, 1.0)

@@ -111,7 +111,9 @@ def test_resampling_learns_what_the_known_part_says_of_the_rest():
 @pytest.mark.parametrize(
     ("name", "change", "complaint"),
     [
-        ("heun", {"resample": 2}, "resample is 2, but Heun visits levels twice"),
+        ("heun", {"resample": 2}, "resample is 2, but Heun evaluates more than once a step"),
+        ("dpm2", {"resample": 2}, "resample is 2, but DPMSolver evaluates more than once a step"),
+        ("dpmpp_sde", {"resample": 2}, "but DPMSolverPPSDE evaluates more than once a step"),
         ("ddim", {"resample": 0}, "resample is 0; it must be 1 or more"),
         ("ddim", {"jump": 0}, "jump is 0; it must be 1 or more"),
     ],

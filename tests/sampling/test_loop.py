@@ -9,7 +9,7 @@ from ldm_jax import rngs
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.levels import levels, part
-from ldm_jax.sampling.loop import sample, start
+from ldm_jax.sampling.loop import evenly, sample, start
 from ldm_jax.typing import Prediction
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
@@ -39,7 +39,7 @@ def test_levels_of_stable_diffusion():
 
 
 @pytest.mark.parametrize("solver", [DDIM(), DDIM(eta=1.0), DDPM(), DDPM("beta")])
-@pytest.mark.parametrize("steps", [1, 7, 1000])
+@pytest.mark.parametrize("steps", [1, 1000])
 def test_any_number_of_steps_gives_finite_samples(solver, steps):
     run = jax.jit(lambda levels: sample(solver, denoise, _start(2), levels, _keys(2)).x)
     for final in ("first", "one"):
@@ -94,6 +94,24 @@ def test_predictions_of_every_step():
         x = run.alpha[i + 1] * prediction.x0 + run.sigma[i + 1] * prediction.eps
     np.testing.assert_allclose(got.x, x, atol=1e-5)
     assert sample(DDIM(), denoise, _start(2), run).x0s is None
+    some = sample(DDIM(), denoise, _start(2), run, return_x0s=3)
+    np.testing.assert_allclose(some.x0s, got.x0s[np.array([0, 2, 5])], atol=1e-6)
+    assert sample(DDIM(), denoise, _start(2), run, return_x0s=9).x0s.shape == (6, 2, 3)
+
+
+def test_predictions_that_are_not_kept_take_no_memory():
+    run = levels(SCHEDULE, 500)
+    program = jax.make_jaxpr(lambda x: sample(DDIM(), denoise, x, run, return_x0s=4))(_start(2))
+    shapes = {v.aval.shape for eqn in program.eqns for v in eqn.outvars}
+    assert (4, 2, 3) in shapes and (500, 2, 3) not in shapes
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "count", "expected"),
+    [(50, 5, [0, 12, 24, 37, 49]), (3, 8, [0, 1, 2]), (7, 1, [0]), (0, 4, []), (5, 0, [])],
+)
+def test_evaluations_are_chosen_evenly(evaluations, count, expected):
+    assert list(evenly(evaluations, count)) == expected
 
 
 def test_starting_part_of_the_way():

@@ -1,0 +1,1 @@
+"""What the command line of `sample.py` says, checked, and as arguments of the package."""
