@@ -14,6 +14,7 @@ from ldm_jax import config as cfg
 def get_config() -> cfg.DiffusionRun:
     base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
     condition = cfg.ClassCondition(num_classes=10, dropout=0.1)
+    steps = 300
     return replace(
         base,
         data=replace(base.data, source=cfg.DigitScenes(max_digits=1)),
@@ -23,4 +24,5 @@ def get_config() -> cfg.DiffusionRun:
             concat_channels=0,
         ),
         objective=replace(base.objective, map_weight=0.0),
+        loop=replace(base.loop, steps=steps, checkpoint_every=steps, sample_every=steps),
     )  # fmt: skip

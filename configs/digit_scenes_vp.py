@@ -8,4 +8,4 @@ from ldm_jax import config as cfg
 
 def get_config() -> cfg.DiffusionRun:
     base = cfg.load(Path(__file__).with_name("digit_scenes_ddpm.py"))
-    return replace(base, diffusion=cfg.Diffusion(process=cfg.VP(), prediction="eps"))
+    return replace(base, diffusion=cfg.Diffusion(process=cfg.VP(), prediction="x0"))

@@ -65,7 +65,7 @@ def exact_bits(
     steps: int = 100,
     tolerance: float | None = None,
     probe: flow.Probe = "rademacher",
-    number: int = 0,
+    number: int | UInt32[Array, ""] = 0,
     offset: float = 0.0,
 ) -> Float[Array, "b"]:
     """Each example's bits per dimension by the probability flow, 4 `steps` evaluations each.
@@ -147,14 +147,15 @@ def measure(
             x0 = spread = model.encode(frozen, ldm.to_pixels(images), noise)
         found = {}
         if exact:
-            found["flow"] = jnp.stack([
-                exact_bits(
+
+            def once(number: Array) -> Array:
+                return exact_bits(
                     denoise, model.process, spread, index, seed=seed, steps=steps,
                     tolerance=tolerance, probe=probe, number=number,
                     offset=flow.PIXEL_BITS if pixels else 0.0,
-                )
-                for number in range(probes)
-            ])  # fmt: skip
+                )  # fmt: skip
+
+            found["flow"] = jax.lax.map(once, jnp.arange(probes, dtype=jnp.uint32))
         if bound:
             bins = 256 if pixels else None
             found |= variational_bound(denoise, model.process, x0, index, seed=seed, bins=bins)
