@@ -97,7 +97,7 @@ def test_likelihoods_are_measured_by_a_command(workdir, tmp_path, capsys):
     assert (report["of"], report["images"], len(report["bound_terms"])) == ("pixels", 3, 100)
     parts = report["bound_prior"] + sum(report["bound_terms"])
     assert report["bound_bits_per_dim"] == pytest.approx(parts, rel=1e-4)
-    assert 0 < report["flow_probe_error"] and np.isfinite(report["flow_bits_per_dim"])
+    assert report["flow_probe_error"] > 0 and np.isfinite(report["flow_bits_per_dim"])
     assert command.main([*options, "--no-bound", "--tolerance=0.01", "--num=1"]) == 0
     assert "variational bound" not in capsys.readouterr().out
     assert command.main([*options, "--no-bound", "--no-exact"]) == 2

@@ -75,9 +75,7 @@ def exact_bits(
     `number` is another draw of it. x0 counts as lying at the process's t_min. `offset` is as in
     `flow.bits_per_dim`.
     """
-    keys = rngs.at_step(
-        rngs.example_keys(rngs.stream(seed, "likelihood/probe"), index), number
-    )
+    keys = rngs.at_step(rngs.example_keys(rngs.stream(seed, "likelihood/probe"), index), number)
     probes = flow.probes(keys, x0.shape[1:], probe)
     divergence = flow.hutchinson(flow.probability_flow(denoise, process), probes)
     prior = flow.normal_prior(process)
