@@ -41,8 +41,8 @@ class Row:
 FREE = cfg.Sampling(steps=25, guidance_scale=1.0)
 GUIDED = cfg.Sampling(steps=25, guidance_scale=2.0)
 ROWS = (
-    Row("ddpm", "ddpm", cfg.Sampling("ddpm", steps=100, threshold=0.995)),
-    Row("iddpm", "iddpm", cfg.Sampling("ddpm_learned", steps=100, threshold=0.995)),
+    Row("ddpm", "ddpm", cfg.Sampling("ddpm", steps=100, threshold=0.5)),
+    Row("iddpm", "iddpm", cfg.Sampling("ddpm_learned", steps=100, threshold=0.5)),
     Row("ve-flow", "ve", cfg.Sampling("heun", steps=18)),
     Row("ve-corrected", "ve", cfg.Sampling("reverse_diffusion", steps=100, corrector="langevin")),
     Row("vp-flow", "vp", cfg.Sampling("heun", steps=18)),
