@@ -87,19 +87,17 @@ def test_a_network_of_other_channels_is_refused(pictures):
 def test_likelihoods_are_measured_by_a_command(workdir, tmp_path, capsys):
     out = tmp_path / "deep" / "report.json"
     options = [
-        "--task=likelihood", f"--model={workdir}", f"--out={out}", "--split=train", "--num=3",
+        "--task=likelihood", f"--model={workdir}", f"--out={out}", "--split=train", "--num=4",
         "--batch_size=2", "--steps=2", "--probes=2",
     ]  # fmt: skip
     assert command.main(options) == 0
     shown = capsys.readouterr().out
     assert "bits per dimension of 8-bit pixels" in shown and "decoder, L_0" in shown
     report = json.loads(out.read_text())
-    assert (report["of"], report["images"], len(report["bound_terms"])) == ("pixels", 3, 100)
+    assert (report["of"], report["images"], len(report["bound_terms"])) == ("pixels", 4, 100)
     parts = report["bound_prior"] + sum(report["bound_terms"])
     assert report["bound_bits_per_dim"] == pytest.approx(parts, rel=1e-4)
     assert report["flow_probe_error"] > 0 and np.isfinite(report["flow_bits_per_dim"])
-    assert command.main([*options, "--no-bound", "--tolerance=0.01", "--num=1"]) == 0
-    assert "variational bound" not in capsys.readouterr().out
     assert command.main([*options, "--no-bound", "--no-exact"]) == 2
     assert "--exact is False; it must be on, or --bound" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,7 +99,7 @@ def batches(pipeline: Any, source: Any, data: cfg.Data, count: int, size: int) -
     kind = {cfg.TextCondition: "caption", cfg.ClassCondition: "label"}.get(type(condition))
     examples = in_order(source, data, range(count))
     for first in range(0, count, size):
-        some = [example for example, _ in zip(examples, range(size), strict=False)]
+        some = [*islice(examples, size)]
         wishes = [None if kind is None else example[kind] for example in some]
         groups = encode_conditions(condition, pipeline.tokenizer, wishes, None, False)
         if len(groups) > 1:
