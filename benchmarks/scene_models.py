@@ -15,7 +15,7 @@ import tyro
 from jaxtyping import UInt8
 
 from ldm_jax import config as cfg
-from ldm_jax.data.digit_scenes import held_out_prompts
+from ldm_jax.data.digit_scenes import held_out_prompts, parse_caption
 from ldm_jax.evaluation.rater import Rater, accuracy
 from ldm_jax.evaluation.scenes import scene_quality
 from ldm_jax.files import write_atomically
@@ -44,13 +44,13 @@ ROWS = (
     Row("ddpm", "ddpm", cfg.Sampling("ddpm", steps=100, threshold=0.5)),
     Row("iddpm", "iddpm", cfg.Sampling("ddpm_learned", steps=100, threshold=0.5)),
     Row("ve-flow", "ve", cfg.Sampling("heun", steps=18)),
-    Row("ve-corrected", "ve", cfg.Sampling("reverse_diffusion", steps=100, corrector="langevin")),
+    Row("ve-pc", "ve", cfg.Sampling("reverse_diffusion", steps=100, corrector="langevin")),
     Row("vp-flow", "vp", cfg.Sampling("heun", steps=18)),
-    Row("vp-corrected", "vp", cfg.Sampling("reverse_diffusion", steps=100, corrector="langevin")),
+    Row("vp-pc", "vp", cfg.Sampling("reverse_diffusion", steps=100, corrector="langevin")),
     Row("class", "class", FREE),
     Row("class-free-3", "class", cfg.Sampling(steps=25, guidance_scale=3.0)),
     *(
-        Row(f"class-classifier-{scale}", "class",
+        Row(f"class-clf-{scale}", "class",
             cfg.Sampling(steps=25, guidance_scale=1.0, classifier_scale=scale),
             {"classifier": "classifier"})
         for scale in (1, 3)
@@ -105,6 +105,13 @@ def marked(
     """What the rater says of pictures that were to show captions, digits or nothing."""
     found = scene_quality(rater, images)
     if wishes.dtype.kind == "U":
+        readings, named = rater.read(images, [*wishes]), map(parse_caption, wishes)
+        pairs = [
+            mark.colour == thing.colour
+            for reading, description in zip(readings, named, strict=True)
+            for mark, thing in zip(reading.marks, description.things, strict=True)
+        ]
+        found["colours"] = float(np.mean(pairs))
         return found | {f"caption_{k}": v for k, v in accuracy(rater, images, [*wishes]).items()}
     if wishes.size:
         read = rater.read(images, [ALONE] * len(images))
