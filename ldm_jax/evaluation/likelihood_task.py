@@ -54,20 +54,31 @@ class Arguments:
 def run(arguments: Arguments) -> None:
     """Measures, writes the report and prints the table."""
     # JAX starts only now, so that --help and mistakes answer at once.
+    import jax
+
+    from ldm_jax import convert
+    from ldm_jax import latent_diffusion as ldm
+    from ldm_jax.conditions import open_tokenizer
     from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.likelihood import measure
     from ldm_jax.files import write_atomically
-    from ldm_jax.pipeline import Pipeline
     from ldm_jax.training.metrics import Progress
 
     data = arguments.data
-    pipeline = Pipeline(arguments.model, emphasis=False)
+    loaded = convert.load(arguments.model)
+    if not isinstance(loaded.config, cfg.Model):
+        raise cfg.ConfigError(f"{arguments.model} holds a first stage alone, which has no density")
+    tokenizer = open_tokenizer(loaded.config.condition, loaded.tokenizer, arguments.model)
+    params, frozen = jax.tree.map(
+        lambda leaf: jax.device_put(convert.materialize(leaf, "float32")),
+        (loaded.params, loaded.frozen),
+    )
     source = open_source(data.source, data.image_size, arguments.split)
     count = min(arguments.num, len(source))
     with Progress("likelihood", count, images=1) as bar:
         found = measure(
-            pipeline.model, pipeline.params, pipeline.frozen,
-            batches(pipeline, source, data, count, arguments.batch_size),
+            ldm.build(loaded.config), params, frozen,
+            batches(loaded.config.condition, tokenizer, source, data, count, arguments.batch_size),
             bound=arguments.bound, exact=arguments.exact, seed=arguments.seed,
             steps=arguments.steps, tolerance=arguments.tolerance, probe=arguments.probe,
             probes=arguments.probes, progress=bar.update,
@@ -84,8 +95,10 @@ def run(arguments: Arguments) -> None:
     print(f"report: {arguments.out}")
 
 
-def batches(pipeline: Any, source: Any, data: cfg.Data, count: int, size: int) -> Iterator[Any]:
-    """The first `count` images with what the model of `pipeline` is conditioned on.
+def batches(
+    condition: cfg.Condition, tokenizer: Any, source: Any, data: cfg.Data, count: int, size: int
+) -> Iterator[Any]:
+    """The first `count` images with what a model is conditioned on.
 
     Raises:
         ValueError: conditions of several shapes, which CLIP makes of prompts of several lengths.
@@ -95,13 +108,12 @@ def batches(pipeline: Any, source: Any, data: cfg.Data, count: int, size: int) -
     from ldm_jax.conditions import encode_conditions
     from ldm_jax.data.loader import in_order
 
-    condition = pipeline.config.condition
     kind = {cfg.TextCondition: "caption", cfg.ClassCondition: "label"}.get(type(condition))
     examples = in_order(source, data, range(count))
     for first in range(0, count, size):
         some = [*islice(examples, size)]
         wishes = [None if kind is None else example[kind] for example in some]
-        groups = encode_conditions(condition, pipeline.tokenizer, wishes, None, False)
+        groups = encode_conditions(condition, tokenizer, wishes, None, False)
         if len(groups) > 1:
             raise ValueError("captions of more than one chunk of CLIP's have no likelihood here")
         inputs, weights = groups[0].of(np.arange(len(some)))
