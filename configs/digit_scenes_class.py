@@ -3,6 +3,10 @@
     python train.py --config=configs/digit_scenes_class.py --workdir=runs/class \
         --first_stage=runs/autoencoder
     python sample.py --model=runs/class --classes 0 1 2 3 --num=4 --out=runs/class/samples
+
+300 steps took 6 minutes on a third of one core, and are too few: colour and place are right, but
+the rater reads a digit in 28% of 64 pictures (25 DDIM steps), the digit asked for in 2%; with
+classifier-free guidance 3 in 25% and 8%.
 """
 
 from dataclasses import replace
@@ -14,6 +18,7 @@ from ldm_jax import config as cfg
 def get_config() -> cfg.DiffusionRun:
     base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
     condition = cfg.ClassCondition(num_classes=10, dropout=0.1)
+    steps = 300
     return replace(
         base,
         data=replace(base.data, source=cfg.DigitScenes(max_digits=1)),
@@ -23,4 +28,5 @@ def get_config() -> cfg.DiffusionRun:
             concat_channels=0,
         ),
         objective=replace(base.objective, map_weight=0.0),
+        loop=replace(base.loop, steps=steps, checkpoint_every=steps, sample_every=steps),
     )  # fmt: skip

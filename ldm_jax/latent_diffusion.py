@@ -127,7 +127,7 @@ class LatentDiffusion:
         t: Num[Array, "b"],
         condition: Condition,
         dropout: Key[Array, ""] | None = None,
-    ) -> Float[Array, "b zh zw z"]:
+    ) -> Float[Array, "b zh zw c"]:
         """The U-Net's raw output (of `diffusion.prediction`, and the variance where it learns
         one) at `t`, as `process.network_time` has it; dropout is on when a key for it is given."""
         rng = {} if dropout is None else {"dropout": dropout}

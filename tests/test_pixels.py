@@ -1,5 +1,6 @@
 """Pixel diffusion: trains without a first stage, and its work directory draws and is converted."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax.convert.checkpoint_writing import write_checkpoint
 from ldm_jax.convert.native import write_native
+from ldm_jax.evaluation import __main__ as command
 from ldm_jax.pipeline import Pipeline
 from ldm_jax.settings import Picture
 
@@ -80,3 +82,22 @@ def test_a_first_stage_is_refused(pictures, tmp_path, capsys):
 def test_a_network_of_other_channels_is_refused(pictures):
     with pytest.raises(cfg.ConfigError, match="unet.in_channels is 4; it must be 3"):
         replace(_run(pictures), unet=replace(UNET, in_channels=4))
+
+
+def test_likelihoods_are_measured_by_a_command(workdir, tmp_path, capsys):
+    out = tmp_path / "deep" / "report.json"
+    options = [
+        "--task=likelihood", f"--model={workdir}", f"--out={out}", "--split=train", "--num=4",
+        "--batch_size=2", "--steps=2", "--probes=2",
+    ]  # fmt: skip
+    assert command.main(options) == 0
+    shown = capsys.readouterr().out
+    assert "bits per dimension of 8-bit pixels" in shown and "decoder, L_0" in shown
+    report = json.loads(out.read_text())
+    assert (report["of"], report["images"], len(report["bound_terms"])) == ("pixels", 4, 100)
+    parts = report["bound_prior"] + sum(report["bound_terms"])
+    assert report["bound_bits_per_dim"] == pytest.approx(parts, rel=1e-4)
+    assert report["flow_probe_error"] > 0 and np.isfinite(report["flow_bits_per_dim"])
+    with pytest.raises(SystemExit):
+        command.main([*options, "--no-bound", "--no-exact"])
+    assert "--exact is False; it must be on, or --bound" in capsys.readouterr().err

@@ -36,7 +36,9 @@ LATENTS = {  # stage two → the stage one that its docstring names
 }
 
 
-def first_stage(path):
+def first_stage(path, run):
+    if getattr(run, "space", None) == "pixels":
+        return cfg.Pixels()
     kind = path.stem.rsplit("_", 1)[0] if path.stem.startswith("digit") else path.stem
     names = [name for start, name in LATENTS.items() if kind.startswith(start)]
     return cfg.load(path.with_name(f"{names[0]}.py")).autoencoder
@@ -54,7 +56,7 @@ def test_the_model_is_built_at_its_size(path):
         assert out.shape == image.shape
         assert passed.latents.shape == (1, latent, latent, run.autoencoder.latent_channels)
         return
-    autoencoder = first_stage(path)
+    autoencoder = first_stage(path, run)
     if isinstance(run, cfg.ClassifierRun):
         run.check_first_stage(autoencoder)
         side = side // autoencoder.factor
@@ -73,7 +75,8 @@ def test_the_model_is_built_at_its_size(path):
         ),
         params,
     )
-    assert out.shape == (2, *shape)
+    channels = (1 + run.diffusion.learned_variance) * shape[-1]
+    assert out.shape == (2, *shape[:2], channels)
 
 
 def shrunk(run, pictures):
@@ -109,9 +112,11 @@ def shrunk(run, pictures):
             unet = replace(unet, concat_channels=4)
         condition = replace(condition, encoder=encoder)
         unet = replace(unet, context_dim=16)
+    channels = 3 if run.space == "pixels" else 4
+    outputs = (1 + run.diffusion.learned_variance) * channels
     unet = replace(
-        unet, in_channels=4, out_channels=4, block_out_channels=(8,), attention=(True,),
-        num_heads=(2,), layers_per_block=1, norm_num_groups=4,
+        unet, in_channels=channels, out_channels=outputs, block_out_channels=(8,),
+        attention=(True,), num_heads=(2,), layers_per_block=1, norm_num_groups=4,
     )  # fmt: skip
     return replace(run, condition=condition, unet=unet)
 
@@ -124,7 +129,8 @@ def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path
     elif isinstance(run, cfg.ClassifierRun):
         stage = classifier_stage(run, tmp_path, trained_autoencoder)
     else:
-        stage = diffusion_stage(run, tmp_path, trained_autoencoder)
+        latents = run.space == "latents"
+        stage = diffusion_stage(run, tmp_path, trained_autoencoder if latents else None)
     loader = make_loader(
         stage.train, run.data, seed=0, train=True, process_index=0, process_count=1,
         condition=stage.condition,

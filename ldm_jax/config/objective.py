@@ -32,8 +32,8 @@ class Objective:
     fixed_variance: Literal["beta", "beta_tilde"] = "beta_tilde"
     """Of the steps in `vlb` and `posterior_kl` where the network learns none."""
     bins: int | None = None
-    """With `hybrid` and `vlb`: how many values the data take in [-1, 1], 256 for pixels. None:
-    latents, whose bound is one of a density."""
+    """With `hybrid` and `vlb`: how many values the data take in [-1, 1]. None: what 8-bit pixels
+    have, 256, and for latents none, whose bound is one of a density."""
     times: Literal["uniform", "logit_normal", "log_normal", "second_moment"] = "uniform"
     """Which times are drawn. `uniform`: those of the process. `logit_normal`: mostly its middle.
     `log_normal`: log(sigma / alpha) is normal. `second_moment`: timesteps of large loss, with

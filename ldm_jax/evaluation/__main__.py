@@ -7,6 +7,7 @@ import sys
 from ldm_jax.config.command_line import parse
 
 TASKS = {
+    "likelihood": "ldm_jax.evaluation.likelihood_task",
     "reconstruction": "ldm_jax.evaluation.reconstruction_task",
 }
 """Task → module with `Arguments()`, whose docstring says what is measured, and `run(arguments)`.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt32
 
+from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax import rngs
 from ldm_jax.diffusion import likelihood as flow
@@ -62,19 +63,28 @@ def exact_bits(
     *,
     seed: int = 0,
     steps: int = 100,
+    tolerance: float | None = None,
     probe: flow.Probe = "rademacher",
+    number: int | UInt32[Array, ""] = 0,
     offset: float = 0.0,
 ) -> Float[Array, "b"]:
     """Each example's bits per dimension by the probability flow, 4 `steps` evaluations each.
 
-    The divergence is estimated with one random `probe` per example, without bias in the mean.
-    x0 counts as lying at the process's t_min. `offset` is as in `flow.bits_per_dim`.
+    With a `tolerance`, relative and absolute, steps are chosen by the error instead. The
+    divergence is estimated with one random `probe` per example, without bias in the mean; each
+    `number` is another draw of it. x0 counts as lying at the process's t_min. `offset` is as in
+    `flow.bits_per_dim`.
     """
-    keys = rngs.example_keys(rngs.stream(seed, "likelihood/probe"), index)
+    keys = rngs.at_step(rngs.example_keys(rngs.stream(seed, "likelihood/probe"), index), number)
     probes = flow.probes(keys, x0.shape[1:], probe)
     divergence = flow.hutchinson(flow.probability_flow(denoise, process), probes)
-    times = flow.flow_times(process, steps)
-    found = flow.log_likelihood(divergence, x0, times, flow.normal_prior(process))
+    prior = flow.normal_prior(process)
+    if tolerance is None:
+        found = flow.log_likelihood(divergence, x0, flow.flow_times(process, steps), prior)
+    else:
+        found = flow.adaptive_log_likelihood(
+            divergence, x0, process, prior, rtol=tolerance, atol=tolerance
+        )
     return flow.bits_per_dim(found.log_prob, math.prod(x0.shape[1:]), offset)
 
 
@@ -84,31 +94,46 @@ def measure(
     frozen: Any,
     batches: Iterable[Any],
     *,
+    bound: bool = True,
+    exact: bool = True,
     seed: int = 0,
     steps: int = 100,
+    tolerance: float | None = None,
     probe: flow.Probe = "rademacher",
+    probes: int = 1,
     progress: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Any]:
     """Means over the images of `batches`, {"image", "condition", "index"} with uint8 images.
 
-    "flow_bits_per_dim" with its standard error, and for discrete processes "bound_bits_per_dim",
-    its "prior" and its "terms" by timestep; "of" says whether they are of pixels or of latents.
-    Pixels are dequantized with uniform noise for the flow; the bound takes them as they are.
+    A batch may have "weights" of its condition too. With `exact` the report has
+    "flow_bits_per_dim" with "flow_standard_error", over images, and with two `probes` or more
+    "flow_probe_error", the part of it that Hutchinson's estimate of the divergence makes. With
+    `bound`, for discrete processes, it has "bound_bits_per_dim" with "bound_standard_error",
+    "bound_prior", and "bound_terms" by timestep, L_0 first. "of" says whether they are of pixels
+    or of latents. Pixels are dequantized with uniform noise for the flow; the bound takes them as
+    they are.
+
+    Raises:
+        ValueError: no images, or nothing to measure on this process.
     """
-    stage = model.config.autoencoder
-    pixels = stage.factor == 1 and stage.latent_channels == stage.image_channels
-    discrete = isinstance(model.process, NoiseSchedule)
+    pixels = of_pixels(model.config)
+    bound = bound and isinstance(model.process, NoiseSchedule)
+    if not (bound or exact):
+        raise ValueError(
+            "nothing to measure: only processes of discrete timesteps have a variational bound; "
+            "ask for the exact likelihood"
+        )
 
     @jax.jit
     def program(params: Any, frozen: Any, batch: Any) -> dict[str, Any]:
         index, images = batch["index"], batch["image"]
         shape = model.latent_shape_of(*images.shape[1:3])
-        condition = model.condition(params, batch["condition"])
+        condition = model.condition(params, batch["condition"], batch.get("weights"))
 
         def network(x: Array, t: Array) -> Array:
             return model.network(params, x, t, condition)
 
-        denoise, options = model.denoiser(network), {"seed": seed}
+        denoise = model.denoiser(network)
         if pixels:
             keys = rngs.example_keys(rngs.stream(seed, "likelihood/levels"), index)
             x0 = ldm.to_pixels(images)
@@ -118,15 +143,20 @@ def measure(
         else:
             noise = ldm.noise_of(seed, "likelihood/posterior", index, shape)
             x0 = spread = model.encode(frozen, ldm.to_pixels(images), noise)
-        found = {
-            "flow": exact_bits(
-                denoise, model.process, spread, index, steps=steps, probe=probe,
-                offset=flow.PIXEL_BITS if pixels else 0.0, **options,
-            )
-        }  # fmt: skip
-        if discrete:
+        found = {}
+        if exact:
+
+            def once(number: Array) -> Array:
+                return exact_bits(
+                    denoise, model.process, spread, index, seed=seed, steps=steps,
+                    tolerance=tolerance, probe=probe, number=number,
+                    offset=flow.PIXEL_BITS if pixels else 0.0,
+                )  # fmt: skip
+
+            found["flow"] = jax.lax.map(once, jnp.arange(probes, dtype=jnp.uint32))
+        if bound:
             bins = 256 if pixels else None
-            found |= variational_bound(denoise, model.process, x0, index, bins=bins, **options)
+            found |= variational_bound(denoise, model.process, x0, index, seed=seed, bins=bins)
         return found
 
     parts = []
@@ -136,16 +166,34 @@ def measure(
     if not parts:
         raise ValueError("there are no images to measure likelihoods on")
     found = {k: np.concatenate([part[k] for part in parts], axis=-1) for k in parts[0]}
-    bits = found["flow"]
-    report = {
-        "of": "pixels" if pixels else "latents",
-        "images": bits.size,
-        "flow_bits_per_dim": float(bits.mean()),
-        "flow_standard_error": float(bits.std() / math.sqrt(bits.size)),
-    }
-    if discrete:
+    return {"of": "pixels" if pixels else "latents"} | _report(found)
+
+
+def of_pixels(config: cfg.Model) -> bool:
+    """Whether a model's likelihoods are those of 8-bit pixels."""
+    return isinstance(config.autoencoder, cfg.Pixels)
+
+
+def _report(found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Means and standard errors of what was found, examples last."""
+    report: dict[str, Any] = {}
+    if "flow" in found:
+        bits = found["flow"].astype(np.float64)
+        probes, images = bits.shape
         report |= {
-            "bound_bits_per_dim": float(found["total"].mean()),
+            "images": images,
+            "flow_bits_per_dim": float(bits.mean()),
+            "flow_standard_error": float(bits.mean(0).std() / math.sqrt(images)),
+        }
+        if probes > 1:
+            variance = bits.var(0, ddof=1).mean() / probes
+            report["flow_probe_error"] = math.sqrt(variance / images)
+    if "total" in found:
+        total = found["total"].astype(np.float64)
+        report |= {
+            "images": total.size,
+            "bound_bits_per_dim": float(total.mean()),
+            "bound_standard_error": float(total.std() / math.sqrt(total.size)),
             "bound_prior": float(found["prior"].mean()),
             "bound_terms": found["terms"].mean(axis=-1).tolist(),
         }

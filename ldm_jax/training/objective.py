@@ -23,6 +23,8 @@ class Objective:
         self.learned_variance = run.diffusion.learned_variance
         self.seed, self.batch_size = run.loop.seed, run.data.batch_size
         self.bounded = self.config.loss != "simple"
+        usual = 256 if run.space == "pixels" else None
+        self.bins = usual if self.config.bins is None else self.config.bins
         if isinstance(process, NoiseSchedule):
             self.posterior = posterior_of(process.alpha_bar)
 
@@ -105,7 +107,7 @@ class Objective:
         self, prediction: Prediction, x0: Float[Array, "b *d"], t: Float[Array, "b"]
     ) -> Float[Array, "b"]:
         """The variational bound, for the variance alone in the hybrid loss; bits per dimension."""
-        t, bins = t.astype(jnp.int32), self.config.bins
+        t, bins = t.astype(jnp.int32), self.bins
         if self.config.loss == "hybrid":
             return variance_loss(self.posterior, prediction, x0, t, bins=bins)
         fixed = self.config.fixed_variance

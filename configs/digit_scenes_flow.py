@@ -1,0 +1,27 @@
+"""Rectified flow on DigitScenes at 16 px, text to image (Liu 2022): the velocity of straight lines.
+
+    python train.py --config=configs/digit_scenes_flow.py --workdir=runs/flow \
+        --first_stage=runs/autoencoder
+    python sample.py --model=runs/flow --sampler=euler --steps=25 --guidance=2 \
+        --prompt="a red three above a blue seven"
+
+300 steps took 6 minutes on a third of one core. Of 64 held-out captions (25 Euler steps, guidance
+2) 98% of the colours are then right and in their places, and 81% of the pictures are scenes, but
+only 8% of the digits are those asked for, and 2% of the captions are right in all: what goes where
+is learnt first, shapes take longer. The demo's model has 1,000 steps.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ldm_jax import config as cfg
+
+
+def get_config() -> cfg.DiffusionRun:
+    base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
+    steps = 300
+    return replace(
+        base,
+        diffusion=cfg.Diffusion(process=cfg.RectifiedFlow(), prediction="velocity"),
+        loop=replace(base.loop, steps=steps, checkpoint_every=steps, sample_every=steps),
+    )

@@ -1,0 +1,32 @@
+"""A VE score model of the pixels of DigitScenes at 16 px, in continuous time (Song 2021).
+
+    python train.py --config=configs/digit_scenes_ve.py --workdir=runs/ve
+    python sample.py --model=runs/ve --sampler=heun --steps=18 --num=16
+    python sample.py --model=runs/ve --sampler=reverse_diffusion --corrector=langevin --steps=100
+    python -m ldm_jax.evaluation --task=likelihood --model=runs/ve --num=32 --steps=30
+
+The network is preconditioned as EDM's (Karras 2022), whose output says the score at all scales of
+noise. Scenes of one digit. 600 steps took 7 minutes on a third of one core, and are too few: a
+coloured blot stands where the digit should, under strong noise of single pixels, and the rater
+reads a digit in none of 64 pictures, drawn either way. The validation loss, 1 for a network that
+knows nothing, is 0.34 to 0.44 where noise is large, but 0.95 and more below sigma = 0.2. The exact
+likelihood is 7.46 +- 0.01 bits/dim on 32 validation pictures.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ldm_jax import config as cfg
+
+
+def get_config() -> cfg.DiffusionRun:
+    base = cfg.load(Path(__file__).with_name("digit_scenes_ddpm.py"))
+    return replace(
+        base,
+        diffusion=cfg.Diffusion(
+            # The largest distance between two of 1,500 training pictures is 31.2.
+            process=cfg.VE(sigma_min=0.01, sigma_max=31.0),
+            prediction="edm",
+            sigma_data=0.5,
+        ),
+    )
