@@ -11,7 +11,7 @@ from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.AutoencoderRun:
-    steps = 600
+    steps = 400
     return cfg.AutoencoderRun(
         data=cfg.Data(
             source=cfg.ImageFolder(

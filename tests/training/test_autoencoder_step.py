@@ -174,7 +174,7 @@ def test_only_the_decoder(trained):
     """The encoder and the codebook keep their bits: no gradient, no weight decay, no average."""
     optim = replace(make_run().optim, weight_decay=0.1)
     # Zeros that are negative would not survive the addition of a zero.
-    initial = jax.tree.map(lambda leaf: leaf.at[0].set(-0.0), trained.states[0].params)
+    initial = jax.tree.map(lambda leaf: leaf.at[..., 0].set(-0.0), trained.states[0].params)
     found = Trained(make_run(None, train="decoder", optim=optim), 2, initial=initial)
     first, last = found.states[0], found.states[-1]
     for kind in ("params", "ema_params"):
