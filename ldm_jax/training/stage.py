@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from ldm_jax import config as cfg
 from ldm_jax.data.latents import is_encoded
 from ldm_jax.data.sources import Source, open_source
