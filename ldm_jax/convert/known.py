@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ldm_jax import config as cfg
+from ldm_jax.convert import bundle
 from ldm_jax.config.published import FIRST_STAGES
 
 KL_F8, VQ_F4 = FIRST_STAGES["kl-f8"], FIRST_STAGES["vq-f4"]
