@@ -32,7 +32,25 @@ from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_aut
 
 RATE, BETAS = 4.5e-6, (0.5, 0.9)
 KL_WEIGHT, DISC_WEIGHT = 1e-6, 0.5
-VGG = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+VGG = (
+    64,
+    64,
+    "pool",
+    128,
+    128,
+    "pool",
+    256,
+    256,
+    256,
+    "pool",
+    512,
+    512,
+    512,
+    "pool",
+    512,
+    512,
+    512,
+)
 COMPARED = (1, 3, 6, 9, 12)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle
 from ldm_jax.config.published import FIRST_STAGES
+from ldm_jax.convert import bundle
 
 KL_F8, VQ_F4 = FIRST_STAGES["kl-f8"], FIRST_STAGES["vq-f4"]
 SD_FIRST_STAGE = replace(KL_F8, latent_scale=0.18215)
