@@ -4,8 +4,8 @@
 
 Both sides: Stable Diffusion's autoencoder, L1 + LPIPS (VGG16 with random weights, whose values do
 not matter for time) summed as published, the KL term, PatchGAN with batch norm, the adaptive weight
-at the decoder's last layer, hinge losses, and Adam for autoencoder and critic; the critic learns from
-the reconstructions that the autoencoder has learnt from. PyTorch's side is written plainly with
+at the decoder's last layer, hinge losses, and Adam for autoencoder and critic; the critic learns
+from the reconstructions that the autoencoder has learnt from. PyTorch's side is written plainly with
 autograd, as the published code is. `--profile` times the parts of ours instead. Needs the extra
 `parity`.
 """
@@ -33,24 +33,9 @@ from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_aut
 RATE, BETAS = 4.5e-6, (0.5, 0.9)
 KL_WEIGHT, DISC_WEIGHT = 1e-6, 0.5
 VGG = (
-    64,
-    64,
-    "pool",
-    128,
-    128,
-    "pool",
-    256,
-    256,
-    256,
-    "pool",
-    512,
-    512,
-    512,
-    "pool",
-    512,
-    512,
-    512,
-)
+    64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512,
+)  # fmt: skip
+"""Channels of VGG16's convolutions."""
 COMPARED = (1, 3, 6, 9, 12)
 
 

@@ -1,4 +1,4 @@
-r"""Stage one on crops of photographs, 64 px, f = 4, with a codebook of moving averages, then a critic.
+r"""Stage one on crops of photographs, 64 px, f = 4, with a codebook of averages, then a critic.
 
     python -m ldm_jax.data.photographs --out=runs/tiles
     python train.py --config=configs/photographs_vq_f4.py --workdir=runs/photographs_vq_f4 \
