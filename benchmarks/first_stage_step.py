@@ -5,9 +5,9 @@
 Both sides: Stable Diffusion's autoencoder, L1 + LPIPS (VGG16 with random weights, whose values do
 not matter for time) summed as published, the KL term, PatchGAN with batch norm, the adaptive weight
 at the decoder's last layer, hinge losses, and Adam for autoencoder and critic; the critic learns
-from the reconstructions that the autoencoder has learnt from. PyTorch's side is written plainly with
-autograd, as the published code is. `--profile` times the parts of ours instead. Needs the extra
-`parity`.
+from the reconstructions that the autoencoder has learnt from. PyTorch's side is written plainly
+with autograd, as the published code is. `--profile` times the parts of ours instead. Needs the
+extra `parity`.
 """
 
 import argparse
