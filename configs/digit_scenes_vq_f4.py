@@ -21,7 +21,7 @@ def get_config() -> cfg.AutoencoderRun:
         loss=cfg.AutoencoderLoss(
             l1_weight=1.0, l2_weight=1.0,
             adversarial=cfg.Adversarial(
-                weight=0.2, start=steps // 2, channels=32, layers=2, learning_rate=2e-4
+                weight=0.2, start=steps // 2, channels=32, layers=2, learning_rate=5e-4
             ),
         ),
         optim=cfg.Optim(
