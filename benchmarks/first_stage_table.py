@@ -9,7 +9,6 @@ first stage makes of them in the following ones; all must have been trained on t
 
 import argparse
 import json
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +60,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--keep", type=int, default=8, help="images in the picture")
-    parser.add_argument("--every", type=int, default=1, help="shows each so many-th image")
+    parser.add_argument("--shown", type=int, nargs="+", default=list(range(8)),
+                        help="numbers of the images in the picture")  # fmt: skip
     parser.add_argument("--scale", type=int, default=2, help="pixels of the picture for each")
     arguments = parser.parse_args()
     print("| run | PSNR, dB | SSIM | KL, nats | codes used | perplexity | critic's accuracy |")
     print("|---|---|---|---|---|---|---|")
     rows = []
     for name, workdir in (run.rsplit("=", 1) for run in arguments.runs):
-        found = measured(Path(workdir), arguments.keep * arguments.every)
+        found = measured(Path(workdir), max(arguments.shown) + 1)
         print(row(name, found.report(), accuracies(Path(workdir))), flush=True)
-        rows = rows or [shown(found.images, arguments)]
-        rows.append(shown(found.reconstructions, arguments))
-    save_png(arguments.out, grid(np.concatenate(rows), len(rows[0]), scale=arguments.scale))
-
-
-def shown(images: np.ndarray, arguments: argparse.Namespace) -> np.ndarray:
-    """Those of the kept images that the picture shows."""
-    return np.stack(list(islice(images, 0, None, arguments.every)))
+        rows = rows or [found.images[arguments.shown]]
+        rows.append(found.reconstructions[arguments.shown])
+    picture = grid(np.concatenate(rows), len(arguments.shown), scale=arguments.scale)
+    save_png(arguments.out, picture)
 
 
 if __name__ == "__main__":
