@@ -2,7 +2,10 @@
 
     python train.py --config=configs/digit_scenes_vq_f4.py --workdir=runs/vq_f4
 
-RESULT
+About 4 minutes of one core. Without the critic (`--loss.adversarial.start=600`) 25.2 dB on held-out
+scenes, with it 25.6 dB; all 256 codes are used, of which plain VQ uses 11 %
+(`--autoencoder.bottleneck.ema_decay=None --autoencoder.bottleneck.revive_after=None`). See
+docs/first_stage.md.
 """
 
 from ldm_jax import config as cfg

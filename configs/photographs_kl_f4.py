@@ -4,7 +4,9 @@ r"""Stage one on crops of photographs, 64 px, f = 4, with a Gaussian over latent
     python train.py --config=configs/photographs_kl_f4.py --workdir=runs/photographs_kl_f4 \
         --data.source.path=runs/tiles
 
-RESULT
+About 3 minutes of one core. 24.8 dB on held-out tiles, with the critic or without
+(`--loss.adversarial.start=400`), which is still blurred: more steps help more than the critic. See
+docs/first_stage.md.
 """
 
 from ldm_jax import config as cfg
