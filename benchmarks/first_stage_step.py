@@ -34,6 +34,7 @@ RATE, BETAS = 4.5e-6, (0.5, 0.9)
 KL_WEIGHT, DISC_WEIGHT = 1e-6, 0.5
 POOL = "pool"
 VGG = (64, 64, POOL, 128, 128, POOL, *(256,) * 3, POOL, *(512,) * 3, POOL, *(512,) * 3)
+"""Channels of VGG16's convolutions, and where it pools."""
 COMPARED = (1, 3, 6, 9, 12)
 
 

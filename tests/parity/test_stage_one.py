@@ -32,8 +32,8 @@ def golden():
 
 def forward(params, given):
     """A reconstruction and the weighted divergence; the divergence."""
-    image, posterior = AUTOENCODER.apply({"params": params}, given["images"], given["noise"])
-    kl = reconstruction.divergence_per_image(posterior.kl())
+    image, passed = AUTOENCODER.apply({"params": params}, given["images"], given["noise"])
+    kl = reconstruction.divergence_per_image(passed.posterior.kl())
     return (image, original.KL_WEIGHT * kl), kl
 
 

@@ -48,7 +48,7 @@ def batch(number):
 class Trained:
     """A run with its compiled step, and the states and metrics of its first steps."""
 
-    def __init__(self, run, steps, mesh=None, initial=None):
+    def __init__(self, run, steps, mesh=None, initial=None, state=None):
         autoencoder = build_autoencoder(run.autoencoder)
         losses = AutoencoderLoss(autoencoder, run)
 
@@ -60,7 +60,8 @@ class Trained:
         if mesh is not None:
             where = state_sharding(mesh, jax.eval_shape(init), min_size=64)
             everywhere = batch_sharding(mesh)
-        state = jax.jit(init, out_shardings=where)()
+        if state is None:
+            state = jax.jit(init, out_shardings=where)()
         self.step = jax.jit(
             make_autoencoder_step(autoencoder, run), in_shardings=(where, None, everywhere),
             out_shardings=(where, None),
@@ -128,13 +129,10 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(trained, tmp_path):
     tiny.same_bits(params, trained.states[3].eval_params)
 
 
-@pytest.mark.parametrize(
-    "sizes", [cfg.Mesh(data=2), cfg.Mesh(data=2, fsdp=4)], ids=["data", "fsdp"]
-)
-def test_devices_do_not_matter(trained, sizes):
-    """The adaptive weight, batch norm, codes and their revival are those of the whole batch."""
-    count = sizes.data * sizes.fsdp
-    mesh = make_mesh(sizes, jax.devices()[:count])
+def test_devices_do_not_matter(trained):
+    """The adaptive weight, batch norm, codes and their revival are those of the whole batch, which
+    eight devices share, and parameters are those that four of them share."""
+    mesh = make_mesh(cfg.Mesh(data=2, fsdp=4), jax.devices())
     with jax.set_mesh(mesh):
         shared = Trained(make_run(), 5, mesh)
     for found, expected in zip(shared.metrics, trained.metrics, strict=True):
@@ -150,7 +148,8 @@ def test_micro_batches_make_the_same_step():
     critic = replace(CRITIC, start=0, norm="none", adaptive=False, r1_gamma=0.1, sees="updated")
     optim = make_run().optim
     runs = [make_run(critic, optim=replace(optim, accumulation=n)) for n in (1, 4)]
-    whole, parts = (Trained(run, 1) for run in runs)
+    whole = Trained(runs[0], 1)
+    parts = Trained(runs[1], 1, state=whole.states[0])
     # Gradients by Adam's first moments: its first updates are signs, noise where a gradient is 0.
     learnt = [
         {
@@ -174,7 +173,7 @@ def test_only_the_decoder(trained):
     """The encoder and the codebook keep their bits: no gradient, no weight decay, no average."""
     optim = replace(make_run().optim, weight_decay=0.1)
     # Zeros that are negative would not survive the addition of a zero.
-    initial = jax.tree.map(lambda leaf: leaf.at[0].set(-0.0), trained.states[0].params)
+    initial = jax.tree.map(lambda leaf: leaf.at[..., 0].set(-0.0), trained.states[0].params)
     found = Trained(make_run(None, train="decoder", optim=optim), 2, initial=initial)
     first, last = found.states[0], found.states[-1]
     for kind in ("params", "ema_params"):
