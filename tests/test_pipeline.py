@@ -121,7 +121,7 @@ def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
         ({"eta": -0.5}, "eta is -0.5; it must be 0 or more, and finite"),
         ({"eta": float("inf")}, "eta is inf"),
         ({"seed": 2**32}, "seed is 4294967296; it must be between 0 and 4294967295"),
-        ({"sampler": "unipc"}, r"sampler is 'unipc'; it must be one of ddim, ddpm"),
+        ({"sampler": "ddip"}, r"sampler is 'ddip'; it must be one of ddim, ddpm"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be finite"),
         ({"strength": 1.5}, "strength is 1.5; it must be between 0 and 1"),
     ],
