@@ -83,7 +83,6 @@ def shrunk(run, pictures):
     """The same run with few channels and layers, on small pictures of a folder."""
     source = cfg.ImageFolder(path=str(pictures), validation_fraction=0.2)
     data = replace(run.data, source=source, image_size=16, batch_size=16, workers=0)
-    run = replace(run, data=data, mesh=cfg.Mesh())
     if isinstance(run, cfg.AutoencoderRun):
         bottleneck, loss = run.autoencoder.bottleneck, replace(run.loss, perceptual=None)
         if isinstance(bottleneck, cfg.VQ):
@@ -95,7 +94,8 @@ def shrunk(run, pictures):
         if loss.adversarial is not None:
             critic = replace(loss.adversarial, start=0, channels=8, layers=1)
             loss = replace(loss, adversarial=critic)
-        return replace(run, autoencoder=autoencoder, loss=loss)
+        return replace(run, data=data, mesh=cfg.Mesh(), autoencoder=autoencoder, loss=loss)
+    run = replace(run, data=data, mesh=cfg.Mesh())
     if isinstance(run, cfg.ClassifierRun):
         classifier = replace(
             run.classifier, in_channels=4, block_out_channels=(8,), attention=(False,),
