@@ -19,8 +19,8 @@ def test_json_gives_every_kind_back(kind):
     config = dataclasses.replace(tiny.AUTOENCODER, bottleneck=kind)
     assert cfg.from_json(cfg.to_json(config)) == config
     model = cfg.Model(
-        cfg.Pixels(), dataclasses.replace(tiny.UNET, in_channels=3, pooled_dim=None), image_size=16,
-        condition=cfg.ClassCondition(context_dim=16),
+        cfg.Pixels(), dataclasses.replace(tiny.UNET, in_channels=3, out_channels=3, pooled_dim=None),
+        condition=cfg.ClassCondition(context_dim=16), image_size=16,
     )  # fmt: skip
     assert cfg.from_json(cfg.to_json(model)) == model
 
