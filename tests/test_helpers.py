@@ -124,8 +124,11 @@ def test_settings_that_cannot_work_are_refused(change, complaint):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"sampler": "heun", "resample": 2}, "sampler 'heun' visits levels twice"),
-        ({"sampler": "ddim", "classifier_form": "mean"}, "sampler 'ddim' takes none"),
+        ({"sampler": "heun", "resample": 2}, "sampler 'heun' without corrector evaluates"),
+        (
+            {"sampler": "ddim", "classifier_form": "mean"},
+            "sampler 'ddim' without corrector takes none",
+        ),
         ({"resample": 2}, r"resample is 2, which is for painting under a mask \(--mask\)"),
     ],
 )

@@ -45,6 +45,11 @@ def test_every_picture_says_how_it_was_made(drawn, trained_text2img):
     assert settings == {
         "sampler": "ddim", "steps": 2, "guidance_scale": 2.0, "eta": 0.0, "spacing": "trailing",
         "seed": 7, "height": 16, "width": 16, "batch_size": 4, "tile": None,
+        "sections": [], "timesteps": [], "sigmas": [],
+        "guidance_schedule": "constant", "guidance_interval": None, "guidance_rescale": None,
+        "autoguidance_scale": None, "classifier_scale": None, "classifier_form": None,
+        "threshold": None, "resample": 1, "resample_jump": 1,
+        "corrector": None, "corrector_steps": 1, "snr": 0.16,
         "model": str(trained_text2img), "condition": PROMPTS[1], "prompt_number": 1,
         "image_number": 0,
         "origin": {"source": "run", "kind": "workdir", "weights": "ema", "step": 24,
