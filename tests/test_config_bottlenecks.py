@@ -18,10 +18,9 @@ KINDS = [
 def test_json_gives_every_kind_back(kind):
     config = dataclasses.replace(tiny.AUTOENCODER, bottleneck=kind)
     assert cfg.from_json(cfg.to_json(config)) == config
-    model = cfg.Model(
-        cfg.Pixels(), dataclasses.replace(tiny.UNET, in_channels=3, out_channels=3, pooled_dim=None),
-        condition=cfg.ClassCondition(context_dim=16), image_size=16,
-    )  # fmt: skip
+    unet = dataclasses.replace(tiny.UNET, in_channels=3, out_channels=3, pooled_dim=None)
+    classes = cfg.ClassCondition(context_dim=16)
+    model = cfg.Model(cfg.Pixels(), unet, condition=classes, image_size=16)
     assert cfg.from_json(cfg.to_json(model)) == model
 
 
