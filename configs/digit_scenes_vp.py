@@ -1,16 +1,13 @@
 """A VP score model of the pixels of DigitScenes at 16 px, in continuous time (Song 2021).
 
-    python train.py --config=configs/digit_scenes_vp.py --workdir=runs/vp --loop.steps=400
+    python train.py --config=configs/digit_scenes_vp.py --workdir=runs/vp
     python sample.py --model=runs/vp --sampler=heun --steps=18 --num=16
     python sample.py --model=runs/vp --sampler=reverse_diffusion --corrector=langevin --steps=100
     python -m ldm_jax.evaluation --task=likelihood --model=runs/vp --num=32 --steps=30
 
-The network predicts x0, of which the score is made: -(x - alpha x0) / sigma^2. Scenes of one digit.
-400 steps took 4.7 minutes on a third of one core, and are far too few: pictures are clean, unlike
-those of digit_scenes_ddpm.py, but show grey blots, which the rater takes for digits in 19% of 64
-pictures by the probability flow and in 42% with the corrector. The exact
-likelihood is 287 +- 13 bits/dim, useless: near the data sigma is 0.01, and errors of x0 become
-errors of the score a hundred times as large. eps, or more steps, where likelihoods matter.
+The network predicts x0, of which the score is made: -(x - alpha x0) / sigma^2. Near the data sigma is
+0.01, and errors of x0 become errors of the score a hundred times as large: eps where likelihoods
+matter. Scenes of one digit. No result has been measured yet.
 """
 
 from dataclasses import replace
