@@ -5,9 +5,9 @@
     python sample.py --model=runs/vp --sampler=reverse_diffusion --corrector=langevin --steps=100
     python -m ldm_jax.evaluation --task=likelihood --model=runs/vp --num=32 --steps=30
 
-The network predicts x0, of which the score is made: -(x - alpha x0) / sigma^2. Near the data sigma is
-0.01, and errors of x0 become errors of the score a hundred times as large: eps where likelihoods
-matter. Scenes of one digit. No result has been measured yet.
+The network predicts x0, of which the score is made: -(x - alpha x0) / sigma^2. Near the data sigma
+is 0.01, and errors of x0 become errors of the score a hundred times as large: eps where
+likelihoods matter. Scenes of one digit. No result has been measured yet.
 """
 
 from dataclasses import replace

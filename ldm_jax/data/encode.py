@@ -89,6 +89,9 @@ def main(arguments: list[str]) -> int:
     try:
         parsed = parse(Arguments(), arguments, prog=PROGRAM, description=HELP, model="first_stage")
         print("\n".join(run(parsed)))
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2

@@ -75,8 +75,22 @@ class Index:
         return folder / f"{shard:05d}-of-{self.shards:05d}.array_record"
 
     def missing(self, folder: Path) -> list[int]:
-        """The shards that are not yet written."""
-        return [shard for shard in range(self.shards) if not self.path(folder, shard).is_file()]
+        """The shards that are not yet written, or damaged: with other than their examples."""
+        return [
+            shard
+            for shard in range(self.shards)
+            if _count(self.path(folder, shard)) != len(self.rows(shard))
+        ]
+
+
+def _count(path: Path) -> int | None:
+    """How many records a file has; None where it is none of them."""
+    if not path.is_file():
+        return None
+    try:
+        return len(ArrayRecordDataSource([str(path)]))
+    except (RuntimeError, ValueError):
+        return None
 
 
 def is_encoded(source: cfg.EncodedLatents, split: Split) -> bool:
@@ -177,8 +191,8 @@ class LatentsSource:
         if missing:
             raise DataError(
                 f"{self._folder} is not yet complete: {len(missing)} of {index.shards} shards are "
-                f"missing, {index.path(self._folder, missing[0]).name} first; the command that "
-                "began it goes on with it"
+                f"missing or damaged, {index.path(self._folder, missing[0]).name} first; the "
+                "command that began it goes on with it"
             )
         if image_size != index.image_size:
             raise DataError(
@@ -192,11 +206,6 @@ class LatentsSource:
         )
         paths = [str(index.path(self._folder, shard)) for shard in range(index.shards)]
         self._records = ArrayRecordDataSource(paths)
-        if len(self._records) != index.examples:
-            raise DataError(
-                f"{self._folder} has {len(self._records)} examples instead of {index.examples}; "
-                "a shard is damaged: remove and encode the data again"
-            )
         self._bytes = DTYPES[index.dtype].itemsize * int(np.prod(index.shape))
 
     def __reduce__(self) -> tuple[Any, ...]:

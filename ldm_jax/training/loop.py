@@ -25,7 +25,7 @@ from ldm_jax.sharding import (
     to_global,
 )
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
-from ldm_jax.training.checkpoint import Checkpoints, prepare_workdir
+from ldm_jax.training.checkpoint import Checkpoints, has_checkpoints, prepare_workdir
 from ldm_jax.training.classifier_stage import classifier_stage
 from ldm_jax.training.diffusion_stage import diffusion_stage
 from ldm_jax.training.metrics import MetricWriter, Progress
@@ -69,6 +69,8 @@ def fit(
     if isinstance(run, cfg.AutoencoderRun):
         if first_stage is not None:
             raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
+        if initial is not None and has_checkpoints(workdir):
+            print("--init was for the beginning of this run, which goes on from its own checkpoint")
         stage = autoencoder_stage(run, workdir, initial, perceptual)
     elif initial is not None:
         raise cfg.ConfigError("--init begins a first stage; this config trains another")
