@@ -129,7 +129,8 @@ def verify(pipeline: Pipeline, path: Path) -> Iterator[tuple[bool, str]]:
             yield True, f"{name} was {record.get(name)!r}, is {value!r}"
     with np.load(_arrays(path), allow_pickle=False) as arrays:
         for number, case in enumerate(record["cases"]):
-            sampling = cfg.Sampling(**case["sampling"])
+            lists = {k: tuple(v) for k, v in case["sampling"].items() if isinstance(v, list)}
+            sampling = cfg.Sampling(**case["sampling"] | lists)
             result = _draw(pipeline, sampling, record["conditions"])
             equal = result.digests() == case["sha256"]
             speed = f"{case['seconds'] / result.seconds:.2f} x its speed"
