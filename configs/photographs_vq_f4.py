@@ -9,36 +9,17 @@ About 3 minutes of one core. 21.5 dB on held-out tiles, without the critic
 steps help more than the critic. See docs/first_stage.md.
 """
 
+from dataclasses import replace
+from pathlib import Path
+
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.AutoencoderRun:
-    steps = 400
-    return cfg.AutoencoderRun(
-        data=cfg.Data(
-            source=cfg.ImageFolder(
-                resize="none", crop="random", flip=True, validation_fraction=0.2
-            ),
-            image_size=64, batch_size=4,
-        ),
-        autoencoder=cfg.Autoencoder(
-            latent_channels=4,
-            bottleneck=cfg.VQ(size=256, ema_decay=0.99, revive_after=20),
-            block_out_channels=(32, 64), layers_per_block=1,
-            norm_num_groups=8, mid_attention=False, patch_size=2,
-        ),
-        loss=cfg.AutoencoderLoss(
-            l1_weight=1.0, l2_weight=1.0,
-            adversarial=cfg.Adversarial(
-                weight=0.2, start=steps // 2, channels=32, layers=2, learning_rate=2e-4
-            ),
-        ),
-        optim=cfg.Optim(
-            learning_rate=1e-3, schedule="cosine", warmup_steps=50, beta1=0.5, beta2=0.9,
-            ema_decay=0.99,
-        ),
-        loop=cfg.Loop(
-            steps=steps, log_every=10, checkpoint_every=steps // 2, validate_every=50,
-            validation_batches=4, sample_every=steps // 2,
-        ),
-    )  # fmt: skip
+    kl = cfg.load(Path(__file__).with_name("photographs_kl_f4.py"))
+    vectors = cfg.VQ(size=256, ema_decay=0.99, revive_after=20)
+    return replace(
+        kl,
+        autoencoder=replace(kl.autoencoder, bottleneck=vectors),
+        loss=replace(kl.loss, kl_weight=cfg.AutoencoderLoss().kl_weight),
+    )
