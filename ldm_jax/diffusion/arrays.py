@@ -1,10 +1,11 @@
-"""The same formulas on the host, in float64, and in programs, in float32."""
+"""Per-example numbers, and formulas both on the host (float64) and in programs (float32)."""
 
 from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Shaped
 
 from ldm_jax.typing import Scales, Times
 
@@ -17,3 +18,8 @@ def numbers(t: Times) -> ModuleType:
 def as_float(t: Times) -> Scales:
     """float32 in a program, float64 on the host."""
     return t.astype(jnp.float32) if isinstance(t, jax.Array) else np.asarray(t, np.float64)[()]
+
+
+def per_example(values: Shaped[Array, "b"], ndim: int) -> Shaped[Array, "b ..."]:
+    """[b] as [b, 1, ..., 1] of `ndim` axes."""
+    return values.reshape(values.shape + (1,) * (ndim - 1))

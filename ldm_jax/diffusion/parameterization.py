@@ -10,6 +10,7 @@ from typing import get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+from ldm_jax.diffusion.arrays import per_example
 from ldm_jax.typing import Denoise, Level, Prediction, PredictionKind, Process
 
 
@@ -20,7 +21,7 @@ def q_sample(
     sigma: Float[Array, "b"],
 ) -> Float32[Array, "b *d"]:
     """A sample of q(x_t | x0), given its noise (Ho 2020, arXiv:2006.11239, eq. 4)."""
-    alpha, sigma = _per_example(alpha, x0.ndim), _per_example(sigma, x0.ndim)
+    alpha, sigma = (per_example(_float32(value), x0.ndim) for value in (alpha, sigma))
     return alpha * _float32(x0) + sigma * _float32(eps)
 
 
@@ -45,7 +46,7 @@ def target(
 
     Raises ValueError for an unknown kind.
     """
-    alpha, sigma = _per_example(alpha, x0.ndim), _per_example(sigma, x0.ndim)
+    alpha, sigma = (per_example(_float32(value), x0.ndim) for value in (alpha, sigma))
     x0, eps = _float32(x0), _float32(eps)
     match kind:
         case "eps":
@@ -78,7 +79,7 @@ def to_prediction(
     dividing by alpha^2 + sigma^2 (1 where variance is preserved) keeps it exact for any process.
     Raises ValueError for an unknown kind.
     """
-    alpha, sigma = _per_example(alpha, x.ndim), _per_example(sigma, x.ndim)
+    alpha, sigma = (per_example(_float32(value), x.ndim) for value in (alpha, sigma))
     output, x = _float32(output), _float32(x)
     match kind:
         case "eps":
@@ -115,7 +116,7 @@ def network_input(
     if kind != "edm":
         return _float32(x)
     std = jnp.sqrt((sigma_data * _float32(alpha)) ** 2 + _float32(sigma) ** 2)
-    return _float32(x) / _per_example(std, x.ndim)
+    return _float32(x) / per_example(std, x.ndim)
 
 
 def split_variance(
@@ -161,11 +162,6 @@ def make_denoiser(
         return prediction._replace(variance=variance)
 
     return denoise
-
-
-def _per_example(values: Float[Array, "b"], ndim: int) -> Float32[Array, "b ..."]:
-    """[b] as [b, 1, ..., 1] of `ndim` axes."""
-    return _float32(values).reshape(values.shape + (1,) * (ndim - 1))
 
 
 def _float32(x: Float[Array, "..."]) -> Float32[Array, "..."]:

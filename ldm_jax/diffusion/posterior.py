@@ -12,6 +12,7 @@ import numpy as np
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, Float32, Float64, Int
 
+from ldm_jax.diffusion.arrays import per_example
 from ldm_jax.typing import Prediction
 
 FixedVariance = Literal["beta", "beta_tilde"]
@@ -62,14 +63,14 @@ def posterior_mean(
     at: Posterior, x0: Float[Array, "b *d"], x: Float[Array, "b *d"]
 ) -> Float32[Array, "b *d"]:
     """Mean of q(x_{t-1} | x_t = x, x0) (Ho 2020, eq. 7); `at` holds each example's entries."""
-    x0_coefficient, x_coefficient = (_per_example(v, x.ndim) for v in at[:2])
+    x0_coefficient, x_coefficient = (per_example(v, x.ndim) for v in at[:2])
     return x0_coefficient * x0.astype(jnp.float32) + x_coefficient * x.astype(jnp.float32)
 
 
 def log_variance(at: Posterior, share: Float[Array, "b *d"]) -> Float32[Array, "b *d"]:
     """`share` log beta + (1 - share) log beta_tilde: the log-variance of the model's step
     (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15)."""
-    log_beta_tilde, log_ratio = (_per_example(v, share.ndim) for v in at[3:])
+    log_beta_tilde, log_ratio = (per_example(v, share.ndim) for v in at[3:])
     return log_beta_tilde + share.astype(jnp.float32) * log_ratio
 
 
@@ -191,16 +192,16 @@ def vlb_terms(
     x0, guess = x0.astype(jnp.float32), prediction.x0.astype(jnp.float32)
     share = prediction.variance
     if share is None:
-        share = _per_example(fixed_share(t, fixed), x0.ndim)
-    model, excess = log_variance(at, share), share * _per_example(at.log_ratio, x0.ndim)
+        share = per_example(fixed_share(t, fixed), x0.ndim)
+    model, excess = log_variance(at, share), share * per_example(at.log_ratio, x0.ndim)
     # Both means have the same multiple of x_t.
-    difference = _per_example(at.x0_coefficient, x0.ndim) * (guess - x0)
+    difference = per_example(at.x0_coefficient, x0.ndim) * (guess - x0)
     kl = _kl(difference, -excess, model)
     if bins is None:
         decoded = gaussian_log_density(x0, guess, model)
     else:
         decoded = discretized_log_likelihood(x0, guess, 0.5 * model, bins)
-    return _bits(jnp.where(_per_example(t, x0.ndim) == 0, -decoded, kl))
+    return _bits(jnp.where(per_example(t, x0.ndim) == 0, -decoded, kl))
 
 
 def prior_bits(
@@ -213,8 +214,3 @@ def prior_bits(
 
 def _bits(nats: Float[Array, "b *d"]) -> Float32[Array, "b"]:
     return jnp.mean(nats, axis=tuple(range(1, nats.ndim))) / np.log(2).astype(np.float32)
-
-
-def _per_example(values: Array, ndim: int) -> Array:
-    """[b] as [b, 1, ..., 1] of `ndim` axes."""
-    return values.reshape(values.shape + (1,) * (ndim - 1))
