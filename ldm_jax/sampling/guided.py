@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ldm_jax.sampling.classifier_guidance import LogProb, MeanShift, classifier
 from ldm_jax.sampling.guidance import autoguidance, classifier_free, threshold
-from ldm_jax.sampling.scales import ScaleSchedule, scheduled
+from ldm_jax.sampling.scales import Scale, ScaleSchedule, scheduled
 from ldm_jax.typing import Denoise, Level, Prediction, Solver
 
 Number = float | int | Float[Array, ""]
@@ -69,13 +69,12 @@ class Guides:
             return solver
         return MeanShift(solver, self.log_prob, self._classifier_scale())
 
-    def _scheduled(self, scale: Number):
+    def _scheduled(self, scale: Number) -> Scale:
         return scheduled(scale, self.schedule, self.interval)
 
-    def _classifier_scale(self):
+    def _classifier_scale(self) -> Scale:
         """A classifier's scale is 0, not 1, where it does not act."""
-        at = self._scheduled(self.classifier_scale + 1)
-        return (lambda level: at(level) - 1) if callable(at) else at - 1
+        return scheduled(self.classifier_scale, self.schedule, self.interval, none=0.0)
 
 
 ALONE = Guides()

@@ -22,16 +22,18 @@ def scheduled(
     scale: float | int | Float[Array, ""],
     schedule: ScaleSchedule = "constant",
     interval: tuple[float | Float[Array, ""], float | Float[Array, ""]] | None = None,
+    none: float = 1.0,
 ) -> Scale:
     """`scale` that grows while noise falls, or acts only between two noise levels.
 
-    What guidance adds, scale - 1, is multiplied by a weight that is `constant` 1, or rises from 0
-    at pure noise to 2 at none: `linear`, or `cosine` (Wang 2024, arXiv:2404.13040, section 4: the
-    mean over the way is 1). The way is measured by the angle arctan(sigma / alpha), which is the
-    paper's time for a cosine schedule and defined for every process.
+    What guidance adds to `none`, the scale of no guidance, is multiplied by a weight that is
+    `constant` 1, or rises from 0 at pure noise to 2 at none: `linear`, or `cosine` (Wang 2024,
+    arXiv:2404.13040, section 4: the mean over the way is 1). The way is measured by the angle
+    arctan(sigma / alpha), which is the paper's time for a cosine schedule and defined for every
+    process.
 
-    `interval` (low, high): outside of low < sigma / alpha <= high the scale is 1, which is no
-    guidance (Kynkäänniemi 2024, arXiv:2404.07724, eq. 3, whose sigma is sigma / alpha here).
+    `interval` (low, high): outside of low < sigma / alpha <= high the scale is `none`
+    (Kynkäänniemi 2024, arXiv:2404.07724, eq. 3, whose sigma is sigma / alpha here).
     Raises ValueError for an unknown schedule.
     """
     if schedule not in get_args(ScaleSchedule):
@@ -48,10 +50,10 @@ def scheduled(
             "linear": 2 * (1 - noise),
             "cosine": 1 + jnp.cos(jnp.pi * noise),
         }[schedule]
-        value = 1 + weight * (scale - 1)
+        value = none + weight * (scale - none)
         if interval is None:
             return value
         ratio = level.sigma / level.alpha  # infinite where alpha is 0
-        return jnp.where((ratio > interval[0]) & (ratio <= interval[1]), value, 1.0)
+        return jnp.where((ratio > interval[0]) & (ratio <= interval[1]), value, none)
 
     return at
