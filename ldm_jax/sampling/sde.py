@@ -21,7 +21,8 @@ class EulerMaruyama(Memoryless):
     """Euler-Maruyama on the reverse SDE, Song 2021 (arXiv:2011.13456), eq. 6, in `process`'s time.
 
     Time runs over the levels' own timesteps. Where they are distant the drift of continuous time
-    is far from that of the step: it wants hundreds of levels.
+    is far from that of the step: it wants hundreds of levels. A list that ends at the time of its
+    final level leaves no time for a last step, which then is to the predicted x0.
     """
 
     process: Process
@@ -46,6 +47,7 @@ class EulerMaruyama(Memoryless):
         diffusion = jnp.asarray(self.process.diffusion_at(level.timestep), jnp.float32)
         score = -prediction.eps / level.sigma
         mean = carry.x - (drift * carry.x - diffusion**2 * score) * dt
+        mean = jnp.where(dt == 0, prediction.x0, mean)
         std = jnp.where(next_level.final, 0.0, diffusion * jnp.sqrt(dt))
         return Carry(x=mean + std * noise, x0=prediction.x0)
 

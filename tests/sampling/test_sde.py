@@ -153,3 +153,13 @@ def test_what_cannot_be_corrected():
         PredictorCorrector(DDPM(), corrector_steps=0)
     with pytest.raises(ValueError, match="snr is 0"):
         PredictorCorrector(DDPM(), snr=0)
+
+
+def test_euler_maruyama_ends_clean_where_its_list_ends_at_the_final_time():
+    path = levels_at(SCHEDULE, np.array([40, 0]), "one")
+    assert path.timestep[-2] == path.timestep[-1] == 0
+    x = marginal(64, jax.tree.map(lambda values: values[1:], path))
+    solver = EulerMaruyama(SCHEDULE)
+    here, there = (jax.tree.map(lambda values, i=i: values[i], path) for i in (1, 2))
+    carry = solver.step(solver.init(x), here, there, denoise, jnp.ones_like(x))
+    np.testing.assert_array_equal(carry.x, denoise(x, here).x0)
