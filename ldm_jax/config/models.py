@@ -141,7 +141,8 @@ class UNet:
         levels = len(self.block_out_channels)
         for name in ("attention", "num_heads"):
             value = getattr(self, name)
-            require(len(value) == levels, f"UNet.{name}", value, f"a tuple of {levels} entries")
+            fits = isinstance(value, tuple) and len(value) == levels
+            require(fits, f"UNet.{name}", value, f"a tuple of {levels} entries")
         for channels, heads in zip(self.block_out_channels, self.num_heads, strict=True):
             require(
                 heads > 0 and channels % heads == 0,

@@ -51,8 +51,17 @@ class Discrete:
         return self.zero_terminal_snr or self.betas[-1:] == (1,)
 
 
+class _Continuous:
+    """A process in continuous time, unless it says otherwise."""
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing of the data is left at t_max: some always is."""
+        return False
+
+
 @dataclass(frozen=True)
-class VP:
+class VP(_Continuous):
     """Variance preserving SDE (Song 2021)."""
 
     beta_min: float = 0.1
@@ -65,13 +74,9 @@ class VP:
         _check_betas(self)
         _check_times(self)
 
-    @property
-    def ends_in_noise(self) -> bool:
-        return False
-
 
 @dataclass(frozen=True)
-class SubVP:
+class SubVP(_Continuous):
     """Sub-variance preserving SDE (Song 2021)."""
 
     beta_min: float = 0.1
@@ -83,13 +88,9 @@ class SubVP:
         _check_betas(self)
         _check_times(self)
 
-    @property
-    def ends_in_noise(self) -> bool:
-        return False
-
 
 @dataclass(frozen=True)
-class VE:
+class VE(_Continuous):
     """Variance exploding SDE (Song 2021)."""
 
     sigma_min: float = 0.01
@@ -103,13 +104,9 @@ class VE:
                 f"in (0, sigma_max = {self.sigma_max})")  # fmt: skip
         _check_times(self)
 
-    @property
-    def ends_in_noise(self) -> bool:
-        return False
-
 
 @dataclass(frozen=True)
-class EDM:
+class EDM(_Continuous):
     """Time is the standard deviation of the noise (Karras 2022)."""
 
     t_min: float = 0.002
@@ -122,10 +119,6 @@ class EDM:
         require(0 < self.t_min < self.t_max, "EDM.t_min", self.t_min,
                 f"in (0, t_max = {self.t_max})")  # fmt: skip
         require_positive(self, "p_std")
-
-    @property
-    def ends_in_noise(self) -> bool:
-        return False
 
 
 @dataclass(frozen=True)

@@ -247,6 +247,7 @@ def _records(path: Path, data: mmap.mmap) -> dict[str, slice]:
         with zipfile.ZipFile(_BoundedReads(data)) as archive:
             entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
             end = archive.start_dir
+    # zipfile raises NotImplementedError for versions and ways of compression that it cannot read.
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error) as error:
         raise FileFormatError(
             path, f"is a damaged or truncated zip ({error}); copy or download it again"
