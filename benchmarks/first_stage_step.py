@@ -194,7 +194,7 @@ def profile(images: np.ndarray, repeats: int) -> None:
     def decode(params: Any, latents: Any) -> Any:
         return autoencoder.apply({"params": params}, latents, method="decode")
 
-    def distance(image: Any) -> Any:
+    def distance(image: Any, lpips: Any, pixels: Any) -> Any:
         return LPIPS().apply({"params": lpips}, image, pixels).sum()
 
     def squared(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -205,7 +205,7 @@ def profile(images: np.ndarray, repeats: int) -> None:
         "encoder and gradient": (jax.grad(squared(encode)), (params, pixels)),
         "decoder": (decode, (params, latents)),
         "decoder and gradients": (jax.grad(squared(decode), (0, 1)), (params, latents)),
-        "LPIPS and gradient": (jax.grad(distance), (pixels * 0.9,)),
+        "LPIPS and gradient": (jax.grad(distance), (pixels * 0.9, lpips, pixels)),
     }
     programs = {}
     for name, (function, args) in parts.items():

@@ -18,44 +18,68 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("ldm_jax", "beartype.beartype")
 
 import functools  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import tiny  # noqa: E402
+from filelock import FileLock  # noqa: E402
 
 # Processes share programs that one of them has compiled.
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
+def shared(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Makes a folder once for all of the processes that run tests: (name, how to fill it) → it."""
+    base = tmp_path_factory.getbasetemp()
+    root = base if worker_id == "master" else base.parent
+
+    def once(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = root / f"shared_{name}", root / f"shared_{name}.done"
+        with FileLock(f"{folder}.lock"):
+            if not done.exists():
+                folder.mkdir()  # fails where an earlier attempt did
+                fill(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def pictures(shared) -> Path:
     """A folder of 48 captioned scenes, one subfolder for each first digit."""
-    return tiny.write_pictures(tmp_path_factory.mktemp("pictures"))
+    return shared("pictures", tiny.write_pictures)
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory) -> Path:
+def programs(shared) -> Path:
     """Where the command lines that tests start keep what they compile."""
-    return tmp_path_factory.mktemp("programs")
+    return shared("programs", lambda folder: None)
 
 
 @pytest.fixture(scope="session")
-def trained_autoencoder(tmp_path_factory, pictures, programs) -> Path:
+def trained_autoencoder(shared, pictures, programs) -> Path:
     """The work directory of `tiny.autoencoder_run`, trained by `train.py` without a break."""
-    workdir = tmp_path_factory.mktemp("autoencoder") / "run"
-    config = tiny.write_config(workdir.parent / "config.py", tiny.autoencoder_run(pictures))
-    tiny.check(tiny.train(config, workdir, programs=programs))
-    return workdir
+
+    def fill(folder: Path) -> None:
+        config = tiny.write_config(folder / "config.py", tiny.autoencoder_run(pictures))
+        tiny.check(tiny.train(config, folder / "run", programs=programs))
+
+    return shared("autoencoder", fill) / "run"
 
 
 @pytest.fixture(scope="session")
-def trained_text2img(tmp_path_factory, pictures, programs, trained_autoencoder) -> Path:
+def trained_text2img(shared, pictures, programs, trained_autoencoder) -> Path:
     """The work directory of `tiny.diffusion_run`, trained by `train.py` without a break."""
-    workdir = tmp_path_factory.mktemp("text2img") / "run"
-    config = tiny.write_config(workdir.parent / "config.py", tiny.diffusion_run(pictures))
-    process = tiny.train(config, workdir, f"--first_stage={trained_autoencoder}", programs=programs)
-    tiny.check(process)
-    return workdir
+
+    def fill(folder: Path) -> None:
+        config = tiny.write_config(folder / "config.py", tiny.diffusion_run(pictures))
+        first_stage = f"--first_stage={trained_autoencoder}"
+        tiny.check(tiny.train(config, folder / "run", first_stage, programs=programs))
+
+    return shared("text2img", fill) / "run"
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from ldm_jax.config.conditions import (
     Unconditional,
 )
 from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
+from ldm_jax.config.differences import differences
 from ldm_jax.config.files import from_json, load, to_json
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
@@ -73,6 +74,7 @@ __all__ = [
     "VE",
     "VP",
     "VQ",
+    "differences",
     "from_json",
     "load",
     "to_json",

@@ -47,6 +47,8 @@ def parse(
     asked_for_help = not {"-h", "--help"}.isdisjoint(arguments)
     if given[model] is None and not asked_for_help:
         raise ConfigError(f"--{model}=MODEL is missing")
+    if not asked_for_help:
+        _check_exists(given[model], model)
     if data is None and not asked_for_help:
         raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
     parsed = tyro.cli(
@@ -59,6 +61,12 @@ def parse(
             "--config=FILE or --images=FOLDER"
         )
     return parsed
+
+
+def _check_exists(path: str, option: str) -> None:
+    """Raises ConfigError where the model is not on this disk, nor one of Hugging Face's."""
+    if not path.startswith("hf:") and not Path(path).exists():
+        raise ConfigError(f"--{option}={path}: there is no such file or folder")
 
 
 def _trained_on(model: str | None) -> Data | None:

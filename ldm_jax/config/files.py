@@ -47,7 +47,7 @@ def _call(get_config: Callable[..., Any], name: str, names: Iterable[str], path:
     if not names and not name:
         return get_config()
     file = str(path).removesuffix(f":{name}") if name else path
-    allowed = " or ".join(f"{file}:{n}" for n in names) or str(file)
+    allowed = f"{file}:NAME with one of the names {', '.join(names)}" if names else str(file)
     raise ConfigError(f"--config={path}: there is no such config; it must be {allowed}")
 
 

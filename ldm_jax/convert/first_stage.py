@@ -63,12 +63,17 @@ def first_stage_params(path: str | Path, config: cfg.Autoencoder) -> dict[str, A
     """
     given = read_first_stage(path)
     found = given.config
-    same = {"latent_scale": config.latent_scale, "bottleneck": config.bottleneck}
-    kinds = [type(autoencoder.bottleneck).__name__ for autoencoder in (found, config)]
-    if kinds[0] != kinds[1] or replace(found, **same) != config:
+    same: dict[str, Any] = {"latent_scale": found.latent_scale}
+    if type(found.bottleneck) is type(config.bottleneck):
+        same["bottleneck"] = found.bottleneck
+    differing = cfg.differences(found, replace(config, **same))
+    if differing:
+        listed = "; ".join(
+            f"{where} is {old!r} there, {new!r} here" for where, old, new in differing
+        )
         raise cfg.ConfigError(
-            f"--init={path} holds another autoencoder than this config's: {found}; set "
-            "config.autoencoder to it"
+            f"--init={path} holds another autoencoder than this config's: {listed}. Set "
+            "config.autoencoder to what is there"
         )
     try:
         return tree.merge(bundle.autoencoder_shapes(config), given.params)

@@ -23,7 +23,7 @@ class Arguments:
     first_stage: str = ""
     """Work directory, native or diffusers folder or single file; of a whole model its first
     stage."""
-    out: Path = Path()
+    out: Path | None = None
     """The folder of latents."""
     split: Literal["train", "validation", "test", "both"] = "both"
     """`both` is train, and validation where the data keep images for it."""
@@ -49,7 +49,7 @@ class Arguments:
 
 def run(arguments: Arguments) -> list[str]:
     """Encodes the splits and returns a line about each."""
-    require(arguments.out != Path(), "--out", "", "a folder")
+    require(arguments.out is not None, "--out", None, "the folder of latents")
     # JAX starts only now, so that --help and mistakes answer at once.
     import jax
 

@@ -180,18 +180,18 @@ class LatentsSource:
         self._opened_with = (source, image_size, split)
         if not source.path:
             raise DataError("data.source.path is missing: name the folder of encoded images")
-        self._folder = Path(source.path) / split
-        index = read_index(self._folder)
+        self.folder = Path(source.path) / split
+        index = read_index(self.folder)
         if index is None:
             raise DataError(
-                f"{self._folder / INDEX} does not exist: there is no encoded {split} split; make "
+                f"{self.folder / INDEX} does not exist: there is no encoded {split} split; make "
                 f"it with python -m ldm_jax.data.encode --out={source.path} --split={split}"
             )
-        missing = index.missing(self._folder)
+        missing = index.missing(self.folder)
         if missing:
             raise DataError(
-                f"{self._folder} is not yet complete: {len(missing)} of {index.shards} shards are "
-                f"missing or damaged, {index.path(self._folder, missing[0]).name} first; the "
+                f"{self.folder} is not yet complete: {len(missing)} of {index.shards} shards are "
+                f"missing or damaged, {index.path(self.folder, missing[0]).name} first; the "
                 "command that began it goes on with it"
             )
         if image_size != index.image_size:
@@ -204,7 +204,7 @@ class LatentsSource:
         self.fingerprint = (
             f"{index.fingerprint}, encoded by {index.encoder[:16]} as {index.kind} {index.dtype}"
         )
-        paths = [str(index.path(self._folder, shard)) for shard in range(index.shards)]
+        paths = [str(index.path(self.folder, shard)) for shard in range(index.shards)]
         self._records = ArrayRecordDataSource(paths)
         self._bytes = DTYPES[index.dtype].itemsize * int(np.prod(index.shape))
 

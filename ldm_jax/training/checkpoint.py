@@ -70,8 +70,8 @@ def read_config(workdir: Path) -> Any:
         raise cfg.ConfigError(f"{path}: {error}") from error
 
 
-def prepare_workdir(workdir: Path, config: cfg.Run) -> None:
-    """Makes `workdir` for a new run, or checks that `config` goes on with the run in it.
+def check_workdir(workdir: Path, config: cfg.Run) -> None:
+    """Checks that `workdir` is free for a new run, or that `config` goes on with the run in it.
 
     Raises:
         cfg.ConfigError: names the fields in which `config` differs from that run's and which
@@ -79,7 +79,7 @@ def prepare_workdir(workdir: Path, config: cfg.Run) -> None:
     """
     if (workdir / CONFIG).exists():
         saved = read_config(workdir)
-        changed = [c for c in _differences(saved, config, "") if c[0] not in _FREE_FIELDS]
+        changed = [c for c in cfg.differences(saved, config) if c[0] not in _FREE_FIELDS]
         if changed and has_checkpoints(workdir):
             listed = "; ".join(f"{where} was {old!r}, is {new!r}" for where, old, new in changed)
             raise cfg.ConfigError(
@@ -91,27 +91,11 @@ def prepare_workdir(workdir: Path, config: cfg.Run) -> None:
             f"{workdir} has checkpoints but no {CONFIG}; restore that file (each checkpoint "
             "has a copy in its folder run), or use another --workdir"
         )
-    if jax.process_index() == 0:
-        write_config(workdir, config)
 
 
 def has_checkpoints(workdir: Path) -> bool:
     """Whether there is anything in `workdir` to go on from."""
     return bool(_steps(workdir))
-
-
-def _differences(old: Any, new: Any, where: str) -> list[tuple[str, Any, Any]]:
-    """Dotted field, old and new value of all that differs between two configs."""
-    if type(old) is not type(new):
-        names = [type(c).__name__ if dataclasses.is_dataclass(c) else c for c in (old, new)]
-        return [(where or "the kind of run", *names)]
-    if not dataclasses.is_dataclass(old):
-        return [] if old == new else [(where, old, new)]
-    found = []
-    for field in dataclasses.fields(old):
-        inner = f"{where}.{field.name}" if where else field.name
-        found += _differences(getattr(old, field.name), getattr(new, field.name), inner)
-    return found
 
 
 class Checkpoints:

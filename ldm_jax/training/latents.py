@@ -71,12 +71,12 @@ def check_encoder(source: Source | None, params: Mapping[str, Any]) -> None:
     found, expected = source.index.encoder, encoder_hash(params)
     if found != expected:
         raise cfg.ConfigError(
-            f"data.source.path holds latents of the encoder {found[:16]}, but the first stage is "
+            f"{source.folder} holds latents of the encoder {found[:16]}, but the first stage is "
             f"{expected[:16]}; train on the first stage that encoded them, or encode the images "
             "with this one"
         )
     if source.index.kind == "codes":
         raise cfg.ConfigError(
-            "data.source.path holds codes; diffusion works on the latents before quantisation: "
+            f"{source.folder} holds codes; diffusion works on the latents before quantisation: "
             "encode the images with --what=latents"
         )

@@ -25,7 +25,12 @@ from ldm_jax.sharding import (
     to_global,
 )
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
-from ldm_jax.training.checkpoint import Checkpoints, has_checkpoints, prepare_workdir
+from ldm_jax.training.checkpoint import (
+    Checkpoints,
+    check_workdir,
+    has_checkpoints,
+    write_config,
+)
 from ldm_jax.training.classifier_stage import classifier_stage
 from ldm_jax.training.diffusion_stage import diffusion_stage
 from ldm_jax.training.metrics import MetricWriter, Progress
@@ -65,7 +70,7 @@ def fit(
     """
     mesh = make_mesh(run.mesh)
     check_batch(mesh, run.data.batch_size, run.optim.accumulation)
-    prepare_workdir(workdir, run)
+    check_workdir(workdir, run)
     if isinstance(run, cfg.AutoencoderRun):
         if first_stage is not None:
             raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
@@ -78,6 +83,8 @@ def fit(
         stage = classifier_stage(run, workdir, first_stage)
     else:
         stage = diffusion_stage(run, workdir, first_stage)
+    if jax.process_index() == 0:
+        write_config(workdir, run)
     with (
         jax.set_mesh(mesh),
         Checkpoints(workdir, run.loop.keep) as checkpoints,

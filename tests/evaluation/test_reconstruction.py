@@ -115,6 +115,8 @@ def test_the_command_writes_a_report_and_pictures(trained_autoencoder, tmp_path,
 def test_what_the_command_lacks_is_said(trained_autoencoder, tmp_path, capsys):
     assert command.main(["--task=reconstruction", f"--model={tmp_path}"]) == 2
     assert "--config=FILE or --images=FOLDER" in capsys.readouterr().err
+    assert command.main(["--task=reconstruction", f"--model={tmp_path / 'absent'}"]) == 2
+    assert "absent: there is no such file or folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main(["--task=beauty"])
     assert "reconstruction" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from ldm_jax.sharding import batch_sharding, make_mesh, state_sharding
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_stage import fresh_params
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
-from ldm_jax.training.checkpoint import Checkpoints, prepare_workdir
+from ldm_jax.training.checkpoint import Checkpoints, check_workdir, write_config
 from ldm_jax.training.critic import CriticTraining
 
 START = 2
@@ -221,8 +221,8 @@ def test_a_critic_learns_to_tell_two_kinds_apart():
     ],
 )  # fmt: skip
 def test_another_bottleneck_or_critic_is_refused_by_name(tmp_path, changes, complaint):
-    prepare_workdir(tmp_path, make_run())
+    write_config(tmp_path, make_run())
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
-    prepare_workdir(tmp_path, make_run())
+    check_workdir(tmp_path, make_run())
     with pytest.raises(cfg.ConfigError, match=complaint):
-        prepare_workdir(tmp_path, make_run(**changes))
+        check_workdir(tmp_path, make_run(**changes))

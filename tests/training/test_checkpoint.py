@@ -221,23 +221,25 @@ def test_the_newest_ones_and_the_best_one_stay(tmp_path):
 
 
 def test_config_is_kept_and_a_run_goes_on_with_more_steps(tmp_path):
-    ckpt.prepare_workdir(tmp_path, RUN)
+    ckpt.check_workdir(tmp_path, RUN)
+    ckpt.write_config(tmp_path, RUN)
     assert ckpt.read_config(tmp_path) == RUN
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     longer = dataclasses.replace(RUN, loop=cfg.Loop(steps=5000, keep=7), mesh=cfg.Mesh(fsdp=2))
-    ckpt.prepare_workdir(tmp_path, longer)
-    assert ckpt.read_config(tmp_path) == longer
+    ckpt.check_workdir(tmp_path, longer)
 
 
 def test_another_run_in_the_same_place_is_refused_by_field(tmp_path):
-    ckpt.prepare_workdir(tmp_path, dataclasses.replace(RUN, optim=cfg.Optim(learning_rate=2.0)))
-    ckpt.prepare_workdir(tmp_path, RUN)  # nothing is trained yet
+    ckpt.write_config(tmp_path, dataclasses.replace(RUN, optim=cfg.Optim(learning_rate=2.0)))
+    ckpt.check_workdir(tmp_path, RUN)  # nothing is trained yet
+    ckpt.write_config(tmp_path, RUN)
     (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     other = dataclasses.replace(
         RUN, optim=cfg.Optim(learning_rate=1e-3), loop=cfg.Loop(seed=1, steps=7),
         data=cfg.Data(source=cfg.ImageFolder()),
     )  # fmt: skip
     with pytest.raises(cfg.ConfigError) as error:
-        ckpt.prepare_workdir(tmp_path, other)
+        ckpt.check_workdir(tmp_path, other)
     text = str(error.value)
     assert "optim.learning_rate was 0.0001, is 0.001" in text
     assert "loop.seed was 0, is 1" in text
@@ -250,10 +252,10 @@ def test_a_missing_or_damaged_config_is_named(workdir, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
         ckpt.read_config(tmp_path)
     with pytest.raises(cfg.ConfigError, match=r"has checkpoints but no config\.json"):
-        ckpt.prepare_workdir(workdir, RUN)
+        ckpt.check_workdir(workdir, RUN)
     (tmp_path / "config.json").write_text('{"type": "AutoencoderRun", ')
     with pytest.raises(cfg.ConfigError, match=str(tmp_path / "config.json")):
-        ckpt.prepare_workdir(tmp_path, RUN)
+        ckpt.check_workdir(tmp_path, RUN)
 
 
 def test_frozen_parts_are_written_once_and_read_strictly(tmp_path):
