@@ -16,7 +16,7 @@ from ldm_jax import config as cfg
 def get_config() -> cfg.DiffusionRun:
     base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
     condition = cfg.ClassCondition(num_classes=10, dropout=0.1)
-    steps = 300
+    steps = 600
     return replace(
         base,
         data=replace(base.data, source=cfg.DigitScenes(max_digits=1)),

@@ -16,7 +16,7 @@ from ldm_jax import config as cfg
 
 def get_config() -> cfg.DiffusionRun:
     base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
-    steps = 300
+    steps = 1000
     return replace(
         base,
         diffusion=cfg.Diffusion(process=cfg.RectifiedFlow(), prediction="velocity"),

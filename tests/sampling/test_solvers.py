@@ -91,13 +91,15 @@ def test_order_of_convergence_to_the_probability_flow(name, eta, least, most):
 def test_a_point_is_reached_whatever_the_levels(name):
     solver, noise = solver_of(name), keys(3, "steps")
     run = jax.jit(lambda x, levels: sample(solver, point, x, levels, noise).x)
-    # Adams-Bashforth multiplies rounding where strides are as long as the way that is left.
-    close = {"plms": 2e-3, "lms": 2e-2}.get(name, 2e-5)
     for steps in (7, 1000) if name in ("ddim", "plms", "lms", "dpm_solver_3", "unipc_3") else (7,):
         for spacing in ("leading", "trailing", "linspace", "quad", "karras"):
             path = path_of(name, steps, spacing)
             got = run(5 * marginal(3, path), path)
-            np.testing.assert_allclose(got, np.tile(POINT, (3, 1)), atol=close)
+            # The last of these strides is 99 times the one before, over which LMS extrapolates a
+            # cubic: rounding is multiplied by 1e4.
+            far = (name, steps, spacing) == ("lms", 1000, "karras")
+            atol = 2e-2 if far else 2e-5
+            np.testing.assert_allclose(got, np.tile(POINT, (3, 1)), atol=atol)
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "euler", "euler_a", "dpmpp_2m"])
