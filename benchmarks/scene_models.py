@@ -55,6 +55,13 @@ ROWS = (
             {"classifier": "classifier"})
         for scale in (1, 3)
     ),
+    *(
+        # What the classifier does alone: the classes are dropped.
+        Row(f"dropped-clf-{scale}", "class",
+            cfg.Sampling(steps=25, guidance_scale=0.0, classifier_scale=scale),
+            {"classifier": "classifier"})
+        for scale in (0, 1, 3, 10)
+    ),
     Row("flow", "flow", cfg.Sampling("euler", steps=25, guidance_scale=2.0)),
     Row("zero-snr", "zero_snr", GUIDED),
 )  # fmt: skip
