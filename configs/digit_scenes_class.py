@@ -4,7 +4,8 @@
         --first_stage=runs/autoencoder
     python sample.py --model=runs/class --classes 0 1 2 3 --num=4 --out=runs/class/samples
 
-No result has been measured yet.
+Four minutes of one core. Then 64 drawings of 64 show the digit that was asked for, without guidance
+as with it. See docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace

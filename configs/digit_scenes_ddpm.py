@@ -6,7 +6,7 @@
 
 Scenes of one digit. --threshold=0.5 clips x0 to [-1, 1] as the published code does: at the
 noisiest steps small errors of eps are large ones of x0. Twelve minutes of one core; then all of 64
-drawings are read as scenes, and 32 validation pictures take 3.7 bits per dimension at most and 3.3
+drawings are read as scenes, and 32 validation pictures take 3.6 bits per dimension at most and 3.2
 by the probability flow. See docs/digit_scenes_models.md.
 """
 

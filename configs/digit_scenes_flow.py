@@ -5,7 +5,8 @@
     python sample.py --model=runs/flow --sampler=euler --steps=25 --guidance=2 \
         --prompt="a red three above a blue seven"
 
-No result has been measured yet; the demo's model of the same size has 1,000 steps.
+Seven minutes of one core. Then 0.86 of 64 held-out captions are drawn right. See
+docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace

@@ -5,9 +5,11 @@ variance, hybrid loss.
     python sample.py --model=runs/iddpm --sampler=ddpm_learned --steps=100 --threshold=0.5 --num=16
     python -m ldm_jax.evaluation --task=likelihood --model=runs/iddpm --num=32 --steps=30
 
-Scenes of one digit. The cosine schedule ends with so little signal that errors of eps become errors
-of x0 a thousand times as large, which the published code hides by clipping x0 in the bound. No
-result has been measured yet.
+Scenes of one digit. Twelve minutes of one core; then all of 64 drawings are read as scenes, and 32
+validation pictures take 3.4 bits per dimension by the probability flow. The bound is 6.6, of which
+3.6 come from the noisiest eighth of the timesteps: the cosine schedule ends with so little signal
+that errors of eps become errors of x0 a thousand times as large, which the published code clips.
+See docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace

@@ -5,9 +5,10 @@
     python sample.py --model=runs/vp --sampler=reverse_diffusion --corrector=langevin --steps=100
     python -m ldm_jax.evaluation --task=likelihood --model=runs/vp --num=32 --steps=30
 
-The network predicts x0, of which the score is made: -(x - alpha x0) / sigma^2. Near the data sigma
-is 0.01, and errors of x0 become errors of the score a hundred times as large: eps where
-likelihoods matter. Scenes of one digit. No result has been measured yet.
+Scenes of one digit. Eleven minutes of one core; then all of 64 drawings are read as scenes with the
+corrector, but 0.34 by the probability flow, which needs a better network; with
+`--diffusion.prediction=x0` both draw well, and likelihoods are useless. 32 validation pictures take
+3.3 bits per dimension. See docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace
@@ -18,4 +19,4 @@ from ldm_jax import config as cfg
 
 def get_config() -> cfg.DiffusionRun:
     base = cfg.load(Path(__file__).with_name("digit_scenes_ddpm.py"))
-    return replace(base, diffusion=cfg.Diffusion(process=cfg.VP(), prediction="x0"))
+    return replace(base, diffusion=cfg.Diffusion(process=cfg.VP(), prediction="eps"))

