@@ -57,7 +57,7 @@ ROWS = (
     ),
     *(
         # What the classifier does alone: the classes are dropped.
-        Row(f"dropped-clf-{scale}", "class",
+        Row(f"null-clf-{scale}", "class",
             cfg.Sampling(steps=25, guidance_scale=0.0, classifier_scale=scale),
             {"classifier": "classifier"})
         for scale in (0, 1, 3, 10)

@@ -7,12 +7,14 @@
 
 `--first_stage` names the model that is to be guided, whose latents it must see at their scale.
 
-The accuracy that validation tells is none here. Single digits of training never have the colours
-that those of validation have (of six colours a digit has four in training, one in validation), so
-the classifier learns that a validation picture's colour excludes its digit, which is right of what
-the guided model draws.
+Two minutes of one core. Then the guided model with its classes dropped draws the digit that was
+asked for in 0.12 of 64 pictures without the classifier, and in 0.42, 0.64 and 0.77 with scales 1, 3
+and 10. See docs/digit_scenes_models.md.
 
-No result has been measured yet.
+Validation tells less: 0.48 of the digits at little noise, 0.12 at much. Single digits of training
+never have the colours that those of validation have (of six colours a digit has four in training,
+one in validation), so the classifier learns that a validation picture's colour excludes its digit,
+which is right of what the guided model draws.
 """
 
 from dataclasses import replace
@@ -23,7 +25,7 @@ from ldm_jax import config as cfg
 
 def get_config() -> cfg.ClassifierRun:
     guided = cfg.load(Path(__file__).with_name("digit_scenes_class.py"))
-    steps = 200
+    steps = 1000
     return cfg.ClassifierRun(
         data=replace(guided.data, batch_size=64),
         classifier=cfg.Classifier(
