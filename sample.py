@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ldm_jax.command_line.arguments import Arguments
-from ldm_jax.command_line.checks import check, read_conditions
+from ldm_jax.command_line.checks import check, check_verification, read_conditions
 from ldm_jax.command_line.drawing import (
     given,
     open_pipeline,
@@ -112,6 +112,7 @@ def verify(arguments: Arguments) -> bool:
     """Draws the samples of a record again and says what came of it; whether all are bit-equal."""
     from ldm_jax import records
 
+    check_verification(arguments)
     if arguments.model is None:
         arguments = replace(arguments, model=Path(records.read(arguments.verify)["model"]))
     if arguments.dtype is None:

@@ -170,8 +170,8 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
     run = read_config(path)
     if not isinstance(run, cfg.ClassifierRun):
         raise cfg.ConfigError(
-            f"--classifier={path} holds a {type(run).__name__}; name the work directory of a "
-            "ClassifierRun"
+            f"--classifier={path} holds a {type(run).__name__}; name the work directory of a run "
+            "that trained a classifier"
         )
     autoencoder, frozen = load_first_stage(run, path)
     same = {

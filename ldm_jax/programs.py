@@ -52,7 +52,7 @@ class Programs:
         if not bool(finite):
             raise NonFiniteError(
                 f"{stage} gave values that are not finite, computing in {self._dtype}"
-                + ADVICE.get(self._dtype, "; are the weights damaged?")
+                + ADVICE.get(self._dtype, "; are the weights damaged, or a guidance scale huge?")
             )
         return result
 

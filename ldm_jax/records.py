@@ -9,6 +9,8 @@ import io
 import json
 import os
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from ldm_jax.files import write_atomically
 from ldm_jax.pipeline import Pipeline, versions
 
 FORMAT = 1
+_REQUIRED = {"format", "model", "dtype", "parameters_sha256", "cases", "conditions"}
 SAMPLERS = ("ddim", "dpmpp_2m", "euler_a")
 STEPS = 20
 CAPTIONS = ("a red three above a blue seven", "a green one alone")
@@ -96,15 +99,21 @@ def read(path: Path) -> dict[str, Any]:
     """The record in `path`.
 
     Raises:
-        RecordError: it is none, or its arrays are missing.
+        RecordError: there is none, or its arrays are missing.
     """
+    if not path.is_file():
+        raise RecordError(f"{path} is no file; name the record.json that --benchmark wrote")
     try:
         record = json.loads(path.read_text())
-        fits = record["format"] == FORMAT and {"model", "cases", "conditions"} <= set(record)
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise RecordError(f"{path} is not a record that --benchmark wrote ({error})") from error
-    if not fits:
-        raise RecordError(f"{path} is a record of another format than {FORMAT}")
+    missing = _REQUIRED - set(record) if isinstance(record, dict) else _REQUIRED
+    if missing:
+        raise RecordError(
+            f"{path} is not a record that --benchmark wrote: it has no {', '.join(sorted(missing))}"
+        )
+    if record["format"] != FORMAT:
+        raise RecordError(f"{path} is a record of format {record['format']}; this is {FORMAT}")
     if not _arrays(path).is_file():
         raise RecordError(f"{_arrays(path)} is missing; it belongs to {path.name}")
     return record
@@ -116,9 +125,11 @@ def verify(pipeline: Pipeline, path: Path) -> Iterator[tuple[bool, str]]:
     First it names what is different here: versions, devices, dtype.
 
     Raises:
-        RecordError: the pipeline's parameters are not those of the record.
+        RecordError: the pipeline's parameters are not those of the record, or its arrays are
+            damaged.
     """
     record, here = read(path), _circumstances(pipeline)
+    results = _results(path, record["cases"])
     if here["parameters_sha256"] != record["parameters_sha256"]:
         raise RecordError(
             f"{path} is of other parameters (SHA-256 {record['parameters_sha256'][:12]}…, here "
@@ -127,17 +138,35 @@ def verify(pipeline: Pipeline, path: Path) -> Iterator[tuple[bool, str]]:
     for name, value in here.items():
         if record.get(name) != value:
             yield True, f"{name} was {record.get(name)!r}, is {value!r}"
-    with np.load(_arrays(path), allow_pickle=False) as arrays:
-        for number, case in enumerate(record["cases"]):
-            lists = {k: tuple(v) for k, v in case["sampling"].items() if isinstance(v, list)}
-            sampling = cfg.Sampling(**case["sampling"] | lists)
-            result = _draw(pipeline, sampling, record["conditions"])
-            equal = result.digests() == case["sha256"]
-            speed = f"{case['seconds'] / result.seconds:.2f} x its speed"
-            how = "bit-equal"
-            if not equal:
-                how = _distance(result, {n: arrays[f"{number}/{n}"] for n in ("latents", "images")})
-            yield equal, f"{_title(sampling)}: {how}, {speed}"
+    for case, recorded in zip(record["cases"], results, strict=True):
+        lists = {k: tuple(v) for k, v in case["sampling"].items() if isinstance(v, list)}
+        sampling = cfg.Sampling(**case["sampling"] | lists)
+        result = _draw(pipeline, sampling, record["conditions"])
+        equal = result.digests() == case["sha256"]
+        how = "bit-equal" if equal else _distance(result, recorded)
+        speed = f"{case['seconds'] / result.seconds:.2f} x its speed"
+        yield equal, f"{_title(sampling)}: {how}, {speed}"
+
+
+def _results(path: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
+    """Latents and images of each case; RecordError where they are not those that were hashed."""
+    file = _arrays(path)
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = [
+                {name: arrays[f"{number}/{name}"] for name in case["sha256"]}
+                for number, case in enumerate(cases)
+            ]
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
+        raise RecordError(f"{file} is damaged ({error}); it belongs to {path.name}") from error
+    for number, (case, results) in enumerate(zip(cases, found, strict=True)):
+        for name, expected in case["sha256"].items():
+            if _sha256(results[name]) != expected:
+                raise RecordError(
+                    f"{name} of case {number} in {file} are not those whose SHA-256 {path.name} "
+                    "tells; one of the files is damaged"
+                )
+    return found
 
 
 def usual_samplings(sampling: cfg.Sampling, sampler: str | None) -> list[cfg.Sampling]:

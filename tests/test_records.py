@@ -66,8 +66,33 @@ def test_records_of_other_parameters_and_other_files_are_refused(record, tmp_pat
     with pytest.raises(records.RecordError, match="other parameters"):
         sample.verify(sample.Arguments(verify=changed(record, tmp_path, other)))
     (tmp_path / "no.json").write_text("{}")
-    with pytest.raises(records.RecordError, match="not a record"):
+    with pytest.raises(records.RecordError, match="not a record.*has no cases, conditions"):
         records.read(tmp_path / "no.json")
+    with pytest.raises(records.RecordError, match="absent.json is no file"):
+        records.read(tmp_path / "absent.json")
+
+
+def test_damaged_arrays_are_noticed_before_anything_is_drawn(record, tmp_path):
+    copy = changed(record, tmp_path, lambda content: None)
+    arrays = bytearray(copy.with_suffix(".npz").read_bytes())
+    arrays[len(arrays) // 2] ^= 1
+    copy.with_suffix(".npz").write_bytes(arrays)
+    with pytest.raises(records.RecordError, match=r"record.npz is damaged .*CRC"):
+        sample.verify(sample.Arguments(verify=copy))
+
+    def other_digest(content):
+        content["cases"][0]["sha256"]["images"] = "0" * 64
+
+    copy = changed(record, tmp_path, other_digest)
+    with pytest.raises(
+        records.RecordError, match="images of case 0 .* one of the files is damaged"
+    ):
+        sample.verify(sample.Arguments(verify=copy))
+
+
+def test_options_that_a_record_decides_are_refused(record):
+    with pytest.raises(ValueError, match="leave out --steps"):
+        sample.verify(sample.Arguments(verify=record, steps=6))
 
 
 def test_without_wishes_a_few_samplers_draw_two_captions(trained_text2img, tmp_path):

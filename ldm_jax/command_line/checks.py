@@ -1,6 +1,13 @@
 """What `Arguments` ask for, refused where it cannot work with any model."""
 
+from dataclasses import fields
+
 from ldm_jax.command_line.arguments import Arguments
+
+_OPEN_A_MODEL = {
+    "model", "weights", "dtype", "tokenizer", "prediction", "original_config", "clip_skip",
+    "tileable", "literal_prompts", "weak_model", "classifier",
+}  # fmt: skip
 
 
 def read_conditions(arguments: Arguments) -> list[str | int | None]:
@@ -55,6 +62,14 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"--out={arguments.out} is a file; name a folder")
     if arguments.out.exists() and any(arguments.out.iterdir()) and not arguments.overwrite:
         raise ValueError(f"--out={arguments.out} is not empty; choose another, or --overwrite")
+
+
+def check_verification(arguments: Arguments) -> None:
+    """Raises ValueError for options that say what is drawn, which the record does."""
+    for field in fields(arguments):
+        given = getattr(arguments, field.name) != field.default
+        if given and field.name not in _OPEN_A_MODEL | {"verify"}:
+            raise ValueError(f"--verify draws what the record says; leave out --{field.name}")
 
 
 def _check_inversion(arguments: Arguments) -> None:

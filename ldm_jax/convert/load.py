@@ -100,6 +100,11 @@ def kind_of(path: Path) -> Kind:
             return "diffusers"
         if isinstance(found, dict) and found.get("type") in ("DiffusionRun", "AutoencoderRun"):
             return "workdir"
+        if isinstance(found, dict) and found.get("type") == "ClassifierRun":
+            raise ConvertError(
+                f"{path} holds a classifier, which guides a model and draws nothing itself; name "
+                "the model, and this with --classifier"
+            )
     raise ConvertError(
         f"{path} is no model: it has neither {native.CONFIG} (native), nor {INDEX} (diffusers), "
         f"nor a {CONFIG} of a run or an autoencoder"

@@ -209,7 +209,8 @@ class FolderSource:
         if not kept:
             raise DataError(
                 f"none of the {len(names)} images of {root} is in the {split} split at "
-                f"data.source.validation_fraction={share}; change that or add images"
+                f"data.source.validation_fraction={share}; change that, add images, or take "
+                "another split"
             )
         self.names = tuple(kept)
         self.broken: dict[str, str] = {}

@@ -89,6 +89,9 @@ def test_choices_that_do_not_belong(tmp_path):
         load(tmp_path / "nothing")
     with pytest.raises(ConvertError, match="is no model"):
         load(tmp_path)
+    (tmp_path / "config.json").write_text('{"type": "ClassifierRun"}')
+    with pytest.raises(ConvertError, match="holds a classifier"):
+        load(tmp_path)
 
 
 def test_materialized_leaves_are_copies(tmp_path):
