@@ -15,7 +15,7 @@ from PIL import Image
 import train
 from ldm_jax import config as cfg
 from ldm_jax.data.tokenizer import load_tokenizer
-from ldm_jax.training.checkpoint import Checkpoints
+from ldm_jax.training.checkpoint import Checkpoints, read_config
 
 
 def final_parameters(workdir):
@@ -105,6 +105,11 @@ def test_a_finished_run_has_nothing_to_do(trained_autoencoder, autoencoder, caps
 def copy(trained_autoencoder, tmp_path):
     """A copy of a trained work directory."""
     return shutil.copytree(trained_autoencoder, tmp_path / "copy")
+
+
+def test_settings_that_may_change_are_kept_when_a_run_goes_on(copy, autoencoder, capsys):
+    assert train.main(arguments(autoencoder, copy, "--loop.keep=7")) == 0, capsys.readouterr().err
+    assert read_config(copy).loop.keep == 7
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(copy, autoencoder, capsys):
@@ -204,6 +209,7 @@ def test_what_is_missing_is_said_before_training(
     ):  # fmt: skip
         assert train.main(given) == status
         assert complaint in capsys.readouterr().err
+    assert not (new / "config.json").exists()  # no run began
 
 
 def test_the_saved_tokenizer_reads_every_caption(pictures, trained_text2img):

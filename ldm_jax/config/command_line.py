@@ -45,12 +45,10 @@ def parse(
         data = replace(data or Data(), source=ImageFolder(path=given["images"]))
     kind: Any = type(default)
     asked_for_help = not {"-h", "--help"}.isdisjoint(arguments)
-    if given[model] is None and not asked_for_help:
-        raise ConfigError(f"--{model}=MODEL is missing")
     if not asked_for_help:
-        _check_exists(given[model], model)
-    if data is None and not asked_for_help:
-        raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
+        _check_model(given[model], model)
+        if data is None:
+            raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
     parsed = tyro.cli(
         tyro.conf.AvoidSubcommands[kind], default=replace(default, data=data or Data()),
         args=rest, prog=prog, description=description + HELP,
@@ -63,8 +61,10 @@ def parse(
     return parsed
 
 
-def _check_exists(path: str, option: str) -> None:
-    """Raises ConfigError where the model is not on this disk, nor one of Hugging Face's."""
+def _check_model(path: str | None, option: str) -> None:
+    """Raises ConfigError where no model is named, or one that is neither on this disk nor hf:."""
+    if path is None:
+        raise ConfigError(f"--{option}=MODEL is missing")
     if not path.startswith("hf:") and not Path(path).exists():
         raise ConfigError(f"--{option}={path}: there is no such file or folder")
 

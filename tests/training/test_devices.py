@@ -16,6 +16,7 @@ STEPS = 8
 CLOSE = {"rtol": 2e-4}
 ARRANGEMENTS = {
     "data": cfg.Mesh(data=8),
+    "fsdp": cfg.Mesh(data=1, fsdp=8),
     "mixed": cfg.Mesh(data=2, fsdp=2, tensor=2),
 }
 
