@@ -15,13 +15,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ldm_jax import config as cfg
+from ldm_jax.core.files import write_atomically
 from ldm_jax.data import digit_scenes, digit_scenes_builder
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.rater import Rater, accuracy, train_rater
 from ldm_jax.evaluation.reconstruction import reconstruct
-from ldm_jax.files import write_atomically
-from ldm_jax.pictures import grid, save_png
-from ldm_jax.pipeline import Pipeline
+from ldm_jax.generation.pipeline import Pipeline
+from ldm_jax.images.grid import grid, save_png
 from ldm_jax.training.loop import Interrupted, fit
 
 CONFIGS = Path(__file__).parent / "configs"

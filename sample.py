@@ -4,9 +4,9 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ldm_jax.command_line.arguments import Arguments
-from ldm_jax.command_line.checks import check, check_verification, read_conditions
-from ldm_jax.command_line.drawing import (
+from ldm_jax.cli.arguments import Arguments
+from ldm_jax.cli.checks import check, check_verification, read_conditions
+from ldm_jax.cli.drawing import (
     given,
     open_pipeline,
     read_inverted,
@@ -14,7 +14,7 @@ from ldm_jax.command_line.drawing import (
     said,
     sampling_of,
 )
-from ldm_jax.command_line.parsing import parse
+from ldm_jax.cli.parsing import parse
 
 
 def run(arguments: Arguments) -> Path:
@@ -26,9 +26,9 @@ def run(arguments: Arguments) -> Path:
     import numpy as np
     from tqdm import tqdm
 
-    from ldm_jax.drawings import Drawings
-    from ldm_jax.pipeline import IMAGES_PER_PROMPT, versions
-    from ldm_jax.settings import batch_size
+    from ldm_jax.generation.defaults import batch_size
+    from ldm_jax.generation.pipeline import IMAGES_PER_PROMPT, versions
+    from ldm_jax.images.sample_writer import Drawings
 
     pipeline = open_pipeline(arguments)
     last = max(arguments.first_image + arguments.num, arguments.first_prompt + len(conditions))
@@ -93,32 +93,32 @@ def benchmark(arguments: Arguments) -> Path:
     check(arguments)
     conditions = read_conditions(arguments)
 
-    from ldm_jax import records
+    from ldm_jax.evaluation import repeatability
 
     pipeline = open_pipeline(arguments)
     if conditions == [None]:
-        conditions = records.usual_conditions(pipeline.config)
-    sampling = replace(sampling_of(arguments), steps=given(arguments.steps, records.STEPS))
+        conditions = repeatability.usual_conditions(pipeline.config)
+    sampling = replace(sampling_of(arguments), steps=given(arguments.steps, repeatability.STEPS))
     record = arguments.out / "record.json"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    samplings = records.usual_samplings(sampling, arguments.sampler)
+    samplings = repeatability.usual_samplings(sampling, arguments.sampler)
     wanted = [condition for condition in conditions for _ in range(arguments.num)]
-    for line in records.benchmark(pipeline, record, samplings, wanted, str(arguments.model)):
+    for line in repeatability.benchmark(pipeline, record, samplings, wanted, str(arguments.model)):
         print(line, flush=True)
     return record
 
 
 def verify(arguments: Arguments) -> bool:
     """Draws the samples of a record again and says what came of it; whether all are bit-equal."""
-    from ldm_jax import records
+    from ldm_jax.evaluation import repeatability
 
     check_verification(arguments)
     if arguments.model is None:
-        arguments = replace(arguments, model=Path(records.read(arguments.verify)["model"]))
+        arguments = replace(arguments, model=Path(repeatability.read(arguments.verify)["model"]))
     if arguments.dtype is None:
-        arguments = replace(arguments, dtype=records.read(arguments.verify)["dtype"])
+        arguments = replace(arguments, dtype=repeatability.read(arguments.verify)["dtype"])
     equal = True
-    for same, line in records.verify(open_pipeline(arguments), arguments.verify):
+    for same, line in repeatability.verify(open_pipeline(arguments), arguments.verify):
         equal &= same
         print(line, flush=True)
     return equal

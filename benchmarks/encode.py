@@ -1,4 +1,4 @@
-"""Images per second that first stages encode, as `python -m ldm_jax.data.encode` runs them.
+"""Images per second that first stages encode, as `python -m ldm_jax.cli.encode` runs them.
 
     python -m benchmarks.encode [--names demo kl-f8] [--compute=float32] [--repeats=3]
 
@@ -16,7 +16,7 @@ import numpy as np
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle, known
 from ldm_jax.convert.first_stage import FirstStage
-from ldm_jax.encoding import Encoder, Storage
+from ldm_jax.generation.encoding import Encoder, Storage
 
 STAGES = {  # name → config, pixels of a side, images at once
     "demo": (cfg.load("configs/digit_scenes_autoencoder.py").autoencoder, 16, 64),

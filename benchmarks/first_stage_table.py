@@ -19,7 +19,7 @@ from ldm_jax.convert.first_stage import read_first_stage
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.reconstruction import FirstStageProgram, Measurement, measure
-from ldm_jax.pictures import grid, save_png
+from ldm_jax.images.grid import grid, save_png
 
 IMAGES = 1024
 READ = 5

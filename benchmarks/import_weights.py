@@ -12,8 +12,8 @@ from pathlib import Path
 
 import jax
 
-from ldm_jax import tree
-from ldm_jax.pipeline import Pipeline
+from ldm_jax.core import tree
+from ldm_jax.generation.pipeline import Pipeline
 
 
 def main() -> None:

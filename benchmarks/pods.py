@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from benchmarks import flops
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax import sharding
+from ldm_jax.core import sharding
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels

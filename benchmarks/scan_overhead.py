@@ -14,8 +14,8 @@ import numpy as np
 import tyro
 
 from benchmarks.timing import in_turn
-from ldm_jax import rngs
 from ldm_jax.config import UNet
+from ldm_jax.core import rngs
 from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.models.build import build_unet

@@ -15,12 +15,12 @@ import tyro
 from jaxtyping import UInt8
 
 from ldm_jax import config as cfg
+from ldm_jax.core.files import write_atomically
 from ldm_jax.data.digit_scenes import held_out_prompts, parse_caption
 from ldm_jax.evaluation.rater import Rater, accuracy
 from ldm_jax.evaluation.scenes import scene_quality
-from ldm_jax.files import write_atomically
-from ldm_jax.pictures import grid, save_png
-from ldm_jax.pipeline import Pipeline
+from ldm_jax.generation.pipeline import Pipeline
+from ldm_jax.images.grid import grid, save_png
 
 COLUMNS, SCALE = 8, 4
 ALONE = "a red zero alone"

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from ldm_jax import config as cfg
 from ldm_jax.data import digit_scenes
 from ldm_jax.evaluation.rater import Rater, accuracy
-from ldm_jax.pipeline import Pipeline
+from ldm_jax.generation.defaults import path, settle, solver
+from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.sampling.solvers import SamplerName, make_solver
-from ldm_jax.settings import path, settle, solver
 
 SHOWN: tuple[SamplerName, ...] = (
     "ddim", "plms", "heun", "lms", "dpm_solver_3", "dpmpp_2m", "unipc_3", "deis",

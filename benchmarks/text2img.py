@@ -20,8 +20,8 @@ import torch
 
 from benchmarks import random_stable_diffusion
 from ldm_jax import config as cfg
-from ldm_jax.pipeline import Pipeline
-from ldm_jax.settings import Picture
+from ldm_jax.generation.defaults import Picture
+from ldm_jax.generation.pipeline import Pipeline
 
 PROMPT = "a photograph of an astronaut riding a horse"
 GUIDANCE = 7.5

@@ -13,7 +13,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ldm_jax.pictures import grid, save_png
+from ldm_jax.images.grid import grid, save_png
 from sample import Arguments, run
 
 SCALE = 7

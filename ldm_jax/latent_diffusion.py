@@ -20,7 +20,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, Num, UInt8, UInt32
 
 from ldm_jax import config as cfg
-from ldm_jax import rngs
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Denoise, Level, Prediction, Process, Solver
 from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian, Point
@@ -28,14 +29,13 @@ from ldm_jax.models.build import build_autoencoder, build_conditioner, build_une
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.emphasis import weigh
 from ldm_jax.models.pixels import Pixels
+from ldm_jax.models.process import build_process
 from ldm_jax.models.unet import UNet2D
-from ldm_jax.process import build_process
 from ldm_jax.sampling import inversion
 from ldm_jax.sampling.guided import ALONE, Guides
 from ldm_jax.sampling.inpaint import Inpaint
 from ldm_jax.sampling.loop import Sampled, sample
 from ldm_jax.sampling.loop import start as start_at
-from ldm_jax.typing import Denoise, Level, Prediction, Process, Solver
 
 Params = Mapping[str, Any]
 

@@ -85,7 +85,7 @@ def trained_text2img(shared, pictures, programs, trained_autoencoder) -> Path:
 @pytest.fixture
 def one_device(monkeypatch) -> None:
     """Trains on one of the eight devices."""
-    from ldm_jax import sharding
+    from ldm_jax.core import sharding
     from ldm_jax.training import first_stage, loop
 
     mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])

@@ -13,7 +13,7 @@ import numpy as np
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle
 from ldm_jax.convert.bundle import Imported
-from ldm_jax.convert.safetensors_file import write_safetensors
+from ldm_jax.formats.safetensors_file import write_safetensors
 
 GOLDEN = Path(__file__).parent / "convert" / "golden"
 

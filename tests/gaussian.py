@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax import rngs
-from ldm_jax.typing import Level, Prediction
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Level, Prediction
 
 MEAN = np.array([1.0, -0.5], np.float32)
 COV = np.array([[1.0, 0.3], [0.3, 0.25]], np.float32)

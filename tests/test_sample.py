@@ -11,8 +11,8 @@ from PIL import Image, PngImagePlugin
 
 import ldm_jax
 import sample
+from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.latent_diffusion import to_pixels
-from ldm_jax.pipeline import Pipeline
 
 PROMPTS = ("a red three alone", "a blue seven above a green one")
 

@@ -15,7 +15,7 @@ from PIL import Image
 import train
 from ldm_jax import config as cfg
 from ldm_jax.data.tokenizer import load_tokenizer
-from ldm_jax.training.checkpoint import Checkpoints, read_config
+from ldm_jax.workdir.checkpoints import Checkpoints, read_config
 
 
 def final_parameters(workdir):

@@ -43,7 +43,7 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class EncodedLatents:
-    """A data set that `python -m ldm_jax.data.encode` has encoded, for stage two."""
+    """A data set that `python -m ldm_jax.cli.encode` has encoded, for stage two."""
 
     path: str = ""
 

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
+from ldm_jax.core import tree
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
 

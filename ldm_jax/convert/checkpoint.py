@@ -10,9 +10,9 @@ import numpy as np
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle, components, compvis, names, settings, shapes
 from ldm_jax.convert.bundle import ConvertError, Imported
-from ldm_jax.convert.files import read_tensors
-from ldm_jax.convert.mapped import map_file, shown
-from ldm_jax.convert.safetensors_file import looks_like_safetensors, read_safetensors
+from ldm_jax.core.reading import map_file, shown
+from ldm_jax.formats.model_files import read_tensors
+from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
 
 Tensors = dict[str, np.ndarray]
 

@@ -9,8 +9,8 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import bundle, components, compvis, names, settings
 from ldm_jax.convert.bundle import ConvertError, Dtype, Imported
 from ldm_jax.convert.components import Kind, Tensors, places_of
-from ldm_jax.convert.safetensors_file import write_safetensors
-from ldm_jax.process import betas
+from ldm_jax.formats.safetensors_file import write_safetensors
+from ldm_jax.models.process import betas
 
 
 def write_checkpoint(

@@ -12,7 +12,7 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.convert.mapped import shown
+from ldm_jax.core.reading import shown
 
 UNET = "model.diffusion_model."
 FIRST_STAGE = "first_stage_model."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.convert.mapped import map_file, strict_json
+from ldm_jax.core.reading import map_file, parse_json
 
 _NOTHING = (None, False)
 
@@ -32,7 +32,7 @@ class Fields:
         """
         data = map_file(path)
         try:
-            return cls(path, strict_json(path, "it", data[:]))
+            return cls(path, parse_json(path, "it", data[:]))
         finally:
             data.close()
 

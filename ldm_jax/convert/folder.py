@@ -12,9 +12,9 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import bundle, names, peer_configs, peer_text
 from ldm_jax.convert.bundle import ConvertError, Dtype, Imported
 from ldm_jax.convert.fields import Fields
-from ldm_jax.convert.files import read_sharded, read_tensors
 from ldm_jax.convert.placing import copy_tokenizer, new_folder
-from ldm_jax.convert.safetensors_file import write_safetensors
+from ldm_jax.formats.model_files import read_sharded, read_tensors
+from ldm_jax.formats.safetensors_file import write_safetensors
 
 INDEX = "model_index.json"
 VERSION = "0.42.1"

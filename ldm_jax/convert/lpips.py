@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax import tree
 from ldm_jax.convert import names
 from ldm_jax.convert.bundle import ConvertError, materialize
-from ldm_jax.convert.files import read_tensors
-from ldm_jax.convert.safetensors_file import write_safetensors
+from ldm_jax.core import tree
+from ldm_jax.formats.model_files import read_tensors
+from ldm_jax.formats.safetensors_file import write_safetensors
 from ldm_jax.models.lpips import LPIPS
 
 HOW_TO_GET = (

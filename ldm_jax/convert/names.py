@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax import tree
 from ldm_jax.convert.bundle import DTYPES, ConvertError
-from ldm_jax.convert.mapped import shown
+from ldm_jax.core import tree
+from ldm_jax.core.reading import shown
 
 Rules = Iterable[tuple[str, str]]
 """(regular expression for a whole name, why such a tensor is not used)."""

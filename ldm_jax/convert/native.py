@@ -13,11 +13,11 @@ from typing import Any
 import jax
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
 from ldm_jax.convert import bundle
 from ldm_jax.convert.bundle import DTYPES, ConvertError, Dtype, Imported
 from ldm_jax.convert.placing import copy_tokenizer, new_folder
-from ldm_jax.convert.safetensors_file import read_safetensors, write_safetensors
+from ldm_jax.core import tree
+from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
 
 CONFIG = "model.json"
 WEIGHTS = "weights.safetensors"

@@ -7,7 +7,7 @@ from typing import Any
 from ldm_jax import config as cfg
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.fields import Fields
-from ldm_jax.process import betas
+from ldm_jax.models.process import betas
 
 Json = dict[str, Any]
 

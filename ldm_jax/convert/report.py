@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
 from ldm_jax.convert import known
 from ldm_jax.convert.bundle import Imported
+from ldm_jax.core import tree
 
 SHOWN = 3
 

@@ -16,7 +16,7 @@ import numpy as np
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle, known
 from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.process import betas
+from ldm_jax.models.process import betas
 
 METADATA = "ldm_jax.config"
 PREDICTIONS = ("eps", "x0", "v")

@@ -21,8 +21,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from jaxtyping import Float, Int
 
 from ldm_jax import config as cfg
+from ldm_jax.core.files import write_atomically
 from ldm_jax.data.sources import DataError, Example, Split
-from ldm_jax.files import write_atomically
 
 INDEX = "index.json"
 DTYPES = {
@@ -185,7 +185,7 @@ class LatentsSource:
         if index is None:
             raise DataError(
                 f"{self.folder / INDEX} does not exist: there is no encoded {split} split; make "
-                f"it with python -m ldm_jax.data.encode --out={source.path} --split={split}"
+                f"it with python -m ldm_jax.cli.encode --out={source.path} --split={split}"
             )
         missing = index.missing(self.folder)
         if missing:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ldm_jax.pictures import save_png
+from ldm_jax.images.grid import save_png
 
 HELP = """Cuts scikit-learn's two photographs, 427 x 640 pixels each, into tiles that do not
 overlap. A config that takes a folder keeps some of its files for validation: here places that

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from ldm_jax import config as cfg
-from ldm_jax.data import transforms
+from ldm_jax.images.reading import to_rgb
 
 Split = Literal["train", "validation", "test"]
 
@@ -271,7 +271,7 @@ def read_image(path: Path, at_least: int) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with Image.open(path) as image:
             image.draft(None, (at_least, at_least))
-            return np.asarray(transforms.to_rgb(image))
+            return np.asarray(to_rgb(image))
     except MemoryError:
         raise
     except Exception as error:  # decoders of damaged files raise nearly anything

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ldm_jax import config as cfg
 
@@ -24,26 +24,6 @@ def draws(seed: int, position: int) -> Callable[[int], int]:
         return int(philox.random_raw()) % n
 
     return below
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image upright and in RGB with 8 bits.
-
-    EXIF orientation is applied, the first frame of an animation is taken, transparency is laid
-    over white, 16-bit grey keeps its upper 8 bits. Colour profiles are ignored.
-
-    Raises:
-        ValueError: pixels of 32 bits, whose range the file does not say.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode!r} (32 bits) have no known range; use 8 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def resize(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
 
-from ldm_jax.typing import Scales, Times
+from ldm_jax.core.typing import Scales, Times
 
 
 def numbers(t: Times) -> ModuleType:

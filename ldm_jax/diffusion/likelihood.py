@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Key
 
-from ldm_jax import rngs
-from ldm_jax.typing import Denoise, Level, Process
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Denoise, Level, Process
 
 Field = Callable[[Float[Array, "b ..."], Float[Array, ""]], Float[Array, "b ..."]]
 """dx/dt at examples x and one time t."""

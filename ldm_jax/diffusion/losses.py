@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
+from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.posterior import FixedVariance, Posterior, vlb_terms
-from ldm_jax.typing import Prediction
 
 Distance = Literal["l2", "l1", "huber"]
 

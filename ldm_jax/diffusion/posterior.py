@@ -12,8 +12,8 @@ import numpy as np
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, Float32, Float64, Int
 
+from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.arrays import per_example
-from ldm_jax.typing import Prediction
 
 FixedVariance = Literal["beta", "beta_tilde"]
 """The variance of a step where the network does not say it: Ho 2020, section 3.2."""

@@ -12,8 +12,8 @@ import jax.scipy.special
 import numpy as np
 import scipy.special
 
+from ldm_jax.core.typing import Scales, Times
 from ldm_jax.diffusion.arrays import as_float, numbers
-from ldm_jax.typing import Scales, Times
 
 NETWORK_SCALE = 999.0
 """What the end of a process in [0, 1] is told a network as: the last of a thousand timesteps."""

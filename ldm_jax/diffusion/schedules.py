@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64, Num
 
+from ldm_jax.core.typing import Scales, Times
 from ldm_jax.diffusion.arrays import as_float, numbers
-from ldm_jax.typing import Scales, Times
 
 ScheduleKind = Literal["linear", "scaled_linear", "sqrt", "cosine", "sigmoid", "sigmoid_betas"]
 ENDLESS = ("sqrt", "cosine", "sigmoid")

@@ -11,8 +11,8 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Float32, Float64, Int, Int32, Key, UInt32
 
-from ldm_jax import rngs
-from ldm_jax.typing import Process
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Process
 
 HISTORY = 10
 """Losses that second-moment sampling remembers of each timestep (Nichol & Dhariwal 2021)."""

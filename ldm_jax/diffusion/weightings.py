@@ -11,8 +11,8 @@ from typing import get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+from ldm_jax.core.typing import PredictionKind
 from ldm_jax.diffusion.posterior import Posterior
-from ldm_jax.typing import PredictionKind
 
 
 def snr(alpha: Float[Array, "b"], sigma: Float[Array, "b"]) -> Float[Array, "b"]:

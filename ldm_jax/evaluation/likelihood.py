@@ -16,11 +16,11 @@ from jaxtyping import Array, Float, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax import rngs
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Denoise, Level, Process
 from ldm_jax.diffusion import likelihood as flow
 from ldm_jax.diffusion.posterior import posterior_of, prior_bits, vlb_terms
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.typing import Denoise, Level, Process
 
 Latents = Float[Array, "b ..."]
 

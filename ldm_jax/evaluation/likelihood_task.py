@@ -58,10 +58,10 @@ def run(arguments: Arguments) -> None:
 
     from ldm_jax import convert
     from ldm_jax import latent_diffusion as ldm
-    from ldm_jax.conditions import open_tokenizer
+    from ldm_jax.core.files import write_atomically
     from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.likelihood import measure
-    from ldm_jax.files import write_atomically
+    from ldm_jax.generation.conditions import open_tokenizer
     from ldm_jax.training.metrics import Progress
 
     data = arguments.data
@@ -105,8 +105,8 @@ def batches(
     """
     import numpy as np
 
-    from ldm_jax.conditions import encode_conditions
     from ldm_jax.data.loader import in_order
+    from ldm_jax.generation.conditions import encode_conditions
 
     kind = {cfg.TextCondition: "caption", cfg.ClassCondition: "label"}.get(type(condition))
     examples = in_order(source, data, range(count))

@@ -12,17 +12,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from ldm_jax import config as cfg
-from ldm_jax import rngs
 from ldm_jax.convert.first_stage import FirstStage, read_first_stage
 from ldm_jax.convert.lpips import read_lpips
+from ldm_jax.core import rngs
+from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
 from ldm_jax.latent_diffusion import noise_of, to_images, to_pixels
 from ldm_jax.losses import quality
 from ldm_jax.models.bottlenecks import Gaussian, perplexity, usage
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.models.lpips import LPIPS
-from ldm_jax.sharding import batch_sharding, make_mesh, replicated
 from ldm_jax.training.autoencoder_stage import PERCEPTUAL
-from ldm_jax.training.checkpoint import load_frozen
+from ldm_jax.workdir.checkpoints import load_frozen
 
 
 class Row(NamedTuple):

@@ -47,6 +47,7 @@ def run(arguments: Arguments) -> None:
     import numpy as np
 
     from ldm_jax.convert.first_stage import read_first_stage
+    from ldm_jax.core.files import write_atomically
     from ldm_jax.data.loader import in_order
     from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.reconstruction import (
@@ -54,8 +55,7 @@ def run(arguments: Arguments) -> None:
         measure,
         read_perceptual,
     )
-    from ldm_jax.files import write_atomically
-    from ldm_jax.pictures import grid, save_png
+    from ldm_jax.images.grid import grid, save_png
     from ldm_jax.training.metrics import Progress
 
     data, out = arguments.data, arguments.out

@@ -11,7 +11,7 @@ from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from ldm_jax.sharding import BATCH_AXES, dividing
+from ldm_jax.core.sharding import BATCH_AXES, dividing
 
 # CPU: from this many scores of one head on, heads and blocks of queries go one by one.
 MAPPED_SCORES = 2**20

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
-from ldm_jax.sharding import split_batch
+from ldm_jax.core.sharding import split_batch
 
 zeros = nn.initializers.zeros_init()
 lecun = nn.initializers.lecun_normal()

@@ -8,8 +8,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
+from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.layers import Conv, ModuleList, conv2d
-from ldm_jax.sharding import split_batch
 
 STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """The convolutions between poolings, under torchvision's numbers; features are compared after the

@@ -11,10 +11,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from ldm_jax import config as cfg
+from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.attention import attention
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.layers import LayerNorm, ModuleList, lecun, zeros
-from ldm_jax.sharding import split_batch
 
 
 def quick_gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

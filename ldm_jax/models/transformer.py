@@ -8,9 +8,9 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.attention import attention
 from ldm_jax.models.layers import Conv, GroupNorm, LayerNorm, ModuleList, lecun, zeros
-from ldm_jax.sharding import split_batch
 
 
 class Attention(nn.Module):

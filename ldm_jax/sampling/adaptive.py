@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
+from ldm_jax.core.typing import Denoise, Process
 from ldm_jax.diffusion.likelihood import probability_flow
-from ldm_jax.typing import Denoise, Process
 
 MOST_STEPS = 4096
 

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+from ldm_jax.core.typing import Denoise, Level
 from ldm_jax.sampling.moves import Eta, ancestral, check_eta, is_noisy, move, transition
 from ldm_jax.sampling.once import Once
-from ldm_jax.typing import Denoise, Level
 
 Variance = Literal["beta_tilde", "beta", "learned"]
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
+from ldm_jax.core.typing import Denoise, Level, Prediction, Solver
 from ldm_jax.sampling.once import asks_once
 from ldm_jax.sampling.scales import Scale, scale_at
-from ldm_jax.typing import Denoise, Level, Prediction, Solver
 
 LogProb = Callable[[Float[Array, "b ..."], Level], Float[Array, "b"]]
 """log p(y | x) of each noisy example at one level, y being what is wanted of it."""

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
+from ldm_jax.core.typing import Denoise, Level
 from ldm_jax.sampling.history import History, remember, start
 from ldm_jax.sampling.interpolation import change
 from ldm_jax.sampling.moves import (
@@ -18,7 +19,6 @@ from ldm_jax.sampling.moves import (
     move,
 )
 from ldm_jax.sampling.once import Once
-from ldm_jax.typing import Denoise, Level
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ldm_jax.core.typing import Denoise, Level, Prediction
 from ldm_jax.sampling.scales import Scale, scale_at
-from ldm_jax.typing import Denoise, Level, Prediction
 
 
 def classifier_free(

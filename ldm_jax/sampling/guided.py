@@ -7,10 +7,10 @@ from typing import Literal
 
 from jaxtyping import Array, Float, PyTree
 
+from ldm_jax.core.typing import Denoise, Level, Prediction, Solver
 from ldm_jax.sampling.classifier_guidance import LogProb, MeanShift, classifier
 from ldm_jax.sampling.guidance import autoguidance, classifier_free, threshold
 from ldm_jax.sampling.scales import Scale, ScaleSchedule, scheduled
-from ldm_jax.typing import Denoise, Level, Prediction, Solver
 
 Number = float | int | Float[Array, ""]
 ClassifierForm = Literal["eps", "mean"]

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int
 
+from ldm_jax.core.typing import Denoise, Level
 from ldm_jax.sampling.moves import gain, move
 from ldm_jax.sampling.once import Once
-from ldm_jax.typing import Denoise, Level
 
 
 class Carry(NamedTuple):

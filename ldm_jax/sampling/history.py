@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
-from ldm_jax.typing import Level
+from ldm_jax.core.typing import Level
 
 
 class History(NamedTuple):

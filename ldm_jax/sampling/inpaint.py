@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
+from ldm_jax.core.typing import Denoise, Level, Solver
 from ldm_jax.sampling.once import asks_once
-from ldm_jax.typing import Denoise, Level, Solver
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
+from ldm_jax.core.typing import Denoise, Level, Prediction
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.loop import sample
-from ldm_jax.typing import Denoise, Level, Prediction
 
 
 def reverse(levels: Level) -> Level:

@@ -5,8 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
+from ldm_jax.core.typing import Denoise, Level
 from ldm_jax.sampling.ancestral import Carry, Memoryless
-from ldm_jax.typing import Denoise, Level
 
 SIGMA_DATA, TIMESTEP_SCALE = 0.5, 10.0
 

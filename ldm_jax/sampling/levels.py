@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float64, Num
 
+from ldm_jax.core.typing import Level, Process
 from ldm_jax.diffusion import spacing as spacings
 from ldm_jax.diffusion.processes import RectifiedFlow
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.typing import Level, Process
 
 Spacing = Literal[spacings.Timesteps, spacings.Ratios, spacings.Published]
 FinalAlphaBar = Literal["first", "one"]

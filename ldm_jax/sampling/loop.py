@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Key
 
-from ldm_jax import rngs
-from ldm_jax.typing import Denoise, Level, Solver
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Denoise, Level, Solver
 
 
 class Sampled(NamedTuple):

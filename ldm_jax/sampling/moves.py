@@ -10,7 +10,7 @@ change of eps or x0 times `gain` or `gain_of_x0`.
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from ldm_jax.typing import Level, Prediction
+from ldm_jax.core.typing import Level, Prediction
 
 Eta = float | int | Float[Array, ""]
 """The share of fresh noise; it may be traced."""

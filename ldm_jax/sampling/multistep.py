@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int
 
+from ldm_jax.core.typing import Denoise, Level
 from ldm_jax.sampling.history import History, remember, start
 from ldm_jax.sampling.interpolation import change
 from ldm_jax.sampling.moves import bare, gain, log_snr, move
 from ldm_jax.sampling.once import Once
-from ldm_jax.typing import Denoise, Level
 
 ADAMS_BASHFORTH = (
     (1.0, 0.0, 0.0, 0.0),

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float64, Int
 
-from ldm_jax.typing import Solver
+from ldm_jax.core.typing import Solver
 
 
 class Once:

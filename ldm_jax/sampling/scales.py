@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ldm_jax.typing import Level
+from ldm_jax.core.typing import Level
 
 Scale = float | int | Float[Array, ""] | Callable[[Level], Float[Array, ""]]
 """One scale for all levels, or a function of the level."""

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
+from ldm_jax.core.typing import Denoise, Level, Process, Solver
 from ldm_jax.sampling.ancestral import Carry, Memoryless
 from ldm_jax.sampling.moves import transition
 from ldm_jax.sampling.once import Once
-from ldm_jax.typing import Denoise, Level, Process, Solver
 
 CorrectorName = Literal["langevin", "annealed_langevin"]
 Ratio = float | int | Float[Array, ""]

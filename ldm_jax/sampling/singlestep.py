@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Float64, Int
 
+from ldm_jax.core.typing import Denoise, Level, Prediction
 from ldm_jax.sampling.interpolation import weights
 from ldm_jax.sampling.moves import (
     Eta,
@@ -24,7 +25,6 @@ from ldm_jax.sampling.moves import (
     move,
 )
 from ldm_jax.sampling.once import Once
-from ldm_jax.typing import Denoise, Level, Prediction
 
 
 class Carry(NamedTuple):

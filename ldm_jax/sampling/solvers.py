@@ -2,6 +2,7 @@
 
 from typing import Literal, get_args
 
+from ldm_jax.core.typing import Process, Solver
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M, DPMSolverPP3M
@@ -18,7 +19,6 @@ from ldm_jax.sampling.singlestep import (
     DPMSolverPPSDE,
 )
 from ldm_jax.sampling.unipc import UniPC
-from ldm_jax.typing import Process, Solver
 
 SamplerName = Literal[
     "ddim", "ddpm", "ddpm_beta", "ddpm_learned", "plms", "euler", "euler_a", "heun", "dpm2",

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.typing import Level, Process, Solver
+from ldm_jax.core.typing import Level, Process, Solver
 
 
 def inner_levels(solver: Solver, process: Process, levels: Level) -> Level:

@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int
 
+from ldm_jax.core.typing import Denoise, Level
 from ldm_jax.sampling.history import History, remember, start
 from ldm_jax.sampling.interpolation import change
 from ldm_jax.sampling.moves import bare, gain_of_x0, log_snr, move
 from ldm_jax.sampling.once import Once
-from ldm_jax.typing import Denoise, Level
 
 Scale = Literal["bh1", "bh2"]
 

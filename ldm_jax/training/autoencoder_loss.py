@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from ldm_jax import config as cfg
-from ldm_jax import rngs
+from ldm_jax.core import rngs
 from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.losses import quality
 from ldm_jax.losses import reconstruction as errors

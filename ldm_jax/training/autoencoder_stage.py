@@ -11,20 +11,20 @@ from jaxtyping import Array, Float, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax import rngs
+from ldm_jax.core import rngs
+from ldm_jax.core.files import damage, write_digests
 from ldm_jax.data.sources import open_source
-from ldm_jax.files import damage, write_digests
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
-from ldm_jax.training.checkpoint import (
+from ldm_jax.training.stage import Stage, validation_source
+from ldm_jax.training.state import TrainState
+from ldm_jax.workdir.checkpoints import (
     CheckpointError,
     has_checkpoints,
     load_frozen,
     save_frozen,
 )
-from ldm_jax.training.stage import Stage, validation_source
-from ldm_jax.training.state import TrainState
 
 PERCEPTUAL = "perceptual"
 """Folder of a work directory that keeps LPIPS' parameters."""

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
+from ldm_jax.core import tree
 from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.losses.adaptive import adaptive_weight, generator_gradients
 from ldm_jax.models.autoencoder import Autoencoder

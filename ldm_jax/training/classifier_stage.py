@@ -6,11 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from ldm_jax import config as cfg
-from ldm_jax import rngs
+from ldm_jax.core import rngs
 from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder, build_classifier
-from ldm_jax.process import build_process
-from ldm_jax.training.checkpoint import has_checkpoints
+from ldm_jax.models.process import build_process
 from ldm_jax.training.classifier_step import make_classifier_scores, make_classifier_step
 from ldm_jax.training.diffusion_stage import (
     check_conditions,
@@ -22,6 +21,7 @@ from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
+from ldm_jax.workdir.checkpoints import has_checkpoints
 
 
 def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | None) -> Stage:

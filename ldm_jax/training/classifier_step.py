@@ -9,13 +9,13 @@ import optax
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from ldm_jax import config as cfg
-from ldm_jax import rngs
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Process
 from ldm_jax.diffusion.parameterization import q_sample
 from ldm_jax.latent_diffusion import Params
 from ldm_jax.models.classifier import Classifier
 from ldm_jax.training.gradients import Metrics, accumulated_gradients, apply_gradients
 from ldm_jax.training.state import TrainState
-from ldm_jax.typing import Process
 
 LEVELS = (0.125, 0.375, 0.625, 0.875)
 """Shares of the training distribution of noise levels, from clean to noise, at which validation

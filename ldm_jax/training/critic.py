@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
-from ldm_jax import rngs
+from ldm_jax.core import rngs
 from ldm_jax.losses import gan
 from ldm_jax.models.discriminator import PatchGAN
 from ldm_jax.training.gradients import Metrics, descend

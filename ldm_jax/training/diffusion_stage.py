@@ -14,7 +14,6 @@ from ldm_jax.data.sources import Source, open_source
 from ldm_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
-from ldm_jax.training.checkpoint import has_checkpoints
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.first_stage import (
     check_first_stage,
@@ -27,6 +26,7 @@ from ldm_jax.training.objective import Objective
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.stage import Stage, validation_source, wait_for_all
 from ldm_jax.training.state import TrainState, create_state
+from ldm_jax.workdir.checkpoints import has_checkpoints
 
 TOKENIZER = "tokenizer.json"
 GRID_STEPS = 25

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from ldm_jax import config as cfg
-from ldm_jax import rngs
+from ldm_jax.core import rngs
 from ldm_jax.diffusion.losses import distance_loss
 from ldm_jax.diffusion.parameterization import (
     network_input,

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax import config as cfg
+from ldm_jax.core.sharding import make_mesh, to_global
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import Source
 from ldm_jax.models.build import build_autoencoder
-from ldm_jax.sharding import make_mesh, to_global
 from ldm_jax.training.autoencoder_loss import posterior_noise
-from ldm_jax.training.checkpoint import (
+from ldm_jax.training.latents import check_encoder, posterior_of
+from ldm_jax.workdir.checkpoints import (
     Checkpoints,
     load_frozen,
     read_config,
     save_frozen,
     write_config,
 )
-from ldm_jax.training.latents import check_encoder, posterior_of
 
 FIRST_STAGE = "first_stage"
 

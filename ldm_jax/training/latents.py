@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
+from ldm_jax.core import tree
 from ldm_jax.data.latents import LatentsSource
 from ldm_jax.data.sources import Source
 from ldm_jax.latent_diffusion import Params, sample_posterior, to_pixels

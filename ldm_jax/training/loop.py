@@ -14,9 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ldm_jax import config as cfg
-from ldm_jax.data.loader import make_loader, validation_batches
-from ldm_jax.pictures import grid
-from ldm_jax.sharding import (
+from ldm_jax.core.sharding import (
     batch_sharding,
     check_batch,
     make_mesh,
@@ -24,18 +22,20 @@ from ldm_jax.sharding import (
     state_sharding,
     to_global,
 )
+from ldm_jax.data.loader import make_loader, validation_batches
+from ldm_jax.images.grid import grid
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
-from ldm_jax.training.checkpoint import (
-    Checkpoints,
-    check_workdir,
-    has_checkpoints,
-    write_config,
-)
 from ldm_jax.training.classifier_stage import classifier_stage
 from ldm_jax.training.diffusion_stage import diffusion_stage
 from ldm_jax.training.metrics import MetricWriter, Progress
 from ldm_jax.training.stage import GRID_IMAGES, Stage
 from ldm_jax.training.state import TrainState
+from ldm_jax.workdir.checkpoints import (
+    Checkpoints,
+    check_workdir,
+    has_checkpoints,
+    write_config,
+)
 
 
 class Interrupted(RuntimeError):

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from ldm_jax import config as cfg
-from ldm_jax import rngs
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Prediction, Process
 from ldm_jax.diffusion import timesteps, weightings
 from ldm_jax.diffusion.losses import distance_loss, variance_loss, vlb_loss
 from ldm_jax.diffusion.posterior import fixed_share, log_variance, posterior_of
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.typing import Prediction, Process
 
 
 class Objective:

@@ -12,7 +12,7 @@ from ldm_jax.convert import compvis, names
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.checkpoint import read_checkpoint
 from ldm_jax.convert.checkpoint_writing import write_checkpoint
-from ldm_jax.convert.safetensors_file import read_safetensors, write_safetensors
+from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
 
 ORIGINALS = small.golden("compvis_names")
 FIRST_STAGES = [name for name in ORIGINALS if "unet" not in ORIGINALS[name]["config"]]

@@ -13,8 +13,8 @@ from ldm_jax.convert import bundle, known, peer_configs
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.folder import read_folder, write_folder
-from ldm_jax.convert.mapped import FileFormatError
-from ldm_jax.process import betas
+from ldm_jax.core.reading import FileFormatError
+from ldm_jax.models.process import betas
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_every_form_holds_the_same(tmp_path, tokenizer):
 
 
 def test_work_directory(tmp_path, trained_text2img, trained_autoencoder):
-    from ldm_jax.pipeline import Pipeline
+    from ldm_jax.generation.pipeline import Pipeline
 
     imported = load(trained_text2img)
     pipeline = Pipeline(trained_text2img)

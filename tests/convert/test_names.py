@@ -5,10 +5,10 @@ import pytest
 from convert_models import golden, numbers
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
 from ldm_jax.convert import bundle, names
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.known import KL_F8, MODELS, VQ_F4
+from ldm_jax.core import tree
 
 SD1, SD2 = MODELS["Stable Diffusion 1"], MODELS["Stable Diffusion 2 (768, v)"]
 PUBLISHED = {

@@ -4,6 +4,7 @@ from PIL import Image
 
 from ldm_jax import config as cfg
 from ldm_jax.data import transforms
+from ldm_jax.images.reading import to_rgb
 
 
 def _gradient(height, width):
@@ -58,15 +59,15 @@ def test_flip_mirrors_half_of_the_training_images_only():
 
 def test_to_rgb_lays_transparency_over_white():
     clear = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
-    assert np.asarray(transforms.to_rgb(clear)).min() == 255
+    assert np.asarray(to_rgb(clear)).min() == 255
     palette = Image.new("P", (2, 2), 0)
     palette.info["transparency"] = 0
-    assert np.asarray(transforms.to_rgb(palette)).min() == 255
+    assert np.asarray(to_rgb(palette)).min() == 255
 
 
 def test_to_rgb_scales_sixteen_bits_and_refuses_unknown_ranges():
     grey = Image.fromarray(np.full((2, 3), 0x80FF, np.uint16))
-    rgb = np.asarray(transforms.to_rgb(grey))
+    rgb = np.asarray(to_rgb(grey))
     assert rgb.shape == (2, 3, 3) and (rgb == 0x80).all()
     with pytest.raises(ValueError, match="'F'"):
-        transforms.to_rgb(Image.fromarray(np.ones((2, 2), np.float32)))
+        to_rgb(Image.fromarray(np.ones((2, 2), np.float32)))

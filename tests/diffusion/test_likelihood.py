@@ -7,10 +7,10 @@ import pytest
 from gaussian import COV, MEAN, keys
 from gaussian import denoise as gaussian
 
+from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion import likelihood as lh
 from ldm_jax.diffusion.processes import EDM, VE, VP, SubVP
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.typing import Prediction
 
 PROCESSES = {
     "discrete": NoiseSchedule.create("scaled_linear", 1000),

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.core.typing import Prediction, PredictionKind
 from ldm_jax.diffusion import losses, weightings
 from ldm_jax.diffusion.parameterization import q_sample, target, to_prediction
 from ldm_jax.diffusion.posterior import posterior_of
 from ldm_jax.diffusion.schedules import NoiseSchedule, zero_terminal_snr
-from ldm_jax.typing import Prediction, PredictionKind
 
 SCHEDULE = NoiseSchedule.create("linear", 1000, 1e-4, 0.02)
 

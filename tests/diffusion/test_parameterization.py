@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ldm_jax.core.typing import Level, PredictionKind
 from ldm_jax.diffusion.parameterization import (
     make_denoiser,
     network_input,
@@ -18,7 +19,6 @@ from ldm_jax.diffusion.parameterization import (
 )
 from ldm_jax.diffusion.processes import EDM, VE, VP, RectifiedFlow, SubVP
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.typing import Level, PredictionKind
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 PROCESSES = [VP(), SubVP(), VE(), EDM(), RectifiedFlow(), SCHEDULE]

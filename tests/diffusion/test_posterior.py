@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion import posterior as post
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.typing import Prediction
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ldm_jax.core.typing import Process
 from ldm_jax.diffusion.processes import EDM, VE, VP, RectifiedFlow, SubVP
 from ldm_jax.diffusion.schedules import NoiseSchedule, zero_terminal_snr
-from ldm_jax.typing import Process
 
 GOLDEN = Path(__file__).parents[1] / "parity/golden/processes.npz"
 STEPS = NoiseSchedule.create("scaled_linear", 1000)

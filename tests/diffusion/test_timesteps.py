@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ldm_jax import rngs
+from ldm_jax.core import rngs
 from ldm_jax.diffusion import timesteps
 from ldm_jax.diffusion.processes import EDM, VP, RectifiedFlow
 from ldm_jax.diffusion.schedules import NoiseSchedule

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax import tree
+from ldm_jax.core import tree
 from ldm_jax.models.discriminator import BatchNorm, PatchGAN
 
 IMAGES = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))

@@ -13,7 +13,7 @@ import numpy as np
 import weights
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
+from ldm_jax.core import tree
 
 GOLDEN = Path(__file__).with_name("golden") / "stage_one_step.npz"
 

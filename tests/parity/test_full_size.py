@@ -21,7 +21,7 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (  # 
 from torch_state import randomize, relative_error, to_tree  # noqa: E402
 
 from ldm_jax import config as cfg  # noqa: E402
-from ldm_jax import tree  # noqa: E402
+from ldm_jax.core import tree  # noqa: E402
 from ldm_jax.models.build import (  # noqa: E402
     build_autoencoder,
     build_conditioner,

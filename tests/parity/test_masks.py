@@ -9,7 +9,7 @@ pytest.importorskip("diffusers")
 
 from diffusers.image_processor import VaeImageProcessor  # noqa: E402
 
-from ldm_jax import masks  # noqa: E402
+from ldm_jax.images import masks  # noqa: E402
 
 RNG = np.random.default_rng(0)
 

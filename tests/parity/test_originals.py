@@ -14,7 +14,7 @@ import originals
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
+from ldm_jax.core import tree
 from ldm_jax.models.bottlenecks import gaussian
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import ClassToken, Condition

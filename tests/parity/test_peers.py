@@ -11,7 +11,7 @@ import pytest
 import weights
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
+from ldm_jax.core import tree
 from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet

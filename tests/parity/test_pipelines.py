@@ -17,10 +17,10 @@ from tiny_pipelines import scheduler  # noqa: E402
 
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax import latent_diffusion as ldm  # noqa: E402
-from ldm_jax import masks  # noqa: E402
+from ldm_jax.generation.defaults import Picture  # noqa: E402
+from ldm_jax.generation.pipeline import Pipeline  # noqa: E402
+from ldm_jax.images import masks  # noqa: E402
 from ldm_jax.models.conditioners import Condition  # noqa: E402
-from ldm_jax.pipeline import Pipeline  # noqa: E402
-from ldm_jax.settings import Picture  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

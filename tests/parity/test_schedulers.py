@@ -13,7 +13,7 @@ diffusers = pytest.importorskip("diffusers")
 
 from test_solvers import KEYS, NOISE, SCHEDULE, SHAPE, network, plain, relative  # noqa: E402
 
-from ldm_jax import rngs  # noqa: E402
+from ldm_jax.core import rngs  # noqa: E402
 from ldm_jax.diffusion.parameterization import make_denoiser  # noqa: E402
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M  # noqa: E402
 from ldm_jax.sampling.lcm import LCM  # noqa: E402

@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_utils import AysSchedules  # noqa: E402
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax.diffusion.processes import RectifiedFlow  # noqa: E402
 from ldm_jax.diffusion.spacing import ALIGN_YOUR_STEPS  # noqa: E402
-from ldm_jax.process import betas, build_process  # noqa: E402
+from ldm_jax.models.process import betas, build_process  # noqa: E402
 from ldm_jax.sampling.levels import levels, levels_at, levels_of  # noqa: E402
 
 # The peer hands tensors to numpy in a way that numpy 2 is about to leave.

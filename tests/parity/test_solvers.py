@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from ldm_jax import rngs  # noqa: E402
+from ldm_jax.core import rngs  # noqa: E402
 from ldm_jax.diffusion.parameterization import make_denoiser  # noqa: E402
 from ldm_jax.diffusion.schedules import NoiseSchedule  # noqa: E402
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M  # noqa: E402

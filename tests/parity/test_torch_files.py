@@ -10,10 +10,11 @@ torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
 
-from ldm_jax.convert.files import read_tensors  # noqa: E402
-from ldm_jax.convert.mapped import FileFormatError  # noqa: E402
-from ldm_jax.convert.safetensors_file import read_safetensors, write_safetensors  # noqa: E402
-from ldm_jax.convert.torch_file import Placeholder, read_torch  # noqa: E402
+from ldm_jax.core.reading import FileFormatError  # noqa: E402
+from ldm_jax.formats.model_files import read_tensors  # noqa: E402
+from ldm_jax.formats.pickles import Placeholder  # noqa: E402
+from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors  # noqa: E402
+from ldm_jax.formats.torch_file import read_torch  # noqa: E402
 
 DTYPES = {
     torch.float16: np.float16, torch.bfloat16: ml_dtypes.bfloat16, torch.float32: np.float32,

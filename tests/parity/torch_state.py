@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from ldm_jax import tree
+from ldm_jax.core import tree
 
 
 def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from gaussian import arc, denoise, flow, marginal
 
+from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.processes import VP
 from ldm_jax.sampling import adaptive
 from ldm_jax.sampling.inversion import invert, reverse
 from ldm_jax.sampling.levels import levels_at
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.solvers import make_solver
-from ldm_jax.typing import Prediction
 
 
 def test_the_flow_of_continuous_time():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gaussian import BASIS, COV, MEAN, STD, denoise, keys, marginal
 
+from ldm_jax.core.typing import Level
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.classifier_guidance import MeanShift, classifier, gradient
@@ -14,7 +15,6 @@ from ldm_jax.sampling.levels import levels
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.sde import PredictorCorrector
 from ldm_jax.sampling.solvers import make_solver
-from ldm_jax.typing import Level
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 LOOK, ANSWER, ERROR = np.array([0.8, -0.6], np.float32), 1.5, 0.4

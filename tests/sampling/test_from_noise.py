@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ldm_jax import rngs
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.processes import RectifiedFlow
 from ldm_jax.sampling.levels import levels
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.solvers import make_solver
 from ldm_jax.sampling.stages import inner_levels
-from ldm_jax.typing import Prediction
 
 MEAN, STD = 0.3, 0.5
 NAMES = (

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.core.typing import Level, Prediction
 from ldm_jax.sampling.guidance import autoguidance, classifier_free, rescaled, threshold
-from ldm_jax.typing import Level, Prediction
 
 SIGMA = 0.6
 ALPHA = 0.8

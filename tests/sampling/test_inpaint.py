@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax import rngs
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.inpaint import Inpaint, jumps
 from ldm_jax.sampling.levels import levels
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.solvers import make_solver
-from ldm_jax.typing import Prediction
 
 SHAPE = (2, 4, 4, 3)
 KEYS = rngs.example_keys(rngs.stream(0, "solver"), jnp.arange(2))

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax import rngs
+from ldm_jax.core import rngs
+from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.levels import levels, part
 from ldm_jax.sampling.loop import evenly, sample, start
-from ldm_jax.typing import Prediction
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 

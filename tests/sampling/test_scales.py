@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.core.typing import Level
 from ldm_jax.sampling.scales import scale_at, scheduled
-from ldm_jax.typing import Level
 
 ANGLE = np.linspace(0, np.pi / 2, 2001)
 LEVELS = Level(

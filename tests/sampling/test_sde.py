@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gaussian import COV, MEAN, denoise, keys, marginal
 
+from ldm_jax.core.typing import Level, Prediction
 from ldm_jax.diffusion.processes import VE
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDPM
@@ -16,7 +17,6 @@ from ldm_jax.sampling.moves import log_snr
 from ldm_jax.sampling.sde import EulerMaruyama, PredictorCorrector, ReverseDiffusion
 from ldm_jax.sampling.solvers import make_solver
 from ldm_jax.sampling.stages import inner_levels
-from ldm_jax.typing import Level, Prediction
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 N = 8192

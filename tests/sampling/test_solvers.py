@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gaussian import Arc, arc, denoise, flow, keys, marginal
 
+from ldm_jax.core.typing import Prediction, Solver
 from ldm_jax.diffusion.processes import VP
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM
@@ -18,7 +19,6 @@ from ldm_jax.sampling.singlestep import DPMSolver
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, SamplerName, make_solver
 from ldm_jax.sampling.stages import inner_levels
 from ldm_jax.sampling.unipc import UniPC
-from ldm_jax.typing import Prediction, Solver
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 NAMES = get_args(SamplerName)

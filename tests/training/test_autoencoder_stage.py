@@ -9,7 +9,7 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.training.autoencoder_stage import autoencoder_stage, channels_as_images
-from ldm_jax.training.checkpoint import CheckpointError
+from ldm_jax.workdir.checkpoints import CheckpointError
 
 
 def begun(workdir):

@@ -10,14 +10,14 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax import tree
+from ldm_jax.core import tree
+from ldm_jax.core.sharding import batch_sharding, make_mesh, state_sharding
 from ldm_jax.models.build import build_autoencoder
-from ldm_jax.sharding import batch_sharding, make_mesh, state_sharding
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_stage import fresh_params
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
-from ldm_jax.training.checkpoint import Checkpoints, check_workdir, write_config
 from ldm_jax.training.critic import CriticTraining
+from ldm_jax.workdir.checkpoints import Checkpoints, check_workdir, write_config
 
 START = 2
 CRITIC = cfg.Adversarial(start=START, channels=8, layers=1, lecam_weight=0.1)

@@ -14,15 +14,15 @@ import tiny
 from ldm_jax import config as cfg
 from ldm_jax.config import to_json
 from ldm_jax.config.files import from_json
+from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated, state_sharding
 from ldm_jax.diffusion.timesteps import SecondMoment
 from ldm_jax.latent_diffusion import LatentDiffusion
 from ldm_jax.models.build import build_autoencoder
-from ldm_jax.process import build_process
-from ldm_jax.sharding import batch_sharding, make_mesh, replicated, state_sharding
-from ldm_jax.training.checkpoint import Checkpoints
+from ldm_jax.models.process import build_process
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.state import create_state
+from ldm_jax.workdir.checkpoints import Checkpoints
 
 SHAPE = (2, 2, 3)
 TIMESTEPS = 4

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tiny
 
-from ldm_jax.training.checkpoint import Checkpoints
 from ldm_jax.training.loop import NonFiniteLoss, fit
+from ldm_jax.workdir.checkpoints import Checkpoints
 
 
 def short(run, **changes):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from ldm_jax import rngs
+from ldm_jax.core import rngs
 
 # Averages that have decayed to less say nothing more of where a vector should be.
 LEAST_COUNT = 1e-20

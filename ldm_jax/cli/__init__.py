@@ -1,0 +1,1 @@
+"""What command lines say, checked, and as arguments of the package."""

@@ -1,0 +1,1 @@
+"""The ground floor: types, trees, named randomness, sharding, files."""

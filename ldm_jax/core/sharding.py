@@ -1,0 +1,178 @@
+"""Where arrays live: the device mesh, one rule table for all parameters, host data → global arrays.
+
+The mesh has three axes. `data` and `fsdp` split the batch; `fsdp` also splits parameters,
+optimiser moments and averages, which are gathered when a layer needs them; `tensor` splits the
+work inside attention, feed-forward and residual blocks.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from ldm_jax import config as cfg
+from ldm_jax.core import tree
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+MIN_SHARDED_SIZE = 4096
+"""Arrays of fewer values are kept whole: gathering them costs more than they occupy."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which dimension of a parameter goes to which mesh axis, counted from the end."""
+
+    fsdp: int | None
+    tensor: int | None
+
+
+INTO = Rule(fsdp=-2, tensor=-1)
+"""The first of a pair of layers: each `tensor` device computes its share of the outputs."""
+OUT_OF = Rule(fsdp=-1, tensor=-2)
+"""The second of the pair: each `tensor` device adds up its share of the inputs."""
+ALONE = Rule(fsdp=-1, tensor=None)
+WHOLE = Rule(fsdp=None, tensor=None)
+
+PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
+    (r"(.*/)?(to_q|to_k|to_v|q_proj|k_proj|v_proj)/kernel", INTO),
+    (r"(.*/)?(to_out/0|out_proj)/kernel", OUT_OF),
+    (r"(.*/)?(net/0/proj|fc1)/kernel", INTO),
+    (r"(.*/)?(net/2|fc2)/kernel", OUT_OF),
+    (r"(.*/)?(resnets|downsamplers|upsamplers)/\d+/(conv1|time_emb_proj)/kernel", INTO),
+    (r"(.*/)?(resnets|downsamplers|upsamplers)/\d+/conv2/kernel", OUT_OF),
+    (r"(.*/)?(conv_in|conv_out|conv|conv_shortcut|quant_conv|post_quant_conv)/kernel", ALONE),
+    (r"(.*/)?(proj_in|proj_out|pooled_proj|map/hidden|map/out)/kernel", ALONE),
+    (r"(.*/)?quantize/(project_in|project_out|proj)/kernel", ALONE),
+    (r"(.*/)?(time_embedding/linear_[12]|add_embedding)/kernel", ALONE),
+    (r"(.*/)?(main/\d+|features/\d+|lin\d)/kernel", ALONE),
+    (r"(.*/)?\w*embedding(/embedding)?", ALONE),
+    (r"(.*/)?(scale|bias)", WHOLE),
+    (r"(.*/)?batch_stats/.*/(mean|var)", WHOLE),
+    (r"codebook/(counts|sums|idle)", WHOLE),
+    (r"sampler/(history|count)", WHOLE),
+)
+"""(pattern of the whole path, rule): kernels are HWIO or IO. Patterns look at the end of a path,
+so that moments and averages of a parameter follow its rule. The first match decides."""
+
+
+def make_mesh(config: cfg.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
+    """Mesh (data, fsdp, tensor) with Auto axes over `devices`, by default all of this run.
+
+    Neighbours on the `tensor` axis are neighbours in the network where the platform says how.
+    `devices` may be those of a topology description, for compiling without the hardware.
+
+    Raises:
+        cfg.ConfigError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [config.data, config.fsdp, config.tensor]
+    known = math.prod(n for n in sizes if n != -1)
+    shown = ", ".join(f"mesh.{name}={n}" for name, n in zip(AXES, sizes, strict=True))
+    if len(devices) % known or (-1 not in sizes and known != len(devices)):
+        raise cfg.ConfigError(
+            f"{shown} needs {'a multiple of ' if -1 in sizes else ''}{known} devices, but there "
+            f"are {len(devices)}; the three sizes must multiply to it (-1 takes what is left)"
+        )
+    shape = tuple(len(devices) // known if n == -1 else n for n in sizes)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def check_batch(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None:
+    """Raises cfg.ConfigError unless each device gets equally many rows of each micro-batch."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % (shards * accumulation):
+        raise cfg.ConfigError(
+            f"data.batch_size is {batch_size}; it must be a multiple of {shards * accumulation}: "
+            f"{shards} devices share a batch (mesh.data {mesh.shape['data']} times mesh.fsdp "
+            f"{mesh.shape['fsdp']}), in optim.accumulation {accumulation} micro-batches"
+        )
+    if batch_size % jax.process_count():
+        raise cfg.ConfigError(
+            f"data.batch_size is {batch_size}; it must be a multiple of the number of processes, "
+            f"{jax.process_count()}, each of which loads its share"
+        )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Leading dimension over all devices that share a batch, in the order of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def split_batch(x: Array) -> Array:
+    """The same activations, kept split along the batch over the mesh in context, if there is one.
+
+    Left alone, XLA may prefer to split channels as the parameters are split, and then exchanges
+    activations between all devices at every layer instead of gathering the smaller parameters.
+    """
+    axes = dividing(jax.sharding.get_abstract_mesh(), BATCH_AXES, x.shape[0])
+    if not axes:
+        return x
+    free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *free))
+
+
+def dividing(mesh: AbstractMesh, axes: tuple[str, ...], size: int) -> tuple[str, ...]:
+    """Those of `axes` that are in the mesh and together divide `size`."""
+    taken: tuple[str, ...] = ()
+    for axis in axes:
+        parts = mesh.shape.get(axis, 1)
+        if parts > 1 and size % parts == 0:
+            taken, size = (*taken, axis), size // parts
+    return taken
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def state_sharding(mesh: Mesh, shapes: Any, min_size: int = MIN_SHARDED_SIZE) -> Any:
+    """Shardings for a tree of parameters, or for a whole training state.
+
+    Args:
+        mesh: as made by `make_mesh`.
+        shapes: tree of arrays or `jax.ShapeDtypeStruct`; scalars are replicated.
+        min_size: arrays of fewer values are replicated.
+
+    A dimension that its axis does not divide stays whole.
+
+    Raises:
+        tree.TreeError: names the leaves that `PARAMETER_RULES` does not cover.
+    """
+    flat = tree.flatten(shapes)
+    rules = tree.mask({path: leaf for path, leaf in flat.items() if leaf.ndim}, PARAMETER_RULES)
+    shardings = [
+        NamedSharding(mesh, _spec(mesh, leaf.shape, rules.get(path, WHOLE), min_size))
+        for path, leaf in flat.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(shapes), shardings)
+
+
+def _spec(mesh: Mesh, shape: tuple[int, ...], rule: Rule, min_size: int) -> PartitionSpec:
+    """The rule on an array of this shape, without what cannot or need not be split."""
+    if math.prod(shape) < min_size:
+        return PartitionSpec()
+    axes: list[str | None] = [None] * len(shape)
+    for axis, dimension in (("fsdp", rule.fsdp), ("tensor", rule.tensor)):
+        size = mesh.shape[axis]
+        if dimension is not None and size > 1 and shape[dimension] % size == 0:
+            axes[dimension] = axis
+    return PartitionSpec(*axes) if any(axes) else PartitionSpec()
+
+
+def to_global(mesh: Mesh, host_batch: Any) -> Any:
+    """This process's rows of a batch (numpy) → global arrays sharded over the batch devices.
+
+    Every process gives as many rows; the mesh says where in the global batch they come to lie.
+    """
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), host_batch
+    )

@@ -1,0 +1,1 @@
+"""Containers of other people's models, read strictly and without running anything in them."""

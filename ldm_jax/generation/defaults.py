@@ -1,0 +1,294 @@
+"""How a model draws unless it is told otherwise, and which settings it refuses."""
+
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+from jaxtyping import Array, Float, Float32, UInt8
+
+from ldm_jax import config as cfg
+from ldm_jax.config.sampling import LISTS
+from ldm_jax.core.typing import Level, Process, Solver
+from ldm_jax.diffusion.spacing import Ratios
+from ldm_jax.models.process import build_process
+from ldm_jax.sampling.levels import in_sections, levels, levels_at, levels_of, part
+from ldm_jax.sampling.once import asks_once
+from ldm_jax.sampling.sde import PredictorCorrector
+from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
+from ldm_jax.sampling.stages import inner_levels
+
+SMALL, SMALL_BATCH = 16 * 16, 32
+"""Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
+larger ones one by one. The number of pictures plays no part, so that no bit depends on it."""
+LEAST_TILE = 8
+"""Latents along the side of a tile, below which a decoder has no context."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What drawing starts from, instead of noise drawn from the seed; what is None is absent."""
+
+    image: UInt8[np.ndarray, "h w 3"] | None = None
+    """Drawn on, with `strength`."""
+    mask: Float32[np.ndarray, "h w"] | None = None
+    """1 where `image` is painted anew, 0 where it is kept."""
+    noise: Float32[np.ndarray, "n zh zw z"] | None = None
+    """Standard normal starting noise for each picture."""
+
+
+NOTHING = Picture()
+
+
+def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) -> cfg.Sampling:
+    """`sampling` with the model's and the sampler's usual values where none were given.
+
+    `textures` says that opposite edges of pictures are to fit each other.
+
+    Raises:
+        cfg.ConfigError: settings that this model, or this sampler, cannot have.
+    """
+    sampler, guidance, eta = sampling.sampler, sampling.guidance_scale, sampling.eta
+    if guidance is None:
+        # Autoguidance stands in for it.
+        alone = sampling.autoguidance_scale is None
+        guidance = _usual_guidance(model.condition) if alone else 1.0
+    settled = replace(
+        sampling, guidance_scale=guidance, spacing=_usual_spacing(model, sampling),
+        steps=sampling.visited,
+        eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
+        height=sampling.height or model.image_size, width=sampling.width or model.image_size,
+    )  # fmt: skip
+    process = build_process(model.diffusion.process)
+    try:
+        path(model, process, settled)
+    except ValueError as error:
+        raise cfg.ConfigError(str(error)) from error
+    if model.diffusion.process.ends_in_noise and sampler == "euler_maruyama":
+        raise cfg.ConfigError(
+            "sampler 'euler_maruyama' follows the process in its time, and where this model's "
+            "ends its drift has no bound; choose another"
+        )
+    _check_guidance(sampling, solver(process, settled))
+    _check_size(model, settled, textures)
+    return settled
+
+
+def settle_inversion(
+    model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False
+) -> cfg.Sampling:
+    """`settle` for the way from a picture up to its noise, which has no guidance.
+
+    Raises:
+        cfg.ConfigError: as `settle`, and for guidance, solvers that draw noise of their own, a
+            part of the way, and models that are shown a picture.
+    """
+    if sampling.guidance_scale is None:
+        sampling = replace(sampling, guidance_scale=1.0)
+    settled = settle(model, sampling, textures=textures)
+    guides = ("autoguidance_scale", "classifier_scale", "threshold")
+    if settled.guidance_scale != 1 or any(getattr(settled, name) is not None for name in guides):
+        raise cfg.ConfigError(
+            "inversion follows the model alone; leave out guidance of every kind (--guidance=1)"
+        )
+    if solver(build_process(model.diffusion.process), settled).stochastic:
+        raise cfg.ConfigError(
+            f"sampler {settled.sampler!r} with eta {settled.eta} and corrector "
+            f"{settled.corrector!r} draws noise on its way, which an inversion cannot know; "
+            "choose one that does not, such as ddim with eta 0"
+        )
+    if settled.strength != 1 or paints(model):
+        raise cfg.ConfigError(
+            "inversion goes all the way and shows the model no picture; leave out --strength, and "
+            "choose a model that is not for inpainting"
+        )
+    return settled
+
+
+def bound(model: cfg.Model) -> float:
+    """The range to which dynamic thresholding brings x0: pixels have 1; latents none, but those
+    of unit variance rarely leave three standard deviations."""
+    stage = model.autoencoder
+    pixels = stage.factor == 1 and stage.latent_channels == stage.image_channels
+    return 1.0 if pixels else 3.0
+
+
+def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]:
+    """The numbers of `Guides` that settled `sampling` gives; another number is no new program."""
+    low_high = sampling.guidance_interval
+    numbers = {
+        "interval": low_high and tuple(np.float32(value) for value in low_high),
+        "rescale": sampling.guidance_rescale,
+        "weak_scale": sampling.autoguidance_scale,
+        "classifier_scale": sampling.classifier_scale,
+        "threshold": sampling.threshold,
+        "bound": None if sampling.threshold is None else bound(model),
+    }
+    return {
+        name: np.float32(value) if isinstance(value, float | int) else value
+        for name, value in numbers.items()
+        if value is not None
+    }
+
+
+def skip_layers(config: cfg.Model, clip_skip: int) -> cfg.Model:
+    """`config` with a text encoder that stops `clip_skip` - 1 layers earlier than in training.
+
+    Raises ConfigError for more than it has, and for models without CLIP's.
+    """
+    if clip_skip == 1:
+        return config
+    encoder = getattr(config.condition, "encoder", None)
+    if not isinstance(encoder, cfg.CLIPText):
+        raise cfg.ConfigError("clip_skip is for models with CLIP's text encoder; leave it out")
+    most = encoder.layers - encoder.skip_last
+    if not 1 <= clip_skip <= most:
+        raise cfg.ConfigError(f"clip_skip is {clip_skip}; it must lie in 1..{most}")
+    encoder = replace(encoder, skip_last=encoder.skip_last + clip_skip - 1)
+    return replace(config, condition=replace(config.condition, encoder=encoder))
+
+
+def factor(model: cfg.Model) -> int:
+    """What the sides of pictures must be multiples of."""
+    return model.autoencoder.factor * model.unet.side_multiple
+
+
+def paints(model: cfg.Model) -> bool:
+    """Whether the U-Net itself takes a mask and a picture."""
+    return getattr(model.condition, "inpaint", False)
+
+
+def path(
+    model: cfg.Model, process: Process, sampling: cfg.Sampling, picture: Picture = NOTHING
+) -> Level:
+    """The noise levels that settled `sampling` visits, from where `picture` starts, and between.
+
+    Raises ValueError for levels that `process` does not have.
+    """
+    # Only samplers over timesteps end where some models say; the others end without noise.
+    over_time = sampling.sampler in ("ddim", "plms")
+    over_time &= sampling.spacing not in get_args(Ratios)
+    end = model.diffusion.final_alpha_bar if over_time else "one"
+    if sampling.sigmas:
+        whole = levels_of(process, np.array(sampling.sigmas, np.float64))
+    elif sampling.timesteps:
+        whole = levels_at(process, np.array(sampling.timesteps, np.float64), end)
+    elif sampling.sections:
+        whole = in_sections(process, sampling.sections, end)
+    else:
+        whole = levels(process, sampling.steps, sampling.spacing, end)
+    rest = whole if picture.image is None else part(whole, sampling.strength)
+    return inner_levels(solver(process, sampling), process, rest)
+
+
+def solver(process: Process, sampling: cfg.Sampling, eta: Float[Array, ""] | None = None) -> Solver:
+    """The solver of settled `sampling`, with a traced `eta` in place of its own where given.
+
+    Raises ValueError for what the sampler cannot have.
+    """
+    made = make_solver(sampling.sampler, sampling.eta if eta is None else eta, process)
+    if sampling.corrector is None:
+        return made
+    return PredictorCorrector(made, sampling.corrector, sampling.corrector_steps, sampling.snr)
+
+
+def batch_size(model: cfg.Model, sampling: cfg.Sampling) -> int:
+    """How many pictures are drawn together with settled `sampling`."""
+    if sampling.batch_size is not None:
+        return sampling.batch_size
+    latents = sampling.height * sampling.width // model.autoencoder.factor**2
+    return SMALL_BATCH if latents <= SMALL else 1
+
+
+def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, count: int) -> None:
+    """Raises ConfigError unless `count` drawings with settled `sampling` can start so."""
+    height, width = sampling.height, sampling.width
+    for name in ("image", "mask"):
+        array = getattr(picture, name)
+        if array is not None and array.shape[:2] != (height, width):
+            raise cfg.ConfigError(
+                f"the {name} has {array.shape[0]}x{array.shape[1]} pixels, but {height}x"
+                f"{width} are drawn; resize it"
+            )
+    if picture.mask is not None and picture.image is None:
+        raise cfg.ConfigError("there is a mask, but no picture that it belongs to")
+    if paints(model) and picture.mask is None:
+        raise cfg.ConfigError(
+            "this is an inpainting model; it needs a picture and a mask (--init_image, --mask)"
+        )
+    if picture.image is None and sampling.strength != 1:
+        raise cfg.ConfigError(
+            f"strength is {sampling.strength}, but there is no picture to draw on"
+        )
+    if sampling.resample > 1 and (picture.mask is None or paints(model)):
+        raise cfg.ConfigError(
+            f"resample is {sampling.resample}, which is for painting under a mask (--mask) with a "
+            "model that is not shown it"
+        )
+    scale = model.autoencoder.factor
+    wanted = (count, height // scale, width // scale, model.autoencoder.latent_channels)
+    if picture.noise is not None and picture.noise.shape != wanted:
+        raise cfg.ConfigError(
+            f"the starting noise has shape {picture.noise.shape}; it must be {wanted}: "
+            "pictures, height and width in latents, channels"
+        )
+
+
+def _check_guidance(sampling: cfg.Sampling, solver: Solver) -> None:
+    sampler = sampling.sampler
+    whole = "with" if sampling.corrector else "without"
+    if sampling.classifier_form == "mean" and not (solver.stochastic and asks_once(solver)):
+        raise cfg.ConfigError(
+            f"classifier_form 'mean' moves the mean of noisy steps of one evaluation, but sampler "
+            f"{sampler!r} {whole} corrector takes none; choose ddpm, euler_a or ddim with an eta "
+            "above 0, no corrector, or form 'eps'"
+        )
+    if sampling.resample > 1 and not asks_once(solver):
+        raise cfg.ConfigError(
+            f"resample is {sampling.resample}, but sampler {sampler!r} {whole} corrector evaluates "
+            "more than once a step; choose one that does not, such as ddim or ddpm"
+        )
+
+
+def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None:
+    height, width, trained = sampling.height, sampling.width, model.image_size
+    for name, side in (("height", height), ("width", width)):
+        if side % factor(model):
+            raise cfg.ConfigError(
+                f"{name} is {side}; for this model it must be a multiple of {factor(model)}"
+            )
+    least = LEAST_TILE * model.autoencoder.factor
+    if sampling.tile is not None and sampling.tile < least:
+        raise cfg.ConfigError(
+            f"tile is {sampling.tile}; for this model it must be {least} or more pixels"
+        )
+    if sampling.tile is not None and textures:
+        raise cfg.ConfigError(
+            "pictures whose edges fit cannot be decoded in tiles, whose edges are others; "
+            "leave out --tile or --tileable"
+        )
+    mapped = model.unet.concat_channels and not paints(model)
+    if mapped and (height, width) != (trained, trained):
+        raise cfg.ConfigError(
+            f"this model draws {trained} x {trained} pixels only, because its text encoder makes "
+            "a map of that size; set --height and --width"
+        )
+
+
+def _usual_spacing(model: cfg.Model, sampling: cfg.Sampling) -> str | None:
+    """The spacing asked for, or the usual one; None where a list says what is visited."""
+    if sampling.spacing is not None or any(getattr(sampling, name) for name in LISTS):
+        return sampling.spacing
+    if sampling.sampler in ("ddim", "ddpm", "plms"):
+        return model.diffusion.spacing  # samplers over timesteps follow the model's training
+    usual = DEFAULT_SPACING[sampling.sampler]
+    by_ratio = usual in get_args(Ratios)
+    return "trailing" if by_ratio and model.diffusion.process.ends_in_noise else usual
+
+
+def _usual_guidance(condition: cfg.Condition) -> float:
+    match getattr(condition, "encoder", None):
+        case cfg.CLIPText():
+            return 7.5
+        case cfg.BERTText():
+            return 5.0
+    return 3.0

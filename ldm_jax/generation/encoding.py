@@ -1,0 +1,246 @@
+"""Writes what a first stage makes of a data set's images, for stage two to train from.
+
+Processes need not speak with each other: each writes the shards that are its own, and what is
+there already stays. What is written depends on neither their number nor the batch size.
+"""
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+import ldm_jax
+from ldm_jax import config as cfg
+from ldm_jax.config.checks import require, require_divisible
+from ldm_jax.convert.first_stage import FirstStage, read_first_stage
+from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
+from ldm_jax.data.latents import Index, Kind, begin, write_shard
+from ldm_jax.data.loader import in_order
+from ldm_jax.data.sources import DataError, Example, Source, Split, open_source
+from ldm_jax.latent_diffusion import to_pixels
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.bottlenecks import Gaussian
+from ldm_jax.models.build import build_autoencoder
+from ldm_jax.training.latents import encoder_hash
+from ldm_jax.training.metrics import Progress
+
+_WHERE = ("path", "data_dir")
+
+
+class NonFiniteLatents(ValueError):
+    """An encoder gave infinity or no number."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How encoded images are kept."""
+
+    what: Literal["latents", "codes"] = "latents"
+    """Moments of the posterior (or latents before quantisation), or numbers of code vectors."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the stored latents; codes are int32."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """What the encoder computes in."""
+    shard_size: int = 4096
+    """Images in one file; a file that is interrupted is begun again."""
+    batch_size: int = 32
+    """Images that are encoded at once, over all devices of a process."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one call did."""
+
+    images: int
+    """That were encoded; those of shards that were there already are not counted."""
+    seconds: float
+    missing: int
+    """Shards that other processes have still to write."""
+
+    @property
+    def rate(self) -> float:
+        """Images per second, reading and compiling included."""
+        return self.images / max(self.seconds, 1e-9)
+
+
+def encode(
+    first_stage: str,
+    data: cfg.Data,
+    splits: Sequence[Split],
+    out: Path,
+    storage: Storage,
+    **processes: int,
+) -> dict[str, Written]:
+    """Encodes splits of a data set with the first stage of any model; see `encode_split`.
+
+    Raises:
+        ConfigError: codes are asked of a first stage that has none.
+    """
+    _check_still(data)
+    stage = read_first_stage(first_stage)
+    encoder = Encoder(stage, storage)
+    return {
+        split: encode_split(stage, data, split, out, storage, encoder, **processes)
+        for split in splits
+    }
+
+
+def encode_split(
+    stage: FirstStage,
+    data: cfg.Data,
+    split: Split,
+    out: Path,
+    storage: Storage,
+    encode: "Encoder",
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Written:
+    """Encodes this process's missing shards of one split into OUT/SPLIT.
+
+    Raises:
+        DataError: the images come augmented, the folder holds another encoding, or an image
+            cannot be read.
+        ConfigError: the first stage cannot halve the images' sides so often.
+        NonFiniteLatents: names the image.
+    """
+    _check_still(data)
+    source = open_source(data.source, data.image_size, split)
+    began = time.perf_counter()
+    index = _index(stage, data, source, storage, encode.kind)
+    folder = out / split
+    begin(folder, index)
+    todo = [n for n in index.missing(folder) if n % process_count == process_index]
+    images = sum(len(index.rows(shard)) for shard in todo)
+    rows = encode.rows
+    with Progress(f"encoding {split}", images, images=1) as bar:
+        for shard in todo:
+            examples = in_order(source, data, index.rows(shard))
+            write_shard(folder, index, shard, _encoded(encode, examples, rows, bar))
+    return Written(images, time.perf_counter() - began, len(index.missing(folder)))
+
+
+class Encoder:
+    """A first stage's encoder, compiled for batches of `rows` images on this process's devices."""
+
+    def __init__(self, stage: FirstStage, storage: Storage) -> None:
+        autoencoder = build_autoencoder(stage.config, jnp.dtype(storage.compute))
+        self.kind: Kind = _kind(stage.config, storage)
+        mesh = make_mesh(cfg.Mesh(), jax.local_devices())
+        devices = mesh.size
+        self.rows = -(-storage.batch_size // devices) * devices
+        self._sharding = batch_sharding(mesh)
+        self._params = jax.device_put(stage.params, replicated(mesh))
+        dtype = "int32" if self.kind == "codes" else storage.dtype
+        program = partial(encoded, autoencoder, self.kind, jnp.dtype(dtype))
+        self._program = jax.jit(program)
+
+    def __call__(self, images: UInt8[np.ndarray, "n h w 3"]) -> Array:
+        """The stored form of at most `rows` images; it comes as soon as it is begun.
+
+        The last rows are repeated to fill a batch.
+        """
+        full = images[np.minimum(np.arange(self.rows), len(images) - 1)]
+        return self._program(self._params, jax.device_put(full, self._sharding))
+
+
+def encoded(
+    autoencoder: Autoencoder,
+    kind: Kind,
+    dtype: Any,
+    params: Any,
+    images: UInt8[Array, "b h w 3"],
+) -> Float[Array, "b zh zw z"] | Int[Array, "b zh zw"]:
+    """What `data.latents` stores of images."""
+    variables = {"params": params}
+    found = autoencoder.apply(variables, to_pixels(images), method="encode")
+    if isinstance(found, Gaussian):
+        return jnp.concatenate([found.mean, found.logvar], axis=-1).astype(dtype)
+    if kind == "codes":
+        codes = autoencoder.apply(variables, found.mode, method=lambda m, z: m.quantize(z).indices)
+        return codes.astype(dtype)
+    return found.mode.astype(dtype)
+
+
+def _encoded(
+    encode: Encoder, examples: Iterator[Example], rows: int, bar: Progress
+) -> Iterator[tuple[np.ndarray, Example]]:
+    """Each example with its array. A batch is fetched once the next one has been begun."""
+    waiting: tuple[list[Example], Array] | None = None
+    while True:
+        batch = list(islice(examples, rows))
+        begun = (batch, encode(np.stack([e["image"] for e in batch]))) if batch else None
+        if waiting is not None:
+            done, arrays = waiting
+            for example, array in zip(done, np.asarray(arrays), strict=False):
+                if not np.isfinite(array).all():
+                    raise NonFiniteLatents(
+                        f"the latents of {example['name']} are not all finite; try "
+                        "--compute=float32, and whether the first stage gives pictures back"
+                    )
+                yield array, example
+            bar.update(len(done))
+        if begun is None:
+            return
+        waiting = begun
+
+
+def _check_still(data: cfg.Data) -> None:
+    """Raises DataError where training would see an image differently every time."""
+    source = data.source
+    if isinstance(source, cfg.EncodedLatents):
+        raise DataError(f"data.source.path={source.path} is encoded already; name the images")
+    if isinstance(source, cfg.ImageFolder) and (source.flip or source.crop == "random"):
+        raise DataError(
+            f"data.source has crop={source.crop!r} and flip={source.flip}: encoded images cannot "
+            "be cropped or mirrored any more. Encode them with --data.source.crop=center "
+            "--data.source.flip=False, or train from the images"
+        )
+
+
+def _kind(config: cfg.Autoencoder, storage: Storage) -> Kind:
+    quantised = config.codes is not None
+    if storage.what == "latents":
+        return "point" if quantised else "gaussian"
+    require(quantised, "--what", storage.what, "latents: this first stage has no codes")
+    return "codes"
+
+
+def _index(
+    stage: FirstStage, data: cfg.Data, source: Source, storage: Storage, kind: Kind
+) -> Index:
+    side, channels = data.image_size // stage.config.factor, stage.config.latent_channels
+    require_divisible(
+        "data.image_size", data.image_size, stage.config.factor, "the first stage's factor"
+    )
+    last = {"gaussian": (2 * channels,), "point": (channels,), "codes": ()}[kind]
+    settings = json.loads(cfg.to_json(data.source))
+    return Index(
+        encoder=encoder_hash(stage.params),
+        source={k: v for k, v in settings.items() if k not in _WHERE},
+        fingerprint=source.fingerprint,
+        image_size=data.image_size,
+        kind=kind,
+        dtype="int32" if kind == "codes" else storage.dtype,
+        shape=(side, side, *last),
+        latent_scale=stage.latent_scale,
+        compute=storage.compute,
+        examples=len(source),
+        shard_size=storage.shard_size,
+        class_names=source.class_names,
+        has_captions=source.has_captions,
+        versions={
+            "ldm_jax": ldm_jax.__version__,
+            **{name: importlib.metadata.version(name) for name in ("jax", "array_record")},
+        },
+    )

@@ -1,0 +1,224 @@
+"""Models that guide another model's drawing: a weaker one of its kind, and a classifier."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ldm_jax import config as cfg
+from ldm_jax import convert
+from ldm_jax import latent_diffusion as ldm
+from ldm_jax.convert.bundle import with_scale
+from ldm_jax.convert.workdir import read_workdir
+from ldm_jax.core.typing import Denoise, Level, Process
+from ldm_jax.models.build import build_classifier
+from ldm_jax.models.classifier import Classifier
+from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.process import build_process
+from ldm_jax.sampling.classifier_guidance import LogProb
+from ldm_jax.sampling.guided import Guides
+from ldm_jax.training.first_stage import load_first_stage
+from ldm_jax.workdir.checkpoints import Checkpoints, read_config
+
+
+@dataclass(frozen=True)
+class WeakModel:
+    """A model that was trained less, or is smaller, on the same task."""
+
+    model: ldm.LatentDiffusion
+    params: Any
+
+    def denoiser(self, params: Any, condition: Condition) -> Denoise:
+        """Its denoiser under `condition`, for autoguidance."""
+        network = partial(self.model.network, params, condition=condition)
+        return self.model.denoiser(network)
+
+
+@dataclass(frozen=True)
+class NoisyClassifier:
+    """A trained classifier of noisy latents."""
+
+    module: Classifier
+    params: Any
+    process: Process
+
+    def log_prob(self, params: Any, labels: Array) -> LogProb:
+        """log p(label | x) of each noisy example."""
+
+        def log_prob(x: Array, level: Level) -> Array:
+            t = jnp.broadcast_to(self.process.network_time(level.timestep), x.shape[:1])
+            logits = jax.nn.log_softmax(self.module.apply({"params": params}, x, t))
+            return jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+        return log_prob
+
+
+@dataclass(frozen=True)
+class Helpers:
+    """What guides the drawings of one model beside itself; None is absent."""
+
+    weak: WeakModel | None = None
+    classifier: NoisyClassifier | None = None
+
+    @classmethod
+    def read(
+        cls,
+        config: cfg.Model,
+        tokenizer: Path | None,
+        dtype: str,
+        weak_model: str | Path | None,
+        classifier: str | Path | None,
+    ) -> "Helpers":
+        """Those in `weak_model` and `classifier`; raises as `read_weak` and `read_classifier`."""
+        return cls(
+            None if weak_model is None else read_weak(weak_model, config, tokenizer, dtype),
+            None if classifier is None else read_classifier(classifier, config, dtype),
+        )
+
+    def check(self, sampling: cfg.Sampling, wishes: Sequence[Any]) -> None:
+        """Raises ConfigError, ValueError unless scales, helpers and wishes belong together."""
+        for name, model, scale in (
+            ("weak_model", self.weak, sampling.autoguidance_scale),
+            ("classifier", self.classifier, sampling.classifier_scale),
+        ):
+            if (model is None) != (scale is None):
+                has = "no model" if model is None else "no scale"
+                raise cfg.ConfigError(
+                    f"{name} has {has}; give --{name} and its scale together, or neither"
+                )
+        if self.classifier is not None:
+            check_labels(self.classifier, wishes)
+
+    def labels(
+        self, wishes: Sequence[Any], condition: cfg.Condition
+    ) -> tuple[np.ndarray | None, Sequence[Any]]:
+        """What the classifier is to see, and what is left for the model to be told."""
+        if self.classifier is None:
+            return None, wishes
+        labels = np.asarray(wishes, np.int32)
+        alone = isinstance(condition, cfg.Unconditional)
+        return labels, [None] * len(wishes) if alone else wishes
+
+    def arguments(
+        self, inputs: Array, weights: Array | None, labels: Array | None
+    ) -> dict[str, Any]:
+        """Parameters and inputs of the helpers, which a compiled drawing takes."""
+        found: dict[str, Any] = {}
+        if self.weak is not None:
+            found["weak"] = self.weak.params, inputs, weights
+        if self.classifier is not None:
+            found["classifier"] = self.classifier.params, labels
+        return found
+
+    def guides(
+        self, helping: dict[str, Any], numbers: dict[str, Any], schedule: str, form: str | None
+    ) -> Guides:
+        """All guidance but the classifier-free, from what `arguments` gave, in a program."""
+        given = dict(numbers)
+        if self.weak is not None:
+            params, *inputs = helping["weak"]
+            condition = self.weak.model.condition(params, *inputs)
+            given["weak"] = self.weak.denoiser(params, condition)
+        if self.classifier is not None:
+            given["log_prob"] = self.classifier.log_prob(*helping["classifier"])
+        return Guides(schedule=schedule, classifier_form=form or "eps", **given)
+
+
+def read_weak(
+    path: str | Path, config: cfg.Model, tokenizer: Path | None, dtype: str = "float32"
+) -> WeakModel:
+    """The weaker model in `path`: whatever `convert.load` reads, or `WORKDIR/checkpoints/STEP`.
+
+    Raises:
+        cfg.ConfigError: it does not do what the model of `config` does: it has another first
+            stage, condition or process.
+        FileNotFoundError, ValueError: nothing that can be read.
+    """
+    path = Path(path)
+    earlier = path.parent.name == "checkpoints" and path.name.isdigit()
+    loaded = read_workdir(path.parents[1], step=int(path.name)) if earlier else convert.load(path)
+    if not isinstance(loaded.config, cfg.Model):
+        raise cfg.ConfigError(f"--weak_model={path} holds no diffusion model")
+    model = ldm.build(loaded.config, dtype)
+    words = [None if file is None else file.read_bytes() for file in (loaded.tokenizer, tokenizer)]
+    same = {
+        "first stage": loaded.config.autoencoder == config.autoencoder,
+        "condition": loaded.config.condition == config.condition and words[0] == words[1],
+        "process": same_process(loaded.config.diffusion, config.diffusion),
+    }
+    _require_same(same, f"--weak_model={path}")
+    if getattr(config.condition, "inpaint", False):
+        raise cfg.ConfigError("--weak_model: models that are shown a mask have no autoguidance")
+    return WeakModel(model, _stored(loaded.params))
+
+
+def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32") -> NoisyClassifier:
+    """The classifier that `train.py` trained in `path`.
+
+    Raises:
+        cfg.ConfigError: it holds something else, or a classifier of other latents, or of another
+            process, than those of the model of `config`.
+        FileNotFoundError, ValueError: nothing that can be read.
+    """
+    path = Path(path)
+    run = read_config(path)
+    if not isinstance(run, cfg.ClassifierRun):
+        raise cfg.ConfigError(
+            f"--classifier={path} holds a {type(run).__name__}; name the work directory of a run "
+            "that trained a classifier"
+        )
+    autoencoder, frozen = load_first_stage(run, path)
+    same = {
+        "first stage": with_scale(autoencoder, frozen["latent_scale"]) == config.autoencoder,
+        "image size": run.data.image_size == config.image_size,
+        "process": same_process(run.diffusion, config.diffusion),
+    }
+    _require_same(same, f"--classifier={path}")
+    _, params = Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")
+    return NoisyClassifier(
+        build_classifier(run.classifier, dtype),
+        _stored(params),
+        build_process(run.diffusion.process),
+    )
+
+
+def check_labels(classifier: NoisyClassifier, wishes: Sequence[Any]) -> None:
+    """Raises ValueError unless each of `wishes` is a class that `classifier` knows."""
+    count = classifier.module.config.num_classes
+    for wish in wishes:
+        if not isinstance(wish, int) or not 0 <= wish < count:
+            raise ValueError(
+                f"a classifier guides towards classes 0 to {count - 1} (--classes), not {wish!r}"
+            )
+
+
+def same_process(a: cfg.Diffusion, b: cfg.Diffusion) -> bool:
+    """Whether two configs add the same noise at the same times, whatever their networks predict."""
+    one, other = build_process(a.process), build_process(b.process)
+    if (one.t_min, one.t_max) != (other.t_min, other.t_max):
+        return False
+    times = np.linspace(one.t_min, one.t_max, 101)
+    return all(
+        np.allclose(getattr(one, name)(times), getattr(other, name)(times), rtol=1e-6)
+        for name in ("alpha_at", "sigma_at", "network_time")
+    )
+
+
+def _stored(tree: Any) -> Any:
+    """All leaves on a device, in float32."""
+    return jax.tree.map(lambda leaf: jnp.asarray(convert.materialize(leaf, "float32")), tree)
+
+
+def _require_same(same: dict[str, bool], where: str) -> None:
+    for name, ok in same.items():
+        if not ok:
+            raise cfg.ConfigError(
+                f"{where} has another {name} than the model that it is to guide; both must be "
+                "trained on the same (a classifier with --first_stage naming that model)"
+            )

@@ -1,0 +1,291 @@
+"""A model, loaded from any form it may have on disk and ready to draw pictures."""
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float32, Int, UInt8, UInt32
+
+import ldm_jax
+from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
+from ldm_jax.core.sharding import to_global
+from ldm_jax.core.typing import Level
+from ldm_jax.generation import defaults
+from ldm_jax.generation.conditions import Inputs
+from ldm_jax.generation.defaults import NOTHING, Picture, check_picture
+from ldm_jax.generation.loaded import LoadedModel
+from ldm_jax.images import masks
+from ldm_jax.models.conditioners import Condition
+
+IMAGES_PER_PROMPT = 1 << 16
+"""Image j of prompt p has index `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a picture's bits, and the devices it is drawn on."""
+    devices = jax.devices()
+    return (
+        {"ldm_jax": ldm_jax.__version__}
+        | {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
+        | {"devices": f"{len(devices)} x {devices[0].device_kind}"}
+    )
+
+
+class Drawn(NamedTuple):
+    """One batch of drawings."""
+
+    rows: Int[np.ndarray, "n"]
+    """Which of the conditions they are for."""
+    images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n zh zw z"]
+    """Or scaled latents, where nothing is decoded."""
+    previews: UInt8[np.ndarray, "n k h w c"] | None = None
+    """What each was to become, as the model saw it at k moments from first to last."""
+
+
+class Pipeline(LoadedModel):
+    """A loaded model as a function from captions, or other conditions, to images."""
+
+    def generate(
+        self,
+        conditions: Sequence[str | int | None],
+        index: UInt32[np.ndarray, "n"] | None = None,
+        *,
+        sampling: cfg.Sampling,
+        negative: str | int | None = None,
+        picture: Picture = NOTHING,
+        progress: Callable[[int], None] = lambda images: None,
+        decode: bool = True,
+    ) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n zh zw z"]:
+        """All that `draw` gives, in the order of `conditions`.
+
+        `progress` is told after each batch how many images it brought.
+        """
+        images: list[Any] = [None] * len(conditions)
+        drawn = self.draw(
+            conditions, index, sampling=sampling, negative=negative, picture=picture, decode=decode
+        )
+        for batch in drawn:
+            for row, image in zip(batch.rows, batch.images, strict=True):
+                images[row] = image
+            progress(len(batch.rows))
+        return np.stack(images)
+
+    def draw(
+        self,
+        conditions: Sequence[str | int | None],
+        index: UInt32[np.ndarray, "n"] | None = None,
+        *,
+        sampling: cfg.Sampling,
+        negative: str | int | None = None,
+        picture: Picture = NOTHING,
+        decode: bool = True,
+        previews: int = 0,
+    ) -> Iterator[Drawn]:
+        """One image for each condition, or with `decode` off its scaled latents, batch by batch.
+
+        Image i depends on its condition, seed and `index[i]`. Batches are drawn on as many of the
+        devices as can share one equally. With `previews`, so many predictions of each image on
+        the way are kept and decoded (fewer where there are fewer evaluations), which is another
+        program.
+
+        Raises:
+            cfg.ConfigError: settings, or a `picture`, that this model cannot have.
+            NonFiniteError: says which network failed.
+        """
+        sampling = self.settle(sampling)
+        check_picture(self.config, sampling, picture, len(conditions))
+        self.helpers.check(sampling, conditions)
+        labels, conditions = self.helpers.labels(conditions, self.config.condition)
+        if index is None:
+            index = np.arange(len(conditions), dtype=np.uint32)
+        guided = sampling.guidance_scale != 1 and not isinstance(
+            self.config.condition, cfg.Unconditional
+        )
+        for inputs in self._inputs(conditions, negative):
+            for rows, count in _batches(inputs.rows, defaults.batch_size(self.config, sampling)):
+                images, seen = self._draw_batch(
+                    inputs, rows, index, sampling, guided, picture, decode, labels, previews
+                )
+                seen = None if seen is None else seen[:count]
+                yield Drawn(rows[:count], images[:count], seen)
+
+    def invert(
+        self,
+        images: UInt8[np.ndarray, "n h w 3"],
+        conditions: Sequence[str | int | None],
+        *,
+        sampling: cfg.Sampling,
+    ) -> Float32[np.ndarray, "n zh zw z"]:
+        """Noise from which `draw` with the same conditions and settings draws `images` again.
+
+        By DDIM's steps upwards (`ldm_jax.sampling.inversion`), along the levels of `sampling`,
+        without guidance; it comes back up to the error of as many steps. It is of about unit
+        variance, as `Picture.noise` has to be.
+
+        Raises:
+            cfg.ConfigError: settings with which nothing can be inverted, or images of another
+                size than theirs.
+        """
+        sampling = defaults.settle_inversion(self.config, sampling, textures=self._textures)
+        wanted = (len(conditions), sampling.height, sampling.width)
+        if images.shape[:3] != wanted:
+            raise cfg.ConfigError(
+                f"the images have shape {images.shape}; for these conditions and settings it must "
+                f"be {(*wanted, 3)}"
+            )
+        path = defaults.path(self.config, self.model.process, sampling)
+        size = defaults.batch_size(self.config, sampling)
+        found: list[Any] = [None] * len(conditions)
+        for inputs in self._inputs(conditions, None):
+            for rows, count in _batches(inputs.rows, size):
+                noise = self._invert_batch(inputs.of(rows), images[rows], path)
+                for row, one in zip(rows[:count], noise[:count], strict=True):
+                    found[row] = one
+        return np.stack(found)
+
+    def _draw_batch(
+        self,
+        inputs: Inputs,
+        rows: np.ndarray,
+        index: np.ndarray,
+        sampling: cfg.Sampling,
+        guided: bool,
+        picture: Picture,
+        decode: bool,
+        labels: np.ndarray | None,
+        previews: int,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The images, or latents, of `rows`, all drawn together, and their previews."""
+        size = len(rows)
+        mesh = self._mesh(size)
+        params, frozen = self._place(mesh)
+        index = index[rows]
+        with jax.set_mesh(mesh):
+            condition = self._condition(mesh, params, *inputs.of(rows))
+            nothing = self._condition(mesh, params, *inputs.negative(size)) if guided else None
+            start, concat = self._start(mesh, frozen, picture, rows, index, sampling)
+            if concat is not None:
+                condition = condition._replace(concat=concat)
+                nothing = nothing and nothing._replace(concat=concat)
+            scalars = np.uint32(sampling.seed), np.float32(sampling.guidance_scale)
+            numbers = defaults.guidance_numbers(self.config, sampling)
+            helping = self.helpers.arguments(
+                *to_global(mesh, (*inputs.of(rows), None if labels is None else labels[rows]))
+            )
+            eta = None if sampling.eta is None else jnp.float32(sampling.eta)
+            path = defaults.path(self.config, self.model.process, sampling, picture)
+            latents, x0s = self._programs.run(
+                "the U-Net", self._draw_program(sampling, previews), params, condition, nothing,
+                to_global(mesh, index), start, *scalars, eta, path, numbers, helping,
+            )  # fmt: skip
+            if not decode:
+                return np.asarray(latents), None
+            images = self._decode(frozen, latents, sampling.tile)
+            if x0s is None or not len(x0s):
+                return images, None
+            return images, np.stack([self._decode(frozen, x0, sampling.tile) for x0 in x0s], 1)
+
+    def _invert_batch(self, inputs: Any, images: np.ndarray, path: Level) -> np.ndarray:
+        """The noise of `images`, all inverted together."""
+        mesh = self._mesh(len(images))
+        params, frozen = self._place(mesh)
+
+        def encode(frozen: Any, images: Array) -> Array:
+            # Nothing but the mean of the posterior is one picture's alone.
+            shape = self.model.latent_shape_of(*images.shape[1:3])
+            zeros = jnp.zeros((len(images), *shape), jnp.float32)
+            return self.model.encode(frozen, ldm.to_pixels(images), zeros)
+
+        def invert(params: Any, condition: Condition, latents: Array, path: Level) -> Array:
+            return ldm.invert(self.model, params, condition, latents, path)
+
+        with jax.set_mesh(mesh):
+            condition = self._condition(mesh, params, *inputs)
+            encoder = self._programs.get(("encode", "mean"), lambda: encode)
+            given = to_global(mesh, images)
+            latents = self._programs.run("the encoder", encoder, frozen, given)
+            program = self._programs.get("invert", lambda: invert)
+            return np.asarray(
+                self._programs.run("the U-Net", program, params, condition, latents, path)
+            )
+
+    def _start(
+        self,
+        mesh: Mesh,
+        frozen: Any,
+        picture: Picture,
+        rows: np.ndarray,
+        index: np.ndarray,
+        sampling: cfg.Sampling,
+    ) -> tuple[ldm.Start, Array | None]:
+        """What `draw` starts from, and what is concatenated for a U-Net that paints."""
+        noise = None if picture.noise is None else to_global(mesh, picture.noise[rows])
+        if picture.image is None:
+            return ldm.Start(noise=noise), None
+        pixels = picture.image.astype(np.float32) / 127.5 - 1
+        latents = self._encode(mesh, frozen, pixels, "image", index, sampling.seed)
+        partly = sampling.strength < 1
+        if picture.mask is None:
+            return ldm.Start(noise=noise, latents=latents), None
+        mask = masks.latent_mask(picture.mask, self.config.autoencoder.factor)
+        mask = to_global(mesh, np.repeat(mask[None, ..., None], len(rows), axis=0))
+        start = ldm.Start(noise=noise, latents=latents if partly else None)
+        if not defaults.paints(self.config):
+            return start._replace(known=latents, mask=mask), None
+        kept = masks.masked_pixels(pixels, picture.mask)
+        masked = self._encode(mesh, frozen, kept, "masked", index, sampling.seed)
+        return start, jnp.concatenate([mask, masked], axis=-1)
+
+    def _encode(
+        self, mesh: Mesh, frozen: Any, pixels: np.ndarray, name: str, index: np.ndarray, seed: int
+    ) -> Array:
+        """Scaled latents of one picture, for each image from a posterior sample of its own."""
+
+        def encode(frozen: Any, pixels: Array, index: Array, seed: Array) -> Array:
+            shape = self.model.latent_shape_of(*pixels.shape[1:3])
+            noise = ldm.noise_of(seed, f"sample/{name}", index, shape)
+            return jnp.broadcast_to(self.model.encode(frozen, pixels, noise), noise.shape)
+
+        program = self._programs.get(("encode", name), lambda: encode)
+        return self._programs.run(
+            "the encoder", program, frozen, pixels[None], to_global(mesh, index), np.uint32(seed)
+        )
+
+    def _draw_program(self, sampling: cfg.Sampling, previews: int) -> Callable[..., Any]:
+        """The compiled sampler, of the list of levels and eta; a new one only for another solver,
+        another number of levels or previews or another size."""
+        shape = self.model.latent_shape_of(sampling.height, sampling.width)
+        how = (sampling.guidance_schedule, sampling.classifier_form)
+        again = sampling.resample, sampling.resample_jump
+        steps = sampling.sampler, sampling.corrector, sampling.corrector_steps, sampling.snr
+        key = ("draw", steps, shape, how, again, previews)
+
+        def make() -> Callable[..., Any]:
+            def draw(
+                params, condition, nothing, index, start, seed, guidance_scale, eta, path,
+                numbers, helping,
+            ):  # fmt: skip
+                solver = defaults.solver(self.model.process, sampling, eta)
+                guides = self.helpers.guides(helping, numbers, *how)
+                return ldm.watch(
+                    self.model, params, condition, nothing, solver=solver, levels=path,
+                    seed=seed, index=index, guidance_scale=guidance_scale, shape=shape,
+                    start=start, guides=guides, resample=again[0], jump=again[1],
+                    previews=previews,
+                )  # fmt: skip
+
+            return draw
+
+        return self._programs.get(key, make)
+
+
+def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """`rows` in batches that are filled up to `size` with repetitions, and how many are real."""
+    for start in range(0, len(rows), size):
+        some = rows[start : start + size]
+        yield np.resize(some, size), len(some)

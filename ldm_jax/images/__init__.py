@@ -1,0 +1,1 @@
+"""Pictures on the host: grids, PNG files and the text that they carry, masks."""

@@ -1,0 +1,97 @@
+"""Pictures for people: labelled grids, PNG files that carry text, and moving pictures."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from ldm_jax.core.files import write_atomically
+
+GAP = 2
+FONT_SIZE = 11
+INK = (32, 32, 32)
+
+
+def grid(
+    images: UInt8[np.ndarray, "n h w 3"],
+    columns: int,
+    labels: Sequence[str] | None = None,
+    scale: int = 1,
+) -> UInt8[np.ndarray, "gh gw 3"]:
+    """One white picture with the images in rows, each enlarged by `scale`, its label below it.
+
+    Labels are wrapped to the width of their image; scale small images up to make room.
+
+    Raises:
+        ValueError: no images, not one label for each, or a size below 1.
+    """
+    if not len(images) or columns < 1 or scale < 1:
+        raise ValueError(
+            f"a grid of {len(images)} images in {columns} columns at scale {scale} is not "
+            "possible; all three must be at least 1"
+        )
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"{len(labels)} labels for {len(images)} images; give one for each")
+    height, width = images.shape[1] * scale, images.shape[2] * scale
+    font = ImageFont.load_default(FONT_SIZE)
+    texts = [_wrap(label, width, font) for label in labels] if labels is not None else []
+    line_height = sum(font.getmetrics())
+    below = max((len(text) for text in texts), default=0) * line_height
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    cell_height, cell_width = height + below + GAP, width + GAP
+    picture = Image.new("RGB", (columns * cell_width + GAP, rows * cell_height + GAP), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, image in enumerate(images):
+        x, y = GAP + i % columns * cell_width, GAP + i // columns * cell_height
+        large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+        picture.paste(Image.fromarray(large), (x, y))
+        for j, line in enumerate(texts[i] if texts else []):
+            draw.text((x, y + height + j * line_height), line, fill=INK, font=font)
+    return np.array(picture)
+
+
+def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """Lines of at most `width` pixels; breaks between words, and inside words that are longer."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
+
+
+def save_png(
+    path: Path, image: UInt8[np.ndarray, "h w 3"], text: Mapping[str, str] | None = None
+) -> None:
+    """Writes a PNG with `text` as its text chunks; the file appears complete or not at all."""
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (text or {}).items():
+        chunks.add_itxt(key, value)
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, format="PNG", pnginfo=chunks)
+    write_atomically(path, content.getvalue())
+
+
+def save_webp(path: Path, frames: UInt8[np.ndarray, "n h w 3"], seconds: float | int = 3) -> None:
+    """Writes an animated WebP, without loss, that shows `frames` in so many seconds, over and over;
+    the last stays for a third of that longer."""
+    each = round(1000 * seconds / len(frames))
+    durations = [each] * (len(frames) - 1) + [each + round(1000 * seconds / 3)]
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    content = io.BytesIO()
+    first.save(
+        content, format="WEBP", save_all=True, append_images=others, duration=durations, loop=0,
+        lossless=True,
+    )  # fmt: skip
+    write_atomically(path, content.getvalue())

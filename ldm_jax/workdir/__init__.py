@@ -1,0 +1,1 @@
+"""What a work directory holds: its config, checkpoints and frozen parts."""

@@ -1,0 +1,261 @@
+"""Data sets that are encoded once, and stage two trained from them."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+import train
+from ldm_jax import config as cfg
+from ldm_jax.cli import encode as command
+from ldm_jax.convert import bundle
+from ldm_jax.convert.first_stage import read_first_stage
+from ldm_jax.data.latents import LatentsSource, read_index
+from ldm_jax.data.loader import make_loader
+from ldm_jax.data.sources import DataError, open_source
+from ldm_jax.generation import encoding
+from ldm_jax.training import diffusion_stage
+from ldm_jax.training.loop import fit
+
+PLAIN = cfg.UNet(
+    block_out_channels=(8,), layers_per_block=1, attention=(False,), num_heads=(1,),
+    attention_kind="plain", context_dim=None, norm_num_groups=4,
+)  # fmt: skip
+EXACT = encoding.Storage(dtype="float32", shard_size=16, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def stage(trained_autoencoder):
+    return read_first_stage(trained_autoencoder)
+
+
+@pytest.fixture(scope="module")
+def encoder(stage):
+    """The compiled encoder of `EXACT`, for all tests that need no other."""
+    return encoding.Encoder(stage, EXACT)
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory, stage, encoder, pictures):
+    """Both splits of the pictures, in float32."""
+    out = tmp_path_factory.mktemp("latents")
+    data = tiny.data(pictures)
+    for split in ("train", "validation"):
+        encoding.encode_split(stage, data, split, out, EXACT, encoder)
+    return out
+
+
+def of(folder, **changes):
+    return cfg.Data(cfg.EncodedLatents(str(folder)), image_size=16, batch_size=16, **changes)
+
+
+def test_latents_are_those_of_the_images_with_all_that_belongs_to_them(
+    latents, pictures, stage, encoder
+):
+    images = open_source(tiny.data(pictures).source, 16, "train")
+    found = open_source(cfg.EncodedLatents(str(latents)), 16, "train")
+    assert len(found) == len(images) and found.class_names == images.class_names
+    assert list(found.captions()) == list(images.captions())
+    for row in (0, 17, len(images) - 1):
+        image, example = images[row], found[row]
+        assert all(example[key] == image[key] for key in ("caption", "label", "name"))
+        # The same program: the same bits, whatever else is in the batch.
+        expected = np.asarray(encoder(image["image"][None]))[0]
+        np.testing.assert_array_equal(example["encoded"], expected)
+    assert example["encoded"].shape == (8, 8, 8) and example["encoded"].dtype == np.float32
+
+
+def test_batches_are_those_of_the_images(latents, pictures):
+    """Same order over epochs, same index, same condition."""
+
+    def batches(data):
+        source = open_source(data.source, 16, "train")
+        loader = make_loader(
+            source, data, seed=3, train=True, condition=lambda e: np.int32(e["label"])
+        )
+        found = [next(loader) for _ in range(5)]
+        loader.close()
+        return found
+
+    for a, b in zip(batches(of(latents)), batches(tiny.data(pictures)), strict=True):
+        np.testing.assert_array_equal(a["index"], b["index"])
+        np.testing.assert_array_equal(a["condition"], b["condition"])
+        assert a["encoded"].shape == (16, 8, 8, 8) and "image" not in a
+
+
+def test_training_from_latents_is_training_from_images(
+    latents, pictures, trained_autoencoder, tmp_path
+):
+    run = tiny.diffusion_run(pictures, unet=PLAIN, condition=cfg.Unconditional())
+    trained, first = {}, None
+    for name, data in (("images", run.data), ("latents", of(latents))):
+        stage = diffusion_stage.diffusion_stage(
+            dataclasses.replace(run, data=data), tmp_path / name, trained_autoencoder
+        )
+        assert len(stage.validation) == len(open_source(run.data.source, 16, "validation"))
+        loader = make_loader(
+            stage.train, data, seed=run.loop.seed, train=True, condition=stage.condition
+        )
+        first = first or jax.jit(stage.init)(stage.initial)
+        state, step, losses = first, jax.jit(stage.step), []
+        for _ in range(4):
+            state, metrics = step(state, stage.frozen, next(loader))
+            losses.append(float(metrics["loss"]))
+        loader.close()
+        trained[name] = losses, stage.frozen["latent_scale"], state.params
+    a, b = trained["images"], trained["latents"]
+    # Sums of convolutions in a batch of another size are taken in another order.
+    np.testing.assert_allclose(a[0], b[0], rtol=1e-5)
+    np.testing.assert_allclose(a[1], b[1], rtol=1e-6)
+    # Adam's first steps are signs of gradients, which turn where these are nearly zero; each of
+    # four steps changes a parameter by the rate, 1e-3.
+    far = [np.abs(x - y) > 1e-5 for x, y in zip(*map(tiny.leaves, (a[2], b[2])), strict=True)]
+    assert np.mean(np.concatenate([values.reshape(-1) for values in far])) < 0.01
+
+
+def test_latents_of_another_encoder_are_refused(latents, pictures, trained_autoencoder, tmp_path):
+    other = tmp_path / "other"
+    source = json.loads((latents / "train" / "index.json").read_text())
+    (other / "train").mkdir(parents=True)
+    for path in (latents / "train").iterdir():
+        (other / "train" / path.name).write_bytes(path.read_bytes())
+    (other / "train" / "index.json").write_text(json.dumps(source | {"encoder": "0" * 64}))
+    run = dataclasses.replace(tiny.diffusion_run(pictures), data=of(other))
+    with pytest.raises(cfg.ConfigError, match="the encoder 0000000000000000, but the first stage"):
+        fit(run, tmp_path / "run", trained_autoencoder)
+
+
+def test_processes_and_interruptions_leave_the_same_files(
+    latents, pictures, stage, encoder, tmp_path, monkeypatch
+):
+    data, folder = tiny.data(pictures), tmp_path / "train"
+
+    def part(index):
+        return encoding.encode_split(
+            stage, data, "train", tmp_path, EXACT, encoder, process_index=index, process_count=2
+        )
+
+    first = part(1)
+    index = read_index(folder)
+    assert index.shards == 3 and first.images == 16 and first.missing == 2
+    with pytest.raises(DataError, match=r"2 of 3 shards are missing or damaged, 00000-of-00003"):
+        LatentsSource(cfg.EncodedLatents(str(tmp_path)), 16, "train")
+
+    (folder / ".00000-of-00003.array_record.1.tmp").write_text("left by a killed process")
+    whole = encoding.write_shard
+
+    def interrupted(folder, index, shard, examples):
+        def some():
+            for number, example in enumerate(examples):
+                if shard and number == 3:
+                    raise KeyboardInterrupt
+                yield example
+
+        whole(folder, index, shard, some())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding, "write_shard", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            part(0)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "00000-of-00003.array_record", "00001-of-00003.array_record", "index.json"
+    ]  # fmt: skip
+    rest = part(0)
+    assert rest.images == len(index.rows(2)) and rest.missing == 0
+    for path in folder.iterdir():
+        assert path.read_bytes() == (latents / "train" / path.name).read_bytes()
+    damaged = folder / "00001-of-00003.array_record"
+    damaged.write_bytes(damaged.read_bytes()[:60_000])
+    assert index.missing(folder) == [1]
+    with pytest.raises(DataError, match=r"1 of 3 shards are missing or damaged, 00001-of-00003"):
+        LatentsSource(cfg.EncodedLatents(str(tmp_path)), 16, "train")
+    other = dataclasses.replace(EXACT, dtype="bfloat16")
+    with pytest.raises(DataError, match="another encoding: dtype was 'float32', is 'bfloat16'"):
+        encoding.encode_split(stage, data, "train", tmp_path, other, encoder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop": "random"}, "cannot be cropped or mirrored"),
+        ({"flip": True}, "cannot be cropped or mirrored"),
+    ],
+)
+def test_augmented_images_are_refused(pictures, stage, encoder, tmp_path, settings, message):
+    data = tiny.data(pictures)
+    data = dataclasses.replace(data, source=dataclasses.replace(data.source, **settings))
+    with pytest.raises(DataError, match=message):
+        encoding.encode_split(stage, data, "train", tmp_path, EXACT, encoder)
+
+
+def test_latents_that_are_not_finite_are_refused(stage, pictures, tmp_path):
+    class Broken(encoding.Encoder):
+        rows, kind = 8, "gaussian"
+
+        def __init__(self):
+            pass
+
+        def __call__(self, images):
+            return jnp.zeros((8, 8, 8, 8)).at[2].set(jnp.nan)
+
+    name = open_source(tiny.data(pictures).source, 16, "train").names[2]
+    with pytest.raises(encoding.NonFiniteLatents, match=f"latents of {name} are not"):
+        encoding.encode_split(stage, tiny.data(pictures), "train", tmp_path, EXACT, Broken())
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["index.json"]
+
+
+def test_train_takes_latents_in_the_place_of_images(pictures, tmp_path):
+    config = tiny.write_config(tmp_path / "config.py", tiny.diffusion_run(pictures))
+    found, _ = train.parse([f"--config={config}", "--workdir=run", "--latents=there"])
+    assert found.data == dataclasses.replace(
+        tiny.data(pictures), source=cfg.EncodedLatents("there")
+    )
+
+
+def test_what_does_not_fit_is_said(latents, pictures, stage, tmp_path):
+    with pytest.raises(DataError, match="image_size is 32, but .* images of 16 pixels"):
+        open_source(cfg.EncodedLatents(str(latents)), 32, "train")
+    with pytest.raises(DataError, match="no encoded test split"):
+        open_source(cfg.EncodedLatents(str(latents)), 16, "test")
+    with pytest.raises(cfg.ConfigError, match="a source of images in stage one"):
+        dataclasses.replace(tiny.autoencoder_run(pictures), data=of(latents))
+    with pytest.raises(cfg.ConfigError, match="has no codes"):
+        encoding.Encoder(stage, encoding.Storage(what="codes"))
+
+
+def test_codes_are_the_nearest_vectors():
+    config = dataclasses.replace(tiny.AUTOENCODER, bottleneck=cfg.VQ(5))
+    autoencoder = encoding.build_autoencoder(config)
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    draw = np.random.default_rng(1).standard_normal
+    params = jax.tree.map(
+        lambda x: draw(x.shape, np.float32) * 0.1, bundle.autoencoder_shapes(config)
+    )
+    both = jax.jit(
+        lambda *given: [
+            encoding.encoded(autoencoder, kind, np.dtype(dtype), *given)
+            for kind, dtype in (("point", "float32"), ("codes", "int32"))
+        ]
+    )
+    latents, codes = both(params, images)
+    vectors = np.asarray(params["quantize"]["embedding"]["embedding"])
+    distances = ((np.asarray(latents)[..., None, :] - vectors) ** 2).sum(-1)
+    np.testing.assert_array_equal(codes, distances.argmin(-1))
+    assert codes.dtype == np.int32 and latents.shape == (2, 8, 8, 4)
+
+
+def test_the_command_encodes_both_splits(pictures, trained_autoencoder, tmp_path, capsys):
+    options = (
+        f"--first_stage={trained_autoencoder}", f"--images={pictures}", f"--out={tmp_path}",
+        "--data.image_size=16", "--data.source.validation_fraction=0.2",
+    )  # fmt: skip
+    assert command.main(list(options)) == 0
+    assert "train: 3" in capsys.readouterr().out
+    source = open_source(cfg.EncodedLatents(str(tmp_path)), 16, "validation")
+    assert source[0]["encoded"].dtype.name == "bfloat16" and len(source) > 4
+    assert command.main([]) == 2
+    assert "--first_stage" in capsys.readouterr().err

@@ -1,0 +1,319 @@
+"""Drawing with a trained model: an image depends on what it was asked for, and on nothing else."""
+
+import shutil
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax import config as cfg
+from ldm_jax.generation.defaults import Picture
+from ldm_jax.generation.pipeline import Pipeline
+from ldm_jax.generation.programs import NonFiniteError
+from ldm_jax.latent_diffusion import to_pixels
+
+LEFT, RIGHT = slice(8), slice(8, 16)
+FAST = cfg.Sampling(steps=3, batch_size=4, guidance_scale=2.0)
+RED, BLUE = "a red three alone", "a blue seven above a green one"
+
+
+@pytest.fixture(scope="module")
+def pipeline(trained_text2img):
+    return Pipeline(trained_text2img)
+
+
+@pytest.fixture(scope="module")
+def draw(pipeline):
+    """`draw(conditions, index, **changes of the settings)`."""
+
+    def images(conditions, index=None, negative=None, **changes):
+        index = None if index is None else np.array(index, np.uint32)
+        sampling = replace(FAST, **changes)
+        return pipeline.generate(conditions, index, sampling=sampling, negative=negative)
+
+    return images
+
+
+@pytest.fixture(scope="module")
+def four(draw):
+    """Images 0 to 3 of seed 0."""
+    return draw([RED, BLUE, RED, BLUE])
+
+
+def test_images_are_pictures_of_the_training_size(four):
+    assert four.shape == (4, 16, 16, 3) and four.dtype == np.uint8
+    assert len(np.unique(four)) > 50
+    assert len({image.tobytes() for image in four}) == 4
+
+
+def test_an_image_does_not_depend_on_how_many_or_which_others_are_drawn(draw, four):
+    np.testing.assert_array_equal(draw([BLUE], [1])[0], four[1])
+    others = draw([BLUE, None, RED, RED, BLUE, RED], [3, 70000, 2, 5, 8, 0])
+    np.testing.assert_array_equal(others[[0, 2, 5]], four[[3, 2, 0]])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_image_hardly_depends_on_the_number_of_devices(trained_text2img, pipeline, count):
+    # The fixture has eight. Fewer are another program, as with other batch sizes below.
+    conditions, sampling = [RED, BLUE] * 4, replace(FAST, batch_size=8)
+    fewer = Pipeline(trained_text2img, devices=jax.devices()[:count])
+    of_eight = pipeline.generate(conditions, sampling=sampling).astype(int)
+    difference = np.abs(fewer.generate(conditions, sampling=sampling) - of_eight)
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+def test_an_image_hardly_depends_on_the_batch_size(draw, four):
+    # Other sizes are other programs, which add up in another order: roundings of 1e-6 or so,
+    # after which a value may fall on the other side of a half when it becomes an integer.
+    of_two = draw([RED, BLUE, RED], batch_size=2)
+    difference = np.abs(of_two.astype(int) - four[:3].astype(int))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
+    pipeline, draw, four
+):
+    programs = len(pipeline._programs.made)
+    for changed in (
+        draw([RED], seed=1),
+        draw([BLUE]),
+        draw([RED], negative=BLUE),
+        draw([RED], guidance_scale=4.0),
+        draw([RED], [1]),
+    ):
+        assert np.abs(changed[0].astype(int) - four[0]).max() > 1
+    np.testing.assert_array_equal(draw([RED], negative="")[0], four[0])
+    assert len(pipeline._programs.made) == programs
+
+
+def test_ddpm_is_noisy_and_repeatable(draw, four):
+    first = draw([RED, BLUE], sampler="ddpm")
+    np.testing.assert_array_equal(draw([None, BLUE], sampler="ddpm")[1], first[1])
+    assert np.abs(first.astype(int) - four[:2]).max() > 1
+
+
+def test_progress_is_told_and_weights_can_be_chosen(trained_text2img, four):
+    raw, told = Pipeline(trained_text2img, weights="raw"), []
+    images = raw.generate([RED] * 6, sampling=FAST, progress=told.append)
+    assert told == [4, 2]
+    assert np.abs(images[0].astype(int) - four[0]).max() > 1
+    assert raw.origin["step"] == 24
+
+
+def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
+    for conditions, complaint in (
+        (["a mauve three alone"], "mauve"),
+        ([3], r"conditioned on captions \(--prompt\), not on classes \(--classes\): 3"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            pipeline.check_conditions(conditions)
+    pipeline.check_conditions([None, "", RED])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"steps": 0}, "steps is 0; it must be 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0; it must be 1 or more"),
+        ({"eta": -0.5}, "eta is -0.5; it must be 0 or more, and finite"),
+        ({"eta": float("inf")}, "eta is inf"),
+        ({"seed": 2**32}, "seed is 4294967296; it must be between 0 and 4294967295"),
+        ({"sampler": "ddip"}, r"sampler is 'ddip'; it must be one of ddim, ddpm"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be finite"),
+        ({"strength": 1.5}, "strength is 1.5; it must be between 0 and 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(change, complaint):
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        replace(FAST, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"sampler": "ddpm", "eta": 0.5}, "eta is 0.5, but sampler 'ddpm' has none"),
+        ({"width": 17}, "width is 17; for this model it must be a multiple of 2"),
+        ({"strength": 0.5}, "strength is 0.5, but there is no picture to draw on"),
+    ],
+)
+def test_settings_that_this_model_cannot_have_are_refused(draw, change, complaint):
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        draw([RED], **change)
+
+
+def test_a_picture_that_does_not_fit_is_refused(pipeline):
+    image = np.zeros((16, 16, 3), np.uint8)
+    for picture, complaint in (
+        (Picture(image=image[:8]), "the image has 8x16 pixels, but 16x16 are drawn"),
+        (Picture(mask=np.ones((16, 16), np.float32)), "a mask, but no picture"),
+        (Picture(noise=np.zeros((1, 4, 4, 4), np.float32)), r"it must be \(1, 8, 8, 4\)"),
+    ):
+        with pytest.raises(cfg.ConfigError, match=complaint):
+            pipeline.generate([RED], sampling=FAST, picture=picture)
+
+
+@pytest.fixture(scope="module")
+def image(four):
+    """A picture that the model drew itself."""
+    return four[1]
+
+
+def far(a, b):
+    return np.abs(a.astype(int) - b.astype(int)).mean()
+
+
+def test_a_picture_is_kept_the_more_the_less_strength(pipeline, image):
+    def drawn(strength):
+        sampling = replace(FAST, steps=4, strength=strength)
+        return pipeline.generate([RED], sampling=sampling, picture=Picture(image=image))[0]
+
+    # Nothing is left of the way at 0: what the autoencoder makes of the picture.
+    reconstruction = drawn(0.0)
+    distances = [far(drawn(strength), reconstruction) for strength in (0.25, 0.5, 1.0)]
+    assert 0 < distances[0] < distances[1] < distances[2]
+
+
+def test_around_a_mask_the_picture_is_kept(pipeline, image):
+    mask = np.zeros((16, 16), np.float32)
+    mask[:, 8:] = 1
+    reconstruction = pipeline.generate(
+        [RED], sampling=replace(FAST, strength=0.0), picture=Picture(image=image)
+    )[0]
+    painted = pipeline.generate([BLUE], sampling=FAST, picture=Picture(image=image, mask=mask))[0]
+    # The latents are kept exactly, but the decoder's norms see the whole picture.
+    kept, new = (far(painted[:, part], reconstruction[:, part]) for part in (LEFT, RIGHT))
+    assert kept < 0.7 * new
+
+
+def test_starting_noise_can_be_given(pipeline, draw, four):
+    noise = np.random.default_rng(0).standard_normal((2, 8, 8, 4)).astype(np.float32)
+    given = pipeline.generate([RED, RED], sampling=FAST, picture=Picture(noise=noise))
+    again = pipeline.generate(
+        [RED], sampling=replace(FAST, seed=9), picture=Picture(noise=noise[1:])
+    )
+    # A deterministic solver has no other randomness.
+    np.testing.assert_array_equal(again[0], given[1])
+    assert far(given[0], given[1]) > 1 and far(given[0], four[0]) > 1
+
+
+def test_pictures_of_other_sizes_and_in_tiles(draw):
+    large = draw([RED], height=24, width=40)
+    assert large.shape == (1, 24, 40, 3)
+    np.testing.assert_allclose(draw([RED], height=24, width=40, tile=64)[0], large[0], atol=1)
+
+
+def test_every_sampler_draws(draw, four):
+    same = {"spacing": "trailing", "steps": 3}
+    np.testing.assert_allclose(draw([RED], sampler="euler", **same)[0], four[0], atol=1)
+    for sampler in ("ddpm", "plms", "euler_a", "heun", "dpmpp_2m"):
+        assert far(draw([RED], sampler=sampler, **same)[0], four[0]) > 0.5, sampler
+
+
+def test_values_that_are_not_finite_are_traced_to_their_network(trained_text2img):
+    broken = Pipeline(trained_text2img)
+    broken.params["unet"]["conv_in"]["bias"] = np.full(16, np.nan, np.float32)
+    with pytest.raises(NonFiniteError, match="the U-Net gave values that are not finite"):
+        broken.generate([RED], sampling=FAST)
+
+
+def test_too_many_steps_are_refused(draw):
+    with pytest.raises(ValueError, match="101"):
+        draw([RED], steps=101)
+
+
+def test_what_is_no_model_is_refused(trained_autoencoder, trained_text2img, tmp_path):
+    with pytest.raises(cfg.ConfigError, match="holds a first stage alone, not a diffusion model"):
+        Pipeline(trained_autoencoder)
+    with pytest.raises(ValueError, match="is no model: it has neither"):
+        Pipeline(tmp_path)
+    untrained = tmp_path / "untrained"
+    ignore = shutil.ignore_patterns("checkpoints")
+    shutil.copytree(trained_text2img, untrained, ignore=ignore)
+    with pytest.raises(FileNotFoundError, match="has no checkpoint"):
+        Pipeline(untrained)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(trained_text2img, damaged)
+    weights = damaged / "first_stage" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
+        Pipeline(damaged)
+
+
+def test_latents_can_be_decoded_later(draw, pipeline, four):
+    latents = pipeline.generate([RED, BLUE, RED, BLUE], sampling=FAST, decode=False)
+    assert latents.shape == (4, 8, 8, 4)
+    np.testing.assert_array_equal(pipeline.decode(latents), four)
+
+
+def test_previews_lead_to_the_picture_and_do_not_change_it(pipeline, four):
+    sampling = replace(FAST, steps=5)
+    (plain,) = pipeline.draw([RED, BLUE], sampling=sampling)
+    decoders = [key for key in pipeline._programs.made if key[0] == "decode"]
+    (seen,) = pipeline.draw([RED, BLUE], sampling=sampling, previews=3)
+    assert plain.previews is None and seen.previews.shape == (2, 3, 16, 16, 3)
+    # Another program, and the same picture up to its rounding.
+    np.testing.assert_allclose(seen.images.astype(int), plain.images.astype(int), atol=1)
+    # DDIM's last step ends on its prediction.
+    np.testing.assert_allclose(seen.previews[:, -1].astype(int), seen.images.astype(int), atol=1)
+    assert far(seen.previews[:, 0], seen.images) > far(seen.previews[:, 1], seen.images) > 0.5
+    assert decoders == [key for key in pipeline._programs.made if key[0] == "decode"]
+
+
+def test_a_picture_is_drawn_again_from_its_noise(pipeline, image):
+    sampling = replace(FAST, steps=50, guidance_scale=1.0)
+    noise = pipeline.invert(np.stack([image] * 2), [RED, BLUE], sampling=sampling)
+    assert noise.shape == (2, 8, 8, 4)
+    again = pipeline.generate(
+        [RED, BLUE], sampling=sampling, picture=Picture(noise=noise), decode=False
+    )
+    pixels = to_pixels(jnp.asarray(image[None]))
+    mean = pipeline.model.encode(pipeline.frozen, pixels, jnp.zeros((1, 8, 8, 4)))
+    # Of first order in 50 steps, relative to latents of about unit variance.
+    np.testing.assert_allclose(again, np.repeat(mean, 2, axis=0), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"guidance_scale": 2.0}, "leave out guidance of every kind"),
+        ({"threshold": 0.9}, "leave out guidance of every kind"),
+        ({"sampler": "euler_a"}, "sampler 'euler_a' with eta 1.0 .* draws noise on its way"),
+        ({"strength": 0.5}, "inversion goes all the way"),
+        ({"height": 8}, r"the images have shape \(1, 16, 16, 3\); .* must be \(1, 8, 16, 3\)"),
+    ],
+)
+def test_what_cannot_be_inverted_is_refused(pipeline, image, change, complaint):
+    sampling = replace(FAST, **({"guidance_scale": 1.0} | change))
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        pipeline.invert(image[None], [RED], sampling=sampling)
+
+
+def test_the_threshold_matters_and_another_value_compiles_nothing(pipeline, draw, four):
+    # So strong that x0 leaves three standard deviations, below which nothing is cut.
+    strong = partial(draw, [RED, BLUE], guidance_scale=100.0)
+    low = strong(threshold=0.5)
+    compiled = {key: program._cache_size() for key, program in pipeline._programs.made.items()}
+    high = strong(threshold=0.995)
+    np.testing.assert_array_equal(strong(threshold=0.5), low)
+    assert compiled == {
+        key: program._cache_size() for key, program in pipeline._programs.made.items()
+    }
+    assert far(low, high) > 0.5 and far(high, strong()) > 0.5
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm2", "dpmpp_2s_a", "dpmpp_sde", "plms"])
+def test_resampling_needs_a_sampler_that_evaluates_once_a_step(pipeline, sampler):
+    with pytest.raises(cfg.ConfigError, match="evaluates more than once a step"):
+        pipeline.settle(replace(FAST, sampler=sampler, resample=2))
+    with pytest.raises(cfg.ConfigError, match="takes none; choose ddpm"):
+        pipeline.settle(replace(FAST, sampler=sampler, classifier_form="mean"))
+
+
+def test_noisy_samplers_of_one_evaluation_have_both(pipeline):
+    for sampler in ("ddpm", "ddpm_beta", "euler_a", "dpmpp_2m_sde", "reverse_diffusion"):
+        pipeline.settle(replace(FAST, sampler=sampler, resample=2, classifier_form="mean"))
+    with pytest.raises(cfg.ConfigError, match="with corrector evaluates more than once"):
+        pipeline.settle(replace(FAST, sampler="ddpm", corrector="langevin", resample=2))

@@ -1,0 +1,181 @@
+"""The web UI's parameters: text, names of samplers, PNG files."""
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from ldm_jax.images import grid, infotext
+from ldm_jax.images.infotext import Infotext, InfotextError, format_parameters, parse_parameters
+
+SETTINGS = {
+    "Steps": "20", "Sampler": "Euler a", "CFG scale": "7", "Seed": "1", "Size": "512x512",
+    "Model hash": "6ce0161689", "Clip skip": "2",
+}  # fmt: skip
+
+
+def test_the_text_is_the_web_uis():
+    info = Infotext("a red cat,\n(blue:1.2)", "ugly\nblurred", SETTINGS | {"TI hashes": "a: b, c"})
+    text = (
+        "a red cat,\n(blue:1.2)\nNegative prompt: ugly\nblurred\n"
+        "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512, "
+        'Model hash: 6ce0161689, Clip skip: 2, TI hashes: "a: b, c"'
+    )
+    assert format_parameters(info) == text
+    assert parse_parameters(text) == info
+
+
+KEYS = st.from_regex(r"[A-Za-z][\w \-/]{0,8}\w", fullmatch=True).filter(lambda k: k not in SETTINGS)
+
+
+@settings(deadline=None)
+@given(st.text(), st.text(), st.dictionaries(KEYS, st.text(), max_size=4))
+@example("Steps: 3, Sampler: x, Seed: 4", "Steps: 3, Sampler: x, Seed: 4", {})
+@example("", "", {"empty": "", "quoted": '"x"', "open": '"', "json": "a\\nb", "sp": " a "})
+@example(" \n", "\n ", {})
+@example("a\r", "b\x0b", {"ab": "\x85"})
+def test_round_trip(prompt, negative, more):
+    info = Infotext(prompt, negative, SETTINGS | more)
+    assert parse_parameters(format_parameters(info)) == info
+
+
+@pytest.mark.parametrize("line", ["Negative prompt: x", "a\n  Negative prompt:x\nb"])
+def test_a_prompt_that_would_be_read_as_the_negative_one_is_refused(line):
+    for prompts in ((line, ""), ("", line)):
+        with pytest.raises(InfotextError, match="would be read as the negative prompt"):
+            format_parameters(Infotext(*prompts, SETTINGS))
+    inside = Infotext("no Negative prompt: here", "Negative prompts", SETTINGS)
+    assert parse_parameters(format_parameters(inside)) == inside
+
+
+def test_settings_that_would_not_be_recognised_are_refused():
+    with pytest.raises(InfotextError, match="are Steps, Seed; they are recognised only if"):
+        format_parameters(Infotext("a", "", {"Steps": "2", "Seed": "1"}))
+    with pytest.raises(InfotextError, match="begin with Steps"):
+        format_parameters(Infotext("a", "", {"Seed": "1", "Steps": "2", "Size": "8x8"}))
+    for key in ("", "x", "a:b", "a ", " ab", "a,b", "a\nb"):
+        with pytest.raises(InfotextError, match="no possible name"):
+            format_parameters(Infotext("a", "", SETTINGS | {key: "1"}))
+
+
+def test_foreign_texts():
+    assert parse_parameters("just a prompt: x\n ") == Infotext("just a prompt: x\n ")
+    assert parse_parameters("a: b, c: d, e: f").prompt == "a: b, c: d, e: f"
+    assert parse_parameters("") == Infotext()
+    commas = parse_parameters("Steps: 2, Model: a, b ,c, Seed: 3,Size: 8x8, \n\n")
+    assert commas.settings == {"Steps": "2", "Model": "a, b,c", "Seed": "3", "Size": "8x8"}
+    with pytest.raises(InfotextError, match="'Seed' twice, as '1' and as '2'"):
+        parse_parameters("a\nSteps: 1, Seed: 1, Sampler: x, Seed: 2")
+
+
+@settings(deadline=None)
+@given(st.text(alphabet='a: ,"\\\n', max_size=60))
+def test_any_text_is_read(text):
+    try:
+        parse_parameters(f"x\nSteps: 1, {text}")
+    except InfotextError as error:
+        assert "twice" in str(error)
+
+
+def test_long_texts_are_read_in_time():
+    for text in (
+        "a" * 10**6,
+        "Steps: 1, " + "a " * 10**5,
+        "\n" * 10**6,
+        'Steps: "' + '\\"' * 10**5,
+    ):
+        parse_parameters(text)
+
+
+def test_samplers_have_names_both_ways():
+    for ours in infotext.SAMPLERS.values():
+        for spacing in ("linspace", "karras", "trailing"):
+            found = infotext.read_sampler(infotext.sampler_settings(ours, spacing))
+            discrete = ours in infotext.DISCRETE
+            assert found == (ours, "leading" if discrete else spacing)
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"Sampler": "DPM++ 2M Karras"}, ("dpmpp_2m", "karras")),
+        ({"Sampler": "DPM++ 2M", "Schedule type": "Karras"}, ("dpmpp_2m", "karras")),
+        ({"Sampler": "DPM++ 2M", "Schedule type": "Automatic"}, ("dpmpp_2m", "karras")),
+        ({"Sampler": "DPM++ 2M"}, ("dpmpp_2m", "linspace")),
+        ({"Sampler": "Euler a", "Schedule type": "Automatic"}, ("euler_a", "linspace")),
+        ({"Sampler": "Euler", "Schedule type": "SGM Uniform"}, ("euler", "trailing")),
+        ({"Sampler": "DDIM"}, ("ddim", "leading")),
+    ],
+)
+def test_samplers_of_both_generations(settings, expected):
+    assert infotext.read_sampler(settings) == expected
+
+
+@pytest.mark.parametrize(
+    "settings, why",
+    [
+        ({}, "Sampler is ''; known are Euler, Euler a"),
+        ({"Sampler": "DPM fast"}, "'DPM fast'; known are .* or DDPM"),
+        ({"Sampler": "Restart Karras"}, "'Restart'"),
+        ({"Sampler": "Euler", "Schedule type": "Beta"}, "'Beta'; known are Automatic, Karras"),
+        ({"Sampler": "Heun Karras", "Schedule type": "Uniform"}, "contradicts"),
+    ],
+)
+def test_other_samplers_are_refused(settings, why):
+    with pytest.raises(InfotextError, match=why):
+        infotext.read_sampler(settings)
+
+
+def test_a_sampler_without_a_name():
+    with pytest.raises(InfotextError, match="no name for 'unipc_3', only for euler"):
+        infotext.sampler_settings("unipc_3", "karras")
+
+
+def test_png_files_carry_the_text(tmp_path):
+    text = format_parameters(Infotext("a café 😀", "x\ny", SETTINGS))
+    path = tmp_path / "a.png"
+    grid.save_png(path, np.zeros((4, 4, 3), np.uint8), {infotext.CHUNK: text, "ldm_jax": "{}"})
+    assert infotext.read_png(path) == {"parameters": text, "ldm_jax": "{}"}
+    # as the web UI itself writes it, and compressed
+    for compressed in (False, True):
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_text("parameters", "a cat", zip=compressed)
+        Image.new("RGB", (4, 4)).save(path, pnginfo=chunks)
+        assert infotext.read_png(path) == {"parameters": "a cat"}
+
+
+def test_text_behind_the_pixels_is_found_and_cut_files_are_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    body = b"tEXtparameters\0a cat"
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    path.write_bytes(whole[:-12] + chunk + whole[-12:])
+    assert infotext.read_png(path) == {"parameters": "a cat"}
+    data = path.read_bytes()
+    for size in range(len(data) - 4):  # the last four bytes are the end's checksum
+        path.write_bytes(data[:size])
+        with pytest.raises(InfotextError, match="a.png"):
+            infotext.read_png(path)
+
+
+def test_what_is_no_png_is_refused(tmp_path):
+    with pytest.raises(InfotextError, match="cannot read the PNG file .*absent.png"):
+        infotext.read_png(tmp_path / "absent.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
+    with pytest.raises(InfotextError, match="a.jpg is not a PNG file"):
+        infotext.read_png(tmp_path / "a.jpg")
+
+
+def test_text_that_inflates_beyond_the_limit_is_refused(tmp_path):
+    body = b"zTXtparameters\0\0" + zlib.compress(b"a" * 2**22)
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    for place in (33, len(whole) - 12):  # before and behind the pixels
+        (tmp_path / "b.png").write_bytes(whole[:place] + chunk + whole[place:])
+        with pytest.raises(InfotextError, match="too large"):
+            infotext.read_png(tmp_path / "b.png")

@@ -1,0 +1,274 @@
+"""Checkpoints come back bit for bit, or not at all and with a reason."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ldm_jax import config as cfg
+from ldm_jax.core import sharding, tree
+from ldm_jax.workdir import checkpoints as ckpt
+
+RUN = cfg.AutoencoderRun(cfg.Data(), cfg.Autoencoder())
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
+STEPS_TO_COME = 20
+
+
+def make_state(seed=0):
+    kernel = jax.random.normal(jax.random.key(seed), (64, 128))
+    params = {"unet": {"to_q": {"kernel": kernel, "bias": kernel[0]}}, "conditioner": {}}
+    return {"step": jnp.int32(seed), "params": params, "ema_params": params,
+            "opt_state": OPTIMIZER.init(params)}  # fmt: skip
+
+
+def place(state, mesh):
+    return jax.device_put(state, sharding.state_sharding(mesh, state))
+
+
+def abstract(state):
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state
+    )
+
+
+def same_bits(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.dtype == y.dtype
+        assert x.tobytes() == y.tobytes()
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return sharding.make_mesh(cfg.Mesh(data=2, fsdp=2, tensor=2))
+
+
+@pytest.fixture(scope="module")
+def template(mesh):
+    return abstract(place(make_state(), mesh))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, mesh):
+    """A work directory with checkpoints of steps 1 and 2."""
+    workdir = tmp_path_factory.mktemp("run")
+    with ckpt.Checkpoints(workdir, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, place(make_state(step), mesh), {"step": step}, RUN)
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    """A copy of it to break."""
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def restore(workdir, template, step=None):
+    with ckpt.Checkpoints(workdir, keep=2) as checkpoints:
+        return checkpoints.restore(template, step)
+
+
+def test_the_newest_checkpoint_comes_back_bit_for_bit_where_it_lay(saved, template):
+    state, position = restore(saved, template)
+    same_bits(state, make_state(2))
+    assert position == {"step": 2}
+    kernel = state["params"]["unet"]["to_q"]["kernel"]
+    assert kernel.sharding == template["params"]["unet"]["to_q"]["kernel"].sharding
+    assert not kernel.sharding.is_fully_replicated
+    same_bits(restore(saved, template, 1)[0], make_state(1))
+
+
+def test_a_checkpoint_of_eight_devices_comes_back_on_one(saved):
+    one = sharding.make_mesh(cfg.Mesh(), jax.devices()[:1])
+    same_bits(restore(saved, abstract(place(make_state(), one)))[0], make_state(2))
+
+
+def test_what_is_saved_is_the_state_before_the_steps_that_follow(tmp_path, mesh, template):
+    @jax.jit
+    def initial():
+        return make_state(5)
+
+    def step(state):
+        return jax.tree.map(lambda a: a + jnp.ones_like(a), state)
+
+    step = jax.jit(step, donate_argnums=0)
+    state = place(initial(), mesh)
+    with ckpt.Checkpoints(tmp_path, keep=2) as checkpoints:
+        state = step(state)
+        expected = jax.tree.map(np.array, state)
+        checkpoints.save(1, state, {}, RUN)
+        for _ in range(STEPS_TO_COME):
+            state = step(state)
+        jax.block_until_ready(state)
+    same_bits(restore(tmp_path, template)[0], expected)
+
+
+def test_parameters_load_without_knowing_the_optimiser(saved):
+    before = sorted(saved.rglob("*"))
+    for which in ("ema", "raw"):
+        step, params = ckpt.Checkpoints.load_params(saved, which)
+        assert step == 2
+        same_bits(params, jax.tree.map(np.asarray, make_state(2)["params"]))
+    assert sorted(saved.rglob("*")) == before
+
+
+def test_a_run_without_an_average_says_so(tmp_path):
+    with ckpt.Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, make_state() | {"ema_params": {}}, {}, RUN)
+    with pytest.raises(ckpt.CheckpointError, match="keeps no average, use the raw weights"):
+        ckpt.Checkpoints.load_params(tmp_path, "ema")
+
+
+@pytest.mark.parametrize("harm", ["truncate", "delete", "alter"])
+def test_every_damaged_file_is_named_and_nothing_older_is_used(workdir, template, harm):
+    directory = workdir / "checkpoints" / "2"
+    names = json.loads((directory / "digests.json").read_text())
+    assert any(name.startswith("state/") for name in names)
+    for name in names:
+        path = directory / name
+        content = path.read_bytes()
+        if harm == "truncate":
+            path.write_bytes(content[: len(content) // 2])
+        elif harm == "delete":
+            path.unlink()
+        else:
+            middle = len(content) // 2
+            path.write_bytes(
+                content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            )
+        with pytest.raises(ckpt.CheckpointError) as error:
+            ckpt.Checkpoints.load_params(workdir, "ema")
+        assert str(path) in str(error.value)
+        if name.startswith("state/"):
+            with pytest.raises(ckpt.CheckpointError, match="is damaged"):
+                restore(workdir, template)
+        path.write_bytes(content)
+    same_bits(restore(workdir, template)[0], make_state(2))
+
+
+@pytest.mark.parametrize("name", ["digests.json", "state", "run"])
+def test_a_missing_part_of_a_checkpoint_is_an_error(workdir, template, name):
+    path = workdir / "checkpoints" / "2" / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(ckpt.CheckpointError, match=str(path)):
+        restore(workdir, template)
+
+
+def test_keys_and_shapes_that_do_not_fit_are_named(saved, template):
+    wanted = dict(tree.flatten(template["params"]["unet"]))
+    wanted["to_q/kernel"] = jax.ShapeDtypeStruct(
+        (64, 64), jnp.float32, sharding=wanted["to_q/kernel"].sharding
+    )
+    wanted["to_k/kernel"] = wanted["to_q/kernel"]
+    del wanted["to_q/bias"]
+    wrong = template | {"params": {"unet": tree.unflatten(wanted), "conditioner": {}}}
+    with pytest.raises(ckpt.CheckpointError) as error:
+        restore(saved, wrong)
+    text = str(error.value)
+    assert str(saved / "checkpoints" / "2") in text
+    assert "missing: params/unet/to_k/kernel" in text
+    assert "unexpected: params/unet/to_q/bias" in text
+    assert "params/unet/to_q/kernel (is float32[64,128], wanted float32[64,64])" in text
+
+
+def test_what_an_interrupted_save_left_is_no_checkpoint(workdir, template):
+    directory = workdir / "checkpoints"
+    left = directory / "3.orbax-checkpoint-tmp-7"
+    shutil.copytree(directory / "2", left)
+    trash = directory / "trash" / "0" / "state"  # and of an interrupted deletion
+    trash.mkdir(parents=True)
+    assert ckpt.Checkpoints.load_params(workdir, "raw")[0] == 2
+    with ckpt.Checkpoints(workdir, keep=2) as checkpoints:
+        assert checkpoints.latest_step() == 2
+        checkpoints.save(3, make_state(3), {}, RUN)
+    assert sorted(p.name for p in directory.iterdir()) == ["2", "3"]
+    same_bits(restore(workdir, abstract(make_state()))[0], make_state(3))
+
+
+def test_nothing_saved_yet(tmp_path, template):
+    with ckpt.Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.latest_step() is None
+        assert checkpoints.best_step() is None
+        with pytest.raises(FileNotFoundError, match="has no checkpoint"):
+            checkpoints.restore(template)
+
+
+def test_a_step_that_is_not_new_is_refused(workdir):
+    with (
+        ckpt.Checkpoints(workdir, keep=2) as checkpoints,
+        pytest.raises(ckpt.CheckpointError, match=r"step 2 cannot be saved.*already has step 2"),
+    ):
+        checkpoints.save(2, make_state(), {}, RUN)
+
+
+def test_the_newest_ones_and_the_best_one_stay(tmp_path):
+    losses = {1: 0.5, 2: 0.1, 3: 0.3, 4: float("nan"), 5: None, 6: 0.2}
+    for steps in ((1, 2, 3), (4, 5, 6)):  # the best is known after a restart, too
+        with ckpt.Checkpoints(tmp_path, keep=2) as checkpoints:
+            for step in steps:
+                loss = losses[step]
+                scores = None if loss is None else {"validation_loss": loss}
+                checkpoints.save(step, {"step": jnp.int32(step)}, {}, RUN, scores)
+            assert checkpoints.best_step() == 2
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "6"]
+
+
+def test_config_is_kept_and_a_run_goes_on_with_more_steps(tmp_path):
+    ckpt.check_workdir(tmp_path, RUN)
+    ckpt.write_config(tmp_path, RUN)
+    assert ckpt.read_config(tmp_path) == RUN
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    longer = dataclasses.replace(RUN, loop=cfg.Loop(steps=5000, keep=7), mesh=cfg.Mesh(fsdp=2))
+    ckpt.check_workdir(tmp_path, longer)
+
+
+def test_another_run_in_the_same_place_is_refused_by_field(tmp_path):
+    ckpt.write_config(tmp_path, dataclasses.replace(RUN, optim=cfg.Optim(learning_rate=2.0)))
+    ckpt.check_workdir(tmp_path, RUN)  # nothing is trained yet
+    ckpt.write_config(tmp_path, RUN)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    other = dataclasses.replace(
+        RUN, optim=cfg.Optim(learning_rate=1e-3), loop=cfg.Loop(seed=1, steps=7),
+        data=cfg.Data(source=cfg.ImageFolder()),
+    )  # fmt: skip
+    with pytest.raises(cfg.ConfigError) as error:
+        ckpt.check_workdir(tmp_path, other)
+    text = str(error.value)
+    assert "optim.learning_rate was 0.0001, is 0.001" in text
+    assert "loop.seed was 0, is 1" in text
+    assert "data.source was 'DigitScenes', is 'ImageFolder'" in text
+    assert "loop.steps" not in text
+    assert ckpt.read_config(tmp_path) == RUN
+
+
+def test_a_missing_or_damaged_config_is_named(workdir, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
+        ckpt.read_config(tmp_path)
+    with pytest.raises(cfg.ConfigError, match=r"has checkpoints but no config\.json"):
+        ckpt.check_workdir(workdir, RUN)
+    (tmp_path / "config.json").write_text('{"type": "AutoencoderRun", ')
+    with pytest.raises(cfg.ConfigError, match=str(tmp_path / "config.json")):
+        ckpt.check_workdir(tmp_path, RUN)
+
+
+def test_frozen_parts_are_written_once_and_read_strictly(tmp_path):
+    frozen = {"autoencoder": {"conv": {"kernel": jnp.arange(6.0).reshape(2, 3).T}},
+              "latent_scale": jnp.float32(0.18), "half": jnp.ones(3, jnp.bfloat16)}  # fmt: skip
+    ckpt.save_frozen(tmp_path / "first", "weights", frozen)
+    loaded = ckpt.load_frozen(tmp_path / "first", "weights")
+    same_bits(loaded, jax.tree.map(np.asarray, frozen))
+    ckpt.save_frozen(tmp_path / "first", "weights", frozen)
+    with pytest.raises(FileExistsError, match="other contents"):
+        ckpt.save_frozen(tmp_path / "first", "weights", frozen | {"latent_scale": np.float32(1)})
+    path = tmp_path / "first" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ckpt.CheckpointError, match=str(path)):
+        ckpt.load_frozen(tmp_path / "first", "weights")
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
