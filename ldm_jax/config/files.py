@@ -4,13 +4,12 @@ import dataclasses
 import difflib
 import json
 import runpy
-import types
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.checks import ConfigError, matches
 from ldm_jax.config.model import Model
 from ldm_jax.config.older import upgraded
 from ldm_jax.config.runs import Run
@@ -121,19 +120,3 @@ def _check_type(value: Any, hint: Any, where: str) -> None:
     """Raises ConfigError unless `value` is of the annotated type `hint`."""
     if not matches(value, hint):
         raise ConfigError(f"{where} is {value!r}; it must be of type {hint}")
-
-
-def matches(value: Any, hint: Any) -> bool:
-    """Whether `value` is of the annotated type `hint`."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(matches(value, arg) for arg in args)
-    if origin is Literal:
-        return value in args
-    if origin is tuple:
-        return isinstance(value, tuple) and all(matches(v, args[0]) for v in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)

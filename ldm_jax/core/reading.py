@@ -145,6 +145,11 @@ def decode(path: str | Path, data: bytes) -> str:
             f"is not {encoding.removesuffix('-sig').upper()} text: byte {error.start}, in line "
             f"{line}, is {data[error.start]:#04x} ({error.reason}); save it as UTF-8",
         ) from error
+    if "\0" in text:  # another encoding without its mark, or no text at all
+        at, line = text.index("\0"), text.count("\n", 0, text.index("\0")) + 1
+        raise FileFormatError(
+            path, f"is no text: character {at}, in line {line}, is 0x00; save it as UTF-8"
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

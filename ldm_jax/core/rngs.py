@@ -91,4 +91,6 @@ def _uint32(
     """Integers modulo 2^32; on the host first, where 64 bits are exact, if they are there."""
     if isinstance(number, jax.Array):
         return number.astype(jnp.uint32)
-    return jnp.asarray((np.asarray(number) % 2**32).astype(np.uint32))
+    # In their own type first: 2^32 is no number of 32 bits. Arrays are cut by the conversion.
+    number = number % 2**32 if isinstance(number, int) else number
+    return jnp.asarray(np.asarray(number).astype(np.uint32))

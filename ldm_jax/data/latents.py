@@ -8,7 +8,9 @@ with `caption`, `label` and `name`. A shard appears complete or not at all.
 """
 
 import json
+import math
 import os
+import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,10 +20,11 @@ import ml_dtypes
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
-from jaxtyping import Float, Int
 
 from ldm_jax import config as cfg
+from ldm_jax.config.checks import matches
 from ldm_jax.core.files import write_atomically
+from ldm_jax.core.reading import FileFormatError, parse_json, read_json
 from ldm_jax.data.sources import DataError, Example, Split
 
 INDEX = "index.json"
@@ -61,6 +64,11 @@ class Index:
     versions: dict[str, str] = field(compare=False)
 
     @property
+    def bytes(self) -> int:
+        """Of one image's array."""
+        return DTYPES[self.dtype].itemsize * math.prod(self.shape)
+
+    @property
     def shards(self) -> int:
         """How many files there are."""
         return -(-self.examples // self.shard_size)
@@ -81,6 +89,9 @@ class Index:
             for shard in range(self.shards)
             if _count(self.path(folder, shard)) != len(self.rows(shard))
         ]
+
+
+_HINTS = typing.get_type_hints(Index)
 
 
 def _count(path: Path) -> int | None:
@@ -108,14 +119,19 @@ def read_index(folder: Path) -> Index | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         lists = {name: tuple(found[name]) for name in ("shape", "class_names")}
         index = Index(**{**found, **lists})
-        DTYPES[index.dtype]
+        wrong = [
+            f.name for f in fields(Index) if not matches(getattr(index, f.name), _HINTS[f.name])
+        ]
+        if wrong or index.dtype not in DTYPES or min(index.examples, index.shard_size) < 1:
+            raise ValueError(f"{', '.join(wrong) or 'a number'} is not what it should be")
         return index
     except (ValueError, KeyError, TypeError) as error:
+        problem = error.args[1] if isinstance(error, FileFormatError) else error
         raise DataError(
-            f"{path} is no index of encoded images ({type(error).__name__}: {error}); "
+            f"{path} is no index of encoded images ({type(error).__name__}: {problem}); "
             "restore it, or encode the data anew"
         ) from error
 
@@ -204,9 +220,13 @@ class LatentsSource:
         self.fingerprint = (
             f"{index.fingerprint}, encoded by {index.encoder[:16]} as {index.kind} {index.dtype}"
         )
+        self.found = (
+            f"{index.examples} encoded images of {split} in {source.path} ({index.kind}, "
+            f"{index.dtype}), {'captions' if self.has_captions else 'no captions'}, "
+            f"{len(self.class_names) or 'no'} classes"
+        )
         paths = [str(index.path(self.folder, shard)) for shard in range(index.shards)]
         self._records = ArrayRecordDataSource(paths)
-        self._bytes = DTYPES[index.dtype].itemsize * int(np.prod(index.shape))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A loader process opens the files anew.
@@ -217,7 +237,13 @@ class LatentsSource:
 
     def __getitem__(self, index: int) -> Example:
         record = self._records[range(len(self))[index]]
-        return {"encoded": self._array(record), **json.loads(record[self._bytes :])}
+        told = self._told(record)
+        dtype = DTYPES[self.index.dtype]
+        array = np.frombuffer(record[: self.index.bytes], dtype).reshape(self.index.shape)
+        return {
+            "encoded": array, "caption": told["caption"], "label": told["label"],
+            "name": told["name"],
+        }  # fmt: skip
 
     def captions(self) -> Iterator[str]:
         """All captions, in order; nothing where there are none."""
@@ -225,8 +251,11 @@ class LatentsSource:
             for start in range(0, len(self), 1024):
                 rows = list(range(start, min(start + 1024, len(self))))
                 for record in self._records.__getitems__(rows):
-                    yield json.loads(record[self._bytes :])["caption"]
+                    yield self._told(record)["caption"]
 
-    def _array(self, record: bytes) -> Float[np.ndarray, "h w z"] | Int[np.ndarray, "h w"]:
-        dtype = DTYPES[self.index.dtype]
-        return np.frombuffer(record[: self._bytes], dtype).reshape(self.index.shape)
+    def _told(self, record: bytes) -> dict[str, Any]:
+        """What a record says beside its array."""
+        told = parse_json(self.folder, "a record", record[self.index.bytes :])
+        if not {"caption", "label", "name"} <= told.keys() or len(record) < self.index.bytes:
+            raise DataError(f"{self.folder} holds records of another form than {INDEX} says")
+        return told

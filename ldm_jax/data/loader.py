@@ -196,7 +196,8 @@ def _load_batch(
     for position, row in pairs.tolist():
         example = source[row]
         if kind == "image":
-            shown.append(_fitted(example["image"], data, seed, position))
+            # Let go of it before the next one is decoded.
+            shown.append(_fitted(example.pop("image"), data, seed, position))
         else:
             shown.append(example["encoded"])
         if condition is not None:

@@ -1,5 +1,5 @@
-"""Decoding, resizing, cropping and mirroring of images on the host. Random choices depend on
-nothing but the seed and the example's global position in the run."""
+"""Resizing, cropping and mirroring of images on the host. Random choices depend on nothing
+but the seed and the example's global position in the run."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -26,46 +26,8 @@ def draws(seed: int, position: int) -> Callable[[int], int]:
     return below
 
 
-def resize(
-    image: UInt8[np.ndarray, "h w 3"], size: int, mode: Literal["shorter_side", "exact"]
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Resizes to a shorter side of `size` (the other in proportion, rounded) or to a square.
-
-    Antialiased: Lanczos where the image shrinks, bicubic where it grows, since Lanczos rings.
-    """
-    height, width = image.shape[:2]
-    if mode == "exact":
-        target = (size, size)
-    else:
-        # Whole-number arithmetic, so that the shorter side is exactly `size`.
-        shorter = min(height, width)
-        target = tuple((2 * side * size + shorter) // (2 * shorter) for side in (height, width))
-    if target == (height, width):
-        return image
-    shrinks = target[0] * target[1] < height * width
-    kernel = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(image).resize(target[::-1], kernel))
-
-
-def crop(
-    image: UInt8[np.ndarray, "h w 3"], size: int, below: Callable[[int], int] | None = None
-) -> UInt8[np.ndarray, "size size 3"]:
-    """The central square of `size` pixels, or with `below` (of `draws`) a random one.
-
-    Raises:
-        ValueError: the image is smaller than the crop.
-    """
-    spare_y, spare_x = image.shape[0] - size, image.shape[1] - size
-    if spare_y < 0 or spare_x < 0:
-        raise ValueError(
-            f"cannot crop {size} x {size} out of {image.shape[0]} x {image.shape[1]} pixels; "
-            "set data.source.resize to another than 'none'"
-        )
-    if below is None:
-        top, left = spare_y // 2, spare_x // 2
-    else:
-        top, left = below(spare_y + 1), below(spare_x + 1)
-    return image[top : top + size, left : left + size]
+_LONG = 8
+"""Pictures more than so many times as long as wide are cropped before they are resized."""
 
 
 def fit(
@@ -76,11 +38,73 @@ def fit(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """What a folder's settings make of one image: resized, cropped to `size`, perhaps mirrored.
 
-    Without `below` (validation) the crop is central and nothing is mirrored.
+    Without `below` (of `draws`, in training) the crop is central and nothing is mirrored.
+
+    Raises:
+        ValueError: the image is smaller than the crop and is not to be resized.
     """
-    if folder.resize != "none":
-        image = resize(image, size, folder.resize)
-    image = crop(image, size, below if folder.crop == "random" else None)
+    sides = resized(image.shape[:2], size, folder.resize)
+    corner = _corner(sides, size, below if folder.crop == "random" else None)
+    if max(sides) > _LONG * size and sides != image.shape[:2]:
+        # Resized as a whole, a line of a pixel's width would be gigabytes.
+        scale = [side / target for side, target in zip(image.shape[:2], sides, strict=True)]
+        (top, bottom), (left, right) = (
+            (start * s, (start + size) * s) for start, s in zip(corner, scale, strict=True)
+        )
+        image = _resize(image, (size, size), sides, (left, top, right, bottom))
+    else:
+        top, left = corner
+        image = _resize(image, sides, sides)[top : top + size, left : left + size]
     if folder.flip and below is not None and below(2):
         image = image[:, ::-1]
     return np.ascontiguousarray(image)
+
+
+def resized(
+    sides: tuple[int, int], size: int, mode: Literal["shorter_side", "exact", "none"]
+) -> tuple[int, int]:
+    """Height and width after resizing: a shorter side of `size` and the other in proportion,
+    rounded, or a square, or what they were."""
+    if mode == "none":
+        return sides
+    if mode == "exact":
+        return size, size
+    # Whole-number arithmetic, so that the shorter side is exactly `size`.
+    shorter = min(sides)
+    height, width = ((2 * side * size + shorter) // (2 * shorter) for side in sides)
+    return height, width
+
+
+def _resize(
+    image: UInt8[np.ndarray, "h w 3"],
+    sides: tuple[int, int],
+    of_whole: tuple[int, int],
+    box: tuple[float, ...] | None = None,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The image, or its `box` (left, top, right, bottom), at a height and width of `sides`.
+
+    Antialiased: Lanczos where the whole image shrinks, bicubic where it grows, since Lanczos
+    rings.
+    """
+    height, width = image.shape[:2]
+    if box is None and sides == (height, width):
+        return image
+    shrinks = of_whole[0] * of_whole[1] < height * width
+    kernel = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(image).resize(sides[::-1], kernel, box=box))
+
+
+def _corner(
+    sides: tuple[int, int], size: int, below: Callable[[int], int] | None
+) -> tuple[int, int]:
+    """Where a square of `size` begins in an image of these sides: in its middle, or at random."""
+    spare_y, spare_x = sides[0] - size, sides[1] - size
+    if spare_y < 0 or spare_x < 0:
+        raise ValueError(
+            f"cannot crop {size} x {size} out of {sides[0]} x {sides[1]} pixels; "
+            "set data.source.resize to another than 'none'"
+        )
+    if below is None:
+        return spare_y // 2, spare_x // 2
+    top = below(spare_y + 1)
+    return top, below(spare_x + 1)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image, ImageFilter, UnidentifiedImageError
+from PIL import Image, ImageFilter
 
-from ldm_jax.images.reading import to_rgb
+from ldm_jax.core.reading import FileFormatError
+from ldm_jax.images.reading import open_picture, read_picture
 
 THRESHOLD = 128
 """Grey from here on (128 / 255 > 0.5) is painted anew, as in diffusers."""
@@ -66,12 +67,15 @@ class Inpainting:
 
 
 def load_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture file in RGB: upright as EXIF says, transparency over white, first frame, 8 bits.
+    """A picture file in RGB; `images.reading.read_picture` says how.
 
     Raises:
         MaskError: no such file, or one that cannot be read.
     """
-    return np.asarray(_open(path))
+    try:
+        return read_picture(path)
+    except FileFormatError as error:
+        raise MaskError(str(error)) from error
 
 
 def load_mask(path: str | Path) -> UInt8[np.ndarray, "h w"]:
@@ -81,26 +85,19 @@ def load_mask(path: str | Path) -> UInt8[np.ndarray, "h w"]:
         MaskError: no such file, one that cannot be read, or one with transparency, which could
             mean either.
     """
-    return np.asarray(_open(path, opaque=True).convert("L"))
-
-
-def _open(path: str | Path, opaque: bool = False) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            if opaque and image.has_transparency_data:
-                low, _ = image.convert("RGBA").getchannel("A").getextrema()
-                if low < 255:
-                    raise MaskError(
-                        f"the mask {path} has transparent pixels, which could mean either; save it "
-                        "without: white where the picture is painted anew, black where it is kept"
-                    )
-            return to_rgb(image)
-    except MaskError:
-        raise
-    except UnidentifiedImageError as error:
-        raise MaskError(f"{path} is no picture that can be read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MaskError(f"cannot read the picture {path}: {error}") from error
+        with open_picture(path) as image:
+            clear = image.has_transparency_data and (
+                image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+            )
+    except FileFormatError as error:
+        raise MaskError(str(error)) from error
+    if clear:
+        raise MaskError(
+            f"the mask {path} has transparent pixels, which could mean either; save it without: "
+            "white where the picture is painted anew, black where it is kept"
+        )
+    return np.asarray(Image.fromarray(load_image(path)).convert("L"))
 
 
 # --------------------------------------------------------------------------------------- pixels

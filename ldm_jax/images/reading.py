@@ -1,10 +1,12 @@
 """Picture files, read as what they are: regular files of known formats, within limits of size."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ldm_jax.core.reading import FileFormatError, open_file
@@ -19,6 +21,40 @@ SUFFIXES = (
 """What names of pictures end in."""
 MAX_PIXELS = 2**28
 """Pixels of one picture, at most: 16384 x 16384."""
+LARGE = 2**25
+"""Pixels above which a picture is reduced while it is read, where its reader needs it smaller."""
+AT_ONCE = 2**26
+"""Pixels that the threads of a process decode side by side; a larger picture is decoded alone."""
+_BAND = 2**20
+"""Pixels that are converted at a time."""
+
+# Pillow warns from its own limit on, and refuses above twice that.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class _Room:
+    """A number of pixels that threads share: whoever needs more than is left waits."""
+
+    def __init__(self, pixels: int) -> None:
+        self._free = self._all = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        """Holds so many pixels, or all where there are fewer."""
+        pixels = min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+_room = _Room(AT_ONCE)
 
 
 @contextmanager
@@ -39,27 +75,61 @@ def open_picture(path: str | Path, formats: tuple[str, ...] = FORMATS) -> Iterat
                         "any picture that is read; make it smaller",
                     )
                 yield image
-        except FileFormatError:
+        except (FileFormatError, MemoryError):
             raise
         except UnidentifiedImageError as error:
             known = ", ".join(formats)
             raise FileFormatError(path, f"is no picture that can be read ({known})") from error
         except Image.DecompressionBombError as error:
-            raise FileFormatError(path, f"is a picture too large to be read: {error}") from error
-        except (OSError, ValueError, SyntaxError) as error:
+            raise FileFormatError(
+                path, f"has more than the {MAX_PIXELS} pixels of any picture that is read"
+            ) from error
+        except Exception as error:  # decoders of damaged files raise nearly anything
             raise FileFormatError(path, f"cannot be read as a picture: {error}") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image upright and in RGB with 8 bits.
+def read_picture(path: str | Path, at_least: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture in RGB with 8 bits, upright.
 
     EXIF orientation is applied, the first frame of an animation is taken, transparency is laid
     over white, 16-bit grey keeps its upper 8 bits. Colour profiles are ignored.
 
+    Args:
+        at_least: the shorter side that its reader needs. JPEG files, and pictures of more than
+            `LARGE` pixels, are then read at a reduced scale that is still at least that.
+
+    Raises:
+        FileFormatError: as `open_picture`, or pixels of 32 bits, whose range no file says.
+    """
+    with open_picture(path) as image:
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        with _room.take(image.width * image.height):
+            ImageOps.exif_transpose(image, in_place=True)
+            return _pixels(image, at_least)
+
+
+def _pixels(image: Image.Image, at_least: int | None) -> UInt8[np.ndarray, "h w 3"]:
+    """Converted band by band, so that no second picture of its size is in memory on the way."""
+    factor = 1
+    if at_least is not None and image.width * image.height > LARGE:
+        factor = max(1, min(image.size) // at_least)
+    width, height = image.size
+    rows = max(1, _BAND // (width * factor))
+    pixels = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
+    for first in range(0, len(pixels), rows):
+        last = min((first + rows) * factor, height)
+        band = to_rgb(image.crop((0, first * factor, width, last)))
+        pixels[first : first + rows] = band.reduce(factor)
+    return pixels
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB with 8 bits: transparency over white, 16-bit grey by its upper 8 bits.
+
     Raises:
         ValueError: pixels of 32 bits, whose range the file does not say.
     """
-    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):

@@ -84,6 +84,7 @@ def fit(
     else:
         stage = diffusion_stage(run, workdir, first_stage)
     if jax.process_index() == 0:
+        print(f"data: {stage.train.found}", flush=True)
         write_config(workdir, run)
     with (
         jax.set_mesh(mesh),

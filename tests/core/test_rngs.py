@@ -58,6 +58,12 @@ def test_large_indices():
     device = rngs.example_keys(key, jnp.array([3, 2**31 + 3], jnp.uint32))
     np.testing.assert_array_equal(_data(host), _data(device))
     assert (_data(host)[0] != _data(host)[1]).any()
+    for dtype in (np.uint32, np.uint64, np.int64):
+        same = rngs.example_keys(key, np.array([3, 2**31 + 3], dtype))
+        np.testing.assert_array_equal(_data(same), _data(host))
+    np.testing.assert_array_equal(
+        _data(rngs.at_step(key, 2**40 + 3)), _data(rngs.at_step(key, np.uint32(3)))
+    )
 
 
 def test_at_step_of_many_keys_is_at_step_of_each():

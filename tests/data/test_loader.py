@@ -15,7 +15,7 @@ class Numbered:
     class_names, has_captions, fingerprint = (), True, "numbers"
 
     def __init__(self, n):
-        self.n, self.broken = n, {}
+        self.n, self.broken, self.found = n, {}, ""
 
     def __len__(self):
         return self.n

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 
 import numpy as np
@@ -72,17 +73,120 @@ def test_captions_from_metadata(tmp_path):
     for lines, message in (
         ((a, b, {"file_name": "c.png", "text": "c"}), r"line 3 names 'c\.png', which is no image"),
         ((a, a, b), r"line 2 names 'a\.png' for the second time"),
-        ((a, "{"), "line 2 is not a JSON object"),
+        ((a, "{"), "line 2 is not JSON"),
+        ((a, "[1]"), "line 2 is not a JSON object"),
+        ((a, '{"file_name": "sub/b.png", "text": "b", "text": "c"}'), "line 2 names 'text' twice"),
+        ((a, "[" * 200_000), "line 2 is not JSON: nested too deeply"),
         ((a, {"file_name": "sub/b.png"}), 'line 2 needs "file_name" and "text"'),
         ((a,), r"1 of 2 images .* sub/b\.png"),
     ):
         _metadata(tmp_path, *lines)
-        with pytest.raises(sources.DataError, match=message):
+        with pytest.raises(ValueError, match=message):
             _open(tmp_path)
     _metadata(tmp_path, a, b)
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(sources.DataError, match="captions twice"):
         _open(tmp_path)
+
+
+def _captions(root):
+    source = _open(root)
+    return dict(zip(source.names, source.captions(), strict=True))
+
+
+def test_captions_from_a_table(tmp_path):
+    for name in ("a.png", "sub/b.png"):
+        _write(tmp_path / name)
+    table = tmp_path / "metadata.csv"
+    table.write_bytes(
+        b'\xef\xbb\xbfsource,file_name,text\r\nx,a.png,"red, and\r\nblue"\r\n'
+        b"\r\ny,sub/b.png,\xe2\x80\xa8b\r\n"
+    )
+    assert _captions(tmp_path) == {"a.png": "red, and\nblue", "sub/b.png": "b"}
+    for text, message in (
+        ("file_name;text\na.png;b\n", "columns 'file_name;text'; it needs \"file_name\" and"),
+        ("file_name,text,text\n", "once each"),
+        ("", "needs"),
+        ("file_name,text\na.png,red, blue\n", "line 2 has 3 columns instead of 2"),
+        ("file_name,text\na.png,x\na.png,y\n", r"line 3 names 'a\.png' for the second time"),
+        ('file_name,text\na.png,"x" y\n', "line 2 is no CSV"),
+        ("file_name,text\na.png,x\n", r"1 of 2 images .* sub/b\.png"),
+    ):
+        table.write_text(text)
+        with pytest.raises(sources.DataError, match=message):
+            _open(tmp_path)
+    _metadata(tmp_path, {"file_name": "a.png", "text": "a"})
+    with pytest.raises(sources.DataError, match=r"twice, in metadata\.jsonl and in metadata\.csv"):
+        _open(tmp_path)
+
+
+def test_texts_are_read_as_they_were_meant(tmp_path):
+    """Marks, line ends and separators of other systems; what is no text is named."""
+    for name in "abcd":
+        _write(tmp_path / f"{name}.PNG")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+    (tmp_path / "b.txt").write_bytes("é".encode("utf-16"))
+    (tmp_path / "c.TXT").write_bytes("x\u2028y\x0cz\n".encode())
+    (tmp_path / "d.txt").write_bytes(b"")
+    assert _captions(tmp_path) == {
+        "a.PNG": "one\ntwo", "b.PNG": "é", "c.PNG": "x\u2028y\x0cz", "d.PNG": ""
+    }  # fmt: skip
+    assert "captions from .txt files (1 of them empty)" in _open(tmp_path).found
+    (tmp_path / "d.txt").write_bytes(b"a\ncaf\xe9")
+    with pytest.raises(ValueError, match=r"d\.txt: is not UTF-8 text: byte 5, in line 2, is 0xe9"):
+        _open(tmp_path)
+    (tmp_path / "d.txt").write_bytes(b"a\0b\0")
+    with pytest.raises(ValueError, match=r"d\.txt: is no text: character 1, in line 1, is 0x00"):
+        _open(tmp_path)
+    for name in "abcd":
+        for text in tmp_path.glob(f"{name}.[tT]*"):
+            text.unlink()
+    lines = [json.dumps({"file_name": f"{n}.PNG", "text": f"{n}\u2028{n}"}, ensure_ascii=False)
+             for n in "abcd"]  # fmt: skip
+    (tmp_path / "metadata.jsonl").write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
+    assert _captions(tmp_path)["a.PNG"] == "a\u2028a"
+
+
+def test_names_of_other_systems(tmp_path):
+    """Letters that a file system has taken apart, and bytes that are not UTF-8."""
+    _write(tmp_path / "e\u0301.png")
+    _write(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    lines = [{"file_name": "\xe9.png", "text": "a"}, {"file_name": "caf\udce9.png", "text": "b"}]
+    _metadata(tmp_path, *lines)
+    assert sorted(_captions(tmp_path).values()) == ["a", "b"]
+    source = _open(tmp_path)
+    assert source[0]["image"].shape == source[1]["image"].shape == (6, 9, 3)
+    source.found.encode()
+
+
+def test_a_line_says_what_was_found_and_what_was_left_out(tmp_path):
+    root = tmp_path / "data"
+    for name in ("x/a.png", "x/B.JPG", "y/c.jfif", "y/.d.png", ".trash/e.png", "y/f.ppm"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path, "PPM" if name.endswith("ppm") else None)
+    for name in ("g.heic", "h.HEIC", "notes.txt", "LICENSE"):
+        (root / "y" / name).write_text("")
+    os.mkfifo(root / "y/pipe.png")
+    (root / "y/lost.png").symlink_to(root / "absent.png")
+    (root / "y/again").symlink_to(root / "x")
+    (root / "x/linked.png").symlink_to(root / "x/a.png")
+    assert _open(root).found == (
+        f"5 images in {root} (5 for training, 0 for validation), no captions, 2 classes; "
+        "left out: files that are no images by their names (2 .heic, 1 without a suffix, 1 .txt), 1 called like images that "
+        "are no files, 1 hidden folders, 1 hidden images, 1 links that lead nowhere, 1 links to "
+        "folders that were read already"
+    )
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "a.heic").write_text("")
+    with pytest.raises(sources.DataError, match=r"no images in .*; left out: .*1 \.heic"):
+        _open(empty)
+
+
+def test_pictures_are_cut_from_whole_ones_where_nothing_is_resized(tmp_path):
+    _write(tmp_path / "a.jpg", size=(160, 64))
+    assert _open(tmp_path, resize="none")[0]["image"].shape == (64, 160, 3)
 
 
 def test_missing_and_empty_folders(tmp_path):

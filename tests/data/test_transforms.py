@@ -23,29 +23,65 @@ def test_draws_depend_on_seed_and_position_only():
     assert {below(3) for _ in range(50)} == {0, 1, 2}
 
 
-def test_resize_keeps_proportions_or_distorts():
-    image = _gradient(30, 61)
-    assert transforms.resize(image, 10, "shorter_side").shape == (10, 20, 3)
-    assert transforms.resize(image, 10, "exact").shape == (10, 10, 3)
-    assert transforms.resize(image, 60, "shorter_side").shape == (60, 122, 3)
-    assert transforms.resize(image, 30, "shorter_side") is image
+def test_images_keep_their_proportions_or_are_distorted():
+    sides = (30, 61)
+    assert transforms.resized(sides, 10, "shorter_side") == (10, 20)
+    assert transforms.resized(sides, 60, "shorter_side") == (60, 122)
+    assert transforms.resized(sides, 10, "exact") == (10, 10)
+    assert transforms.resized(sides, 10, "none") == sides
 
 
-def test_resize_averages_what_it_shrinks():
+@pytest.mark.parametrize(("height", "width"), [(30, 61), (61, 30), (200, 30), (7, 9), (16, 16)])
+def test_images_are_resized_as_a_whole_and_then_cropped(height, width):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    sides = transforms.resized((height, width), 16, "shorter_side")
+    kernel = Image.Resampling.LANCZOS if min(height, width) > 16 else Image.Resampling.BICUBIC
+    whole = np.asarray(Image.fromarray(image).resize(sides[::-1], kernel))
+    top, left = (sides[0] - 16) // 2, (sides[1] - 16) // 2
+    fitted = transforms.fit(image, cfg.ImageFolder(path="x"), 16)
+    np.testing.assert_array_equal(fitted, whole[top : top + 16, left : left + 16])
+
+
+def test_long_images_are_cropped_and_then_resized(monkeypatch):
+    """A line of 8000 pixels, resized to a width of 256, would have a length of two million."""
+    line = np.ascontiguousarray(_gradient(8000, 1))
+    made = []
+    monkeypatch.setattr(
+        Image.Image, "resize",
+        lambda self, size, *a, _f=Image.Image.resize, **k: made.append(size) or _f(self, size, *a,
+                                                                                 **k),
+    )  # fmt: skip
+    fitted = transforms.fit(line, cfg.ImageFolder(path="x"), 256)
+    assert fitted.shape == (256, 256, 3) and made == [(256, 256)]
+    assert np.abs(fitted[..., 0].astype(int) - 127).max() <= 1  # its middle
+    # Where both ways are open they give the same picture.
+    image = _gradient(300, 20)
+    monkeypatch.setattr(transforms, "_LONG", 2)
+    cropped = transforms.fit(image, cfg.ImageFolder(path="x", crop="random"), 10,
+                             transforms.draws(0, 3))  # fmt: skip
+    monkeypatch.setattr(transforms, "_LONG", 100)
+    whole = transforms.fit(image, cfg.ImageFolder(path="x", crop="random"), 10,
+                           transforms.draws(0, 3))  # fmt: skip
+    assert np.abs(cropped.astype(int) - whole).max() <= 1
+
+
+def test_shrinking_averages():
     stripes = np.tile(np.array([0, 255], np.uint8)[None, :, None], (64, 32, 3))
-    shrunk = transforms.resize(stripes, 8, "exact")
+    shrunk = transforms.fit(stripes, cfg.ImageFolder(path="x", resize="exact"), 8)
     assert np.abs(shrunk.astype(int) - 127).max() < 20
 
 
-def test_crop_is_central_or_random_and_refuses_small_images():
+def test_crops_are_central_or_random_and_small_images_refused():
     image = _gradient(20, 12)
-    np.testing.assert_array_equal(transforms.crop(image, 10), image[5:15, 1:11])
+    folder = cfg.ImageFolder(path="x", resize="none", crop="random")
+    np.testing.assert_array_equal(transforms.fit(image, folder, 10), image[5:15, 1:11])
     corners = {
-        transforms.crop(image, 10, transforms.draws(0, p))[0, 0].tobytes() for p in range(400)
+        transforms.fit(image, folder, 10, transforms.draws(0, p))[0, 0].tobytes()
+        for p in range(400)
     }
     assert len(corners) == 11 * 3
     with pytest.raises(ValueError, match="20 x 12 pixels"):
-        transforms.crop(image, 16)
+        transforms.fit(image, folder, 16)
 
 
 def test_flip_mirrors_half_of_the_training_images_only():

@@ -45,10 +45,10 @@ def test_pictures_of_any_mode_become_rgb(tmp_path):
 
 
 def test_bad_files_are_refused(tmp_path):
-    with pytest.raises(MaskError, match="cannot read the picture .*absent"):
+    with pytest.raises(MaskError, match="absent.png: does not exist"):
         masks.load_image(tmp_path / "absent.png")
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(MaskError, match="text.png is no picture"):
+    with pytest.raises(MaskError, match="text.png: is no picture"):
         masks.load_image(tmp_path / "text.png")
     Image.fromarray(picture(64, 64)).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
