@@ -1,4 +1,5 @@
-"""Files as `torch.save` writes them, valid and not, assembled without torch."""
+"""Files as `torch.save` writes them, valid and not, assembled without torch: zips, and the pickles
+and bare storages of torch before 1.6."""
 
 import pickle
 import struct
@@ -51,8 +52,11 @@ def mapping(pairs, *, ordered: bool = False) -> bytes:
     return start + b"(" + b"".join(text(key) + value for key, value in dict(pairs).items()) + b"u"
 
 
-def storage(key: str, size: int, kind: str = "torch.FloatStorage") -> bytes:
-    return many(text("storage"), name(kind), text(key), text("cpu"), number(size)) + b"Q"
+def storage(
+    key: str, size: int, kind: str = "torch.FloatStorage", *more: bytes, word: bytes | None = None
+) -> bytes:
+    first = text("storage") if word is None else word
+    return many(first, name(kind), text(key), text("cpu"), number(size), *more) + b"Q"
 
 
 def tensor(
@@ -88,4 +92,28 @@ def write(
     with zipfile.ZipFile(path, "w", compression) as archive:
         for entry, content in {**entries, "version": b"3\n"}.items():
             archive.writestr(f"archive/{entry}", content)
+    return path
+
+
+def write_old(
+    path: Path,
+    value: bytes,
+    storages: dict[str, np.ndarray] | None = None,
+    *,
+    magic: int = 0x1950A86A20F9469CFC6C,
+    version: int = 1001,
+    machine: object = None,
+    keys: object = None,
+    counts: dict[str, int] | None = None,
+    after: bytes = b"",
+) -> Path:
+    """A file as torch before 1.6 wrote it, whose pickle makes `value`."""
+    storages, counts = storages or {}, counts or {}
+    machine = {"protocol_version": version, "little_endian": True} if machine is None else machine
+    content = pickle.dumps(magic, 2) + pickle.dumps(version, 2) + pickle.dumps(machine, 2)
+    content += b"\x80\x02" + value + b"."
+    content += pickle.dumps(list(storages) if keys is None else keys, 2)
+    for key, array in storages.items():
+        content += struct.pack("<q", counts.get(key, array.size)) + array.tobytes()
+    path.write_bytes(content + after)
     return path

@@ -67,8 +67,8 @@ class Model:
                 self.unet.out_channels, f"{times * channels},{why} the latent channels of the "
                 f"first stage, as diffusion.learned_variance is {self.diffusion.learned_variance}"
                 )  # fmt: skip
-        require_divisible("image_size", self.image_size, factor * self.unet.factor,
-                          "the first stage's factor times the U-Net's")  # fmt: skip
+        require_divisible("image_size", self.image_size, factor * self.unet.side_multiple,
+                          "what first stage and U-Net can divide")  # fmt: skip
         map_size = getattr(getattr(self.condition, "encoder", None), "map_size", None)
         side = self.image_size // factor
         require(map_size in (None, side), "condition.encoder.map_size", map_size,

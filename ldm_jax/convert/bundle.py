@@ -28,6 +28,10 @@ Dtype = str | None
 """A key of `DTYPES`; None keeps each array's own."""
 
 
+CHOOSE = "say which to python -m ldm_jax.convert, whose target every command reads, with "
+"""Before an option that only `python -m ldm_jax.convert` is sure to have."""
+
+
 class ConvertError(ValueError):
     """A model that cannot be read, or not be written in the form that is asked for."""
 
@@ -127,22 +131,34 @@ def with_scale(config: cfg.FirstStage, scale: Any) -> cfg.FirstStage:
 
 def shapes(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
     """The tree of each component that `config` describes, with shapes for leaves."""
+    shapes = {name: component_shapes(part) for name, part in component_configs(config).items()}
+    return {name: part for name, part in shapes.items() if part}
+
+
+def component_configs(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
+    """The config of each component: `unet`, `conditioner`, `autoencoder`."""
     if isinstance(config, cfg.Autoencoder):
-        return {"autoencoder": autoencoder_shapes(config)}
-    parts = {
-        "unet": unet_shapes(config.unet),
-        "conditioner": conditioner_shapes(config.condition),
-        "autoencoder": autoencoder_shapes(config.autoencoder),
-    }
-    return {name: part for name, part in parts.items() if part}
+        return {"autoencoder": config}
+    return {
+        "unet": config.unet, "conditioner": config.condition, "autoencoder": config.autoencoder,
+    }  # fmt: skip
+
+
+def component_shapes(config: cfg.UNet | cfg.Condition | cfg.FirstStage) -> dict[str, Any]:
+    """The tree of one component, with shapes for leaves."""
+    match config:
+        case cfg.UNet():
+            return unet_shapes(config)
+        case cfg.Autoencoder() | cfg.Pixels():
+            return autoencoder_shapes(config)
+    return conditioner_shapes(config)
 
 
 @lru_cache(maxsize=16)
 def autoencoder_shapes(config: cfg.FirstStage) -> dict[str, Any]:
     """Shapes of the first stage's parameters; {} for pixels."""
     side = config.factor
-    images = jnp.zeros((1, side, side, config.image_channels), jnp.float32)
-    return _init_shapes(build_autoencoder(config), images)
+    return _init_shapes(build_autoencoder(config), _floats(side, side, config.image_channels))
 
 
 @lru_cache(maxsize=16)
@@ -150,26 +166,33 @@ def unet_shapes(config: cfg.UNet) -> dict[str, Any]:
     """Shapes of the U-Net's parameters."""
     side = config.factor
 
-    def zeros(width: int | None, *shape: int) -> Any:
-        return jnp.zeros((1, *shape, width), jnp.float32) if width else None
+    def wide(width: int | None, *shape: int) -> Any:
+        return _floats(*shape, width) if width else None
 
     condition = Condition(
-        context=zeros(config.context_dim, 1),
-        pooled=zeros(config.pooled_dim),
-        label=jnp.zeros((1,), jnp.int32) if config.class_count else None,
-        concat=zeros(config.concat_channels, side, side),
+        context=wide(config.context_dim, 1),
+        pooled=wide(config.pooled_dim),
+        label=_numbers() if config.class_count else None,
+        concat=wide(config.concat_channels, side, side),
     )
-    x = jnp.zeros((1, side, side, config.in_channels), jnp.float32)
-    return _init_shapes(build_unet(config), x, jnp.zeros((1,), jnp.int32), condition)
+    x = _floats(side, side, config.in_channels)
+    return _init_shapes(build_unet(config), x, _numbers(), condition)
 
 
 @lru_cache(maxsize=16)
 def conditioner_shapes(config: cfg.Condition) -> dict[str, Any]:
     """Shapes of the conditioner's parameters; {} where it has none."""
-    shape: tuple[int, ...] = (1,)
-    if isinstance(config, cfg.TextCondition):
-        shape = (1, config.encoder.max_length)
-    return _init_shapes(build_conditioner(config), jnp.zeros(shape, jnp.int32))
+    text = isinstance(config, cfg.TextCondition)
+    tokens = _numbers(config.encoder.max_length) if text else _numbers()
+    return _init_shapes(build_conditioner(config), tokens)
+
+
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+
+def _numbers(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *shape), jnp.int32)
 
 
 def _init_shapes(module: Any, *inputs: Any) -> dict[str, Any]:

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.core.reading import map_file, parse_json
+from ldm_jax.core.reading import read_json
 
+MOST = 2**31 - 1
+"""No size or count of any model is larger."""
 _NOTHING = (None, False)
+_SHOWN = 120
 
 
 class Fields:
@@ -30,14 +33,10 @@ class Fields:
         Raises:
             FileFormatError: there is no such file, or it is not a JSON object.
         """
-        data = map_file(path)
-        try:
-            return cls(path, parse_json(path, "it", data[:]))
-        finally:
-            data.close()
+        return cls(path, read_json(path))
 
     def error(self, name: str, allowed: str) -> ConvertError:
-        value = json.dumps(self._values.get(name))
+        value = _said(self._values.get(name))
         return ConvertError(f"{self.path}: {name} is {value}; it must be {allowed}")
 
     def __contains__(self, name: str) -> bool:
@@ -48,17 +47,24 @@ class Fields:
         self._seen.add(name)
         return self._values.get(name, default)
 
-    def whole(self, name: str, default: int | None = None) -> int:
+    def text(self, name: str) -> str:
+        """A word, which the file must have."""
+        value = self.get(name, None)
+        if not isinstance(value, str):
+            raise self.error(name, "a text")
+        return value
+
+    def whole(self, name: str, default: int | None = None, most: int = MOST) -> int:
         """A whole number from 1 on; without a `default` the file must have it."""
         value = self.get(name, default)
-        if type(value) is not int or value < 1:
-            raise self.error(name, "a whole number from 1 on")
+        if not _is_size(value, most):
+            raise self.error(name, f"a whole number from 1 to {most}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """A number; without a `default` the file must have it."""
         value = self.get(name, default)
-        if type(value) not in (int, float):
+        if type(value) not in (int, float) or not abs(value) < float(MOST):
             raise self.error(name, "a number")
         return float(value)
 
@@ -72,7 +78,7 @@ class Fields:
     def wholes(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
         """A list of whole numbers from 1 on."""
         values = self.get(name, list(default))
-        if not isinstance(values, list) or not all(type(v) is int and v > 0 for v in values):
+        if not isinstance(values, list) or not all(map(_is_size, values)):
             raise self.error(name, "a list of whole numbers from 1 on")
         return tuple(values)
 
@@ -80,14 +86,15 @@ class Fields:
         """One whole number for all levels, or a list with one for each."""
         value = self.get(name, default)
         values = value if isinstance(value, list) else [value] * count
-        if len(values) != count or not all(type(v) is int and v > 0 for v in values):
+        if len(values) != count or not all(map(_is_size, values)):
             raise self.error(name, f"a whole number from 1 on, or a list of {count}")
         return tuple(values)
 
     def texts(self, name: str, default: tuple[str, ...], allowed: Collection[str]) -> list[str]:
         """A list of words, each one of `allowed`."""
         values = self.get(name, list(default))
-        if not isinstance(values, list) or not all(value in allowed for value in values):
+        words = isinstance(values, list) and all(isinstance(value, str) for value in values)
+        if not words or not all(value in allowed for value in values):
             raise self.error(name, f"a list of {', '.join(allowed)}; others are not supported")
         return values
 
@@ -99,10 +106,15 @@ class Fields:
             raise self.error(name, f"one of {listed}; others are not supported")
         return allowed[value]
 
-    def only(self, **supported: Any) -> None:
-        """Checks fields of which one value is supported, which is also their default."""
+    def only(self, levels: int = 0, **supported: Any) -> None:
+        """Checks fields of which one value is supported, which is also their default; a list may
+        say it once for each of `levels`."""
         for name, value in supported.items():
             found = self.get(name, value)
+            if isinstance(found, list) and len(found) == levels and all(
+                one == found[0] and type(one) is type(found[0]) for one in found
+            ):  # fmt: skip
+                found = found[0]
             same = found == value and isinstance(found, bool) == isinstance(value, bool)
             if not (same or (value in _NOTHING and found in _NOTHING)):
                 raise self.error(name, f"{json.dumps(value)}, the only value that is supported")
@@ -117,6 +129,16 @@ class Fields:
             silent = name.startswith("_") or value is None or value is False
             if name not in self._seen and not silent:
                 raise ConvertError(
-                    f"{self.path}: {name} is {json.dumps(value)}; this setting is not known here, "
+                    f"{self.path}: {name} is {_said(value)}; this setting is not known here, "
                     "and may change what is computed. If it does not, remove it from the file"
                 )
+
+
+def _is_size(value: Any, most: int = MOST) -> bool:
+    return type(value) is int and 0 < value <= most
+
+
+def _said(value: Any) -> str:
+    """A value as the file has it, cut where it is long."""
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, names, peer_configs, peer_text
+from ldm_jax.convert import bundle, claims, names, peer_configs, peer_schedulers, peer_text
 from ldm_jax.convert.bundle import ConvertError, Dtype, Imported
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.placing import copy_tokenizer, new_folder
@@ -38,6 +38,16 @@ _UNUSED = (
     (r"text_projection\.weight|logit_scale", "of CLIP's comparison with pictures"),
     (r"to_logits\..*", "the language head, which the U-Net does not see"),
 )
+# Of each kind the constructors override other settings.
+_KINDS = {
+    "StableDiffusionPipeline": peer_schedulers.STABLE,
+    "StableDiffusionImg2ImgPipeline": peer_schedulers.STABLE,
+    "StableDiffusionInpaintPipeline": peer_schedulers.STABLE_INPAINTING,
+    "LDMTextToImagePipeline": peer_schedulers.LATENT,
+    "LDMPipeline": peer_schedulers.LATENT,
+}
+_LATENTS = 64
+"""Side of the latents of Stable Diffusion, where nothing says another."""
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -57,33 +67,58 @@ def read_folder(
     """
     path = Path(path)
     origin = {"source": path.name, "kind": "diffusers", "weights": "raw"}
+    common: dict[str, Any] = {"origin": origin}
     if not (path / INDEX).is_file():
         config = peer_configs.read_autoencoder(Fields.read(path / CONFIG))
-        params, ignored = _weights(path, bundle.autoencoder_shapes(config), variant)
+        params, ignored, notes = read_component(path, config, variant)
         return bundle.make(
-            config, {"autoencoder": params}, origin=origin, ignored=ignored,
-            tokenizer=Path(tokenizer) if tokenizer else None,
+            config, {"autoencoder": params}, ignored=ignored, notes=notes,
+            tokenizer=Path(tokenizer) if tokenizer else None, **common,
         )  # fmt: skip
 
-    places = _places(Fields.read(path / INDEX))
-    config, notes = _model(path, places)
+    pipeline, places = _places(Fields.read(path / INDEX))
+    config, notes = _model(path, places, _KINDS[pipeline])
     components, ignored = {}, {}
-    for name, shapes in bundle.shapes(config).items():
-        components[name], left = _weights(path / places[name], shapes, variant)
+    for name, part in bundle.component_configs(config).items():
+        if name not in places:
+            continue
+        components[name], left, said = read_component(path / places[name], part, variant)
         ignored |= {f"{places[name]}/{tensor}": why for tensor, why in left.items()}
+        notes += said
     if tokenizer is None and "tokenizer" in places:
         tokenizer = path / places["tokenizer"]
         if not tokenizer.is_dir():
             raise ConvertError(f"{tokenizer} is missing; {path / INDEX} names it")
     return bundle.make(
-        config, components, origin=origin, ignored=ignored, notes=notes,
-        tokenizer=Path(tokenizer) if tokenizer else None,
+        config, components, ignored=ignored, notes=tuple(notes),
+        tokenizer=Path(tokenizer) if tokenizer else None, **common,
     )  # fmt: skip
 
 
-def _places(index: Fields) -> dict[str, str]:
-    """Our name of each component → its folder's."""
-    pipeline = index.get("_class_name", None)
+def read_component(
+    folder: Path, config: Any, variant: str | None = None
+) -> tuple[dict[str, Any], dict[str, str], tuple[str, ...]]:
+    """Parameters of one component from its folder, what of the file is unused and why, and notes.
+
+    Args:
+        folder: with the weights, in one or several files.
+        config: what the component is: a U-Net, condition or first stage.
+        variant: takes the files of this variant, where there are such.
+
+    Raises:
+        ConvertError, FileFormatError: no weights, or others than those of `config`.
+    """
+    file, notes = _weights_file(folder, variant)
+    tensors = read_sharded(file) if file.suffix == ".json" else read_tensors(file)
+    claims.check(config, tensors, str(folder / CONFIG))
+    shapes = bundle.component_shapes(config)
+    params, ignored = names.from_torch(tensors, shapes, str(file), _UNUSED, _spelling(shapes))
+    return params, ignored, notes
+
+
+def _places(index: Fields) -> tuple[str, dict[str, str]]:
+    """The pipeline, and our name of each component → its folder's."""
+    pipeline = index.text("_class_name")
     if pipeline not in _PIPELINES:
         raise index.error("_class_name", f"one of {', '.join(_PIPELINES)}")
     index.ignore(*_BESIDE)
@@ -96,13 +131,18 @@ def _places(index: Fields) -> dict[str, str]:
             raise index.error(folder, "a pair of library and class: the pipeline cannot do without")
         places[ours] = folder
     index.close()
-    return places
+    return pipeline, places
 
 
-def _model(path: Path, places: dict[str, str]) -> tuple[cfg.Model, tuple[str, ...]]:
-    autoencoder = peer_configs.read_autoencoder(Fields.read(path / places["autoencoder"] / CONFIG))
+def _model(
+    path: Path, places: dict[str, str], kind: str
+) -> tuple[cfg.Model, tuple[str, ...]]:  # fmt: skip
+    """The config, and what to know about it; what the constructors of the `kind` of pipeline
+    override is overridden here."""
+    first_stage = Fields.read(path / places["autoencoder"] / CONFIG)
+    autoencoder = peer_configs.read_autoencoder(first_stage)
     fields = Fields.read(path / places["unet"] / CONFIG)
-    side = fields.whole("sample_size")
+    side, size_notes = _latent_side(fields, first_stage, autoencoder.factor, kind)
     unet = peer_configs.read_unet(fields)
     condition: cfg.Condition = cfg.Unconditional()
     if "conditioner" in places:
@@ -118,39 +158,96 @@ def _model(path: Path, places: dict[str, str]) -> tuple[cfg.Model, tuple[str, ..
             "in_channels", f"{latents}, the latents', or {2 * latents + 1} for inpainting with "
             "text; other conditions that are concatenated are not supported"
         )  # fmt: skip
-    schedule = path / places["scheduler"] / "scheduler_config.json"
-    diffusion, notes = peer_text.read_scheduler(Fields.read(schedule))
+    schedule = Fields.read(path / places["scheduler"] / "scheduler_config.json")
+    diffusion, notes = peer_schedulers.read_scheduler(schedule, kind)
     try:
         config = cfg.Model(autoencoder, unet, condition, diffusion, side * autoencoder.factor)
     except cfg.ConfigError as error:
         raise ConvertError(f"{path}: its parts do not fit each other: {error}") from error
-    return config, notes
+    return config, (*size_notes, *notes)
 
 
-def _weights(
-    folder: Path, shapes: Any, variant: str | None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    file = _weights_file(folder, variant)
-    tensors = read_sharded(file) if file.suffix == ".json" else read_tensors(file)
-    return names.from_torch(tensors, shapes, str(file), _UNUSED, _spelling(shapes))
+def _latent_side(
+    unet: Fields, autoencoder: Fields, factor: int, kind: str
+) -> tuple[int, tuple[str, ...]]:
+    """The side of the latents that pictures have by default, and what to know about it.
+
+    A number is what the U-Net's file says, but below 64 for Stable Diffusion in files older than
+    0.9.0, where diffusers' constructors take 64.
+    """
+    found = unet.get("sample_size", None)
+    if isinstance(found, list) and len(found) == 2:
+        height, width = unet.wholes("sample_size", ())
+        if height == width:
+            return height, ()
+        return min(height, width), (
+            f"sample_size is {found}: the model was trained on pictures of {width * factor} x "
+            f"{height * factor} (width x height); here a picture is square unless both are given",
+        )
+    if found is None:
+        pixels = autoencoder.get("sample_size", None)
+        told = type(pixels) is int and pixels >= factor and pixels % factor == 0
+        side = pixels // factor if told else _LATENTS
+        return side, (
+            f"the U-Net's file does not say the size of its pictures (sample_size); taken is "
+            f"{side * factor}, as {'its first stage has' if told else 'Stable Diffusion has'}",
+        )
+    side = unet.whole("sample_size")
+    if kind != peer_schedulers.LATENT and side < _LATENTS and _older(unet, (0, 9)):
+        return _LATENTS, (
+            f"sample_size is {side} in a file older than diffusers 0.9.0, where its pipeline takes "
+            f"{_LATENTS}: pictures are {_LATENTS * factor} pixels wide and high",
+        )
+    return side, ()
 
 
-def _weights_file(folder: Path, variant: str | None) -> Path:
-    """The weights of a component: safetensors before torch, one file before several."""
-    stems = ("diffusion_pytorch_model", "model", "pytorch_model")
-    middle = f".{variant}" if variant else ""
-    candidates = []
-    for kind in ("safetensors", "bin"):
-        candidates += [f"{stem}{middle}.{kind}" for stem in stems]
-        candidates += [f"{stem}.{kind}.index{middle}.json" for stem in stems]
-    for name in candidates:
-        if (folder / name).is_file():
-            return folder / name
-    pattern = re.compile(r"\.(safetensors|bin)$|\.index\.")
-    present = sorted(p.name for p in folder.glob("*") if pattern.search(p.name))
+def _older(fields: Fields, version: tuple[int, int]) -> bool:
+    found = re.match(r"(\d{1,9})\.(\d{1,9})", str(fields.get("_diffusers_version", "")))
+    return found is not None and (int(found[1]), int(found[2])) < version
+
+
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+_WEIGHTS = re.compile(
+    rf"({'|'.join(_STEMS)})(?:\.(?P<one>[\w-]+))?\.(safetensors|bin)"
+    rf"|({'|'.join(_STEMS)})\.(safetensors|bin)\.index(?:\.(?P<several>[\w-]+))?\.json"
+)
+_SHARD = re.compile(r"\d{5}-of-\d{5}")
+
+
+def _weights_file(folder: Path, variant: str | None) -> tuple[Path, tuple[str, ...]]:
+    """The weights of a component, and a note where they are not of the variant that was asked for:
+    the usual ones in place of a variant that is not there, or the only variant there is.
+
+    Safetensors go before torch, one file before several.
+    """
+    found = _variants(folder)
+    for wanted in (variant, None):
+        if wanted in found:
+            missing = f"{folder.name} has no weights of the variant {variant}; taken are those "
+            return found[wanted], () if wanted == variant else (f"{missing}without a variant",)
+    if len(found) == 1 and variant is None:
+        only, file = next(iter(found.items()))
+        return file, (f"{folder.name} has weights of the variant {only} alone, which are taken",)
     wanted = f"of the variant {variant}" if variant else "without a variant"
-    has = f"it has {', '.join(present)}; choose with --variant" if present else "it has none"
+    present = ", ".join(file.name for file in found.values())
+    has = f"it has {present}; {bundle.CHOOSE}--variant" if present else "it has none"
     raise ConvertError(f"{folder} has no weights {wanted}: {has}")
+
+
+def _variants(folder: Path) -> dict[str | None, Path]:
+    """Variant, None for the usual weights → the file to read."""
+    found: dict[str | None, list[tuple[bool, bool, int, Path]]] = {}
+    for path in sorted(folder.glob("*")):
+        match = _WEIGHTS.fullmatch(path.name)
+        if match is None or not path.is_file():
+            continue
+        variant = match["one"] or match["several"]
+        if variant is not None and _SHARD.match(variant):
+            continue
+        stem = _STEMS.index(path.name.partition(".")[0])
+        order = (".bin" in path.name, path.suffix == ".json", stem, path)
+        found.setdefault(variant, []).append(order)
+    return {variant: min(files)[-1] for variant, files in found.items()}
 
 
 def _spelling(shapes: Any) -> Callable[[str], str]:
@@ -195,7 +292,7 @@ def write_folder(
     }  # fmt: skip
     if isinstance(config.condition, cfg.TextCondition):
         described["conditioner"] = peer_text.write_text_encoder(config.condition.encoder)
-    scheduler = peer_text.write_scheduler(config.diffusion)
+    scheduler = peer_schedulers.write_scheduler(config.diffusion)
     index, places = _index(imported, described)
     with new_folder(path, overwrite) as folder:
         for name, params in imported.components().items():

@@ -1,6 +1,5 @@
 """A model from whatever holds it: work directory, native folder, diffusers folder, single file."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from ldm_jax.convert.bundle import ConvertError, Imported
 from ldm_jax.convert.checkpoint import read_checkpoint
 from ldm_jax.convert.folder import CONFIG, INDEX, read_folder
 from ldm_jax.convert.workdir import read_workdir
+from ldm_jax.core.reading import read_json
 
 Kind = Literal["workdir", "native", "diffusers", "compvis"]
 
@@ -80,7 +80,7 @@ def kind_of(path: Path) -> Kind:
     """What `path` is, told by the files in it.
 
     Raises:
-        ConvertError: there is no such path, or no model in it.
+        ConvertError, FileFormatError: there is no such path, or no model in it.
     """
     if path.is_file():
         return "compvis"
@@ -92,15 +92,12 @@ def kind_of(path: Path) -> Kind:
         return "diffusers"
     config = path / CONFIG
     if config.is_file():
-        try:
-            found = json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConvertError(f"{config} is not JSON: {error}") from error
-        if isinstance(found, dict) and "_class_name" in found:
+        found = read_json(config)
+        if "_class_name" in found:
             return "diffusers"
-        if isinstance(found, dict) and found.get("type") in ("DiffusionRun", "AutoencoderRun"):
+        if found.get("type") in ("DiffusionRun", "AutoencoderRun"):
             return "workdir"
-        if isinstance(found, dict) and found.get("type") == "ClassifierRun":
+        if found.get("type") == "ClassifierRun":
             raise ConvertError(
                 f"{path} holds a classifier, which guides a model and draws nothing itself; name "
                 "the model, and this with --classifier"

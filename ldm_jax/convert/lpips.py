@@ -21,8 +21,7 @@ from ldm_jax.models.lpips import LPIPS
 
 HOW_TO_GET = (
     "LPIPS needs two files: torchvision's vgg16-397923af.pth (the weights of its vgg16 for "
-    "ImageNet) and weights/v0.1/vgg.pth of the Python package lpips; where they are in torch's "
-    "old format, save them again with torch as docs/import.md says"
+    "ImageNet) and weights/v0.1/vgg.pth of the Python package lpips"
 )
 _IGNORED = (
     (r"classifier\..*", "VGG16's classifier, of which LPIPS sees nothing"),

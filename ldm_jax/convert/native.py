@@ -13,10 +13,11 @@ from typing import Any
 import jax
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle
+from ldm_jax.convert import bundle, claims
 from ldm_jax.convert.bundle import DTYPES, ConvertError, Dtype, Imported
 from ldm_jax.convert.placing import copy_tokenizer, new_folder
 from ldm_jax.core import tree
+from ldm_jax.core.reading import parse_json, read_json, read_text
 from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
 
 CONFIG = "model.json"
@@ -35,6 +36,7 @@ def read_native(path: str | Path) -> Imported:
     path = Path(path)
     config = _config(path / CONFIG)
     tensors, _ = read_safetensors(path / WEIGHTS)
+    claims.check(config, tensors, str(path / CONFIG))
     foreign = [name for name, t in tensors.items() if t.dtype not in DTYPES.values()]
     if foreign:
         raise ConvertError(f"{path / WEIGHTS}: {foreign[0]} is {tensors[foreign[0]].dtype}")
@@ -50,18 +52,18 @@ def read_native(path: str | Path) -> Imported:
     except tree.TreeError as error:
         raise ConvertError(f"{path / WEIGHTS} does not fit {CONFIG}: {error}") from error
     tokenizer = path / TOKENIZER
-    origin = json.loads((path / ORIGIN).read_text()) if (path / ORIGIN).is_file() else {}
+    origin = read_json(path / ORIGIN) if (path / ORIGIN).is_file() else {}
     return bundle.make(
         config, components, tokenizer=tokenizer if tokenizer.is_dir() else None, origin=origin
     )
 
 
 def _config(path: Path) -> cfg.Model | cfg.Autoencoder:
-    if not path.is_file():
-        raise ConvertError(f"{path} does not exist")
+    text = read_text(path)
+    parse_json(path, "it", text)
     try:
-        config = cfg.from_json(path.read_text(encoding="utf-8"))
-    except (cfg.ConfigError, UnicodeDecodeError) as error:
+        config = cfg.from_json(text)
+    except cfg.ConfigError as error:
         raise ConvertError(f"{path}: {error}") from error
     if not isinstance(config, cfg.Model | cfg.Autoencoder):
         raise ConvertError(f"{path} describes a {type(config).__name__}, not a model")

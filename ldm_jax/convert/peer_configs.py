@@ -15,6 +15,13 @@ _PLAIN = "Attn{}Block2D"
 _NONE = "{}Block2D"
 _RESNET = {"Down": "ResnetDownsampleBlock2D", "Up": "ResnetUpsampleBlock2D"}
 _SHIFT = {"default": False, "scale_shift": True}
+_SILU = {"silu": None, "swish": None}
+"""Two names of one function."""
+# What diffusers' EMAModel writes into the config of the averages that it saves.
+_OF_AVERAGES = (
+    "decay", "min_decay", "update_after_step", "use_ema_warmup", "inv_gamma", "power",
+    "optimization_step",
+)  # fmt: skip
 
 
 def read_unet(fields: Fields) -> cfg.UNet:
@@ -50,10 +57,11 @@ def read_unet(fields: Fields) -> cfg.UNet:
     }
     fields.only(
         center_input_sample=False, flip_sin_to_cos=True, freq_shift=0, downsample_padding=1,
-        mid_block_scale_factor=1, act_fn="silu", norm_eps=1e-5, class_embed_type=None,
+        mid_block_scale_factor=1, norm_eps=1e-5, class_embed_type=None,
         time_embedding_type="positional", time_embedding_dim=None,
     )  # fmt: skip
-    fields.ignore("sample_size", "num_train_timesteps")
+    fields.choice("act_fn", "silu", _SILU)
+    fields.ignore("sample_size", "num_train_timesteps", *_OF_AVERAGES)
     if conditional:
         return _conditional(fields, common)
     # The coarsest level is not halved, and the finest not doubled.
@@ -63,7 +71,7 @@ def read_unet(fields: Fields) -> cfg.UNet:
 def _conditional(fields: Fields, common: Json) -> cfg.UNet:
     count = len(common["block_out_channels"])
     fields.only(
-        mid_block_type="UNetMidBlock2DCrossAttn", only_cross_attention=False,
+        count, mid_block_type="UNetMidBlock2DCrossAttn", only_cross_attention=False,
         reverse_transformer_layers_per_block=None, encoder_hid_dim=None,
         encoder_hid_dim_type=None, num_attention_heads=None, dual_cross_attention=False,
         addition_embed_type=None, addition_time_embed_dim=None, resnet_skip_time_act=False,
@@ -76,7 +84,7 @@ def _conditional(fields: Fields, common: Json) -> cfg.UNet:
     # The first is about float16, where attention's softmax is in float32 here anyway; the second
     # belongs to an addition_embed_type.
     fields.ignore("upcast_attention", "addition_embed_type_num_heads")
-    heads = fields.each("attention_head_dim", 8, count)
+    heads = _used_heads(common, fields.each("attention_head_dim", 8, count))
     transformer_layers = _same(fields, "transformer_layers_per_block", 1, count)
     context = _same(fields, "cross_attention_dim", 1280, count)
     linear = fields.flag("use_linear_projection", False)
@@ -104,15 +112,30 @@ def _unconditional(fields: Fields, common: Json, changes: set[str]) -> cfg.UNet:
         raise fields.error("down_block_types", "of the kind that downsample_type names, as "
                            "up_block_types, on the levels without attention")  # fmt: skip
     channels = fields.get("attention_head_dim", 8)
+    used = [width for width, has in zip(widths, _attends(common), strict=True) if has]
     if channels is None:
         heads = (1,) * len(widths)
-    elif type(channels) is int and channels > 0 and all(w % channels == 0 for w in widths):
-        heads = tuple(width // channels for width in widths)
+    elif type(channels) is int and channels > 0 and all(w % channels == 0 for w in used):
+        heads = _used_heads(common, tuple(max(width // channels, 1) for width in widths))
     else:
-        raise fields.error("attention_head_dim", f"null or a divisor of the widths {widths}")
+        raise fields.error("attention_head_dim", f"null or a divisor of the widths {used}")
     fields.close()
     return cfg.UNet(
         **common, num_heads=heads, attention_kind="plain", context_dim=None, resblock_updown=change
+    )
+
+
+def _attends(common: Json) -> tuple[bool, ...]:
+    """Which levels have heads: those with attention, and the coarsest, in the middle block."""
+    return (*common["attention"][:-1], True)
+
+
+def _used_heads(common: Json, heads: tuple[int, ...]) -> tuple[int, ...]:
+    """`heads`, and 1 on levels without attention whose width they do not divide."""
+    widths = common["block_out_channels"]
+    return tuple(
+        n if attends or width % n == 0 else 1
+        for n, width, attends in zip(heads, widths, _attends(common), strict=True)
     )
 
 
@@ -203,16 +226,11 @@ def _channels_of_heads(config: cfg.UNet) -> int | None:
 
     Levels without attention have no heads; the coarsest has them in the middle block.
     """
-    levels = len(config.block_out_channels)
-    used = [
-        width // heads
-        for level, (width, heads) in enumerate(
-            zip(config.block_out_channels, config.num_heads, strict=True)
-        )
-        if config.attention[level] or level == levels - 1
-    ]
-    if len(set(used)) == 1 and all(width % used[0] == 0 for width in config.block_out_channels):
-        return used[0]
+    attends = _attends({"attention": config.attention})
+    levels = zip(config.block_out_channels, config.num_heads, attends, strict=True)
+    used = {width // heads for width, heads, has in levels if has}
+    if len(used) == 1:
+        return used.pop()
     if set(config.num_heads) == {1}:
         return None
     raise ConvertError(
@@ -244,7 +262,7 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
     channels = fields.whole("in_channels", 3)
     if fields.whole("out_channels", 3) != channels:
         raise fields.error("out_channels", f"{channels}, as in_channels")
-    fields.only(act_fn="silu")
+    fields.choice("act_fn", "silu", _SILU)
     # The first is what it was trained on, the second about float16, where it is float32 here.
     fields.ignore("sample_size", "force_upcast")
     latent = fields.whole("latent_channels", 3 if quantized else 4)

@@ -7,6 +7,7 @@ each storage the number of its elements (int64) and these.
 
 import mmap
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import numpy as np
 from ldm_jax.core.reading import FileFormatError, shown
 from ldm_jax.formats import pickles
 from ldm_jax.formats.pickles import Vocabulary
-from ldm_jax.formats.torch_tensors import Tensors, described_storage, vocabulary
+from ldm_jax.formats.torch_tensors import FUNCTIONS, Tensors, described_storage, vocabulary
 
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
+
+Sizes = dict[str, tuple[np.dtype | None, int]]
+"""The dtype of each storage, None where it is of bytes, and how many it has."""
 
 
 def is_old_format(start: bytes) -> bool:
@@ -31,14 +35,16 @@ def read(path: Path, data: mmap.mmap) -> Any:
     if data[:1] != b"\x80":
         raise FileFormatError(
             path,
-            "is a tar in torch's oldest format, which is not read; if you trust it, open it with "
-            "torch and save it again: "
-            "torch.save(torch.load(old, 'cpu', weights_only=True), new)",
+            "is a tar, as torch before 0.2 wrote, which is not read; if you trust who made it, for "
+            "loading runs what it asks for, open it with torch and save it again: "
+            "torch.save(torch.load(old, 'cpu', weights_only=False), new)",
         )
     magic, at = _next(path, data, 0, _plain(path))
     if magic != MAGIC:
         raise FileFormatError(
-            path, "is a bare pickle, not the old format of torch.save; save it with torch"
+            path,
+            "is a bare pickle, not a file that torch.save wrote; save its tensors with torch.save "
+            "or as safetensors",
         )
     version, at = _next(path, data, at, _plain(path))
     machine, at = _next(path, data, at, _plain(path))
@@ -46,7 +52,7 @@ def read(path: Path, data: mmap.mmap) -> Any:
         raise FileFormatError(path, "is in an old format of torch.save of another version")
     if machine.get("little_endian") is not True:
         raise FileFormatError(path, "its byteorder is not little; save it on another machine")
-    sizes: dict[str, tuple[np.dtype, int]] = {}
+    sizes: Sizes = {}
     _, after = _next(path, data, at, _outline(path, sizes))
     keys, start = _next(path, data, after, _plain(path))
     tensors = Tensors(path, data, _records(path, data, start, keys, sizes))
@@ -71,15 +77,17 @@ def _plain(path: Path) -> Vocabulary:
     return Vocabulary({}, (), lambda name: False, refuse)
 
 
-def _outline(path: Path, sizes: dict[str, tuple[np.dtype, int]]) -> Vocabulary:
+def _outline(path: Path, sizes: Sizes) -> Vocabulary:
     """Of the object's pickle read for the sizes of its storages alone: they say where each lies."""
 
     def note(identity: Any) -> None:
         key, dtype, size = described_storage(path, _typed(path, identity))
-        if dtype is None or size < 0 or sizes.setdefault(key, (dtype, size)) != (dtype, size):
+        if size < 0:
+            raise FileFormatError(path, f"the storage {shown(key)} claims {size} elements")
+        if sizes.setdefault(key, (dtype, size)) != (dtype, size):
             raise FileFormatError(path, f"the storage {shown(key)} is described in two ways")
 
-    made = dict.fromkeys(Tensors(path, None, {}).functions(), lambda arguments: None)
+    made: dict[str, Callable[[tuple], Any]] = dict.fromkeys(FUNCTIONS, lambda arguments: None)
     made["collections.OrderedDict"] = lambda arguments: {}
     return vocabulary(made, note)
 
@@ -93,18 +101,16 @@ def _typed(path: Path, identity: Any) -> Any:
     return identity
 
 
-def _records(
-    path: Path, data: mmap.mmap, at: int, keys: Any, sizes: dict[str, tuple[np.dtype, int]]
-) -> dict[str, slice]:
+def _records(path: Path, data: mmap.mmap, at: int, keys: Any, sizes: Sizes) -> dict[str, slice]:
     """Where the elements of each storage are, which fill the file from `at` to its end."""
     if type(keys) is not list or len(keys) != len(sizes) or not all(
         type(key) is str and key in sizes for key in keys
     ) or len(set(keys)) != len(keys):  # fmt: skip
-        raise FileFormatError(path, "its list of storages is not that of its tensors; is damaged")
+        raise FileFormatError(path, "is damaged: its list of storages is not that of its tensors")
     records = {}
     for key in keys:
         dtype, size = sizes[key]
-        start, stop = at + 8, at + 8 + size * dtype.itemsize
+        start, stop = at + 8, at + 8 + size * (dtype.itemsize if dtype else 1)
         if stop > len(data):
             raise FileFormatError(path, f"ends within the storage {shown(key)}; is truncated")
         (count,) = struct.unpack("<q", data[at:start])

@@ -3,6 +3,7 @@
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,13 @@ def vocabulary(
 
 
 def described_storage(path: Path, identity: Any) -> tuple[str, np.dtype | None, int]:
-    """Key, dtype and number of elements in ("storage", type, key, device, number of elements)."""
+    """Key, dtype and number of elements in ("storage", type, key, device, number of elements);
+    without a dtype, of bytes."""
     match identity:
-        case ("storage", Placeholder(name=name), str(key), str(), size) if (
-            name in _STORAGES or name in _UNTYPED
-        ) and type(size) is int:
+        # A tensor may stand anywhere in there, and comparing it with text has no answer.
+        case (str(word), Placeholder(name=name), str(key), str(), size) if (
+            word == "storage" and (name in _STORAGES or name in _UNTYPED) and type(size) is int
+        ):
             return key, _STORAGES.get(name), size
     raise FileFormatError(path, "its pickle is damaged: a storage is not described as one")
 
@@ -96,13 +99,8 @@ class Tensors:
         return vocabulary(self.functions(), self.storage)
 
     def functions(self) -> dict[str, Callable[[tuple], Any]]:
-        return {
-            "collections.OrderedDict": self.ordered_dict,
-            "torch._utils._rebuild_tensor": self.tensor,
-            "torch._utils._rebuild_tensor_v2": self.tensor,
-            "torch._utils._rebuild_tensor_v3": self.tensor_with_dtype,
-            "torch._utils._rebuild_parameter": self.parameter,
-        }
+        """What the functions of `FUNCTIONS` make in this file."""
+        return {name: partial(function, self) for name, function in FUNCTIONS.items()}
 
     def error(self, problem: str) -> FileFormatError:
         return FileFormatError(self.path, problem)
@@ -131,6 +129,8 @@ class Tensors:
         more; in elements."""
         match arguments:
             case (Storage(dtype=np.dtype()) as storage, offset, shape, strides, *rest):
+                if len(rest) == 3 and not (rest[2] is None or type(rest[2]) is dict):
+                    raise self.error("its pickle is damaged: a tensor is not described as one")
                 if len(rest) == 3 and rest[2]:
                     # Conjugated or negated when it is used: the stored numbers are others.
                     raise self.error(f"a tensor on {shown(storage.key)} is a lazy conjugate; "
@@ -167,3 +167,13 @@ class Tensors:
                 f"its tensors claim more than {MAX_SHARING} times the bytes that are stored"
             )
         return array
+
+
+FUNCTIONS: dict[str, Callable[[Tensors, tuple], Any]] = {
+    "collections.OrderedDict": Tensors.ordered_dict,
+    "torch._utils._rebuild_tensor": Tensors.tensor,
+    "torch._utils._rebuild_tensor_v2": Tensors.tensor,
+    "torch._utils._rebuild_tensor_v3": Tensors.tensor_with_dtype,
+    "torch._utils._rebuild_parameter": Tensors.parameter,
+}
+"""What a file may call, and what that makes of its arguments."""

@@ -1,6 +1,7 @@
 """diffusers' folders: round trips, settings that change what is computed, and refusals."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import convert_models as small
@@ -78,7 +79,7 @@ def test_dtypes_are_kept_or_asked_for(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     ("file", "values", "words"),
     [
-        ("unet/config.json", {"act_fn": "gelu"}, 'act_fn is "gelu"; it must be "silu"'),
+        ("unet/config.json", {"act_fn": "gelu"}, 'act_fn is "gelu"; it must be one of "silu"'),
         ("unet/config.json", {"freq_shift": 1}, "freq_shift is 1; it must be 0"),
         ("unet/config.json", {"encoder_hid_dim": 3}, "encoder_hid_dim is 3"),
         ("unet/config.json", {"brand_new": 3}, "brand_new is 3; this setting is not known"),
@@ -91,7 +92,13 @@ def test_dtypes_are_kept_or_asked_for(tmp_path, tokenizer):
         ("text_encoder/config.json", {"hidden_act": "relu"}, 'hidden_act is "relu"'),
         ("text_encoder/config.json", {"layer_norm_eps": 1e-6}, "layer_norm_eps"),
         ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, "trained_betas"),
-        ("scheduler/scheduler_config.json", {"clip_sample": True}, "clip_sample is true"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 3 * 10**8}, "1 to 100000"),
+        ("scheduler/scheduler_config.json", {"set_alpha_to_one": "no"}, "set_alpha_to_one"),
+        ("scheduler/scheduler_config.json", {"beta_end": float("nan")}, "beta_end is NaN"),
+        ("scheduler/scheduler_config.json", {"_class_name": ["DDIMScheduler"]}, "_class_name"),
+        ("model_index.json", {"_class_name": ["StableDiffusionPipeline"]}, "_class_name"),
+        ("unet/config.json", {"down_block_types": [["x"], {}]}, "down_block_types"),
+        ("unet/config.json", {"block_out_channels": [2**40, 64]}, "block_out_channels"),
         ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": 1}, "rescale_betas"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "laplace"}, "beta_schedule"),
         ("scheduler/scheduler_config.json", {"_class_name": "FlowMatch"}, "_class_name"),
@@ -116,9 +123,7 @@ def test_harmless_settings_are_not(saved):
 
 def test_schedulers(saved):
     file = "scheduler/scheduler_config.json"
-    folder = saved(file, _class_name="PNDMScheduler", steps_offset=0, skip_prk_steps=True)
-    imported = read_folder(folder)
-    assert "steps_offset is 0" in imported.notes[0]
+    folder = saved(file, _class_name="PNDMScheduler", skip_prk_steps=True)
     path = folder / file
     values = json.loads(path.read_text())
     for name in ("timestep_spacing", "set_alpha_to_one", "clip_sample"):
@@ -180,14 +185,39 @@ def test_published_vq_models_have_scale_one_without_saying_it(tmp_path):
     assert found == known.VQ_F4 and found.latent_scale == 1.0
 
 
-def test_variants_and_missing_weights(saved):
+def weights_of(folder, part, variant):
+    stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+    middle = f".{variant}" if variant else ""
+    return folder / part / f"{stem}{middle}.safetensors"
+
+
+def test_variants_are_a_matter_of_each_component(saved):
     folder = saved("unet/config.json")
-    weights = folder / "unet/diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    with pytest.raises(ConvertError, match="fp16.safetensors; choose with --variant"):
+    weights_of(folder, "unet", None).rename(weights_of(folder, "unet", "fp16"))
+    for variant, notes in (
+        (None, ["unet has weights of the variant fp16 alone"]),
+        ("fp16", ["text_encoder has no weights of the variant fp16", "vae has no weights"]),
+    ):
+        imported = read_folder(folder, variant=variant)
+        tiny.same_bits(imported.params, small.model("sd1").params)
+        assert len(imported.notes) == len(notes)
+        for note in notes:
+            assert any(said.startswith(note) for said in imported.notes), imported.notes
+
+
+def test_a_choice_among_variants_is_the_users(saved):
+    folder = saved("unet/config.json")
+    weights_of(folder, "unet", None).rename(weights_of(folder, "unet", "fp16"))
+    shutil.copy(weights_of(folder, "unet", "fp16"), weights_of(folder, "unet", "non_ema"))
+    with pytest.raises(ConvertError, match="python -m ldm_jax.convert.* --variant"):
         read_folder(folder)
-    with pytest.raises(ConvertError, match="no weights of the variant fp16"):
-        read_folder(folder, variant="fp16")
+    tiny.same_bits(read_folder(folder, variant="fp16").params, small.model("sd1").params)
+    shutil.copy(weights_of(folder, "unet", "fp16"), weights_of(folder, "unet", None))
+    assert read_folder(folder).notes == ()
+    for file in (folder / "unet").glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ConvertError, match="no weights without a variant: it has none"):
+        read_folder(folder)
 
 
 def test_what_diffusers_does_not_have(tmp_path, tokenizer):

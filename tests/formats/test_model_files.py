@@ -70,7 +70,7 @@ class TestReadTensors:
             (b"<!DOCTYPE html><html>", "neither"),
             (b'{"weight_map": {}}', "neither.*index"),
             (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "its pickle is truncated"),
-            (bytes(257) + b"ustar" + bytes(300), "oldest format"),
+            (bytes(257) + b"ustar" + bytes(300), "is a tar"),
             (b"\xff" * 8 + b"{}", "claims a header"),
         ],
     )

@@ -141,6 +141,25 @@ class TestTensors:
         tz.write(file, made, {"0": array})
         refused(file, "resolve_conj")
 
+    @pytest.mark.parametrize("at", range(8))
+    def test_tensors_where_none_belong(self, file, at):
+        """In every place of a tensor's description, and of its storage's."""
+        array = tz.whole("0", SIX)
+        parts = [
+            tz.storage("0", 6), tz.number(0), tz.numbers([6]), tz.numbers([1]), b"\x89",
+            tz.call("collections.OrderedDict"), tz.mapping({}),
+        ]  # fmt: skip
+        if at < len(parts):
+            parts[at] = array
+        else:
+            parts[0] = tz.storage("0", 6, word=array)
+        made = tz.call("torch._utils._rebuild_tensor_v2", *parts)
+        tz.write(file, tz.mapping({"a": made}), {"0": SIX})
+        if at in (4, 5):  # whether it is trained, and hooks: no part of what is read
+            np.testing.assert_array_equal(read_torch(file)["a"], SIX)
+        else:
+            refused(file, "not described as one|whole numbers")
+
 
 def lightning() -> bytes:
     """What Lightning puts beside the weights."""

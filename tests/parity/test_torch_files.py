@@ -83,10 +83,44 @@ def test_whole_modules_are_refused(file):
         read_torch(file)
 
 
-def test_old_format_is_refused(file):
-    torch.save({"a": torch.ones(2)}, file, _use_new_zipfile_serialization=False)
-    with pytest.raises(FileFormatError, match="old format"):
-        read_tensors(file)
+def save_old(value, file):
+    torch.save(value, file, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_dtype_of_the_old_format(file, dtype):
+    tensor = (torch.arange(24).reshape(2, 3, 4) % 2).to(dtype)
+    save_old({"a": tensor}, file)
+    same(read_tensors(file)["a"], tensor)
+
+
+def test_views_and_shared_storages_of_the_old_format(file):
+    base = torch.randn(6, 8)
+    tensors = {
+        "base": base, "transposed": base.T, "row": base[2], "steps": base[::2, 1::3],
+        "scalar": torch.tensor(3.5), "empty": torch.zeros(0, 5), "other": torch.arange(5),
+        "parameter": torch.nn.Parameter(torch.randn(3)),
+    }  # fmt: skip
+    save_old(OrderedDict(tensors), file)
+    read = read_tensors(file)
+    assert list(read) == list(tensors)
+    for name, tensor in tensors.items():
+        same(read[name], tensor)
+    assert np.shares_memory(read["base"], read["transposed"])
+
+
+def test_training_checkpoint_of_the_old_format(file):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+    optimizer = torch.optim.SGD(network.parameters(), momentum=0.9)
+    state = network.state_dict()
+    save_old({"state_dict": state, "optimizer": optimizer.state_dict(), "epoch": 3}, file)
+    read = read_tensors(file)
+    assert list(read) == list(state)
+    for name, tensor in state.items():
+        same(read[name], tensor)
+    save_old(network, file)
+    with pytest.raises(FileFormatError, match=r"torch.nn.modules.*Sequential|a storage is not"):
+        read_torch(file)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

@@ -1,0 +1,87 @@
+"""What a config claims, compared with the tensors beside it before anything is built of it.
+
+Networks are built, if only as shapes, in time that grows with their depth; a config that claims
+three thousand blocks would take minutes to be found wrong, and a schedule of a billion steps all of
+the memory.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ldm_jax import config as cfg
+from ldm_jax.convert.bundle import ConvertError
+
+MAX_TIMESTEPS = 100_000
+"""A hundred times what models have; each takes memory, and time whenever levels are made."""
+MAX_FACTOR = 4096
+"""Pixels along one side of a picture that one number stands for."""
+
+DEPTHS = {"layers_per_block", "transformer_layers", "layers"}
+"""Numbers of modules, each of which has a tensor of its own."""
+WIDTHS = {
+    "image_channels", "latent_channels", "in_channels", "out_channels", "concat_channels",
+    "block_out_channels", "context_dim", "pooled_dim", "class_count", "num_classes", "vocab_size",
+    "max_length", "width", "intermediate", "head_dim", "map_size", "map_channels", "map_width",
+    "size", "code_dim", "patch_size",
+}  # fmt: skip
+"""Numbers that some tensor is as long as, at least."""
+OTHERS = {
+    "norm_num_groups", "num_heads", "skip_last", "num_timesteps", "image_size", "levels",
+    "revive_after",
+}  # fmt: skip
+"""Numbers that divide others, are bounded by themselves, or that no tensor depends on."""
+
+
+def check(config: Any, tensors: Mapping[str, np.ndarray], where: str) -> None:
+    """Refuses a model, or a part of one, that these tensors cannot be.
+
+    Args:
+        config: any of the dataclasses that a `cfg.Model` has.
+        tensors: those of its file.
+        where: the file with the claim, for the error.
+
+    Raises:
+        ConvertError: names the number, and what there is for it.
+    """
+    count = len(tensors)
+    largest = max((tensor.size for tensor in tensors.values()), default=0)
+    for part, name, value in _numbers(config):
+        if name in DEPTHS and value > count:
+            what = f"more than the weights, {count} tensors, have"
+        elif name in WIDTHS and value > largest:
+            what = f"more than the largest of the weights, {largest} numbers, has"
+        elif name == "num_timesteps" and value > MAX_TIMESTEPS:
+            what = f"more than {MAX_TIMESTEPS}, a hundred times what any model has"
+        else:
+            continue
+        raise ConvertError(f"{where} claims {part}.{name} {value}, {what}; one of them is wrong")
+    for part in _parts(config):
+        if isinstance(part, cfg.Autoencoder | cfg.UNet):
+            levels = len(part.block_out_channels)
+            if levels > count or part.factor > MAX_FACTOR:
+                raise ConvertError(
+                    f"{where} claims {levels} levels of {type(part).__name__}, each half the size "
+                    f"of the one before: more than a factor of {MAX_FACTOR}"
+                )
+
+
+def _parts(config: Any) -> Iterator[Any]:
+    """The dataclass and those in it."""
+    yield config
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _parts(value)
+
+
+def _numbers(config: Any) -> Iterator[tuple[str, str, int]]:
+    """Class, field and value of all whole numbers; of tuples, all of theirs."""
+    for part in _parts(config):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            for one in value if isinstance(value, tuple) else (value,):
+                if type(one) is int:
+                    yield type(part).__name__, field.name, one
