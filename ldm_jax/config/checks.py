@@ -1,51 +1,116 @@
-"""How configs refuse what cannot work."""
+"""How settings refuse what cannot work: each field by its type and range, then how they fit."""
 
+import dataclasses
 import types
 import typing
-from typing import Any, Literal
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar
 
 
 class ConfigError(ValueError):
     """A setting, or a relation between settings, that cannot work."""
 
 
-def require(ok: bool, where: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise ConfigError(f"{where} is {value!r}; it must be {allowed}")
+# ------------------------------------------------------------------------------------- ranges
 
 
-def require_positive(config: object, *names: str) -> None:
-    for name in names:
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """What a number may be: from `low` to `high`, without these where they are excluded.
+
+    No number and infinity are never within.
+    """
+
+    low: float | int
+    high: float | int
+    above: bool = False
+    """Whether `low` itself is excluded."""
+    below: bool = False
+    """Whether `high` itself is excluded."""
+
+    def holds(self, value: float | int) -> bool:
+        """Whether `value` may be."""
+        lowest = self.low < value if self.above else self.low <= value
+        return lowest and (value < self.high if self.below else value <= self.high)
+
+    def __str__(self) -> str:
+        low, high = (f"{n:g}" if isinstance(n, float) else f"{n}" for n in (self.low, self.high))
+        first = f"above {low}" if self.above else f"of at least {low}"
+        return f"{first} and {'below' if self.below else 'at most'} {high}"
+
+
+# Sizes are bounded so that what no machine has is refused by its numbers, before anything is built.
+Count = Annotated[int, Within(1, 2**31 - 1)]
+CountOrNone = Annotated[int, Within(0, 2**31 - 1)]
+Seed = Annotated[int, Within(0, 2**32 - 1)]
+Side = Annotated[int, Within(1, 16384)]
+"""Pixels or latents along a side."""
+Width = Annotated[int, Within(1, 65536)]
+"""Channels, units, positions."""
+Depth = Annotated[int, Within(1, 64)]
+"""Layers one after the other; each takes its time to be traced and compiled."""
+Entries = Annotated[int, Within(1, 2**24)]
+"""Rows of a table that is looked up: words, codes, classes."""
+# Numbers are computed with in float32, which holds 1e-38 to 3e38.
+Positive = Annotated[float, Within(1e-30, 1e30)]
+Weight = Annotated[float, Within(0.0, 1e30)]
+Share = Annotated[float, Within(0.0, 1.0)]
+Decay = Annotated[float, Within(0.0, 1.0, below=True)]
+"""Of a moving average, which 1 would never move; or a share that must leave something."""
+LearningRate = Annotated[float, Within(1e-30, 1000.0)]
+LogRatio = Annotated[float, Within(-50.0, 50.0)]
+"""A logarithm whose exponential float32 holds."""
+
+_MAX_BLOCKS = 1024
+
+Class = TypeVar("Class", bound=type)
+
+
+@typing.dataclass_transform(frozen_default=True)
+def settings(cls: Class) -> Class:
+    """A frozen dataclass that checks the type and range of every field when it is made.
+
+    Ranges are declared in the fields' types; `__post_init__` of the class checks relations.
+    """
+    relations = cls.__dict__.get("__post_init__")
+
+    def __post_init__(self: Any) -> None:
+        check_fields(self)
+        if relations is not None:
+            relations(self)
+
+    cls.__post_init__ = __post_init__
+    return dataclasses.dataclass(frozen=True)(cls)
+
+
+def check_fields(config: Any) -> None:
+    """Raises ConfigError unless every field is what its annotation says."""
+    for name, hint in field_hints(type(config)).items():
         value = getattr(config, name)
-        require(value > 0, f"{type(config).__name__}.{name}", value, "greater than 0")
+        if not matches(value, hint):
+            raise ConfigError(told(f"{type(config).__name__}.{name}", value, hint))
 
 
-def require_fraction(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        require(0 <= value <= 1, f"{type(config).__name__}.{name}", value, "between 0 and 1")
-
-
-def require_groups(name: str, channels: tuple[int, ...], groups: int) -> None:
-    require(
-        len(channels) > 0 and groups > 0 and all(c > 0 and c % groups == 0 for c in channels),
-        f"{name}.block_out_channels",
-        channels,
-        f"at least one entry, each a multiple of norm_num_groups {groups}",
-    )
-
-
-def require_divisible(where: str, value: int, divisor: int, what: str) -> None:
-    require(value % divisor == 0, where, value, f"a multiple of {divisor}, {what}")
+@cache
+def field_hints(cls: type) -> dict[str, Any]:
+    """Field → annotation, ranges included."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def matches(value: Any, hint: Any) -> bool:
-    """Whether `value` is of the annotated type `hint`."""
+    """Whether `value` is of the annotated type `hint`, and within its range if it has one."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        ranges = [extra for extra in args[1:] if isinstance(extra, Within)]
+        return matches(value, args[0]) and all(
+            value is None or extra.holds(value) for extra in ranges
+        )
     if origin in (typing.Union, types.UnionType):
         return any(matches(value, arg) for arg in args)
     if origin is Literal:
-        return value in args
+        return any(value == arg and type(value) is type(arg) for arg in args)
     if origin is tuple:
         return isinstance(value, tuple) and all(matches(v, args[0]) for v in value)
     if origin is not None:
@@ -57,3 +122,59 @@ def matches(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def told(where: str, value: Any, hint: Any) -> str:
+    """The sentence that refuses `value`."""
+    text = repr(value)
+    return (
+        f"{where} is {text if len(text) < 80 else text[:77] + '...'}; it must be {_allowed(hint)}"
+    )
+
+
+def _allowed(hint: Any) -> str:
+    """What an annotation allows, in words."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return " ".join([_allowed(args[0]), *(str(x) for x in args[1:] if isinstance(x, Within))])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_allowed(arg) for arg in sorted(args, key=lambda a: a is not NoneType))
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, args))}"
+    if origin is tuple:
+        return f"a tuple, each entry {_allowed(args[0])}"
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "text",
+             NoneType: "None"}  # fmt: skip
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+# ---------------------------------------------------------------------------------- relations
+
+
+def require(ok: bool, where: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ConfigError(f"{where} is {value!r}; it must be {allowed}")
+
+
+def require_groups(name: str, channels: tuple[int, ...], groups: int) -> None:
+    require(
+        0 < len(channels) <= 12 and all(c % groups == 0 for c in channels),
+        f"{name}.block_out_channels",
+        channels,
+        f"one to twelve entries, each a multiple of norm_num_groups {groups}",
+    )
+
+
+def require_blocks(name: str, levels: int, layers_per_block: int, transformers: int = 1) -> None:
+    """Refuses networks of so many blocks that tracing them takes minutes."""
+    require(
+        levels * layers_per_block * transformers <= _MAX_BLOCKS // 2,
+        f"{name}.layers_per_block",
+        layers_per_block,
+        f"less: over {levels} levels these are more than the {_MAX_BLOCKS} blocks of any network "
+        "that is built",
+    )
+
+
+def require_divisible(where: str, value: int, divisor: int, what: str) -> None:
+    require(value % divisor == 0, where, value, f"a multiple of {divisor}, {what}")

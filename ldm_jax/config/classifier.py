@@ -1,8 +1,8 @@
 """A classifier of noisy latents, and the run that trains one."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from ldm_jax.config.checks import require, require_divisible, require_positive
+from ldm_jax.config.checks import Decay, Depth, Entries, Width, require, require_divisible, settings
 from ldm_jax.config.conditions import ClassCondition
 from ldm_jax.config.data import Data
 from ldm_jax.config.model import Diffusion
@@ -10,26 +10,25 @@ from ldm_jax.config.models import Autoencoder, UNet
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 
-@dataclass(frozen=True)
+@settings
 class Classifier:
     """The way down of a U-Net, then attention pooling. Tuples: one entry a level, finest first."""
 
-    in_channels: int = 4
-    num_classes: int = 10
-    block_out_channels: tuple[int, ...] = (64, 128)
-    layers_per_block: int = 1
+    in_channels: Width = 4
+    num_classes: Entries = 10
+    block_out_channels: tuple[Width, ...] = (64, 128)
+    layers_per_block: Depth = 1
     attention: tuple[bool, ...] = (False, True)
-    num_heads: tuple[int, ...] = (4, 4)
+    num_heads: tuple[Width, ...] = (4, 4)
     """Of each level's attention; the last one's are also the pooling's."""
     time_scale_shift: bool = True
     """FiLM: the time embedding scales and shifts, instead of being added."""
     resblock_updown: bool = True
     """Residual blocks change the resolution, instead of a plain convolution."""
-    norm_num_groups: int = 32
-    dropout: float = 0.0
+    norm_num_groups: Width = 32
+    dropout: Decay = 0.0
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_classes")
         self.encoder  # noqa: B018 - its own checks
 
     @property
@@ -49,7 +48,7 @@ class Classifier:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@settings
 class ClassifierRun:
     """A classifier trained on the noisy latents of a trained autoencoder.
 

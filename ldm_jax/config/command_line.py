@@ -1,7 +1,6 @@
 """Command lines that need images, whose defaults come from a config or from a work directory."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import tyro
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.config.data import Data, EncodedLatents, ImageFolder
 from ldm_jax.config.files import from_json, load
+from ldm_jax.core.reading import FileFormatError, read_json, read_text
 
 Arguments = TypeVar("Arguments")
 
@@ -75,7 +75,7 @@ def _trained_on(model: str | None) -> Data | None:
     if not model or not path.is_file():
         return None
     try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("type")
-    except (ValueError, AttributeError):
+        kind = read_json(path).get("type")
+    except FileFormatError:
         return None
-    return from_json(path.read_text()).data if kind in ("AutoencoderRun", "DiffusionRun") else None
+    return from_json(read_text(path)).data if kind in ("AutoencoderRun", "DiffusionRun") else None

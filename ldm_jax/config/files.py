@@ -4,31 +4,42 @@ import dataclasses
 import difflib
 import json
 import runpy
+import traceback
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ldm_jax.config.checks import ConfigError, matches
+from ldm_jax.config.checks import ConfigError, field_hints, matches, told
 from ldm_jax.config.model import Model
 from ldm_jax.config.older import upgraded
 from ldm_jax.config.runs import Run
+from ldm_jax.core.reading import FileFormatError, open_file, parse_json
 
 
 def load(path: str | Path) -> Run:
     """What `get_config()` of the Python file `path` returns; of `FILE:NAME`, `get_config(NAME)`.
 
     Raises:
-        ConfigError: no such file, no such function in it, or no such name.
+        ConfigError: no such file, no such function in it, no such name, or an error in the file,
+            with its line.
     """
     file, _, name = str(path).partition(".py:")
     file = f"{file}.py" if name else file
-    if not Path(file).is_file():
-        raise ConfigError(f"--config={path}: there is no such file; see configs/")
-    module = runpy.run_path(file)
-    if "get_config" not in module:
+    try:
+        open_file(file).close()
+    except FileFormatError as error:
+        raise ConfigError(f"--config={path} {error.args[1]}; see configs/") from error
+    with _its_errors(file):
+        module = runpy.run_path(file)
+    if not callable(module.get("get_config")):
         raise ConfigError(f"--config={path} defines no get_config()")
-    run = _call(module["get_config"], name, module.get("NAMES", ()), path)
+    with _its_errors(file):
+        names = tuple(module.get("NAMES", ()))
+    _check_name(name, names, path)
+    with _its_errors(file):
+        run = module["get_config"](*([name] if name else []))
     if not isinstance(run, Run):
         names = " or ".join(kind.__name__ for kind in typing.get_args(Run))
         raise ConfigError(
@@ -38,13 +49,27 @@ def load(path: str | Path) -> Run:
     return run
 
 
-def _call(get_config: Callable[..., Any], name: str, names: Iterable[str], path: Any) -> Any:
-    """The config of that name; files without `NAMES` have but one, without a name."""
-    names = tuple(names)
-    if name in names:
-        return get_config(name)
-    if not names and not name:
-        return get_config()
+@contextmanager
+def _its_errors(file: str) -> Iterator[None]:
+    """Turns what is raised inside, by the code of a config file, into one line that says where."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == file]
+        if isinstance(error, SyntaxError) and error.filename == file:
+            lines.append(error.lineno)
+        line = f", line {lines[-1]}" if lines and lines[-1] else ""
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(f"{file}{line}: {kind}{reason}") from error
+
+
+def _check_name(name: str, names: tuple[str, ...], path: str | Path) -> None:
+    """Raises ConfigError unless the file has a config of that name; without `NAMES` it has but
+    one, without a name."""
+    if name in names or (not names and not name):
+        return
     file = str(path).removesuffix(f":{name}") if name else path
     allowed = f"{file}:NAME with one of the names {', '.join(names)}" if names else str(file)
     raise ConfigError(f"--config={path}: there is no such config; it must be {allowed}")
@@ -80,9 +105,9 @@ def from_json(text: str) -> Any:
             whatever the config's own checks refuse.
     """
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"the config is not valid JSON: {error}") from error
+        value = parse_json("config", "it", text)
+    except FileFormatError as error:
+        raise ConfigError(f"the config cannot be read: {error.args[1]}") from error
     return _from_dict(value, "config")
 
 
@@ -98,10 +123,10 @@ def _from_dict(value: Any, where: str) -> Any:
         return tuple(value) if isinstance(value, list) else value
     value = upgraded(value)
     name = value.get("type")
-    if name not in _CLASSES:
+    if not isinstance(name, str) or name not in _CLASSES:
         raise ConfigError(f"{where}.type is {name!r}; known are {', '.join(_CLASSES)}")
     cls = _CLASSES[name]
-    hints = typing.get_type_hints(cls)
+    hints = field_hints(cls)
     arguments = {}
     for key in value.keys() - {"type"}:
         if key not in hints:
@@ -109,14 +134,9 @@ def _from_dict(value: Any, where: str) -> Any:
             hint = f"perhaps you meant {close[0]!r}" if close else f"it has {', '.join(hints)}"
             raise ConfigError(f"{where}.{key} is no field of {name}; {hint}")
         arguments[key] = _from_dict(value[key], f"{where}.{key}")
-        _check_type(arguments[key], hints[key], f"{where}.{key}")
+        if not matches(arguments[key], hints[key]):
+            raise ConfigError(told(f"{where}.{key}", arguments[key], hints[key]))
     try:
         return cls(**arguments)
     except TypeError as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-def _check_type(value: Any, hint: Any, where: str) -> None:
-    """Raises ConfigError unless `value` is of the annotated type `hint`."""
-    if not matches(value, hint):
-        raise ConfigError(f"{where} is {value!r}; it must be of type {hint}")

@@ -1,9 +1,9 @@
 """One whole latent diffusion model: its process, its parts, and how they fit each other."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
-from ldm_jax.config.checks import require, require_divisible, require_positive
+from ldm_jax.config.checks import Positive, Side, require, require_divisible, settings
 from ldm_jax.config.conditions import (
     ClassCondition,
     Condition,
@@ -15,13 +15,13 @@ from ldm_jax.config.models import FirstStage, UNet
 from ldm_jax.config.processes import Discrete, Process
 
 
-@dataclass(frozen=True)
+@settings
 class Diffusion:
     """The forward process and what the network predicts."""
 
     process: Process = field(default_factory=Discrete)
     prediction: Literal["eps", "x0", "v", "score", "velocity", "edm"] = "eps"
-    sigma_data: float = 1.0
+    sigma_data: Positive = 1.0
     """Standard deviation of what is diffused, for prediction "edm"; scaled latents have 1."""
     learned_variance: bool = False
     """Whether the U-Net says the variance of a step too, in as many channels more."""
@@ -32,7 +32,6 @@ class Diffusion:
     """
 
     def __post_init__(self) -> None:
-        require_positive(self, "sigma_data")
         process = type(self.process).__name__
         blind = self.process.ends_in_noise and self.prediction in ("eps", "score")
         require(not blind, "diffusion.prediction", self.prediction,
@@ -46,7 +45,7 @@ class Diffusion:
                 f"trailing or linspace for process {process}")  # fmt: skip
 
 
-@dataclass(frozen=True)
+@settings
 class Model:
     """Both stages of one model, without what trained them."""
 
@@ -54,7 +53,7 @@ class Model:
     unet: UNet
     condition: Condition = field(default_factory=Unconditional)
     diffusion: Diffusion = field(default_factory=Diffusion)
-    image_size: int = 512
+    image_size: Side = 512
     """Height and width of the images that it was trained on."""
 
     def __post_init__(self) -> None:

@@ -1,42 +1,44 @@
 """What first stages and U-Net are made of."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import (
+    Decay,
+    Depth,
+    Positive,
+    Width,
+    Within,
     require,
-    require_fraction,
+    require_blocks,
     require_groups,
-    require_positive,
+    settings,
 )
 
 
-@dataclass(frozen=True)
+@settings
 class Autoencoder:
     """Autoencoder; the factor between pixels and latents is `patch_size * 2**(levels - 1)`."""
 
-    image_channels: int = 3
-    latent_channels: int = 4
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    norm_num_groups: int = 32
+    image_channels: Width = 3
+    latent_channels: Width = 4
+    block_out_channels: tuple[Width, ...] = (128, 256, 512, 512)
+    layers_per_block: Depth = 2
+    norm_num_groups: Width = 32
     mid_attention: bool = True
     attention: tuple[bool, ...] = ()
     """For each level, finest first, whether attention follows its residual blocks; (): none."""
     bottleneck: Bottleneck = KL()
     """What stands between encoder and decoder."""
-    patch_size: int = 1
+    patch_size: Annotated[int, Within(1, 256)] = 1
     """Pixels folded into channels before the first convolution, and back after the last."""
-    latent_scale: float | None = None
+    latent_scale: Positive | None = None
     """What latents are multiplied by; None measures 1/std on the first global batch."""
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "image_channels", "latent_channels", "layers_per_block", "patch_size"
-        )
         require_groups("Autoencoder", self.block_out_channels, self.norm_num_groups)
         levels = len(self.block_out_channels)
+        require_blocks("Autoencoder", levels, self.layers_per_block)
         require(len(self.attention) in (0, levels), "Autoencoder.attention", self.attention,
                 f"empty or a tuple of {levels} entries")  # fmt: skip
         match self.bottleneck:
@@ -47,8 +49,6 @@ class Autoencoder:
             case LFQ():
                 require(self.latent_channels < 31, "latent_channels", self.latent_channels,
                         "below 31 with LFQ, whose codes have as many bits")  # fmt: skip
-        if self.latent_scale is not None:
-            require_positive(self, "latent_scale")
 
     @property
     def factor(self) -> int:
@@ -74,14 +74,11 @@ class Autoencoder:
                 return None
 
 
-@dataclass(frozen=True)
+@settings
 class Pixels:
     """The first stage of pixel diffusion: its latents are the pixels. It has no parameters."""
 
-    image_channels: int = 3
-
-    def __post_init__(self) -> None:
-        require_positive(self, "image_channels")
+    image_channels: Width = 3
 
     @property
     def latent_channels(self) -> int:
@@ -102,50 +99,49 @@ class Pixels:
 FirstStage = Autoencoder | Pixels
 
 
-@dataclass(frozen=True)
+@settings
 class UNet:
     """Denoising U-Net. Tuples have one entry for each level, finest first."""
 
-    in_channels: int = 4
-    out_channels: int = 4
-    concat_channels: int = 0
+    in_channels: Width = 4
+    out_channels: Width = 4
+    concat_channels: Annotated[int, Within(0, 65536)] = 0
     """Channels of a spatial condition that is concatenated to the latents."""
-    patch_size: int = 1
+    patch_size: Annotated[int, Within(1, 256)] = 1
     """Latents folded into channels before the first convolution, and back after the last."""
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers_per_block: int = 2
+    block_out_channels: tuple[Width, ...] = (320, 640, 1280, 1280)
+    layers_per_block: Depth = 2
     attention: tuple[bool, ...] = (True, True, True, False)
     attention_kind: Literal["transformer", "plain"] = "transformer"
     """`plain` is self-attention alone; `transformer` adds cross-attention and feed-forward."""
-    transformer_layers: int = 1
-    num_heads: tuple[int, ...] = (8, 8, 8, 8)
+    transformer_layers: Depth = 1
+    num_heads: tuple[Width, ...] = (8, 8, 8, 8)
     use_linear_projection: bool = False
     """Linear layers around the transformer (SD 2) instead of 1x1 convolutions (SD 1)."""
-    context_dim: int | None = 768
+    context_dim: Width | None = 768
     """Width of the cross-attention context; None: the second attention attends to itself."""
-    pooled_dim: int | None = None
+    pooled_dim: Width | None = None
     """Width of a pooled condition that is added to the time embedding."""
-    class_count: int | None = None
+    class_count: Annotated[int, Within(1, 2**24 + 1)] | None = None
     """Number of classes embedded into the time embedding, the unconditional one included."""
     time_scale_shift: bool = False
     """FiLM: the time embedding scales and shifts, instead of being added."""
     resblock_updown: bool = False
     """Residual blocks change the resolution, instead of a plain convolution."""
-    norm_num_groups: int = 32
-    dropout: float = 0.0
+    norm_num_groups: Width = 32
+    dropout: Decay = 0.0
 
     def __post_init__(self) -> None:
-        require_positive(self, "in_channels", "out_channels", "layers_per_block", "patch_size")
         require_groups("UNet", self.block_out_channels, self.norm_num_groups)
-        require_fraction(self, "dropout")
         levels = len(self.block_out_channels)
+        transformers = self.transformer_layers if any(self.attention) else 1
+        require_blocks("UNet", levels, self.layers_per_block, transformers)
         for name in ("attention", "num_heads"):
             value = getattr(self, name)
-            fits = isinstance(value, tuple) and len(value) == levels
-            require(fits, f"UNet.{name}", value, f"a tuple of {levels} entries")
+            require(len(value) == levels, f"UNet.{name}", value, f"a tuple of {levels} entries")
         for channels, heads in zip(self.block_out_channels, self.num_heads, strict=True):
             require(
-                heads > 0 and channels % heads == 0,
+                channels % heads == 0,
                 "UNet.num_heads",
                 self.num_heads,
                 f"divisors of block_out_channels {self.block_out_channels}",

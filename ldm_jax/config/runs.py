@@ -1,9 +1,9 @@
 """All that one training run needs."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
-from ldm_jax.config.checks import require, require_divisible
+from ldm_jax.config.checks import require, require_divisible, settings
 from ldm_jax.config.classifier import ClassifierRun
 from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
 from ldm_jax.config.data import Data, EncodedLatents
@@ -15,7 +15,7 @@ from ldm_jax.config.stage_one import AutoencoderLoss, check_loss
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 
-@dataclass(frozen=True)
+@settings
 class AutoencoderRun:
     """Stage one: an autoencoder trained on images."""
 
@@ -38,7 +38,7 @@ class AutoencoderRun:
         check_loss(self.loss, self.autoencoder, self.data.image_size)
 
 
-@dataclass(frozen=True)
+@settings
 class DiffusionRun:
     """Stage two: a diffusion model on the latents of a trained autoencoder, or on pixels."""
 

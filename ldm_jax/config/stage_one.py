@@ -1,39 +1,46 @@
 """What an autoencoder is trained for: reconstruction, its bottleneck's price, and a critic."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from ldm_jax.config.bottlenecks import KL
-from ldm_jax.config.checks import require, require_fraction, require_positive
+from ldm_jax.config.checks import (
+    CountOrNone,
+    Decay,
+    LearningRate,
+    LogRatio,
+    Positive,
+    Weight,
+    Width,
+    Within,
+    require,
+    settings,
+)
 from ldm_jax.config.models import Autoencoder
 
 
-@dataclass(frozen=True)
+@settings
 class Perceptual:
     """LPIPS (Zhang 2018): distances of VGG16's features. Its two files are read when a run
     begins; the work directory keeps a copy, so that going on needs them no more."""
 
-    weight: float = 1.0
+    weight: Positive = 1.0
     vgg: str = ""
     """VGG16's weights as torchvision publishes them (vgg16-397923af.pth)."""
     heads: str = ""
     """The linear heads, lpips/weights/v0.1/vgg.pth of the Python package lpips; nothing where
     `vgg` has them too."""
 
-    def __post_init__(self) -> None:
-        require_positive(self, "weight")
 
-
-@dataclass(frozen=True)
+@settings
 class Adversarial:
     """A critic of patches (PatchGAN, Isola 2017) that is trained against the autoencoder."""
 
-    weight: float = 0.5
-    start: int = 50_001
+    weight: Positive = 0.5
+    start: CountOrNone = 50_001
     """Steps done before the critic begins; until then it neither costs nor changes anything."""
     loss: Literal["hinge", "vanilla"] = "hinge"
     """The critic's; `vanilla` is the non-saturating one."""
-    factor: float = 1.0
+    factor: Positive = 1.0
     """Multiplies the autoencoder's and the critic's adversarial losses."""
     adaptive: bool = True
     """Scales the autoencoder's adversarial loss until, at the decoder's last layer, its gradient
@@ -42,49 +49,42 @@ class Adversarial:
     """Which reconstructions the critic learns from: those that the autoencoder has just learnt
     from, or those of the updated autoencoder. The published code does the latter, which costs a
     second forward pass."""
-    channels: int = 64
-    layers: int = 3
+    channels: Width = 64
+    layers: Annotated[int, Within(1, 12)] = 3
     """Convolutions of stride 2; 3 makes patches of 70 pixels."""
     norm: Literal["batch", "none"] = "batch"
     """`none` trains the same however a batch is divided into micro-batches."""
-    r1_gamma: float = 0.0
+    r1_gamma: Weight = 0.0
     """Weight of the critic's squared gradient at real images (Mescheder 2018, equation 9)."""
-    lecam_weight: float = 0.0
+    lecam_weight: Weight = 0.0
     """Weight of the distance of its outputs from their running averages (Tseng 2021)."""
-    lecam_decay: float = 0.999
-    learning_rate: float | None = None
+    lecam_decay: Decay = 0.999
+    learning_rate: LearningRate | None = None
     """The critic's; None: the autoencoder's. All else is as in `optim`; its schedule and warm-up
     begin when it does."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "weight", "factor", "channels", "layers")
-        require_fraction(self, "lecam_decay")
-        for name in ("start", "r1_gamma", "lecam_weight"):
-            value = getattr(self, name)
-            require(value >= 0, f"loss.adversarial.{name}", value, "0 or more")
-        if self.learning_rate is not None:
-            require_positive(self, "learning_rate")
         if self.r1_gamma:
             require(self.norm == "none", "loss.adversarial.norm", self.norm,
                     "'none' with r1_gamma: batch norm mixes images, whose gradients R1 takes "
                     "one by one")  # fmt: skip
 
 
-@dataclass(frozen=True)
+@settings
 class AutoencoderLoss:
     """The terms of stage one with their weights."""
 
-    l1_weight: float = 1.0
-    l2_weight: float = 0.0
+    l1_weight: Weight = 1.0
+    l2_weight: Weight = 0.0
     reduction: Literal["per_pixel", "published_kl", "published_vq"] = "per_pixel"
     """How terms become one number. `per_pixel`: means over pixel values, and over latent values
     for the KL term, so that weights do not depend on sizes. `published_kl`: sums over an image,
     as Stable Diffusion's autoencoder was trained. `published_vq`: means, and the codebook's term
     as it is."""
-    kl_weight: float = 1e-6
-    codebook_weight: float = 1.0
+    kl_weight: Weight = 1e-6
+    codebook_weight: Weight = 1.0
     """Of the bottleneck's own loss where it has codes."""
-    logvar: float = 0.0
+    logvar: LogRatio = 0.0
     """Log-variance of the reconstruction: nll = error / exp(logvar) + logvar. The published code
     calls it a parameter, but gives it to no optimiser: it stays what it is."""
     perceptual: Perceptual | None = None
@@ -93,8 +93,6 @@ class AutoencoderLoss:
     def __post_init__(self) -> None:
         require(self.l1_weight + self.l2_weight > 0, "loss.l1_weight", self.l1_weight,
                 "positive unless l2_weight is")  # fmt: skip
-        for name in ("l1_weight", "l2_weight", "kl_weight", "codebook_weight"):
-            require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "0 or more")
         require(self.logvar == 0 or self.reduction != "published_vq", "loss.logvar", self.logvar,
                 "0 with reduction 'published_vq', which has none")  # fmt: skip
 

@@ -2,19 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ldm_jax import config as cfg
-from ldm_jax.config.checks import require, require_positive
+from ldm_jax.config.checks import Count, Positive, Seed, Within, require, settings
 
 PARTS = 8
 """Equal parts of the timesteps whose terms the table adds up."""
 
 
-@dataclass(frozen=True)
+@settings
 class Arguments:
     """Measures the bits per dimension of images, or of their latents, under a diffusion model."""
 
@@ -23,31 +23,28 @@ class Arguments:
     out: Path = Path("evaluation/likelihood.json")
     """The report."""
     split: Literal["train", "validation", "test"] = "validation"
-    num: int = 64
+    num: Count = 64
     """Images; fewer where the split has fewer."""
-    batch_size: int = 32
+    batch_size: Annotated[int, Within(1, 65536)] = 32
     """Images at once."""
     bound: bool = True
     """The variational bound: one evaluation of the network for each timestep. Only discrete
     processes have it."""
     exact: bool = True
     """The exact value by the probability flow, whose divergence Hutchinson's estimator gives."""
-    steps: int = 100
+    steps: Annotated[int, Within(1, 100_000)] = 100
     """Of the flow, of fourth order."""
-    tolerance: float | None = None
-    """Let the flow choose its steps for this error instead (pip install diffrax)."""
+    tolerance: Positive | None = None
+    """Let the flow choose its steps for this error instead."""
     probe: Literal["rademacher", "gaussian"] = "rademacher"
     """What the estimator draws."""
-    probes: int = 1
+    probes: Annotated[int, Within(1, 10_000)] = 1
     """How often; with 2 or more the error that it makes is told by itself."""
-    seed: int = 0
+    seed: Seed = 0
     """Of all noise."""
     data: cfg.Data = field(default_factory=cfg.Data)
 
     def __post_init__(self) -> None:
-        require_positive(self, "num", "batch_size", "steps", "probes")
-        if self.tolerance is not None:
-            require_positive(self, "tolerance")
         require(self.bound or self.exact, "--exact", self.exact, "on, or --bound")
 
 

@@ -1,19 +1,19 @@
 """The task `reconstruction`: a table, a JSON report and pictures about a first stage."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ldm_jax import config as cfg
-from ldm_jax.config.checks import require, require_positive
+from ldm_jax.config.checks import Count, Seed, Within, require, settings
 
 SHOWN = 16
 SHOWN_CHANNELS = 16
 COLUMNS = 8
 
 
-@dataclass(frozen=True)
+@settings
 class Arguments:
     """Measures how well a first stage gives images back, and what its latents are like."""
 
@@ -23,11 +23,11 @@ class Arguments:
     out: Path = Path("evaluation/reconstruction")
     """Folder of report.json and of the pictures."""
     split: Literal["train", "validation", "test"] = "validation"
-    num: int = 1024
+    num: Count = 1024
     """Images; fewer where the split has fewer."""
-    batch_size: int = 16
+    batch_size: Annotated[int, Within(1, 65536)] = 16
     """Images at once, over all devices."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the posterior's noise and of the samples."""
     vgg: Path | None = None
     """For LPIPS: torchvision's VGG16, vgg16-397923af.pth, or a file with the heads too."""
@@ -37,7 +37,6 @@ class Arguments:
     data: cfg.Data = field(default_factory=cfg.Data)
 
     def __post_init__(self) -> None:
-        require_positive(self, "num", "batch_size")
         require(self.vgg is not None or self.heads is None, "--vgg", self.vgg, "named with --heads")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -19,8 +20,11 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
     ("make", "complaint"),
     [
         (lambda: cfg.Data(image_size=24), r"data.image_size is 24; it must be one of \(16, 32, 64"),
-        (lambda: cfg.Data(batch_size=0), "Data.batch_size is 0; it must be greater than 0"),
-        (lambda: cfg.DigitScenes(max_digits=4), "max_digits is 4; it must be 1, 2 or 3"),
+        (
+            lambda: cfg.Data(batch_size=0),
+            "Data.batch_size is 0; it must be a whole number of at least 1",
+        ),
+        (lambda: cfg.DigitScenes(max_digits=4), "max_digits is 4; it must be a whole .* at most 3"),
         (lambda: cfg.Autoencoder(block_out_channels=(40,)), "each a multiple of norm_num_groups"),
         (lambda: cfg.UNet(attention=(True,)), r"UNet.attention is .* a tuple of 4 entries"),
         (lambda: cfg.UNet(**SMALL | {"num_heads": (3,)}), "num_heads .* divisors of"),
@@ -29,7 +33,7 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
         (lambda: cfg.Discrete(2, "given", betas=(0.1,)), "a tuple of 2 numbers, .* it has 1"),
         (lambda: cfg.Discrete(betas=(0.1,)), "a tuple of 0 numbers, as schedule is 'scaled_lin"),
         (lambda: cfg.Discrete(2, "given", betas=(1.0, 0.1)), r"betas\[0\] is 1.0; .* 0 and 1"),
-        (lambda: cfg.VP(t_min=0.0), r"VP.t_min is 0.0; it must be in \(0, t_max = 1.0\)"),
+        (lambda: cfg.VP(t_min=0.0), r"VP.t_min is 0.0; it must be a number above 0 and at most 1"),
         (lambda: cfg.VE(sigma_max=0.001), "VE.sigma_min is 0.01"),
         (lambda: cfg.EDM(t_max=0.001), "EDM.t_min is 0.002"),
         (lambda: cfg.RectifiedFlow(shift=0.0), "RectifiedFlow.shift is 0.0"),
@@ -44,12 +48,15 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
         ),
         (lambda: cfg.Diffusion(cfg.EDM(), "edm", spacing="leading"), "for process EDM"),
         (lambda: cfg.AutoencoderLoss(l1_weight=0.0), "positive unless l2_weight is"),
-        (lambda: cfg.AutoencoderLoss(kl_weight=-1.0), "loss.kl_weight is -1.0; it must be 0 or"),
+        (
+            lambda: cfg.AutoencoderLoss(kl_weight=-1.0),
+            "AutoencoderLoss.kl_weight is -1.0; it must be a number of at least 0",
+        ),
         (
             lambda: cfg.AutoencoderLoss(reduction="published_vq", logvar=1.0),
             "loss.logvar is 1.0; it must be 0 with reduction 'published_vq'",
         ),
-        (lambda: cfg.Adversarial(start=-1), "loss.adversarial.start is -1; it must be 0 or more"),
+        (lambda: cfg.Adversarial(start=-1), "Adversarial.start is -1; it must be a whole"),
         (lambda: cfg.Adversarial(r1_gamma=1.0), "adversarial.norm is 'batch'; it must be 'none'"),
         (
             lambda: cfg.AutoencoderRun(
@@ -153,7 +160,7 @@ def test_json_of_earlier_versions():
     content["diffusion"] |= {name: process[name] for name in flat}
     assert cfg.from_json(json.dumps(content)) == run
     content["diffusion"]["num_timesteps"] = 0
-    with pytest.raises(cfg.ConfigError, match="Discrete.num_timesteps is 0"):
+    with pytest.raises(cfg.ConfigError, match="process.num_timesteps is 0; it must be a whole"):
         cfg.from_json(json.dumps(content))
 
 
@@ -162,11 +169,11 @@ def test_json_of_earlier_versions():
     [
         (lambda d: d["optim"].update(learnig_rate=1), "learnig_rate is no field of Optim; "
          "perhaps you meant 'learning_rate'"),
-        (lambda d: d["loop"].update(steps="many"), "config.loop.steps is 'many'; it must be of"),
+        (lambda d: d["loop"].update(steps="many"), "config.loop.steps is 'many'; it must be a"),
         (lambda d: d["loop"].update(steps=1.5), "config.loop.steps is 1.5"),
         (lambda d: d["loop"].update(seed=True), "config.loop.seed is True"),
         (lambda d: d["loop"].update(dtype="float16"), "config.loop.dtype is 'float16'"),
-        (lambda d: d["data"].update(image_size=-16), "image_size is -16; it must be greater"),
+        (lambda d: d["data"].update(image_size=-16), "image_size is -16; it must be a whole"),
         (lambda d: d["data"].update(type="Dato"), "config.data.type is 'Dato'; known are"),
         (lambda d: d.pop("data"), "config: .*missing .*'data'"),
     ],
@@ -176,12 +183,12 @@ def test_damaged_json_is_refused_by_name(damage, complaint):
     damage(content)
     with pytest.raises(cfg.ConfigError, match=complaint):
         cfg.from_json(json.dumps(content))
-    with pytest.raises(cfg.ConfigError, match="not valid JSON"):
+    with pytest.raises(cfg.ConfigError, match="not JSON"):
         cfg.from_json(json.dumps(content)[:-5])
 
 
 def test_files_without_a_config_are_refused(tmp_path):
-    with pytest.raises(cfg.ConfigError, match="there is no such file"):
+    with pytest.raises(cfg.ConfigError, match="does not exist; see configs/"):
         cfg.load(tmp_path / "absent.py")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(cfg.ConfigError, match=r"defines no get_config\(\)"):
@@ -242,3 +249,48 @@ def test_an_earlier_runs_objective_is_read_from_where_it_was():
     assert cfg.from_json(json.dumps(old)) == dataclasses.replace(run, objective=objective)
     old["diffusion"]["min_snr_gamma"] = None
     assert cfg.from_json(json.dumps(old)).objective == cfg.Objective(map_weight=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("def get_config(:\n", "line 1: SyntaxError"),
+        ("import nowhere\n", "line 1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("def get_config():\n    return 1 / 0\n", "line 2: ZeroDivisionError"),
+        (
+            "from ldm_jax import config as c\n\n\ndef get_config():\n    c.Optim(eps=-1.0)\n",
+            "line 5: Optim.eps is -1.0; it must be",
+        ),
+        ("raise SystemExit(0)\n", "line 1: SystemExit"),
+        ("get_config = 3\n", "defines no get_config"),
+    ],
+)
+def test_errors_in_a_config_file_say_where(tmp_path, text, complaint):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(cfg.ConfigError, match=rf"broken\.py.*{complaint}"):
+        cfg.load(file)
+
+
+def test_what_is_no_file_is_no_config(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(cfg.ConfigError, match="not a regular file"):
+        cfg.load(tmp_path / "pipe.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"type": []}', r"config.type is \[\]; known are"),
+        ('{"type": {"type": 1}}', "config.type is"),
+        ("[" * 200_000, "nested too deeply"),
+        ("[]", "not a JSON object"),
+        ('{"type": "Optim", "eps": 1, "eps": 2}', "names 'eps' twice"),
+        ('{"type": "Optim", "eps": NaN}', "config.eps is nan; it must be a number"),
+        ('{"type": "Optim", "eps": true}', "config.eps is True; it must be a number"),
+        ('{"type": "Optim", "accumulation": 1.0}', "config.accumulation is 1.0; .* whole number"),
+    ],
+)
+def test_hostile_json_is_refused(text, complaint):
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        cfg.from_json(text)
