@@ -3,138 +3,24 @@
 `make demo` runs this. What a former run has finished is used again.
 """
 
-import argparse
-import json
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from ldm_jax import config as cfg
-from ldm_jax.core.files import write_atomically
-from ldm_jax.data import digit_scenes, digit_scenes_builder
-from ldm_jax.data.sources import open_source
-from ldm_jax.evaluation.rater import Rater, accuracy, train_rater
-from ldm_jax.evaluation.reconstruction import reconstruct
-from ldm_jax.generation.pipeline import Pipeline
-from ldm_jax.images.grid import grid, save_png
-from ldm_jax.training.loop import Interrupted, fit
-
-CONFIGS = Path(__file__).parent / "configs"
-PROMPTS = 384
-SHOWN = 24
-REAL_SCENES = 512
-SAMPLING = cfg.Sampling(steps=25, guidance_scale=2.0, batch_size=64)
+from ldm_jax.core.command import run_command
 
 
-class Clock:
-    """Seconds of each part; parts that were finished before keep the seconds they took then."""
+def main(arguments: list[str]) -> int:
+    """The command line; returns the process's exit status."""
 
-    def __init__(self, report: Path) -> None:
-        self.seconds: dict[str, float] = {}
-        if report.exists():
-            self.seconds = json.loads(report.read_text())["seconds"]
+    def demo(words: list[str]) -> None:
+        # The imports take seconds, and Ctrl-C may come at any time.
+        from ldm_jax.cli import demo
 
-    @contextmanager
-    def part(self, name: str, done: Callable[[], bool]) -> Iterator[None]:
-        """Times what runs inside, unless it was done already, and says which."""
-        before, start = done(), time.perf_counter()
-        print(f"--- {name}: {'already there' if before else 'starts'}", flush=True)
-        yield
-        if not before or name not in self.seconds:
-            self.seconds[name] = round(time.perf_counter() - start, 1)
+        demo.main(words)
 
-
-def finished(workdir: Path, steps: int) -> bool:
-    """Whether the run in `workdir` has its last checkpoint."""
-    return (workdir / "checkpoints" / str(steps)).is_dir()
-
-
-def train(clock: Clock, name: str, config: str, out: Path, first_stage: Path | None = None) -> Path:
-    """Trains the shipped config `config` in `out / name`, or goes on with it."""
-    run, workdir = cfg.load(CONFIGS / config), out / name
-    with clock.part(name, lambda: finished(workdir, run.loop.steps)):
-        if not finished(workdir, run.loop.steps):
-            fit(run, workdir, first_stage)
-    return workdir
-
-
-def main() -> None:
-    """Runs what is missing and writes OUT/report.json and OUT/samples.png."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    report = out / "report.json"
-    clock = Clock(report)
-    start = time.perf_counter()
-
-    data = cfg.load(CONFIGS / "digit_scenes_text2img.py").data
-    dataset = digit_scenes_builder.builder(data.source.data_dir, data.image_size)
-    with clock.part("dataset", lambda: digit_scenes_builder.is_built(dataset)):
-        open_source(data.source, data.image_size, "train")
-
-    with clock.part("rater", (out / "rater.npz").exists):
-        if not (out / "rater.npz").exists():
-            train_rater().save(out / "rater.npz")
-        rater = Rater.load(out / "rater.npz")
-    images, captions = digit_scenes.pictures("test", REAL_SCENES, data.image_size)
-    of_real = accuracy(rater, images, captions)
-
-    autoencoder = train(clock, "autoencoder", "digit_scenes_autoencoder.py", out)
-    reconstructions, measured = reconstruct(autoencoder, images)
-    of_reconstructions = accuracy(rater, reconstructions, captions)
-    decibels = float(measured.rows["psnr"].mean())
-
-    text2img = train(clock, "text2img", "digit_scenes_text2img.py", out, autoencoder)
-    prompts = digit_scenes.held_out_prompts(PROMPTS)
-    with (
-        clock.part("sampling", lambda: False),
-        tqdm(total=PROMPTS, unit="image", desc="sampling") as bar,
-    ):
-        samples = Pipeline(text2img).generate(prompts, sampling=SAMPLING, progress=bar.update)
-    of_samples = accuracy(rater, samples, prompts)
-
-    labels = [f"{prompt}" for prompt in prompts[:SHOWN]]
-    save_png(out / "samples.png", grid(samples[:SHOWN], 6, labels=labels, scale=8))
-    np.savez_compressed(out / "samples.npz", images=samples, prompts=np.array(prompts))
-    numbers = {
-        "reconstruction_psnr": decibels,
-        "reconstruction_accuracy": of_reconstructions,
-        "caption_accuracy": of_samples,
-        "rater_accuracy": of_real,
-        "prompts": PROMPTS,
-        "seconds": clock.seconds,
-    }
-    write_atomically(report, (json.dumps(numbers, indent=2) + "\n").encode())
-    show(numbers, time.perf_counter() - start)
-    print(f"report    {report}\npictures  {out / 'samples.png'}")
-
-
-def show(numbers: dict, seconds: float) -> None:
-    """Prints the report as a table."""
-    print("\naccuracy of                      " + "".join(f"{k:>9}" for k in KINDS))
-    for title, key in ROWS:
-        print(f"{title:33}" + "".join(f"{numbers[key][k]:9.3f}" for k in KINDS))
-    print(f"reconstruction PSNR {numbers['reconstruction_psnr']:.2f} dB")
-    parts = ", ".join(f"{name} {s:.0f} s" for name, s in numbers["seconds"].items())
-    print(f"time: {parts}; this run {seconds:.0f} s\n")
-
-
-KINDS = ("single", "double", "triple", "all")
-ROWS = (
-    ("rater on real test scenes", "rater_accuracy"),
-    ("rater on their reconstructions", "reconstruction_accuracy"),
-    ("captions of held-out prompts", "caption_accuracy"),
-)
+    return run_command(
+        "demo.py", demo, arguments, "interrupted; the same command goes on from here"
+    )
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Interrupted as stop:
-        sys.exit(f"demo.py: {stop}")
+    sys.exit(main(sys.argv[1:]))

@@ -23,6 +23,20 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Refuses, before any work is done, a folder that cannot be written into later.
+
+    Raises:
+        NotADirectoryError, PermissionError: names what stands in the way.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        what = "a file" if existing.exists() else "a link that leads nowhere"
+        raise NotADirectoryError(f"{folder} cannot be made: {existing} is {what}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{existing} cannot be written into")
+
+
 def write_digests(directory: Path, besides: Collection[str] = ()) -> None:
     """Notes size and SHA-256 of every file below `directory` in its `digests.json`.
 

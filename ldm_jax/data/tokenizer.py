@@ -1,7 +1,6 @@
 """Captions to token numbers: word or sub-word tokenizers trained from the captions, and CLIP's
 and BERT's read from their files. Each is one `tokenizer.json`."""
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,13 @@ import tokenizers
 from jaxtyping import Int32
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from ldm_jax.core.reading import parse_json, read_json, read_text
+
+_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "vocab.txt",
+)  # fmt: skip
+"""What a folder of a tokenizer may hold."""
 _CLIP_FRAME = ("<|startoftext|>", "<|endoftext|>")
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 # Up to this many known words are listed where a word is unknown.
@@ -169,14 +175,16 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         TokenizerError: no such file, not a tokenizer, or one without padding.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path)
+        found = parse_json(path, "it", text)
         backend = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(f"cannot read the tokenizer {path}: {error}") from error
-    padding = json.loads(text).get("padding")
-    if padding is None:
+    padding = found.get("padding")
+    pad_id = padding.get("pad_id") if isinstance(padding, dict) else None
+    if type(pad_id) is not int or not 0 <= pad_id < backend.get_vocab_size():
         raise TokenizerError(f"{path} does not say how it pads; it was not written by this program")
-    return _bare(backend, padding["pad_id"])
+    return _bare(backend, pad_id)
 
 
 def load_clip_tokenizer(folder: str | Path) -> Tokenizer:
@@ -199,7 +207,13 @@ def load_clip_tokenizer(folder: str | Path) -> Tokenizer:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import CLIPTokenizerFast  # slow to import
 
-    found = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    for name in _FILES:
+        if (folder / name).exists():
+            _check_file(folder / name)
+    try:
+        found = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # of whatever kind the library or its parts raise
+        raise TokenizerError(f"cannot read CLIP's tokenizer in {folder}: {error}") from error
     absent = [t for t in _CLIP_FRAME if found.backend_tokenizer.token_to_id(t) is None]
     if absent or found.backend_tokenizer.token_to_id("[CLS]") is not None:
         raise TokenizerError(
@@ -224,6 +238,9 @@ def load_bert_tokenizer(folder: str | Path) -> Tokenizer:
     """
     folder = Path(folder)
     try:
+        for name in _FILES:
+            if (folder / name).exists():
+                _check_file(folder / name)
         if (folder / "tokenizer.json").is_file():
             backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         elif (folder / "vocab.txt").is_file():
@@ -248,10 +265,18 @@ def load_bert_tokenizer(folder: str | Path) -> Tokenizer:
     return made
 
 
+def _check_file(path: Path) -> None:
+    """Raises FileFormatError unless a tokenizer's file is one, and JSON where it is called so."""
+    if path.suffix == ".json":
+        read_json(path)
+    else:
+        read_text(path)
+
+
 def _bert(folder: Path) -> tokenizers.Tokenizer:
     settings_file, settings = folder / "tokenizer_config.json", {}
     if settings_file.is_file():
-        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+        settings = read_json(settings_file)
     made = tokenizers.BertWordPieceTokenizer(
         str(folder / "vocab.txt"),
         lowercase=settings.get("do_lower_case", True),

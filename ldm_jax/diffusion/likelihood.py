@@ -160,7 +160,7 @@ def adaptive_log_likelihood(
     """As `log_likelihood` from t_min to t_max, with steps that keep the error below a tolerance.
 
     Dormand and Prince's pair of orders 5 and 4 (Song 2021, appendix D.2), one step size for the
-    whole batch; by diffrax, which must be installed (`pip install diffrax`). Raises
+    whole batch; by diffrax. Raises
     eqx.EquinoxRuntimeError where `max_steps` are not enough.
     """
     import diffrax

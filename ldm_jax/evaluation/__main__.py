@@ -1,10 +1,8 @@
 """Measures models: `python -m ldm_jax.evaluation --task=TASK --model=MODEL`; --help lists more."""
 
-import argparse
-import importlib
 import sys
 
-from ldm_jax.config.command_line import parse
+from ldm_jax.core.command import run_command
 
 TASKS = {
     "likelihood": "ldm_jax.evaluation.likelihood_task",
@@ -18,6 +16,17 @@ TASKS = {
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status."""
+    return run_command("ldm_jax.evaluation", measure, arguments)
+
+
+def measure(arguments: list[str]) -> None:
+    """Runs the task that the arguments name."""
+    # The imports take their time, and Ctrl-C may come at any.
+    import argparse
+    import importlib
+
+    from ldm_jax.config.command_line import parse
+
     parser = argparse.ArgumentParser(
         prog="ldm_jax.evaluation", add_help=False, allow_abbrev=False,
         usage=f"%(prog)s --task={{{','.join(TASKS)}}} ...; --task=TASK --help says more",
@@ -26,20 +35,8 @@ def main(arguments: list[str]) -> int:
     chosen, rest = parser.parse_known_args(arguments)
     task = importlib.import_module(TASKS[chosen.task])
     program = f"ldm_jax.evaluation --task={chosen.task}"
-    try:
-        task.run(
-            parse(
-                task.Arguments(),
-                rest,
-                prog=program,
-                description=task.Arguments.__doc__,
-                model="model",
-            )  # fmt: skip
-        )
-    except (ValueError, OSError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
-    return 0
+    described = task.Arguments.__doc__
+    task.run(parse(task.Arguments(), rest, prog=program, description=described, model="model"))
 
 
 if __name__ == "__main__":

@@ -55,13 +55,16 @@ def run(arguments: Arguments) -> None:
 
     from ldm_jax import convert
     from ldm_jax import latent_diffusion as ldm
-    from ldm_jax.core.files import write_atomically
+    from ldm_jax.core.files import check_writable, write_atomically
     from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.likelihood import measure
     from ldm_jax.generation.conditions import open_tokenizer
     from ldm_jax.training.metrics import Progress
 
     data = arguments.data
+    check_writable(arguments.out.parent)
+    if arguments.out.is_dir():
+        raise IsADirectoryError(f"--out={arguments.out} is a folder; name the report's file")
     loaded = convert.load(arguments.model)
     if not isinstance(loaded.config, cfg.Model):
         raise cfg.ConfigError(f"{arguments.model} holds a first stage alone, which has no density")
@@ -71,6 +74,7 @@ def run(arguments: Arguments) -> None:
         (loaded.params, loaded.frozen),
     )
     source = open_source(data.source, data.image_size, arguments.split)
+    print(f"data: {source.found}")
     count = min(arguments.num, len(source))
     with Progress("likelihood", count, images=1) as bar:
         found = measure(

@@ -14,6 +14,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from ldm_jax.core.reading import FileFormatError, open_file
 from ldm_jax.data import digit_scenes
 from ldm_jax.data.digit_scenes import BACKGROUND, CANVAS, CELL, COLOURS, Place
 
@@ -79,6 +80,8 @@ _SHAPES = {
     "dense1": (2 * 2 * 64, 96),
     "dense2": (96, 11),
 }
+_LARGEST = 2**24
+"""Bytes of a rater's file, at most; one has some 200 KB."""
 _logits = jax.jit(_network)
 
 
@@ -255,16 +258,22 @@ class Rater:
         draft.replace(target)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Rater":
-        """Reads what `save` wrote. Raises FileNotFoundError, or ValueError naming a file that is
-        not a rater's."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls({name: file[name] for name in file.files})
-        except (ValueError, OSError, AttributeError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ValueError(f"{path} is not a saved rater, train a new one: {error}") from error
+    def load(cls, path: str | Path) -> "Rater":
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: names a file that is missing or not a rater's.
+        """
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size > _LARGEST:
+                raise FileFormatError(path, "is too large for a saved rater; train a new one")
+            try:
+                with np.load(file, allow_pickle=False) as arrays:
+                    return cls({name: arrays[name] for name in arrays.files})
+            # Damaged archives raise nearly anything.
+            except Exception as error:
+                problem = f"is not a saved rater, train a new one: {error}"
+                raise FileFormatError(path, problem) from error
 
     def _digits(self, patches: Float[np.ndarray, "n 8 8"]) -> Int[np.ndarray, " n"]:
         """The class of each patch, NOTHING included."""

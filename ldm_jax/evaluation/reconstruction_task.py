@@ -46,7 +46,7 @@ def run(arguments: Arguments) -> None:
     import numpy as np
 
     from ldm_jax.convert.first_stage import read_first_stage
-    from ldm_jax.core.files import write_atomically
+    from ldm_jax.core.files import check_writable, write_atomically
     from ldm_jax.data.loader import in_order
     from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.reconstruction import (
@@ -58,8 +58,10 @@ def run(arguments: Arguments) -> None:
     from ldm_jax.training.metrics import Progress
 
     data, out = arguments.data, arguments.out
+    check_writable(out)
     stage = read_first_stage(arguments.model)
     source = open_source(data.source, data.image_size, arguments.split)
+    print(f"data: {source.found}")
     count = min(arguments.num, len(source))
     lpips = read_perceptual(Path(arguments.model), arguments.vgg, arguments.heads)
     program = FirstStageProgram(stage, arguments.batch_size, arguments.seed, lpips)

@@ -116,6 +116,7 @@ def encode_split(
     """
     _check_still(data)
     source = open_source(data.source, data.image_size, split)
+    print(f"data: {source.found}", flush=True)
     began = time.perf_counter()
     index = _index(stage, data, source, storage, encode.kind)
     folder = out / split

@@ -225,3 +225,22 @@ def test_bert_settings_and_bad_folders(tmp_path):
     tok.load_clip_tokenizer(tmp_path / "clip").save(tmp_path / "clip" / "tokenizer.json")
     with pytest.raises(tok.TokenizerError, match="it is not BERT's"):
         tok.load_bert_tokenizer(tmp_path / "clip")
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "[" * 200_000, '{"padding": 3}', '{"version": "1.0", "version": "1.0"}', "\0"]
+)
+def test_hostile_tokenizer_files_are_refused_by_name(words, tmp_path, text):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(text)
+    with pytest.raises(tok.TokenizerError, match="tokenizer.json"):
+        tok.load_tokenizer(path)
+    for load in (tok.load_clip_tokenizer, tok.load_bert_tokenizer):
+        with pytest.raises(ValueError, match=str(tmp_path)):
+            load(tmp_path)
+    words.save(path)
+    found = json.loads(path.read_text())
+    for padding in (3, {}, {"pad_id": "0"}, {"pad_id": 10**6}, {"pad_id": True}):
+        path.write_text(json.dumps(found | {"padding": padding}))
+        with pytest.raises(tok.TokenizerError, match="tokenizer.json"):
+            tok.load_tokenizer(path)

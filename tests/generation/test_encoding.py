@@ -227,6 +227,19 @@ def test_what_does_not_fit_is_said(latents, pictures, stage, tmp_path):
         encoding.Encoder(stage, encoding.Storage(what="codes"))
 
 
+@pytest.mark.parametrize(
+    "change", [{"shape": 3}, {"shape": ["a"]}, {"examples": -1}, {"shard_size": 0},
+               {"examples": "4"}, {"dtype": "float8"}, {"class_names": [1]}, {"more": 1}, None],
+)  # fmt: skip
+def test_a_damaged_index_is_refused_by_name(latents, tmp_path, change):
+    found = json.loads((latents / "train/index.json").read_text())
+    path = tmp_path / "train/index.json"
+    path.parent.mkdir()
+    path.write_text("[" * 200_000 if change is None else json.dumps(found | change))
+    with pytest.raises(DataError, match=r"index\.json is no index of encoded images"):
+        LatentsSource(cfg.EncodedLatents(str(tmp_path)), 16, "train")
+
+
 def test_codes_are_the_nearest_vectors():
     config = dataclasses.replace(tiny.AUTOENCODER, bottleneck=cfg.VQ(5))
     autoencoder = encoding.build_autoencoder(config)
@@ -254,8 +267,21 @@ def test_the_command_encodes_both_splits(pictures, trained_autoencoder, tmp_path
         "--data.image_size=16", "--data.source.validation_fraction=0.2",
     )  # fmt: skip
     assert command.main(list(options)) == 0
-    assert "train: 3" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "train: 3" in shown and f"data: 48 images in {pictures} (" in shown
     source = open_source(cfg.EncodedLatents(str(tmp_path)), 16, "validation")
     assert source[0]["encoded"].dtype.name == "bfloat16" and len(source) > 4
     assert command.main([]) == 2
     assert "--first_stage" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    for wrong, complaint in (
+        (("--process_id=2", "--num_processes=2"), "--process_id is 2; it must be below --num_proc"),
+        (("--coordinator=localhost:1",), "given with --coordinator"),
+        (("--batch_size=0",), "batch_size is 0"),
+        ((f"--out={tmp_path / 'file' / 'below'}",), "file is a file"),
+    ):
+        try:
+            assert command.main([*options, *wrong]) == 2
+        except SystemExit as stop:
+            assert stop.code == 2
+        assert complaint in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,100 @@
+"""What `python -m ldm_jax.cli.encode` does."""
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ldm_jax import config as cfg
+from ldm_jax.config.checks import Count, Within, require, settings
+from ldm_jax.config.command_line import parse
+from ldm_jax.core.files import check_writable
+
+HELP = """Writes what a first stage makes of every image, with captions, labels and names.
+What is there already stays: the same command goes on where it was interrupted."""
+
+
+@settings
+class Arguments:
+    first_stage: str = ""
+    """Work directory, native or diffusers folder or single file; of a whole model its first
+    stage."""
+    out: Path | None = None
+    """The folder of latents."""
+    split: Literal["train", "validation", "test", "both"] = "both"
+    """`both` is train, and validation where the data keep images for it."""
+    what: Literal["latents", "codes"] = "latents"
+    """Moments of the posterior (KL) or latents before quantisation, to train from; or the numbers
+    of the codebook's vectors."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """What latents are stored in."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """What the encoder computes in."""
+    batch_size: Annotated[int, Within(1, 65536)] = 32
+    """Images encoded at once."""
+    shard_size: Count = 4096
+    """Images in one file. An interrupted file is begun again."""
+    data: cfg.Data = field(default_factory=cfg.Data)
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where the devices of several processes make one machine (TPU)."""
+    num_processes: Annotated[int, Within(1, 65536)] = 1
+    """Processes that share the work; each writes its own shards."""
+    process_id: Annotated[int, Within(0, 65535)] = 0
+    """Which of them this is, from 0."""
+
+    def __post_init__(self) -> None:
+        require(self.process_id < self.num_processes, "--process_id", self.process_id,
+                f"below --num_processes={self.num_processes}")  # fmt: skip
+        require(self.coordinator is None or self.num_processes > 1, "--num_processes",
+                self.num_processes, "given with --coordinator, and be 2 or more")  # fmt: skip
+
+
+def run(arguments: Arguments) -> list[str]:
+    """Encodes the splits and returns a line about each.
+
+    Raises:
+        ValueError, OSError: it cannot be.
+    """
+    require(arguments.out is not None, "--out", None, "the folder of latents")
+    check_writable(arguments.out)
+    # JAX starts only now, so that --help and mistakes answer at once.
+    import jax
+
+    from ldm_jax.generation.encoding import Storage, encode
+
+    index, count = arguments.process_id, arguments.num_processes
+    if arguments.coordinator is not None:
+        jax.distributed.initialize(arguments.coordinator, count, index)
+    storage = Storage(
+        arguments.what, arguments.dtype, arguments.compute, arguments.shard_size,
+        arguments.batch_size,
+    )  # fmt: skip
+    lines = []
+    done = encode(
+        arguments.first_stage, arguments.data, _splits(arguments), arguments.out, storage,
+        process_index=index, process_count=count,
+    )  # fmt: skip
+    for split, written in done.items():
+        line = f"{split}: {written.images} images encoded, {written.rate:.1f} images/s"
+        if written.missing:
+            line += f"; other processes have {written.missing} shards to write"
+        lines.append(line)
+    return lines
+
+
+def _splits(arguments: Arguments) -> tuple[Literal["train", "validation", "test"], ...]:
+    if arguments.split != "both":
+        return (arguments.split,)
+    source = arguments.data.source
+    if isinstance(source, cfg.ImageFolder) and not source.validation_fraction:
+        return ("train",)
+    return ("train", "validation")
+
+
+def main(program: str, words: list[str]) -> None:
+    """Encodes what a command line says.
+
+    Raises:
+        ValueError, OSError: it cannot be.
+    """
+    arguments = parse(Arguments(), words, prog=program, description=HELP, model="first_stage")
+    print("\n".join(run(arguments)))
