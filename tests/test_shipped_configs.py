@@ -131,10 +131,7 @@ def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path
     else:
         latents = run.space == "latents"
         stage = diffusion_stage(run, tmp_path, trained_autoencoder if latents else None)
-    loader = make_loader(
-        stage.train, run.data, seed=0, train=True, process_index=0, process_count=1,
-        condition=stage.condition,
-    )  # fmt: skip
+    loader = make_loader(stage.train, run.data, seed=0, train=True, condition=stage.condition)
     before = jax.jit(stage.init)(stage.initial)
     after, metrics = jax.jit(stage.step)(before, stage.frozen, next(loader))
     assert int(after.step) == 1

@@ -93,11 +93,6 @@ def check_batch(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None:
             f"{shards} devices share a batch (mesh.data {mesh.shape['data']} times mesh.fsdp "
             f"{mesh.shape['fsdp']}), in optim.accumulation {accumulation} micro-batches"
         )
-    if batch_size % jax.process_count():
-        raise cfg.ConfigError(
-            f"data.batch_size is {batch_size}; it must be a multiple of the number of processes, "
-            f"{jax.process_count()}, each of which loads its share"
-        )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -167,12 +162,47 @@ def _spec(mesh: Mesh, shape: tuple[int, ...], rule: Rule, min_size: int) -> Part
     return PartitionSpec(*axes) if any(axes) else PartitionSpec()
 
 
-def to_global(mesh: Mesh, host_batch: Any) -> Any:
-    """This process's rows of a batch (numpy) → global arrays sharded over the batch devices.
+def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, ...]:
+    """The rows of a global batch that devices of this process hold, in order.
 
-    Every process gives as many rows; the mesh says where in the global batch they come to lie.
+    Rows belong to the shards of a batch, not to processes: where `tensor` reaches over several
+    hosts, all of these hold, and must load, the same rows.
+    """
+    return rows_of(mesh, batch_size, mesh.local_devices)
+
+
+def rows_of(mesh: Mesh, batch_size: int, devices: Sequence[Any]) -> tuple[int, ...]:
+    """The rows of a global batch that `devices` hold, in order, each once."""
+    places = batch_sharding(mesh).devices_indices_map((batch_size,))
+    held = {places[device][0].indices(batch_size) for device in devices}
+    return tuple(row for part in sorted(held) for row in range(*part))
+
+
+def to_global(mesh: Mesh, host_batch: Any) -> Any:
+    """This process's rows of a batch (numpy), `local_rows`, → global arrays over the batch devices.
+
+    Processes whose devices hold the same rows must give the same values.
+
+    Raises:
+        ValueError: so many rows are no equal shares for the parts that this process holds.
     """
     sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), host_batch
-    )
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    held = rows_of(mesh, parts, mesh.local_devices)
+
+    def place(rows: Any) -> Array:
+        rows = np.asarray(rows)
+        share, rest = divmod(len(rows), len(held))
+        if rest:
+            raise ValueError(
+                f"{len(rows)} rows cannot be shared equally by the {len(held)} parts of a batch "
+                "that the devices of this process hold"
+            )
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            first = share * held.index((index[0].start or 0) // share)
+            return rows[first : first + share]
+
+        return jax.make_array_from_callback((parts * share, *rows.shape[1:]), sharding, part)
+
+    return jax.tree.map(place, host_batch)

@@ -1,9 +1,10 @@
-"""Batches for training and validation: a deterministic global shuffle, shared among processes,
-whose position can be saved and restored exactly."""
+"""Batches for training and validation: a deterministic global shuffle, of which a process loads the
+rows that it is asked for, and whose position can be saved and restored exactly."""
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import grain
@@ -20,7 +21,7 @@ Condition = Callable[[Example], np.ndarray]
 
 
 class Batch(TypedDict):
-    """This process's rows of a global batch; `condition` only where the loader was given one.
+    """Some or all rows of a global batch; `condition` only where the loader was given one.
 
     A source of encoded images gives `encoded` instead of `image`, as it was stored.
     """
@@ -49,7 +50,7 @@ class Loader(Iterator[Batch]):
     def get_state(self) -> dict[str, Any]:
         """The position as a JSON object: batches taken so far, and what they were taken from.
 
-        It is the same in every process and for every number of processes and workers.
+        It is the same whichever rows a process loads, and for every number of workers.
         """
         return {"step": self._step} | self._identity
 
@@ -88,36 +89,38 @@ def make_loader(
     *,
     seed: int,
     train: bool,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     condition: Condition | None = None,
 ) -> Loader:
-    """Endless batches of this process's rows.
+    """Endless batches.
 
     Position p = step * batch_size + row of the run shows example p mod n of the source, in
     training through a permutation of the whole source that is new in every epoch; epochs follow
-    each other without a gap, within a batch if need be. The global batch consists of the rows of
-    process 0, then of process 1, and so on, and does not depend on the number of processes.
+    each other without a gap, within a batch if need be. The global batch depends neither on the
+    number of processes nor on which rows each of them loads.
 
     Args:
         seed: of the shuffle and of random crops and flips.
         train: shuffle and augment; otherwise the source's order, cropped at the centre.
+        rows: those of the global batch that are wanted, such as `core.sharding.local_rows`; None
+            for all.
         condition: makes the `condition` of an example. With `data.workers` > 0 it is pickled.
 
     Returns:
         an iterator of `Batch`: image uint8 [b, h, w, 3], index uint32 [b] (p, modulo 2**32) and,
-        if asked for, condition int32 [b, ...], for b = batch_size / process_count rows.
+        if asked for, condition int32 [b, ...], for the b rows that are wanted.
 
     Raises:
-        DataError: `batch_size` is no multiple of `process_count`, or the source is empty.
+        DataError: the batch has no such rows, or the source is empty.
     """
-    rows = _local_rows(source, data, process_index, process_count)
+    rows = _checked(source, data, rows)
     load = functools.partial(_load_batch, source, data, seed if train else None, condition)
     order = grain.MapDataset.range(len(source))
     if train:
         order = order.shuffle(seed=_shuffle_seed(seed))
     pairs = order.repeat().map_with_index(_pair)
-    steps = pairs.batch(rows, drop_remainder=True)[process_index::process_count].map(load)
+    wanted = functools.partial(_pairs_of_step, pairs, data.batch_size, rows)
+    steps = grain.MapDataset.range(sys.maxsize // data.batch_size).map(wanted).map(load)
     identity = {
         "examples": len(source), "source": source.fingerprint, "batch_size": data.batch_size,
         "seed": seed, "train": train,
@@ -131,20 +134,18 @@ def validation_batches(
     n: int,
     condition: Condition | None = None,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> list[Batch]:
-    """This process's rows of the first `n` batches of the source, in its order, not augmented.
+    """The first `n` batches of the source, or `rows` of each, in its order, not augmented.
 
     Fewer where the source holds fewer full batches; the examples that do not fill one are left
     out. A source smaller than one batch is repeated to fill it. `index` is the position from the
     beginning of the source. Batches are as in `make_loader`, and so are the errors.
     """
-    rows = _local_rows(source, data, process_index, process_count)
+    rows = _checked(source, data, rows)
     batches = []
     for step in range(min(n, max(1, len(source) // data.batch_size))):
-        first = step * data.batch_size + process_index * rows
-        positions = np.arange(first, first + rows)
+        positions = step * data.batch_size + np.array(rows)
         pairs = np.stack([positions, positions % len(source)], axis=1)
         batches.append(_load_batch(source, data, None, condition, pairs))
     return batches
@@ -160,18 +161,18 @@ def in_order(source: Source, data: cfg.Data, rows: range) -> Iterator[Example]:
         ahead.close()
 
 
-def _local_rows(source: Source, data: cfg.Data, process_index: int, process_count: int) -> int:
-    """Rows of each global batch that one process loads."""
-    if not 0 <= process_index < process_count:
-        raise DataError(f"process_index is {process_index}; allowed are 0 to {process_count - 1}")
-    if data.batch_size % process_count:
-        raise DataError(
-            f"data.batch_size is {data.batch_size}; it must be a multiple of the "
-            f"{process_count} processes"
-        )
+def _checked(source: Source, data: cfg.Data, rows: Sequence[int] | None) -> tuple[int, ...]:
+    """The rows of each global batch that are to be loaded."""
     if len(source) == 0:
         raise DataError("the source holds no examples")
-    return data.batch_size // process_count
+    every = range(data.batch_size)
+    rows = tuple(every if rows is None else rows)
+    if not rows or not set(rows) <= set(every):
+        raise DataError(
+            f"rows {list(rows)} are asked for of a batch of {data.batch_size}; it has the rows 0 "
+            f"to {data.batch_size - 1}, and at least one must be"
+        )
+    return rows
 
 
 def _shuffle_seed(seed: int) -> int:
@@ -181,6 +182,13 @@ def _shuffle_seed(seed: int) -> int:
 
 def _pair(position: int, row: int) -> Int[np.ndarray, " 2"]:
     return np.array((position, row), np.int64)
+
+
+def _pairs_of_step(
+    pairs: grain.MapDataset, batch_size: int, rows: tuple[int, ...], step: int
+) -> Int[np.ndarray, "b 2"]:
+    """(position, example number) of `rows` of the batch of `step`."""
+    return np.stack([pairs[step * batch_size + row] for row in rows])
 
 
 def _load_batch(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.core.sharding import make_mesh, to_global
+from ldm_jax.core.sharding import local_rows, make_mesh, to_global
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import Source
 from ldm_jax.models.build import build_autoencoder
@@ -106,11 +106,9 @@ def _measure_scale(
 
     Each process sees its own rows; the mean over the global array makes all of them agree.
     """
-    loader = make_loader(
-        train, run.data, seed=run.loop.seed, train=True,
-        process_index=jax.process_index(), process_count=jax.process_count(), condition=None,
-    )  # fmt: skip
     mesh = make_mesh(run.mesh)
+    rows = local_rows(mesh, run.data.batch_size)
+    loader = make_loader(train, run.data, seed=run.loop.seed, train=True, rows=rows)
     batch = to_global(mesh, next(loader))
     autoencoder = build_autoencoder(config)
     side = run.data.image_size // config.factor

@@ -17,6 +17,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core.sharding import (
     batch_sharding,
     check_batch,
+    local_rows,
     make_mesh,
     replicated,
     state_sharding,
@@ -154,11 +155,12 @@ class _Training:
             self.shardings,
         )
         self.frozen = jax.device_put(stage.frozen, jax.tree.map(lambda _: everywhere, stage.frozen))
+        self.rows = local_rows(mesh, run.data.batch_size)
         self.validation = []
         if stage.validation is not None:
             self.validation = validation_batches(
                 stage.validation, run.data, run.loop.validation_batches, stage.condition,
-                process_index=jax.process_index(), process_count=jax.process_count(),
+                rows=self.rows,
             )  # fmt: skip
         self.score = jax.jit(stage.scores, out_shardings=everywhere)
         self.draw = jax.jit(
@@ -202,8 +204,7 @@ class _Training:
         """State and loader at the newest checkpoint, or at the beginning."""
         run = self.run
         loader = make_loader(
-            self.stage.train, run.data, seed=run.loop.seed, train=True,
-            process_index=jax.process_index(), process_count=jax.process_count(),
+            self.stage.train, run.data, seed=run.loop.seed, train=True, rows=self.rows,
             condition=self.stage.condition,
         )  # fmt: skip
         latest = self.checkpoints.latest_step()

@@ -1,9 +1,12 @@
 """Mesh, parameter rules, and where batches and training states go, on eight devices."""
 
+import socket
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from jax.sharding import AxisType, PartitionSpec
 
 from ldm_jax import config as cfg
@@ -129,6 +132,55 @@ def test_to_global_spreads_rows_over_data_and_fsdp():
     assert batch["image"].sharding.shard_shape((8, 2, 2)) == (2, 2, 2)
     np.testing.assert_array_equal(batch["image"], host["image"])
     assert sharding.replicated(mesh).is_fully_replicated
+
+
+def test_rows_belong_to_shards_of_the_batch():
+    devices = jax.devices()
+
+    def rows(mesh, *numbers):
+        mesh = sharding.make_mesh(mesh)
+        return sharding.rows_of(mesh, 16, [devices[n] for n in numbers])
+
+    tensor = cfg.Mesh(data=2, tensor=4)
+    assert rows(tensor, 0, 1) == rows(tensor, 2) == tuple(range(8))
+    assert rows(tensor, 4, 5) == tuple(range(8, 16))
+    apart = cfg.Mesh(data=2, fsdp=2, tensor=2)
+    assert rows(apart, 5, 0) == (0, 1, 2, 3, 8, 9, 10, 11)
+    assert rows(cfg.Mesh(data=1, tensor=8), 3) == tuple(range(16))
+    mesh = sharding.make_mesh(apart)
+    assert sharding.local_rows(mesh, 8) == tuple(range(8))
+    with pytest.raises(ValueError, match="6 rows cannot be shared equally by the 4 parts"):
+        sharding.to_global(mesh, np.zeros(6))
+
+
+WORKER = """
+import sys, jax, numpy as np
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from ldm_jax import config as cfg
+from ldm_jax.core import sharding
+
+devices = jax.devices()
+for order in ((0, 1, 2, 3), (0, 2, 1, 3), (3, 0, 2, 1)):
+    for mesh in (cfg.Mesh(data=4), cfg.Mesh(data=2, tensor=2), cfg.Mesh(data=1, tensor=4),
+                 cfg.Mesh(data=2, fsdp=2)):
+        mesh = sharding.make_mesh(mesh, [devices[n] for n in order])
+        rows = np.array(sharding.local_rows(mesh, 8))
+        batch = sharding.to_global(mesh, {"a": 10 * rows, "b": np.ones((len(rows), 3))})
+        assert batch["a"].shape == (8,) and batch["b"].shape == (8, 3)
+        whole = jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))(batch["a"])
+        assert np.asarray(whole).tolist() == list(range(0, 80, 10)), (order, mesh, whole)
+        print(len(rows), rows.tolist())
+"""
+
+
+def test_two_processes_hold_one_batch_in_every_order_of_devices():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    processes = [tiny.start("-c", WORKER, coordinator, str(i), devices=2) for i in range(2)]
+    first, second = (tiny.check(process) for process in processes)
+    assert "4 [0, 1, 4, 5]" in first and "4 [2, 3, 6, 7]" in second  # apart
+    assert "8 [0, 1, 2, 3, 4, 5, 6, 7]" in first and "8 [0, 1, 2, 3, 4, 5, 6, 7]" in second
 
 
 def test_a_residual_pair_computes_the_same_split_and_whole():

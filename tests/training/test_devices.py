@@ -61,19 +61,22 @@ def test_eight_devices_train_as_one_does(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mesh", "devices"),
+    [(cfg.Mesh(data=2, fsdp=2), 2), (cfg.Mesh(data=2, tensor=2), 2), (cfg.Mesh(tensor=2), 1)],
+    ids=["a part of the batch each", "pairs within", "one pair across"],
+)
 def test_two_processes_train_as_one_does(
-    run, one_device_curve, trained_autoencoder, programs, tmp_path
+    run, mesh, devices, one_device_curve, trained_autoencoder, programs, tmp_path
 ):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
-    config = tiny.write_config(
-        tmp_path / "config.py", dataclasses.replace(run, mesh=cfg.Mesh(data=2, fsdp=2))
-    )
+    config = tiny.write_config(tmp_path / "config.py", dataclasses.replace(run, mesh=mesh))
     processes = [
         tiny.train(
             config, tmp_path / "run", f"--first_stage={trained_autoencoder}", coordinator,
-            "--num_processes=2", f"--process_id={i}", devices=2, programs=programs,
+            "--num_processes=2", f"--process_id={i}", devices=devices, programs=programs,
         )
         for i in range(2)
     ]  # fmt: skip
