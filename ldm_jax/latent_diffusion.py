@@ -126,14 +126,12 @@ class LatentDiffusion:
         x: Float[Array, "b zh zw z"],
         t: Num[Array, "b"],
         condition: Condition,
-        dropout: Key[Array, ""] | None = None,
+        dropout: Key[Array, "b"] | None = None,
     ) -> Float[Array, "b zh zw c"]:
         """The U-Net's raw output (of `diffusion.prediction`, and the variance where it learns
-        one) at `t`, as `process.network_time` has it; dropout is on when a key for it is given."""
-        rng = {} if dropout is None else {"dropout": dropout}
-        return self.unet.apply(
-            {"params": params["unet"]}, x, t, condition, train=dropout is not None, rngs=rng
-        )
+        one) at `t`, as `process.network_time` has it; dropout is on where each
+        example has a key for it."""
+        return self.unet.apply({"params": params["unet"]}, x, t, condition, dropout)
 
     def denoiser(
         self, network: Callable[[Float[Array, "b ..."], Float[Array, "b"]], Float[Array, "b ..."]]

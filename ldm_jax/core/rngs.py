@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Integer, Key, UInt32
 
 
 def stream(seed: int | np.integer | Integer[Array, ""], name: str) -> Key[Array, ""]:
-    """The key of a named stream: `seed` (0 to 2^32 - 1, may be traced) folded with crc32(name).
+    """The key of a named stream: of `seed` (0 to 2^32 - 1, may be traced), `named` so.
 
     The hash is the same on every machine and in every process, unlike Python's `hash`.
     Raises ValueError for an empty name or for a seed that 32 unsigned bits do not hold.
@@ -29,8 +29,12 @@ def stream(seed: int | np.integer | Integer[Array, ""], name: str) -> Key[Array,
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed is {seed}; it must lie in [0, 2**32 - 1]")
         seed = np.uint32(seed)
-    key = jax.random.key(jnp.asarray(seed).astype(jnp.uint32))
-    return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+    return named(jax.random.key(jnp.asarray(seed).astype(jnp.uint32)), name)
+
+
+def named(key: Key[Array, "*n"], name: str) -> Key[Array, "*n"]:
+    """`key`, or each of an array of keys, folded with the crc32 of `name`."""
+    return at_step(key, zlib.crc32(name.encode()))
 
 
 def at_step(

@@ -5,7 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Key, Num
 
 from ldm_jax import config as cfg
 from ldm_jax.models.attention import attention
@@ -59,9 +59,14 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], t: Num[Array, " b"], train: bool = False
+        self,
+        x: Float[Array, "b h w c"],
+        t: Num[Array, " b"],
+        dropout: Key[Array, "b"] | None = None,
     ) -> Float[Array, "b k"]:
         """`t` as the U-Net of the same process is told it; logits in float32.
+
+        In training `dropout` has a key for each example.
 
         Raises:
             ValueError: sides that are no multiples of `config.encoder.side_multiple`.
@@ -74,8 +79,8 @@ class Classifier(nn.Module):
         level = partial(DownLevel, encoder, dtype=self.dtype, remat=self.remat)
         down = ModuleList(tuple(partial(level, i) for i in range(len(widths))), name="down_blocks")
         for i in range(len(widths)):
-            x, _ = down(i, x, time, None, train)
-        x = Middle(encoder, self.dtype, self.remat, name="mid_block")(x, time, None, train)
+            x, _ = down(i, x, time, None, dropout)
+        x = Middle(encoder, self.dtype, self.remat, name="mid_block")(x, time, None, dropout)
         x = nn.silu(GroupNorm(encoder.norm_num_groups, EPSILON, self.dtype, name="norm_out")(x))
         pool = AttentionPool(
             self.config.num_heads[-1], self.config.num_classes, self.dtype, name="pool"

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Key, Num
 
+from ldm_jax.core import rngs
 from ldm_jax.core.sharding import split_batch
 
 zeros = nn.initializers.zeros_init()
@@ -223,13 +224,40 @@ def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 RESAMPLE: dict[str, Callable[[Array], Array]] = {"halve": halve, "double": double}
 
 
+class Dropout(nn.Module):
+    """Zeroes a share `rate` of each example's values, and scales the others to the same mean
+    (Srivastava 2014).
+
+    What is zeroed is a function of the example's key and of the layer's path in the network.
+    Linen's own draws one mask for a whole batch, which changes with the other examples in it.
+    """
+
+    rate: float
+
+    def __call__(
+        self, x: Float[Array, "b *d"], keys: Key[Array, "b"] | None
+    ) -> Float[Array, "b *d"]:
+        """`x` as it is where `keys` is None, outside of training."""
+        if keys is None or self.rate == 0:
+            return x
+        if self.rate == 1:
+            return jnp.zeros_like(x)
+
+        def kept(key: Key[Array, ""]) -> Array:
+            return jax.random.bernoulli(key, 1 - self.rate, x.shape[1:])
+
+        keep = jax.vmap(kept)(rngs.named(keys, "/".join(self.path)))
+        return jnp.where(keep, x / (1 - self.rate), 0)
+
+
 class ResnetBlock(nn.Module):
     """norm, SiLU, conv, twice, with the time embedding between and a residual around.
 
     With `time_scale_shift` the embedding scales and shifts the second norm (FiLM); otherwise
     it is added before it. With `zero_close` the second convolution starts at zero, so that a
     fresh block is its shortcut. `resample` halves or doubles the sides, before the first
-    convolution and in the shortcut (Dhariwal 2021, section 3).
+    convolution and in the shortcut (Dhariwal 2021, section 3). In training `keys` are the
+    examples' own, for dropout.
     """
 
     features: int
@@ -247,7 +275,7 @@ class ResnetBlock(nn.Module):
         self,
         x: Float[Array, "b h w c"],
         time: Float[Array, "b e"] | None = None,
-        train: bool = False,
+        keys: Key[Array, "b"] | None = None,
     ) -> Float[Array, "b h2 w2 d"]:
         def conv(name: str, **kwargs: Any) -> Conv:
             return Conv(self.features, dtype=self.dtype, name=name, **kwargs)
@@ -269,7 +297,7 @@ class ResnetBlock(nn.Module):
         h = GroupNorm(self.groups, self.epsilon, self.dtype, name="norm2")(h)
         if scale is not None:
             h = h * (1 + scale) + shift
-        h = nn.Dropout(self.dropout)(nn.silu(h), deterministic=not train)
+        h = Dropout(self.dropout, name="drop")(nn.silu(h), keys)
         h = conv("conv2", kernel_init=zeros if self.zero_close else lecun)(h)
         if x.shape[-1] != self.features:
             x = conv("conv_shortcut", kernel_size=1, padding=(0, 0))(x)

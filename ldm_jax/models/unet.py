@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Key, Num
 
 from ldm_jax import config as cfg
 from ldm_jax.models.conditioners import Condition
@@ -44,21 +44,21 @@ class DownLevel(nn.Module):
         x: Float[Array, "b h w c"],
         time: Float[Array, "b e"],
         context: Float[Array, "b m k"] | None,
-        train: bool,
+        dropout: Key[Array, "b"] | None,
     ) -> tuple[Array, tuple[Array, ...]]:
         """The level's output, and what the way up will need of it."""
         config, features = self.config, self.config.block_out_channels[self.level]
         resnets, attentions = _blocks(self, config.layers_per_block)
         skips = []
         for i in range(config.layers_per_block):
-            x = resnets(i, x, time, train)
+            x = resnets(i, x, time, dropout)
             if attentions is not None:
                 x = attentions(i, x, context)
             skips.append(x)
         if self.level < len(config.block_out_channels) - 1:
             if config.resblock_updown:
                 change = _resnet(config, self.level, self.dtype, self.remat, resample="halve")
-                x = ModuleList((change,), name="downsamplers")(0, x, time, train)
+                x = ModuleList((change,), name="downsamplers")(0, x, time, dropout)
             else:
                 change = partial(Downsample, features, (1, 1), self.dtype)
                 x = ModuleList((change,), name="downsamplers")(0, x)
@@ -82,19 +82,19 @@ class UpLevel(nn.Module):
         size: tuple[int, int] | None,
         time: Float[Array, "b e"],
         context: Float[Array, "b m k"] | None,
-        train: bool,
+        dropout: Key[Array, "b"] | None,
     ) -> Float[Array, "b h2 w2 d"]:
         """The next level's input, of height and width `size`; None at the finest level."""
         config = self.config
         resnets, attentions = _blocks(self, len(skips))
         for i, skip in enumerate(skips):
-            x = resnets(i, jnp.concatenate([x, skip], axis=-1), time, train)
+            x = resnets(i, jnp.concatenate([x, skip], axis=-1), time, dropout)
             if attentions is not None:
                 x = attentions(i, x, context)
         if self.level > 0:
             if config.resblock_updown:
                 change = _resnet(config, self.level, self.dtype, self.remat, resample="double")
-                x = ModuleList((change,), name="upsamplers")(0, x, time, train)
+                x = ModuleList((change,), name="upsamplers")(0, x, time, dropout)
             else:
                 change = partial(Upsample, x.shape[-1], self.dtype)
                 x = ModuleList((change,), name="upsamplers")(0, x, size)
@@ -114,15 +114,15 @@ class Middle(nn.Module):
         x: Float[Array, "b h w c"],
         time: Float[Array, "b e"],
         context: Float[Array, "b m k"] | None,
-        train: bool,
+        dropout: Key[Array, "b"] | None,
     ) -> Float[Array, "b h w c"]:
         level = len(self.config.block_out_channels) - 1
         resnet = _resnet(self.config, level, self.dtype, self.remat)
         attend = _attention(self.config, level, self.dtype, self.remat)
         resnets = ModuleList((resnet, resnet), name="resnets")
-        x = resnets(0, x, time, train)
+        x = resnets(0, x, time, dropout)
         x = ModuleList((attend,), name="attentions")(0, x, context)
-        return resnets(1, x, time, train)
+        return resnets(1, x, time, dropout)
 
 
 class UNet2D(nn.Module):
@@ -145,9 +145,11 @@ class UNet2D(nn.Module):
         x: Float[Array, "b h w c"],
         t: Num[Array, " b"],
         condition: Condition,
-        train: bool = False,
+        dropout: Key[Array, "b"] | None = None,
     ) -> Float[Array, "b h w d"]:
         """`t` in units of timesteps, 0 to num_timesteps, integer or not; output in float32.
+
+        In training `dropout` has a key for each example.
 
         Raises:
             ValueError: sides that are no multiples of `config.side_multiple`, or a condition with
@@ -170,9 +172,9 @@ class UNet2D(nn.Module):
         )
         skips = [x]
         for i in range(count):
-            x, more = down(i, x, time, context, train)
+            x, more = down(i, x, time, context, dropout)
             skips.extend(more)
-        x = Middle(config, **parts, name="mid_block")(x, time, context, train)
+        x = Middle(config, **parts, name="mid_block")(x, time, context, dropout)
         up = ModuleList(
             tuple(partial(UpLevel, config, i, **parts) for i in reversed(range(count))),
             name="up_blocks",
@@ -181,7 +183,7 @@ class UNet2D(nn.Module):
             take = [skips.pop() for _ in range(config.layers_per_block + 1)]
             # Halving rounds odd sides up, so doubling must be told where it came from.
             size = skips[-1].shape[1:3] if skips else None
-            x = up(i, x, tuple(take), size, time, context, train)
+            x = up(i, x, tuple(take), size, time, context, dropout)
 
         x = GroupNorm(config.norm_num_groups, EPSILON, self.dtype, name="conv_norm_out")(x)
         features = config.out_channels * config.patch_size**2
@@ -229,8 +231,7 @@ def _check_condition(config: cfg.UNet, condition: Condition) -> None:
 def _resnet(
     config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool, resample: str | None = None
 ) -> partial:
-    # `train` is Python's and not traced; 0 is the module.
-    kind = nn.remat(ResnetBlock, static_argnums=(3,)) if remat else ResnetBlock
+    kind = nn.remat(ResnetBlock) if remat else ResnetBlock
     return partial(
         kind, config.block_out_channels[level], config.norm_num_groups, EPSILON, dtype,
         time_scale_shift=config.time_scale_shift, dropout=config.dropout, zero_close=True,

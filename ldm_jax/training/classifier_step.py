@@ -29,14 +29,13 @@ def noisy_logits(
     latents: Float[Array, "b zh zw z"],
     share: Float[Array, "b"],
     eps: Float[Array, "b zh zw z"],
-    dropout: Key[Array, ""] | None = None,
+    dropout: Key[Array, "b"] | None = None,
 ) -> Float[Array, "b k"]:
     """Logits at the noise level that a uniform `share` in [0, 1) stands for in training."""
     t = process.time_at(share)
     x = q_sample(latents, eps, process.alpha_at(t), process.sigma_at(t))
     told = process.network_time(t)
-    rng = {} if dropout is None else {"dropout": dropout}
-    return classifier.apply({"params": params}, x, told, train=dropout is not None, rngs=rng)
+    return classifier.apply({"params": params}, x, told, dropout)
 
 
 def level_noise(
@@ -75,7 +74,7 @@ def make_classifier_step(
     def loss(params: Any, batch: Any) -> tuple[Float[Array, ""], Metrics]:
         latents, labels, index = batch["latents"], batch["condition"], batch["index"]
         share, eps = level_noise(seed, index, latents.shape[1:])
-        dropout = rngs.at_step(rngs.stream(seed, "dropout"), index[0])
+        dropout = rngs.example_keys(rngs.stream(seed, "dropout"), index)
         logits = noisy_logits(classifier, process, params, latents, share, eps, dropout)
         mean = jnp.mean(cross_entropy(logits, labels))
         return mean, {"loss": mean, "accuracy": accuracy(logits, labels)}

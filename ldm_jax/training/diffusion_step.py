@@ -57,7 +57,7 @@ def denoising_loss(
     eps, input_eps = objective.noise(index, latents.shape[1:], train=train)
     x = q_sample(latents, input_eps, alpha, sigma)
 
-    dropout = rngs.at_step(rngs.stream(seed, "dropout"), index[0]) if train else None
+    dropout = rngs.example_keys(rngs.stream(seed, "dropout"), index) if train else None
     condition = model.condition(params, inputs)
     seen = network_input(x, alpha, sigma, kind, sigma_data)
     output, share = model.network(params, seen, process.network_time(t), condition, dropout), None

@@ -6,7 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax import config as cfg
+from ldm_jax.core import rngs, sharding
 from ldm_jax.models import layers
+from ldm_jax.training.gradients import over_parts
 
 
 def _normal(seed: int, *shape: int) -> jax.Array:
@@ -110,3 +113,43 @@ def test_film_scales_then_shifts_the_second_norm():
 def test_indivisible_sides_are_named():
     with pytest.raises(ValueError, match="the latent has sides 6x8; both must be multiples of 4"):
         layers.check_sides(jnp.zeros((1, 6, 8, 3)), 4, "the latent")
+
+
+class TwoDropouts(nn.Module):
+    """The masks of two layers, one after the other along the last axis."""
+
+    @nn.compact
+    def __call__(self, x, keys):
+        masks = [layers.Dropout(0.25, name=name)(x, keys) for name in ("first", "second")]
+        return jnp.concatenate(masks, axis=-1)
+
+
+def _masks(index, devices=1, parts=1):
+    mesh = sharding.make_mesh(cfg.Mesh(), jax.devices()[:devices])
+    keys = rngs.example_keys(rngs.stream(0, "dropout"), np.asarray(index, np.uint32))
+    batch = jax.device_put((jnp.ones((len(index), 6, 50)), keys), sharding.batch_sharding(mesh))
+
+    def masks(part):
+        return (), TwoDropouts().apply({}, *part)
+
+    return np.asarray(jax.jit(lambda batch: over_parts(masks, batch, parts)[1])(batch))
+
+
+@pytest.mark.parametrize(("devices", "parts"), [(1, 2), (1, 4), (2, 1), (8, 1), (2, 4), (8, 2)])
+def test_dropout_belongs_to_the_example(devices, parts):
+    whole = _masks(range(16))
+    np.testing.assert_array_equal(_masks(range(16), devices, parts), whole)
+    order = [3, 15, 0, 7]  # whatever else the batch holds
+    np.testing.assert_array_equal(_masks(order), whole[order])
+
+
+def test_dropout_keeps_the_mean_and_differs_by_layer_and_example():
+    masks = _masks(range(16))
+    assert set(np.unique(masks)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert abs((masks > 0).mean() - 0.75) < 0.02
+    rows = np.concatenate(np.split(masks, 2, axis=-1))
+    assert len({row.tobytes() for row in rows}) == 32
+    x, keys = jnp.ones((2, 3)), jax.random.split(jax.random.key(0), 2)
+    np.testing.assert_array_equal(layers.Dropout(0.5).apply({}, x, None), x)
+    np.testing.assert_array_equal(layers.Dropout(0.0).apply({}, x, keys), x)
+    np.testing.assert_array_equal(layers.Dropout(1.0).apply({}, x, keys), jnp.zeros_like(x))

@@ -18,6 +18,7 @@ from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated, state_s
 from ldm_jax.diffusion.timesteps import SecondMoment
 from ldm_jax.latent_diffusion import LatentDiffusion
 from ldm_jax.models.build import build_autoencoder
+from ldm_jax.models.layers import Dropout
 from ldm_jax.models.process import build_process
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.objective import Objective
@@ -41,7 +42,7 @@ class Line(LatentDiffusion):
 
     def network(self, params, x, t, condition, dropout=None):
         share = jnp.zeros_like(x) + params["share"]
-        output = params["gain"] * x
+        output = params["gain"] * Dropout(0.5).apply({}, x, dropout)
         if self.learned_variance:
             return jnp.concatenate([output, share], axis=-1)
         return output
@@ -90,6 +91,13 @@ def train(run, steps=4, devices=8):
             state, metrics = step(state, {"autoencoder": {}, "latent_scale": jnp.float32(1)}, batch)
             losses.append(float(metrics["loss"]))
     return jax.device_get(state), losses
+
+
+@pytest.mark.parametrize(("devices", "parts"), [(1, 2), (2, 4), (8, 2)])
+def test_dropout_is_the_same_on_all_devices_and_in_parts(devices, parts):
+    _, losses = train(make_run(), devices=1)
+    _, others = train(make_run(accumulation=parts), devices=devices)
+    np.testing.assert_allclose(others, losses, rtol=1e-5)
 
 
 def test_second_moment_history_is_the_same_on_one_device_and_in_parts():
