@@ -4,6 +4,7 @@ The choice of platform happens at lowering, so that one traced program exports f
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,12 @@ CPU_BLOCK = 512
 FLASH_LENGTH = 1024
 FLASH_BLOCKS = (512, 256, 128)
 TPU_LANES = 128
-# The mesh axes over which the kernel divides its batch and its heads.
+# CUDA: the widest head, and what it is a multiple of, that cuDNN takes on every GPU that it serves.
+CUDNN_WIDTH = 128
+CUDNN_MULTIPLE = 8
+CUDNN_CAPABILITY = 8
+"""Ampere; the GPUs before it have plain attention."""
+# The mesh axis over which the kernels divide their heads.
 HEAD_AXIS = "tensor"
 
 
@@ -33,19 +39,17 @@ def attention(
 ) -> Float[Array, "b l n d"]:
     """softmax(q kᵀ / √d) v for each of n heads (Vaswani 2017, eq. 1), softmax in float32.
 
-    With `causal`, query i sees keys 0 to i. Heads and batch go through separately; on a TPU mesh
-    of more than one device the caller traces under `jax.set_mesh`, because XLA cannot divide the
-    flash kernel by itself.
+    With `causal`, query i sees keys 0 to i. Heads and batch go through separately; on a mesh of
+    more than one TPU or GPU the caller traces under `jax.set_mesh`, because XLA cannot divide the
+    flash kernels by itself.
     """
     branches = {}
     if q.shape[1] * k.shape[1] >= MAPPED_SCORES:
         branches["cpu"] = functools.partial(mapped, causal=causal)
     if _flash_block(q.shape[1], k.shape[1]) is not None:
         branches["tpu"] = functools.partial(flash, causal=causal)
-    if _cudnn_takes(q):
-        branches["cuda"] = functools.partial(
-            jax.nn.dot_product_attention, is_causal=causal, implementation="cudnn"
-        )
+    if _cudnn_takes(q, k, v):
+        branches["cuda"] = functools.partial(cudnn, causal=causal)
     default = functools.partial(direct, causal=causal)
     if not branches:
         return default(q, k, v)
@@ -101,14 +105,45 @@ def flash(
     kernel = functools.partial(
         pallas.flash_attention, causal=causal, sm_scale=d**-0.5, block_sizes=_block_sizes(block)
     )
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size > 1:
-        spec = PartitionSpec(dividing(mesh, BATCH_AXES, b), dividing(mesh, (HEAD_AXIS,), n))
-        kernel = jax.shard_map(
-            kernel, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False
-        )
     q, k, v = (jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, 0), (0, pad))) for x in (q, k, v))
-    return kernel(q, k, v).swapaxes(1, 2)[..., :d]
+    return _divided(kernel, b, n, heads_first=True)(q, k, v).swapaxes(1, 2)[..., :d]
+
+
+def cudnn(
+    q: Float[Array, "b l n d"], k: Float[Array, "b m n d"], v: Float[Array, "b m n d"], causal: bool
+) -> Float[Array, "b l n d"]:
+    """cuDNN's flash attention, divided over the mesh in context if there is one.
+
+    JAX differentiates it at even lengths alone. So an odd one, such as CLIP's 77 tokens, gets a row
+    of zeros at its end, which changes nothing: the query's result is cut off, and the key is hidden
+    from the others.
+    """
+    b, length, n, _ = q.shape
+    keys = k.shape[1]
+    # A causal query does not see so far, unless there are more queries than keys.
+    hide = keys % 2 == 1 and not (causal and length <= keys)
+
+    def kernel(q: Array, k: Array, v: Array) -> Array:
+        seen = jnp.full(q.shape[0], keys, jnp.int32) if hide else None
+        return jax.nn.dot_product_attention(
+            q, k, v, is_causal=causal, key_value_seq_lengths=seen, implementation="cudnn"
+        )
+
+    q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    return _divided(kernel, b, n, heads_first=False)(q, k, v)[:, :length]
+
+
+def _divided(
+    kernel: Callable[..., Array], batch: int, heads: int, *, heads_first: bool
+) -> Callable[..., Array]:
+    """`kernel(q, k, v)` of 4 axes each, on the share of each device of the mesh in context."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1:
+        return kernel
+    spec = [dividing(mesh, BATCH_AXES, batch), None, None]
+    spec[1 if heads_first else 2] = dividing(mesh, (HEAD_AXIS,), heads)
+    spec = PartitionSpec(*spec)
+    return jax.shard_map(kernel, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
 
 
 def _softmax_matmul(q: Array, k: Array, v: Array, rows: Array | None) -> Array:
@@ -122,24 +157,27 @@ def _softmax_matmul(q: Array, k: Array, v: Array, rows: Array | None) -> Array:
     return jnp.einsum("...lm,...md->...ld", weights, v)
 
 
-def _cudnn_takes(q: Array) -> bool:
-    half = q.dtype in (jnp.float16, jnp.bfloat16)
-    return half and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128 and _has_cudnn()
+def _cudnn_takes(*inputs: Array) -> bool:
+    half = {x.dtype for x in inputs} in ({jnp.dtype("float16")}, {jnp.dtype("bfloat16")})
+    width = inputs[0].shape[-1]
+    fits = width % CUDNN_MULTIPLE == 0 and width <= CUDNN_WIDTH
+    return half and fits and _has_cudnn()
 
 
 @functools.cache
 def _has_cudnn() -> bool:
-    """Whether this machine can trace cuDNN's attention; jaxlib's CUDA plugin brings it.
+    """Whether this machine can trace cuDNN's attention, and its GPUs, if it has any, can run it.
 
-    Without it a program for CUDA is lowered with XLA's own attention.
+    JAX's CUDA plugin brings it. Without it a program for CUDA is lowered with plain attention.
     """
     x = jax.ShapeDtypeStruct((1, 8, 1, 8), jnp.bfloat16)
-    cudnn = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    kernel = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
     try:
-        jax.eval_shape(cudnn, x, x, x)
+        jax.eval_shape(kernel, x, x, x)
     except RuntimeError:
         return False
-    return True
+    gpus = [gpu for gpu in jax.local_devices() if "cuda" in gpu.client.platform_version]
+    return all(int(gpu.compute_capability.split(".")[0]) >= CUDNN_CAPABILITY for gpu in gpus)
 
 
 def _flash_block(queries: int, keys: int) -> int | None:
