@@ -1,3 +1,3 @@
-"""Latent diffusion in JAX/Flax: both training stages, sampling, fine-tuning and evaluation."""
+"""Latent diffusion in JAX/Flax: both training stages, sampling, evaluation, conversion."""
 
 __version__ = "0.1.0"

@@ -5,6 +5,7 @@ import argparse
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
+from ldm_jax.core.command import run_command
 from ldm_jax.data import digit_scenes
 
+PROGRAM = "ldm_jax.data.digit_scenes_builder"
 EXAMPLES = {"train": 24_576, "validation": 1_024, "test": 1_024}
 
 
@@ -140,8 +143,16 @@ def prepare(found: DigitScenes) -> DigitScenes:
     return found
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Build the DigitScenes dataset.")
+def main(arguments: list[str]) -> int:
+    """The command line; returns the process's exit status."""
+    return run_command(PROGRAM, build, arguments)
+
+
+def build(arguments: list[str]) -> None:
+    """Builds what the arguments name, where it is not there yet."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Build the DigitScenes dataset.", allow_abbrev=False
+    )
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of TFDS datasets")
     parser.add_argument("--size", type=int, default=16, choices=digit_scenes.SIZES, help="pixels")
     for split, count in EXAMPLES.items():
@@ -158,4 +169,4 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     from ldm_jax.data import digit_scenes_builder
 
-    digit_scenes_builder.main()
+    sys.exit(digit_scenes_builder.main(sys.argv[1:]))

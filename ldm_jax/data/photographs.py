@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from ldm_jax.core.command import run_command
+from ldm_jax.core.files import check_writable
 from ldm_jax.images.grid import save_png
 
 HELP = """Cuts scikit-learn's two photographs, 427 x 640 pixels each, into tiles that do not
@@ -33,6 +35,7 @@ def tiles() -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
 
 def write(folder: Path) -> int:
     """Writes the tiles as PNG into `folder`, which is made, and returns how many there are."""
+    check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for name, tile in tiles():
@@ -43,15 +46,15 @@ def write(folder: Path) -> int:
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status."""
-    parser = argparse.ArgumentParser(prog="ldm_jax.data.photographs", description=HELP)
-    parser.add_argument("--out", type=Path, required=True, help="the folder of tiles")
-    given = parser.parse_args(arguments)
-    try:
+    program = "ldm_jax.data.photographs"
+
+    def cut(words: list[str]) -> None:
+        parser = argparse.ArgumentParser(prog=program, description=HELP, allow_abbrev=False)
+        parser.add_argument("--out", type=Path, required=True, help="the folder of tiles")
+        given = parser.parse_args(words)
         print(f"{write(given.out)} tiles in {given.out}")
-    except OSError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command(program, cut, arguments)
 
 
 if __name__ == "__main__":
