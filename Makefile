@@ -5,7 +5,7 @@ DEV := .venv-dev
 INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CPU := JAX_PLATFORMS=cpu
 
-.PHONY: demo test parity peers lint bench pods clean
+.PHONY: demo test parity peers lint bench pods gpus clean
 
 demo: $(VENV)/.demo  ## train both stages on real handwriting and sample, in ten minutes on two cores
 	$(CPU) $(VENV)/bin/python demo.py --out=runs/demo
@@ -31,6 +31,9 @@ bench: $(DEV)/.parity  ## measure ours beside diffusers in one process
 pods: $(DEV)/.test  ## compile the SD 1.5 step and sampler for TPU pods, without a TPU
 	$(CPU) $(DEV)/bin/python -m benchmarks.pods
 
+gpus: $(DEV)/.gpus  ## compile a small SD's steps and sampler for CUDA GPUs, without one
+	$(CPU) $(DEV)/bin/python -m benchmarks.pods --reduced --topology h100:8 a100:8
+
 clean:
 	rm -rf $(VENV) $(DEV) runs
 
@@ -50,4 +53,9 @@ $(DEV)/.test: pyproject.toml constraints.txt | $(DEV)/bin/python
 
 $(DEV)/.parity: $(DEV)/.test
 	$(DEV)/bin/$(INSTALL) --editable '.[parity]'
+	touch $@
+
+# Two and a half gigabytes, which nothing else needs.
+$(DEV)/.gpus: $(DEV)/.test
+	$(DEV)/bin/$(INSTALL) --editable '.[gpus]'
 	touch $@

@@ -1,15 +1,15 @@
 """Compiles Stable Diffusion 1.5's training step, its sampler, and the training step of its first
-stage with a critic for TPU pods, without a TPU.
+stage with a critic for TPU pods and CUDA GPUs, without having any.
 
     python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train first]
+    python -m benchmarks.pods --reduced --topology h100:8 a100:8
 
-libtpu holds the compiler (the extra `pods`). Only shapes go in, so no parameter is ever made. The
-full size takes many minutes a program.
+The compilers come with the extras `pods` and `gpus`. Only shapes go in, so no parameter is ever
+made. The full size takes many minutes a program.
 """
 
 import argparse
 import collections
-import os
 import re
 import sys
 import time
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from benchmarks import flops
+from benchmarks.topologies import compiler_options, topology
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.core import sharding
@@ -44,12 +45,6 @@ FIRST_STAGE_SIDE = 256
 """The pixels along a side of what first stages are trained on."""
 SAMPLER_STEPS = 50
 GUIDANCE = 7.5
-LIBTPU = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -72,11 +67,9 @@ def full() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
 
 
 def reduced() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
-    """The same with few and narrow layers and 8x8 latents, too short for the flash kernel."""
+    """The same with few and narrow layers and 8x8 latents, too short for the TPU's flash kernel."""
     run, _ = full()
-    encoder = cfg.CLIPText(
-        vocab_size=512, max_length=16, width=64, layers=1, num_heads=2, intermediate=256
-    )
+    encoder = cfg.CLIPText(vocab_size=512, width=64, layers=1, num_heads=2, intermediate=256)
     run = replace(
         run,
         data=replace(run.data, image_size=16),
@@ -91,17 +84,6 @@ def reduced() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
         mesh=cfg.Mesh(data=-1, fsdp=4),
     )
     return run, cfg.Autoencoder(block_out_channels=(32, 64), layers_per_block=1, latent_scale=1.0)
-
-
-def topology(name: str) -> list[Any]:
-    """The chips of a pod slice such as `v5e:4x4`, for compilation alone."""
-    # libtpu would ask the cloud's metadata server, which only a TPU machine has, and would let
-    # only one process of a machine in, as for the chips themselves.
-    for variable, value in LIBTPU.items():
-        os.environ.setdefault(variable, value)
-    from jax.experimental import topologies
-
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
 
 
 def trace_training_step(
@@ -130,7 +112,7 @@ def trace_training_step(
         out_shardings=(where, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    # The mesh in context lets attention divide its TPU kernel.
+    # The mesh in context lets attention divide its kernels.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return step.trace(state, abstract_frozen(model), batch)
 
@@ -207,7 +189,7 @@ def compile_for(traced: jax.stages.Traced, mesh: Mesh) -> Facts:
         jax.errors.JaxRuntimeError: among others when a chip's memory does not suffice.
     """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        compiled = traced.lower().compile()
+        compiled = traced.lower().compile(compiler_options(mesh.devices.flat[0]))
     memory = compiled.memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Facts(

@@ -1,4 +1,4 @@
-"""What trains and samples here also lowers for TPU and CUDA, and compiles for a TPU pod."""
+"""What trains and samples here also lowers for TPU and CUDA, and compiles for pods and GPUs."""
 
 import jax
 import jax.numpy as jnp
@@ -117,3 +117,15 @@ def test_a_small_stable_diffusion_compiles_for_a_pod():
     (row,) = [row for row in rows if row.startswith("train")]
     assert "all-reduce" in row or "reduce-scatter" in row
     assert "all-gather" in row
+
+
+@pytest.mark.slow
+def test_a_small_stable_diffusion_trains_on_gpus():
+    for package in ("jax_cuda13_plugin", "nvidia.cudnn"):
+        pytest.importorskip(package, reason="`make gpus` installs CUDA's compiler and cuDNN")
+    # CLIP has 77 tokens, and the run is in bfloat16.
+    process = tiny.start(
+        "-m", "benchmarks.pods", "--reduced", "--topology", "h100:8", "--program", "train"
+    )
+    (row,) = [row for row in tiny.check(process).splitlines() if row.startswith("train")]
+    assert "h100:8" in row and "all-gather" in row

@@ -1,6 +1,7 @@
 """Every form of attention against one written with NumPy's shapes in mind, gradients too."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from jax import export
 
+from ldm_jax import config as cfg
+from ldm_jax.core.sharding import batch_sharding, make_mesh
 from ldm_jax.models import attention as module
 from ldm_jax.models.attention import attention
 
@@ -101,6 +104,87 @@ def test_flash_kernel_is_divided_over_the_mesh():
     kernels = [line for line in text.splitlines() if "tpu_custom_call" in line]
     # Eight of batch over four parts, four heads over two.
     assert kernels and all("tensor<2x2x1024x40xbf16>" in line for line in kernels)
+
+
+@pytest.fixture
+def traces_cudnn(monkeypatch):
+    """Lets a machine trace cuDNN's attention that has neither it nor JAX's plugin for CUDA."""
+    from jax._src.cudnn import fused_attention_stablehlo as kernels
+
+    if kernels.cuda_versions is None:
+        installed = SimpleNamespace(cudnn_get_version=lambda: 91000)
+        monkeypatch.setattr(kernels, "cuda_versions", installed)
+    module._has_cudnn.cache_clear()
+    yield
+    module._has_cudnn.cache_clear()
+
+
+def _for_cuda(length, keys, dim, dtype, causal=False, **options):
+    """The program for CUDA of the gradient, as text."""
+    q, k = (
+        jax.ShapeDtypeStruct((8, n, 4, dim), jnp.dtype(dtype), **options) for n in (length, keys)
+    )
+
+    def loss(*inputs):
+        return jnp.sum(attention(*inputs, causal=causal).astype(jnp.float32))
+
+    traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, k, k)
+    return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("length", "keys", "causal"),
+    [(64, 64, False), (77, 77, True), (64, 77, False), (77, 77, False), (1, 65, False)],
+)
+def test_cudnn_differentiates_every_length(length, keys, causal, dtype, traces_cudnn):
+    text = _for_cuda(length, keys, 40, dtype, causal)
+    assert "__cudnn$fmhaSoftmax(" in text and "__cudnn$fmhaSoftmaxBackward(" in text
+
+
+@pytest.mark.parametrize(
+    ("dim", "dtype"), [(160, "bfloat16"), (36, "bfloat16"), (40, "float32")], ids=str
+)
+def test_what_cudnn_does_not_take_is_plain_on_cuda(dim, dtype, traces_cudnn):
+    assert "cudnn" not in _for_cuda(64, 77, dim, dtype)
+
+
+def test_gpus_before_ampere_have_plain_attention(traces_cudnn, monkeypatch):
+    client = SimpleNamespace(platform_version="PJRT C API\ncuda 13000")
+    gpus = [SimpleNamespace(client=client, compute_capability=name) for name in ("8.0", "7.5")]
+    monkeypatch.setattr(jax, "local_devices", lambda: gpus)
+    assert "cudnn" not in _for_cuda(64, 64, 40, "float16")
+
+
+@pytest.mark.parametrize(
+    ("length", "keys", "causal"),
+    [
+        (16, 16, True),
+        (16, 15, False),
+        (15, 15, True),
+        (15, 16, True),
+        (17, 15, True),
+        (1, 9, False),
+    ],
+)
+def test_rows_that_make_lengths_even_change_nothing(length, keys, causal, monkeypatch):
+    plain = jax.nn.dot_product_attention
+
+    def without_cudnn(*inputs, implementation, **options):
+        assert all(x.shape[1] % 2 == 0 for x in inputs) and implementation == "cudnn"
+        return plain(*inputs, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", without_cudnn)
+    _assert_agree(module.cudnn, _inputs(length, keys), causal)
+
+
+def test_cudnn_is_divided_over_the_mesh(traces_cudnn):
+    mesh = make_mesh(cfg.Mesh(data=2, fsdp=2, tensor=2))
+    with jax.set_mesh(mesh):
+        text = _for_cuda(77, 77, 40, "bfloat16", causal=True, sharding=batch_sharding(mesh))
+    kernels = [line for line in text.splitlines() if "__cudnn$fmha" in line]
+    # Eight of batch over four parts, four heads over two.
+    assert kernels and all("tensor<2x78x2x40xbf16>" in line for line in kernels)
 
 
 def test_flash_kernel_computes_attention():

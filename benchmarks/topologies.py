@@ -1,0 +1,60 @@
+"""Chips that programs can be compiled for without having them: TPU pods and CUDA GPUs."""
+
+import os
+from typing import Any
+
+LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+GPU = (
+    "gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 "
+    "shared_memory_per_block: 49152 threads_per_core_limit: 2048 block_dim_limit_x: 2147483647 "
+    "block_dim_limit_y: 65535 block_dim_limit_z: 65535 registers_per_core_limit: 65536 "
+    "registers_per_block_limit: 65536 {} }} platform_name: 'CUDA' "
+    "dnn_version_info {{ major: 9 minor: 28 patch: 1 }}"
+)
+GPUS = {
+    "a100": GPU.format(
+        "shared_memory_per_core: 167936 shared_memory_per_block_optin: 166912 core_count: 108 "
+        "fpus_per_core: 64 memory_bandwidth: 2039000000000 l2_cache_size: 41943040 "
+        "clock_rate_ghz: 1.41 device_memory_size: 84978434048 "
+        "cuda_compute_capability { major: 8 minor: 0 }"
+    ),
+    "h100": GPU.format(
+        "shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448 core_count: 132 "
+        "fpus_per_core: 128 memory_bandwidth: 3352320000000 l2_cache_size: 52428800 "
+        "clock_rate_ghz: 1.98 device_memory_size: 84978434048 "
+        "cuda_compute_capability { major: 9 minor: 0 }"
+    ),
+}
+"""What XLA's compiler must know of a GPU, as it would ask the driver."""
+
+
+def topology(name: str) -> list[Any]:
+    """The chips of a pod slice such as `v5e:4x4`, or of one machine with GPUs such as `h100:8`.
+
+    They are for compilation alone. TPUs need libtpu (the extra `pods`), GPUs the CUDA plugin and
+    cuDNN (the extra `gpus`).
+    """
+    # libtpu would ask the cloud's metadata server, which only a TPU machine has, and would let
+    # only one process of a machine in, as for the chips themselves.
+    for variable, value in LIBTPU.items():
+        os.environ.setdefault(variable, value)
+    from jax.experimental import topologies
+
+    kind, _, count = name.partition(":")
+    if kind in GPUS:
+        described = topologies.get_topology_desc(
+            platform="cuda", topology_name=name, topology=f"1x1x{count}", target_config=GPUS[kind]
+        )
+    else:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    return list(described.devices)
+
+
+def compiler_options(device: Any) -> dict[str, Any]:
+    """What a compiler without the chip must be told: not to try out which kernels are fast."""
+    return {} if device.platform == "tpu" else {"xla_gpu_autotune_level": 0}
