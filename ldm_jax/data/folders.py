@@ -165,7 +165,7 @@ class Listing:
         if counts[6:]:
             parts.append(f"{sum(n for _, n in counts[6:])} of {len(counts) - 6} other suffixes")
         kinds = [f"files that are no images by their names ({', '.join(parts)})"] if parts else []
-        kinds += [f"{n} {reason}" for reason, n in sorted(self.left_out.items())]
+        kinds += [f"{reason} ({n})" for reason, n in sorted(self.left_out.items())]
         return f"; left out: {', '.join(kinds)}" if kinds else ""
 
 
@@ -231,7 +231,7 @@ def _is_image(entry: os.DirEntry, found: Listing) -> bool:
     elif pictured and entry.is_symlink() and not os.path.exists(entry.path):
         found.left_out["links that lead nowhere"] += 1
     elif pictured:
-        found.left_out["called like images that are no files"] += 1
+        found.left_out["what is called like an image and is no file"] += 1
     else:
         found.others[suffix] += 1
     return False

@@ -174,8 +174,8 @@ def test_a_line_says_what_was_found_and_what_was_left_out(tmp_path):
     assert _open(root).found == (
         f"5 images in {root} (5 for training, 0 for validation), no captions, 2 classes; "
         "left out: files that are no images by their names (2 .heic, 1 without a suffix, "
-        "1 .txt), 1 called like images that are no files, 1 hidden folders, 1 hidden images, "
-        "1 links that lead nowhere, 1 links to folders that were read already"
+        "1 .txt), hidden folders (1), hidden images (1), links that lead nowhere (1), links to "
+        "folders that were read already (1), what is called like an image and is no file (1)"
     )
     empty = tmp_path / "empty"
     empty.mkdir()
