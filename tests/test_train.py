@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import random
 import shutil
 import signal
@@ -14,8 +15,13 @@ from PIL import Image
 
 import train
 from ldm_jax import config as cfg
+from ldm_jax.convert.first_stage import read_first_stage
+from ldm_jax.convert.load import load
 from ldm_jax.data.tokenizer import load_tokenizer
-from ldm_jax.workdir.checkpoints import Checkpoints, read_config
+from ldm_jax.workdir.checkpoints import Checkpoints
+from ldm_jax.workdir.lock import locked
+from ldm_jax.workdir.record import CheckpointError
+from ldm_jax.workdir.run_config import read_config
 
 
 def final_parameters(workdir):
@@ -85,7 +91,7 @@ def test_sigterm_saves_ends_with_its_own_status_and_goes_on_exactly(
     process.send_signal(signal.SIGTERM)
     output = tiny.check(process, status=75)
     step = max(tiny.losses(workdir))
-    assert f"stopped by signal 15 and saved at step {step} of 24" in output
+    assert f"stopped by SIGTERM and saved at step {step} of 24" in output
     assert Checkpoints.load_params(workdir, "raw")[0] == step
 
     output = tiny.check(tiny.train(autoencoder, workdir, programs=programs))
@@ -97,7 +103,7 @@ def test_sigterm_saves_ends_with_its_own_status_and_goes_on_exactly(
 def test_a_finished_run_has_nothing_to_do(trained_autoencoder, autoencoder, capsys):
     before = (trained_autoencoder / "metrics.jsonl").read_bytes()
     assert train.main(arguments(autoencoder, trained_autoencoder)) == 0
-    assert "already trained for 24 steps" in capsys.readouterr().out
+    assert "already trained for 24 steps" in capsys.readouterr().err
     assert (trained_autoencoder / "metrics.jsonl").read_bytes() == before
 
 
@@ -118,13 +124,13 @@ def test_a_damaged_checkpoint_is_refused_by_name(copy, autoencoder, capsys):
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
-    assert train.main(arguments(autoencoder, copy, "--loop.steps=30")) == 1
+    assert train.main(arguments(autoencoder, copy, "--loop.steps=30")) == 2
     written = capsys.readouterr().err
     assert f"checkpoint {copy / 'checkpoints' / '24'} is damaged" in written
     assert str(largest) in written
 
     shutil.rmtree(state)
-    assert train.main(arguments(autoencoder, copy, "--loop.steps=30")) == 1
+    assert train.main(arguments(autoencoder, copy, "--loop.steps=30")) == 2
     assert "is missing" in capsys.readouterr().err
 
 
@@ -139,7 +145,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(copy, autoencoder, capsys):
 )
 def test_another_config_is_refused_by_field(copy, autoencoder, capsys, option, complaint):
     before = (copy / "config.json").read_bytes()
-    assert train.main(arguments(autoencoder, copy, option)) == 1
+    assert train.main(arguments(autoencoder, copy, option)) == 2
     written = capsys.readouterr().err
     assert complaint in written and "another --workdir for a new run" in written
     assert (copy / "config.json").read_bytes() == before
@@ -152,7 +158,7 @@ def test_other_data_are_refused(copy, pictures, tmp_path, capsys):
         (more / "three" / f"new{i}.txt").write_text("a red three alone")
     run = tiny.autoencoder_run(more)
     config = tiny.write_config(tmp_path / "more.py", run)
-    assert train.main(arguments(config, copy, "--loop.steps=30")) == 1
+    assert train.main(arguments(config, copy, "--loop.steps=30")) == 2
     assert "the saved data position has examples = " in capsys.readouterr().err
 
 
@@ -161,7 +167,7 @@ def test_other_captions_are_refused(copy, pictures, tmp_path, capsys):
     for path in other.rglob("*.txt"):
         path.write_text("a red three alone")
     config = tiny.write_config(tmp_path / "other.py", tiny.autoencoder_run(other))
-    assert train.main(arguments(config, copy, "--loop.steps=30")) == 1
+    assert train.main(arguments(config, copy, "--loop.steps=30")) == 2
     assert "the saved data position has source = " in capsys.readouterr().err
 
 
@@ -176,40 +182,120 @@ def test_what_is_missing_is_said_before_training(
     run = tiny.diffusion_run(pictures, unet=unet, condition=cfg.ClassCondition(num_classes=3))
     classes = tiny.write_config(tmp_path / "classes.py", run)
     silent = shutil.copytree(pictures, tmp_path / "silent", ignore=shutil.ignore_patterns("*.txt"))
-    for given, status, complaint in (
-        (["--help"], 2, "--config=FILE is missing: see configs/"),
-        ([f"--config={autoencoder}"], 2, "--workdir=DIR is missing"),
-        (arguments("absent.py", new), 2, "--config=absent.py: there is no such file"),
-        (arguments(text2img, new), 1, "name a trained one with --first_stage=WORKDIR"),
+    for given, complaint in (
+        (["--help"], "--config=FILE is missing: see configs/"),
+        ([f"--config={autoencoder}"], "--workdir=DIR is missing"),
+        (arguments("absent.py", new), "--config=absent.py: there is no such file"),
+        (arguments(text2img, new), "name a trained one with --first_stage=WORKDIR"),
         (
-            arguments(text2img, new, f"--first_stage={tmp_path / 'absent'}"), 1,
+            arguments(text2img, new, f"--first_stage={tmp_path / 'absent'}"),
             "absent is not a work directory",
         ),
         (
-            arguments(misfit, tmp_path / "misfit", f"--first_stage={trained_autoencoder}"), 1,
+            arguments(misfit, tmp_path / "misfit", f"--first_stage={trained_autoencoder}"),
             "unet.in_channels is 8; it must be 4, the latent channels of the first stage",
         ),
         (
-            arguments(autoencoder, new, f"--first_stage={trained_autoencoder}"), 1,
+            arguments(autoencoder, new, f"--first_stage={trained_autoencoder}"),
             "this config trains a first stage",
         ),
-        (arguments(autoencoder, new, "--data.source.path="), 1, "data.source.path is missing"),
-        (arguments(autoencoder, config_file), 1, "config.py"),
+        (arguments(autoencoder, new, "--data.source.path="), "data.source.path is missing"),
+        (arguments(autoencoder, config_file), "config.py"),
         (
-            arguments(classes, new, f"--first_stage={trained_autoencoder}"), 1,
+            arguments(classes, new, f"--first_stage={trained_autoencoder}"),
             "condition.num_classes is 3, but",
         ),
         (
             arguments(text2img, new, f"--first_stage={trained_autoencoder}",
-                      f"--data.source.path={silent}"), 1, "has no captions; put them into",
+                      f"--data.source.path={silent}"), "has no captions; put them into",
         ),
-        (arguments(autoencoder, new, "--mesh.fsdp=3"), 1, "multiple of 3 devices, but there are 8"),
-        (arguments(autoencoder, new, "--data.batch_size=12"), 1, "multiple of 8: 8 devices share"),
-        (arguments(autoencoder, tmp_path / "a", "--data.source.path=absent"), 1, "not a folder"),
+        (arguments(autoencoder, new, "--mesh.fsdp=3"), "multiple of 3 devices, but there are 8"),
+        (arguments(autoencoder, new, "--data.batch_size=12"), "multiple of 8: 8 devices share"),
+        (arguments(autoencoder, tmp_path / "a", "--data.source.path=absent"), "not a folder"),
+        (arguments(autoencoder, new, "--coordinator=localhost:1"), "--process_id missing"),
+        (arguments(autoencoder, new, "--num_processes=two"), "are whole numbers"),
     ):  # fmt: skip
-        assert train.main(given) == status
+        assert train.main(given) == 2
         assert complaint in capsys.readouterr().err
     assert not (new / "config.json").exists()  # no run began
+
+
+@pytest.fixture
+def text2img(trained_text2img, pictures, tmp_path):
+    """A copy of a trained work directory, and its config file."""
+    config = tiny.write_config(tmp_path / "config.py", tiny.diffusion_run(pictures))
+    return shutil.copytree(trained_text2img, tmp_path / "copy"), config
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("first_stage/weights.safetensors", None, None),
+        ("first_stage/config.json", b'"mid_attention": false', b'"mid_attention":  true'),
+        ("tokenizer.json", b"red", b"rex"),
+        ("config.json", b'"prediction": "v"', b'"prediction": "x0"'),
+    ],
+)
+def test_every_file_that_decides_a_result_is_checked_before_it_is_used(
+    text2img, pictures, tmp_path, capsys, name, old, new
+):
+    workdir, config = text2img
+    path = workdir / name
+    content = bytearray(path.read_bytes())
+    if old is None:
+        content[-5] ^= 1
+    else:
+        assert old in content
+        content = content.replace(old, new, 1)
+    path.write_bytes(content)
+    # To go on, to train another model on the same first stage, to draw and evaluate, to encode.
+    assert train.main(arguments(config, workdir, "--loop.steps=30")) == 2
+    assert str(path) in capsys.readouterr().err
+    new = arguments(config, tmp_path / "new", f"--first_stage={workdir}")
+    assert train.main(new) == 2
+    assert str(path) in capsys.readouterr().err
+    for read in (load, read_first_stage):
+        with pytest.raises(CheckpointError, match=str(path)):
+            read(workdir)
+
+
+def test_a_second_run_in_a_work_directory_is_refused(copy, autoencoder, capsys):
+    with locked(copy):
+        assert train.main(arguments(autoencoder, copy, "--loop.steps=30")) == 2
+    written = capsys.readouterr().err
+    assert f"{copy} is being trained in by process {os.getpid()}" in written
+    assert written.count("\n") == 1
+
+
+def test_a_signal_before_the_loop_ends_in_one_line(tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text("import time\nprint('loading', flush=True)\ntime.sleep(1000)")
+    process = tiny.start("train.py", f"--config={config}", f"--workdir={tmp_path / 'run'}")
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    assert tiny.check(process, status=130) == "train.py: interrupted by SIGINT\n"
+    assert not (tmp_path / "run").exists()
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (40 * 1024, 40 * 1024))
+import train
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_ends_a_run_in_a_sentence(autoencoder, programs, tmp_path):
+    workdir = tmp_path / "run"
+    process = tiny.start("-c", LIMITED, *arguments(autoencoder, workdir), programs=programs)
+    said = tiny.check(process, status=1)
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith(
+        f"train.py: step 4 could not be saved in {workdir / 'checkpoints'}: File too large; there "
+        "is no checkpoint yet. "
+    )
+    assert list((workdir / "checkpoints").iterdir()) == []
+    assert not (workdir / "lock").exists()
 
 
 def test_the_saved_tokenizer_reads_every_caption(pictures, trained_text2img):
@@ -225,7 +311,7 @@ def test_a_decoder_is_trained_for_the_encoder_of_a_finished_run(
     options = ["--train=decoder", "--loop.steps=1", "--optim.weight_decay=0.1"]
     init = f"--init={trained_autoencoder}"
     other = arguments(autoencoder, tmp_path / "other", *options, init, "--autoencoder.patch_size=4")
-    assert train.main(other) == 1
+    assert train.main(other) == 2
     assert "another autoencoder than this config's: patch_size is 2 there, 4 here" in (
         capsys.readouterr().err
     )
@@ -242,7 +328,7 @@ def test_a_decoder_is_trained_for_the_encoder_of_a_finished_run(
 def test_lpips_without_its_files_says_how_to_get_them(pictures, tmp_path, capsys):
     run = tiny.autoencoder_run(pictures, loss=cfg.AutoencoderLoss(perceptual=cfg.Perceptual()))
     config = tiny.write_config(tmp_path / "lpips.py", run)
-    assert train.main(arguments(config, tmp_path / "run")) == 1
+    assert train.main(arguments(config, tmp_path / "run")) == 2
     written = capsys.readouterr().err
     assert "loss.perceptual.vgg is missing" in written and "vgg16-397923af.pth" in written
 
@@ -256,7 +342,7 @@ def test_what_an_earlier_attempt_left_is_made_anew(pictures, trained_autoencoder
     )  # fmt: skip
     config = tiny.write_config(tmp_path / "config.py", run)
     workdir, first_stage = tmp_path / "run", f"--first_stage={trained_autoencoder}"
-    assert train.main(arguments(config, workdir, first_stage, "--mesh.fsdp=3")) == 1
+    assert train.main(arguments(config, workdir, first_stage, "--mesh.fsdp=3")) == 2
     (workdir / "first_stage").mkdir(parents=True, exist_ok=True)
     (workdir / "tokenizer.json").write_text("of other captions")
     assert train.main(arguments(config, workdir, first_stage)) == 0, capsys.readouterr().err

@@ -7,9 +7,10 @@ from typing import Literal
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle
 from ldm_jax.convert.bundle import Imported
-from ldm_jax.training.diffusion_stage import TOKENIZER
 from ldm_jax.training.first_stage import load_first_stage
-from ldm_jax.workdir.checkpoints import Checkpoints, read_config
+from ldm_jax.workdir.checkpoints import Checkpoints
+from ldm_jax.workdir.layout import TOKENIZER
+from ldm_jax.workdir.run_config import read_config
 
 
 def read_workdir(

@@ -3,6 +3,7 @@
 It imports nothing but Python's own library, so that a command is ready for Ctrl-C at once.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -56,7 +57,7 @@ def run_command(
     except Exception as error:
         if debug:
             raise
-        status, text = _told(error)
+        status, text = told(error)
         _say(program, text)
         return status
 
@@ -73,8 +74,8 @@ def _check_words(words: Sequence[str]) -> None:
             ) from error
 
 
-def _told(error: Exception) -> tuple[int, str]:
-    """Exit status and words of an error."""
+def told(error: Exception) -> tuple[int, str]:
+    """Exit status and words of an error, for the user."""
     if isinstance(error, Failed):
         return error.status, str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)[:2000]:
@@ -94,4 +95,10 @@ def _told(error: Exception) -> tuple[int, str]:
 
 
 def _say(program: str, text: str) -> None:
-    print(f"{program}: {printable(text)}", file=sys.stderr, flush=True)
+    say(f"{program}: {printable(text)}")
+
+
+def say(text: str) -> None:
+    """Prints a line to stderr. That nobody reads it, or that its disk is full, stops no work."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)

@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+from ldm_jax.core.reading import open_file, read_json, shown
 
 DIGESTS = "digests.json"
 
@@ -42,27 +45,62 @@ def write_digests(directory: Path, besides: Collection[str] = ()) -> None:
 
     Files named as in `besides`, which may still change, are left out.
     """
-    digests = {
-        str(path.relative_to(directory)): _digest(path)
+    names = [
+        str(path.relative_to(directory))
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name not in {DIGESTS, *besides}
-    }
-    write_atomically(directory / DIGESTS, json.dumps(digests, indent=1).encode())
+    ]
+    content = json.dumps(digests(directory, names), indent=1)
+    write_atomically(directory / DIGESTS, content.encode())
 
 
-def damage(directory: Path) -> list[str]:
-    """What is wrong with the files that `write_digests` noted, in words; [] if nothing is."""
+def damage(
+    directory: Path, covered: Collection[str] = (), besides: Collection[str] = ()
+) -> list[str]:
+    """What is wrong with the files that `write_digests` noted, in words; [] if nothing is.
+
+    Each of the subfolders `covered` must have files, and all of them must have been noted, but for
+    hidden ones and those named as in `besides`.
+    """
     path = directory / DIGESTS
     if not path.is_file():
         return [f"{path} is missing"]
     try:
-        digests = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        noted = read_json(path)
+    except ValueError as error:
         return [f"{path} cannot be read ({error})"]
     problems = []
-    for name, expected in digests.items():
+    for folder in covered:
+        if not any(name.startswith(f"{folder}/") for name in noted):
+            problems.append(f"{path} notes no file of {folder}")
+        names = [
+            str(file.relative_to(directory))
+            for file in sorted((directory / folder).rglob("*"))
+            if file.is_file() and file.name not in besides and not file.name.startswith(".")
+        ]
+        problems += [f"{path} does not note {name}" for name in names if name not in noted]
+    return problems + changes(directory, noted, str(path))
+
+
+def digests(directory: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of the files `names` below `directory`.
+
+    Raises:
+        FileFormatError: one is missing or unreadable.
+    """
+    return {name: _digest(directory / name) for name in names}
+
+
+def changes(directory: Path, noted: Any, where: str) -> list[str]:
+    """What differs from `noted`, which `digests` gave and `where` tells, in words."""
+    if not isinstance(noted, dict):
+        return [f"the digests in {where} are no JSON object"]
+    problems = []
+    for name, expected in noted.items():
         file = directory / name
-        if not file.is_file():
+        if not _is_digest(expected):
+            problems.append(f"{where} has no digest of {shown(name)}")
+        elif not file.is_file():
             problems.append(f"{file} is missing")
         elif file.stat().st_size != expected["bytes"]:
             size = file.stat().st_size
@@ -72,7 +110,31 @@ def damage(directory: Path) -> list[str]:
     return problems
 
 
+def _is_digest(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"bytes", "sha256"}
+        and type(value["bytes"]) is int
+        and isinstance(value["sha256"], str)
+    )
+
+
 def _digest(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
+
+
+def reason_of(error: BaseException) -> str:
+    """Why files could not be read or written, in words: what the operating system said first, and
+    otherwise the first line of the error. Libraries wrap the one into the other."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror + (f" ({seen.filename})" if seen.filename else "")
+        seen = seen.__cause__ or seen.__context__
+    # As TensorStore has it, which writes checkpoints.
+    found = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
+    if found:
+        return os.strerror(int(found[1] or found[2]))
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

@@ -21,8 +21,8 @@ from ldm_jax.losses import quality
 from ldm_jax.models.bottlenecks import Gaussian, perplexity, usage
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.models.lpips import LPIPS
-from ldm_jax.training.autoencoder_stage import PERCEPTUAL
-from ldm_jax.workdir.checkpoints import load_frozen
+from ldm_jax.workdir.frozen import load_frozen
+from ldm_jax.workdir.layout import PERCEPTUAL, WEIGHTS
 
 
 class Row(NamedTuple):
@@ -232,8 +232,8 @@ def read_perceptual(model: Path, vgg: Path | None, heads: Path | None) -> Any:
     """The parameters of LPIPS in its files, or those that a work directory keeps; else None."""
     if vgg is not None:
         return read_lpips(vgg, heads)
-    if (model / f"{PERCEPTUAL}.safetensors").is_file():
-        return load_frozen(model, PERCEPTUAL)
+    if (model / PERCEPTUAL).is_dir():
+        return load_frozen(model / PERCEPTUAL, WEIGHTS)
     return None
 
 

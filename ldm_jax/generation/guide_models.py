@@ -24,7 +24,8 @@ from ldm_jax.models.process import build_process
 from ldm_jax.sampling.classifier_guidance import LogProb
 from ldm_jax.sampling.guided import Guides
 from ldm_jax.training.first_stage import load_first_stage
-from ldm_jax.workdir.checkpoints import Checkpoints, read_config
+from ldm_jax.workdir.checkpoints import Checkpoints
+from ldm_jax.workdir.run_config import read_config
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
             f"--classifier={path} holds a {type(run).__name__}; name the work directory of a run "
             "that trained a classifier"
         )
+    _, params = Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")
     autoencoder, frozen = load_first_stage(run, path)
     same = {
         "first stage": with_scale(autoencoder, frozen["latent_scale"]) == config.autoencoder,
@@ -180,7 +182,6 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
         "process": same_process(run.diffusion, config.diffusion),
     }
     _require_same(same, f"--classifier={path}")
-    _, params = Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")
     return NoisyClassifier(
         build_classifier(run.classifier, dtype),
         _stored(params),

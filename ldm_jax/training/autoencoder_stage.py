@@ -12,22 +12,16 @@ from jaxtyping import Array, Float, UInt8
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.core import rngs
-from ldm_jax.core.files import damage, write_digests
 from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState
-from ldm_jax.workdir.checkpoints import (
-    CheckpointError,
-    has_checkpoints,
-    load_frozen,
-    save_frozen,
-)
+from ldm_jax.workdir.frozen import load_frozen, save_frozen
+from ldm_jax.workdir.layout import PERCEPTUAL, WEIGHTS
+from ldm_jax.workdir.record import has_checkpoints
 
-PERCEPTUAL = "perceptual"
-"""Folder of a work directory that keeps LPIPS' parameters."""
 Loader = Callable[[], Any]
 
 
@@ -134,17 +128,11 @@ def _perceptual(workdir: Path, fresh: bool, load: Loader | None) -> Any:
     """LPIPS' parameters: those given to a new run, which copies them, or the copy."""
     folder = workdir / PERCEPTUAL
     if not fresh:
-        if damaged := damage(folder):
-            raise CheckpointError(
-                f"LPIPS' weights in {folder} are not those that the run began with: "
-                f"{'; '.join(damaged)}. Restore the files"
-            )
-        return load_frozen(folder, "weights")
+        return load_frozen(folder, WEIGHTS)
     if load is None:
         raise cfg.ConfigError("loss.perceptual is set, but LPIPS' parameters are not given")
     params = load()
     if jax.process_index() == 0:
         shutil.rmtree(folder, ignore_errors=True)
-        save_frozen(folder, "weights", params)
-        write_digests(folder)
+        save_frozen(folder, WEIGHTS, params)
     return params

@@ -21,7 +21,7 @@ from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
-from ldm_jax.workdir.checkpoints import has_checkpoints
+from ldm_jax.workdir.record import has_checkpoints
 
 
 def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | None) -> Stage:

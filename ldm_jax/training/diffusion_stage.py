@@ -26,9 +26,9 @@ from ldm_jax.training.objective import Objective
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.stage import Stage, validation_source, wait_for_all
 from ldm_jax.training.state import TrainState, create_state
-from ldm_jax.workdir.checkpoints import has_checkpoints
+from ldm_jax.workdir.layout import TOKENIZER
+from ldm_jax.workdir.record import has_checkpoints
 
-TOKENIZER = "tokenizer.json"
 GRID_STEPS = 25
 GRID_GUIDANCE = 3.0
 

@@ -15,32 +15,21 @@ from ldm_jax.data.sources import Source
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.training.autoencoder_loss import posterior_noise
 from ldm_jax.training.latents import check_encoder, posterior_of
-from ldm_jax.workdir.checkpoints import (
-    Checkpoints,
-    load_frozen,
-    read_config,
-    save_frozen,
-    write_config,
-)
-
-FIRST_STAGE = "first_stage"
+from ldm_jax.workdir.checkpoints import Checkpoints
+from ldm_jax.workdir.consistency import check_parts
+from ldm_jax.workdir.frozen import load_frozen, save_frozen
+from ldm_jax.workdir.layout import FIRST_STAGE, WEIGHTS, keeps_first_stage
+from ldm_jax.workdir.run_config import read_config, write_config
 
 
 def autoencoder_run(first_stage: Path) -> cfg.AutoencoderRun:
     """The config of a trained first stage, or of that in the work directory of a second one."""
     source = read_config(first_stage)
-    if _is_second(source):
+    if keeps_first_stage(source):
         source = read_config(first_stage / FIRST_STAGE)
     if not isinstance(source, cfg.AutoencoderRun):
         raise cfg.ConfigError(f"{first_stage} holds a {type(source).__name__}, not an autoencoder")
     return source
-
-
-def _is_second(run: cfg.Run) -> bool:
-    """Whether `run` is of a stage that keeps an autoencoder beside it."""
-    return isinstance(run, cfg.ClassifierRun) or (
-        isinstance(run, cfg.DiffusionRun) and run.space == "latents"
-    )
 
 
 def load_first_stage(
@@ -51,7 +40,7 @@ def load_first_stage(
         pixels = cfg.Pixels()
         return pixels, {"autoencoder": {}, "latent_scale": np.float32(pixels.latent_scale)}
     folder = workdir / FIRST_STAGE
-    return read_config(folder).autoencoder, load_frozen(folder, "weights")
+    return read_config(folder).autoencoder, load_frozen(folder, WEIGHTS)
 
 
 def check_first_stage(run: cfg.DiffusionRun, fresh: Path | None, first_stage: Path | None) -> None:
@@ -77,8 +66,9 @@ def copy_first_stage(
 
     A scale that is not in its config is measured. That of a second stage's work directory was.
     """
-    if _is_second(read_config(first_stage)):
-        check_encoder(train, load_frozen(first_stage / FIRST_STAGE, "weights")["autoencoder"])
+    if keeps_first_stage(read_config(first_stage)):
+        check_parts(first_stage)
+        check_encoder(train, load_frozen(first_stage / FIRST_STAGE, WEIGHTS)["autoencoder"])
         if jax.process_index() == 0:
             shutil.rmtree(workdir / FIRST_STAGE, ignore_errors=True)
             shutil.copytree(first_stage / FIRST_STAGE, workdir / FIRST_STAGE)
@@ -92,7 +82,7 @@ def copy_first_stage(
     frozen = {"autoencoder": params, "latent_scale": np.float32(scale)}
     if jax.process_index() == 0:
         shutil.rmtree(workdir / FIRST_STAGE, ignore_errors=True)
-        save_frozen(workdir / FIRST_STAGE, "weights", frozen)
+        save_frozen(workdir / FIRST_STAGE, WEIGHTS, frozen)
         write_config(workdir / FIRST_STAGE, source)
 
 

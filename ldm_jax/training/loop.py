@@ -1,11 +1,9 @@
 """The one training loop: jits, donates, shards, logs, validates, saves, resumes, stops."""
 
+import contextlib
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ldm_jax import config as cfg
+from ldm_jax.core import signals
+from ldm_jax.core.command import SAVED, Failed, say
 from ldm_jax.core.sharding import (
     batch_sharding,
     check_batch,
@@ -31,19 +31,20 @@ from ldm_jax.training.diffusion_stage import diffusion_stage
 from ldm_jax.training.metrics import MetricWriter, Progress
 from ldm_jax.training.stage import GRID_IMAGES, Stage
 from ldm_jax.training.state import TrainState
-from ldm_jax.workdir.checkpoints import (
-    Checkpoints,
-    check_workdir,
-    has_checkpoints,
-    write_config,
-)
+from ldm_jax.workdir.checkpoints import Checkpoints
+from ldm_jax.workdir.consistency import check_workdir
+from ldm_jax.workdir.lock import locked
+from ldm_jax.workdir.record import has_checkpoints
+from ldm_jax.workdir.run_config import write_config
 
 
-class Interrupted(RuntimeError):
+class Interrupted(Failed):
     """SIGTERM or SIGINT came; the state is saved."""
 
+    status = SAVED
 
-class NonFiniteLoss(FloatingPointError):
+
+class NonFiniteLoss(Failed):
     """A loss or gradient is not finite; the last good checkpoint is left as it was."""
 
 
@@ -71,63 +72,63 @@ def fit(
     """
     mesh = make_mesh(run.mesh)
     check_batch(mesh, run.data.batch_size, run.optim.accumulation)
-    check_workdir(workdir, run)
+    with _alone(workdir):
+        check_workdir(workdir, run)
+        stage = _make_stage(run, workdir, first_stage, initial, perceptual)
+        if jax.process_index() == 0:
+            say(f"data: {stage.train.found}")
+            write_config(workdir, run)
+        with (
+            jax.set_mesh(mesh),
+            Checkpoints(workdir, run.loop.keep) as checkpoints,
+            MetricWriter(workdir) as writer,
+            signals.ask_first() as stop,
+        ):
+            return _Training(run, stage, mesh, checkpoints, writer, stop).run_all()
+
+
+def _alone(workdir: Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps other runs out of `workdir`; process 0 does it for all processes of this one."""
+    return locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
+
+
+def _make_stage(
+    run: cfg.Run,
+    workdir: Path,
+    first_stage: Path | None,
+    initial: Callable[[], Any] | None,
+    perceptual: Callable[[], Any] | None,
+) -> Stage:
+    """What `run` trains; writes its frozen parts where it is new."""
     if isinstance(run, cfg.AutoencoderRun):
         if first_stage is not None:
             raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
         if initial is not None and has_checkpoints(workdir):
-            print("--init was for the beginning of this run, which goes on from its own checkpoint")
-        stage = autoencoder_stage(run, workdir, initial, perceptual)
-    elif initial is not None:
+            say("--init was for the beginning of this run, which goes on from its own checkpoint")
+        return autoencoder_stage(run, workdir, initial, perceptual)
+    if initial is not None:
         raise cfg.ConfigError("--init begins a first stage; this config trains another")
-    elif isinstance(run, cfg.ClassifierRun):
-        stage = classifier_stage(run, workdir, first_stage)
-    else:
-        stage = diffusion_stage(run, workdir, first_stage)
-    if jax.process_index() == 0:
-        print(f"data: {stage.train.found}", flush=True)
-        write_config(workdir, run)
-    with (
-        jax.set_mesh(mesh),
-        Checkpoints(workdir, run.loop.keep) as checkpoints,
-        MetricWriter(workdir) as writer,
-        _stop_signals() as stop,
-    ):
-        return _Training(run, stage, mesh, checkpoints, writer, stop).run_all()
+    if isinstance(run, cfg.ClassifierRun):
+        return classifier_stage(run, workdir, first_stage)
+    return diffusion_stage(run, workdir, first_stage)
 
 
-@dataclass
-class _Stop:
-    """Whether a signal has asked the run to end."""
-
-    signal: int | None = None
-
-    def requested(self, step: int, every: int) -> bool:
-        """Whether to stop after `step`; processes agree on it every `every` steps."""
-        if jax.process_count() == 1:
-            return self.signal is not None
-        if step % every:
-            return False
-        return bool(multihost_utils.process_allgather(np.int32(self.signal or 0)).max())
+def _stopping(stop: signals.Stop, step: int, every: int) -> int | None:
+    """The signal that asks to stop after `step`; processes agree on it every `every` steps."""
+    if jax.process_count() == 1:
+        return stop.signal
+    if step % every:
+        return None
+    return int(multihost_utils.process_allgather(np.int32(stop.signal or 0)).max()) or None
 
 
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Notes SIGTERM and SIGINT instead of dying of them; a second one acts as usual."""
-    stop = _Stop()
-    previous = {}
-
-    def note(number: int, frame: Any) -> None:
-        stop.signal = number
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        previous[number] = signal.signal(number, note)
+@contextlib.contextmanager
+def _begun() -> Iterator[None]:
+    """What goes wrong once training has begun is no longer a refusal."""
     try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        yield
+    except (ValueError, OSError) as error:
+        raise Failed(str(error)) from error
 
 
 class _Training:
@@ -140,7 +141,7 @@ class _Training:
         mesh: jax.sharding.Mesh,
         checkpoints: Checkpoints,
         writer: MetricWriter,
-        stop: _Stop,
+        stop: signals.Stop,
     ) -> None:
         """Decides where everything lives and makes the validation data."""
         self.run, self.stage, self.mesh = run, stage, mesh
@@ -176,25 +177,27 @@ class _Training:
         state, loader = self._start()
         first, loop = int(state.step), self.run.loop
         if first >= loop.steps:
-            print(f"already trained for {first} steps; nothing to do")
+            say(f"already trained for {first} steps; nothing to do")
             return state
         if first:
-            print(f"going on from step {first}")
+            say(f"going on from step {first}")
         program = None
-        with Progress("training", loop.steps, first, self.run.data.batch_size) as self.progress:
+        progress = Progress("training", loop.steps, first, self.run.data.batch_size)
+        with _begun(), progress as self.progress:
             for step in range(first + 1, loop.steps + 1):
+                self.checkpoints.check()
                 waiting = time.perf_counter()
                 batch = to_global(self.mesh, next(loader))
                 self.data_wait += time.perf_counter() - waiting
                 program = program or self._compile(state, batch)
                 state, metrics = program(state, self.frozen, batch)
                 self.unread.append((step, metrics))
-                stopping = self.stop.requested(step, loop.log_every)
-                self._after(step, state, loader, stopping)
-                if stopping:
+                stopping = _stopping(self.stop, step, loop.log_every)
+                self._after(step, state, loader, stopping is not None)
+                if stopping is not None:
                     self.checkpoints.wait()
                     raise Interrupted(
-                        f"stopped by signal {self.stop.signal} and saved at step {step} of "
+                        f"stopped by {signals.name_of(stopping)} and saved at step {step} of "
                         f"{loop.steps}; the same command goes on from there"
                     )
         self.checkpoints.wait()

@@ -1,28 +1,35 @@
 """What a run tells about itself: metrics files, TensorBoard and progress bars."""
 
+import contextlib
 import json
 import math
-import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import jax
 import numpy as np
-import tensorboardX
 from jaxtyping import UInt8
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
 from tqdm import tqdm
 
-METRICS = "metrics.jsonl"
+from ldm_jax.core.command import say
+from ldm_jax.core.files import reason_of, write_atomically
+from ldm_jax.workdir.layout import METRICS, TENSORBOARD
+
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_FLUSHES = 20.0
 
 
 class MetricWriter:
     """Writes WORKDIR/metrics.jsonl, one JSON object a line, and TensorBoard events beside it.
 
-    A value that is not finite is written as null. Only process 0 writes. Use it as a context
-    manager.
+    A value that is not finite is written as null. Only process 0 writes. What cannot be written,
+    to a full disk for one, is said once; the run goes on without. Use it as a context manager.
     """
 
     def __init__(self, workdir: Path) -> None:
@@ -30,7 +37,7 @@ class MetricWriter:
         self._active = jax.process_index() == 0
         self._kept_step = 0
         self._lines: IO[str] | None = None
-        self._board: tensorboardX.SummaryWriter | None = None
+        self._events: _Events | None = None
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -51,37 +58,81 @@ class MetricWriter:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Adds one line `{"step": step, **values}` and a TensorBoard point for each value."""
-        if not self._active:
-            return
-        lines, board = self._open()
         finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
-        lines.write(json.dumps({"step": step} | finite) + "\n")
-        lines.flush()
-        for name, value in values.items():
-            board.add_scalar(name, float(value), step)
+        with self._going_on_without():
+            if self._active:
+                self._open()
+                self._lines.write(json.dumps({"step": step} | finite) + "\n")
+                self._lines.flush()
+                self._events.add(step, [summary.scalar(name, v) for name, v in values.items()])
 
     def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Adds a picture to TensorBoard."""
-        if self._active:
-            self._open()[1].add_image(name, image, step, dataformats="HWC")
+        with self._going_on_without():
+            if self._active:
+                self._open()
+                self._events.add(step, [summary.image(name, image, dataformats="HWC")])
 
     def close(self) -> None:
         """Flushes and closes the files; the next value opens them again."""
-        if self._lines is not None:
-            self._lines.close()
-            self._board.close()
-            self._lines = self._board = None
+        with self._going_on_without():
+            for file in (self._lines, self._events):
+                if file is not None:
+                    file.close()
+            self._lines = self._events = None
 
-    def _open(self) -> tuple[IO[str], tensorboardX.SummaryWriter]:
+    def _open(self) -> None:
         if self._lines is None:
             self._workdir.mkdir(parents=True, exist_ok=True)
             path = self._workdir / METRICS
             self._kept_step = _drop_later_lines(path, self._kept_step)
             self._lines = path.open("a")
-            self._board = tensorboardX.SummaryWriter(
-                str(self._workdir / "tensorboard"), purge_step=self._kept_step + 1
-            )
-        return self._lines, self._board
+            self._events = _Events(self._workdir / TENSORBOARD, self._kept_step + 1)
+
+    @contextlib.contextmanager
+    def _going_on_without(self) -> Iterator[None]:
+        """Says once that metrics cannot be written, and gives them up."""
+        try:
+            yield
+        except OSError as error:
+            if self._active:
+                say(
+                    f"metrics cannot be written to {self._workdir}: {reason_of(error)}; the run "
+                    "goes on without them"
+                )
+            self._active = False
+            for file in (self._lines, self._events):
+                if file is not None:
+                    with contextlib.suppress(OSError):
+                        file.close()
+            self._lines = self._events = None
+
+
+class _Events:
+    """A TensorBoard event file, written by whoever calls: the thread of `SummaryWriter` dies of
+    a full disk unheard, and whoever writes next waits for it for ever."""
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """Args: where, and from which step on earlier event files no longer count."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(event_pb2.Event(step=purge_step, session_log=start))
+
+    def add(self, step: int, summaries: list[Any]) -> None:
+        for one in summaries:
+            self._write(event_pb2.Event(step=step, summary=one))
+        if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)
 
 
 def _drop_later_lines(path: Path, step: int) -> int:
@@ -100,9 +151,7 @@ def _drop_later_lines(path: Path, step: int) -> int:
                 f"{path}, line {number} is no JSON object with a step: {line.strip()[:80]!r}; "
                 "repair or remove the file"
             ) from error
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    write_atomically(path, "".join(kept).encode())
     return step
 
 
@@ -141,7 +190,8 @@ class Progress:
 
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
         elif self._active and self._done > self._initial:
             self._print_line()
 
@@ -151,7 +201,8 @@ class Progress:
         self._values = "".join(f", {name} {value:.4g}" for name, value in values.items())
         if self._bar is not None:
             self._bar.set_postfix_str((self._values + f", {self._rate()}")[2:], refresh=False)
-            self._bar.update(steps)
+            with contextlib.suppress(OSError):  # the terminal may have gone
+                self._bar.update(steps)
         elif self._active and time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
             self._print_line()
             self._shown = time.monotonic()
@@ -166,9 +217,7 @@ class Progress:
         seconds = time.monotonic() - self._began
         done = max(self._done - self._initial, 1)
         left = (self._total - self._done) * seconds / done
-        print(
+        say(
             f"{self._description} {self._done}/{self._total}{self._values}, {self._rate()}, "
-            f"{tqdm.format_interval(seconds)} passed, {tqdm.format_interval(left)} left",
-            file=sys.stderr,
-            flush=True,
+            f"{tqdm.format_interval(seconds)} passed, {tqdm.format_interval(left)} left"
         )

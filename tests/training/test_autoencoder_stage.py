@@ -9,7 +9,6 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.training.autoencoder_stage import autoencoder_stage, channels_as_images
-from ldm_jax.workdir.checkpoints import CheckpointError
 
 
 def begun(workdir):
@@ -27,12 +26,6 @@ def test_a_run_keeps_the_parameters_of_its_perceptual_loss(pictures, tmp_path):
 
     begun(tmp_path)
     tiny.same_bits(autoencoder_stage(run, tmp_path).frozen, {"perceptual": given})
-    file = tmp_path / "perceptual" / "weights.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(CheckpointError, match="not those that the run began with: .*weights"):
-        autoencoder_stage(run, tmp_path)
 
 
 def test_a_decoder_needs_an_encoder(pictures, tmp_path):

@@ -17,7 +17,9 @@ from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_stage import fresh_params
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 from ldm_jax.training.critic import CriticTraining
-from ldm_jax.workdir.checkpoints import Checkpoints, check_workdir, write_config
+from ldm_jax.workdir.checkpoints import Checkpoints
+from ldm_jax.workdir.consistency import check_same_run
+from ldm_jax.workdir.run_config import write_config
 
 START = 2
 CRITIC = cfg.Adversarial(start=START, channels=8, layers=1, lecam_weight=0.1)
@@ -222,7 +224,6 @@ def test_a_critic_learns_to_tell_two_kinds_apart():
 )  # fmt: skip
 def test_another_bottleneck_or_critic_is_refused_by_name(tmp_path, changes, complaint):
     write_config(tmp_path, make_run())
-    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
-    check_workdir(tmp_path, make_run())
+    check_same_run(tmp_path, make_run())
     with pytest.raises(cfg.ConfigError, match=complaint):
-        check_workdir(tmp_path, make_run(**changes))
+        check_same_run(tmp_path, make_run(**changes))

@@ -1,7 +1,9 @@
 """Metrics files without duplicates, and progress that can be read in a log."""
 
+import errno
 import json
 import math
+import resource
 
 import numpy as np
 import pytest
@@ -52,6 +54,34 @@ def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"loss": 1}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
         write(tmp_path, [2], rewind=1)
+
+
+def test_metrics_that_cannot_be_written_stop_no_run(tmp_path, capfd):
+    """Neither a scalar nor a picture, and the writer never waits."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with metrics.MetricWriter(tmp_path) as writer:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        try:
+            for step in range(1, 200):
+                writer.scalars(step, {"loss": 0.5})
+                writer.image(step, "samples", picture)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert f"metrics cannot be written to {tmp_path}: File too large; the run goes on" in said
+    write(tmp_path, [2], rewind=1)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_progress_that_nobody_can_read_stops_no_run(monkeypatch):
+    def full(text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr.write", full)
+    with metrics.Progress("training", total=2) as bar:
+        bar.update(1, loss=1.0)
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import resource
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,9 @@ import pytest
 from ldm_jax import config as cfg
 from ldm_jax.core import sharding, tree
 from ldm_jax.workdir import checkpoints as ckpt
+from ldm_jax.workdir.consistency import check_workdir
+from ldm_jax.workdir.frozen import load_frozen, save_frozen
+from ldm_jax.workdir.run_config import read_config, write_config
 
 RUN = cfg.AutoencoderRun(cfg.Data(), cfg.Autoencoder())
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
@@ -61,6 +66,7 @@ def saved(tmp_path_factory, mesh):
     with ckpt.Checkpoints(workdir, keep=2) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, place(make_state(step), mesh), {"step": step}, RUN)
+    write_config(workdir, RUN)
     return workdir
 
 
@@ -120,6 +126,7 @@ def test_parameters_load_without_knowing_the_optimiser(saved):
 
 
 def test_a_run_without_an_average_says_so(tmp_path):
+    write_config(tmp_path, RUN)
     with ckpt.Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, make_state() | {"ema_params": {}}, {}, RUN)
     with pytest.raises(ckpt.CheckpointError, match="keeps no average, use the raw weights"):
@@ -220,55 +227,160 @@ def test_the_newest_ones_and_the_best_one_stay(tmp_path):
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "6"]
 
 
-def test_config_is_kept_and_a_run_goes_on_with_more_steps(tmp_path):
-    ckpt.check_workdir(tmp_path, RUN)
-    ckpt.write_config(tmp_path, RUN)
-    assert ckpt.read_config(tmp_path) == RUN
-    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+def test_config_is_kept_and_a_run_goes_on_with_more_steps(workdir, tmp_path):
+    check_workdir(tmp_path / "new", RUN)
+    assert read_config(workdir) == RUN
     longer = dataclasses.replace(RUN, loop=cfg.Loop(steps=5000, keep=7), mesh=cfg.Mesh(fsdp=2))
-    ckpt.check_workdir(tmp_path, longer)
+    check_workdir(workdir, longer)
+    write_config(workdir, longer)
+    check_workdir(workdir, RUN)
 
 
-def test_another_run_in_the_same_place_is_refused_by_field(tmp_path):
-    ckpt.write_config(tmp_path, dataclasses.replace(RUN, optim=cfg.Optim(learning_rate=2.0)))
-    ckpt.check_workdir(tmp_path, RUN)  # nothing is trained yet
-    ckpt.write_config(tmp_path, RUN)
-    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+def test_another_run_in_the_same_place_is_refused_by_field(workdir, tmp_path):
+    write_config(tmp_path, dataclasses.replace(RUN, optim=cfg.Optim(learning_rate=2.0)))
+    check_workdir(tmp_path, RUN)  # nothing is trained yet
     other = dataclasses.replace(
         RUN, optim=cfg.Optim(learning_rate=1e-3), loop=cfg.Loop(seed=1, steps=7),
         data=cfg.Data(source=cfg.ImageFolder()),
     )  # fmt: skip
     with pytest.raises(cfg.ConfigError) as error:
-        ckpt.check_workdir(tmp_path, other)
+        check_workdir(workdir, other)
     text = str(error.value)
     assert "optim.learning_rate was 0.0001, is 0.001" in text
     assert "loop.seed was 0, is 1" in text
     assert "data.source was 'DigitScenes', is 'ImageFolder'" in text
     assert "loop.steps" not in text
-    assert ckpt.read_config(tmp_path) == RUN
+    assert read_config(workdir) == RUN
 
 
 def test_a_missing_or_damaged_config_is_named(workdir, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
-        ckpt.read_config(tmp_path)
+        read_config(tmp_path)
+    (workdir / "config.json").unlink()
     with pytest.raises(cfg.ConfigError, match=r"has checkpoints but no config\.json"):
-        ckpt.check_workdir(workdir, RUN)
+        check_workdir(workdir, RUN)
     (tmp_path / "config.json").write_text('{"type": "AutoencoderRun", ')
     with pytest.raises(cfg.ConfigError, match=str(tmp_path / "config.json")):
-        ckpt.check_workdir(tmp_path, RUN)
+        check_workdir(tmp_path, RUN)
+
+
+def test_a_config_changed_behind_a_checkpoint_is_refused(workdir, template):
+    other = dataclasses.replace(RUN, optim=cfg.Optim(learning_rate=0.5))
+    write_config(workdir, other)
+    for use in (
+        lambda: check_workdir(workdir, other),
+        lambda: ckpt.Checkpoints.load_params(workdir, "ema"),
+    ):
+        with pytest.raises(ckpt.CheckpointError, match="learning_rate was 0.0001, is 0.5") as error:
+            use()
+        assert "Restore the files" in str(error.value)
+
+
+def test_frozen_files_belong_to_a_checkpoint_bit_for_bit(tmp_path):
+    run = dataclasses.replace(RUN, loss=cfg.AutoencoderLoss(perceptual=cfg.Perceptual()))
+    write_config(tmp_path, run)
+    save_frozen(tmp_path / "perceptual", "weights", {"kernel": np.ones(3, np.float32)})
+    with ckpt.Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, {"params": {"a": jnp.ones(2)}}, {}, run)
+    check_workdir(tmp_path, run)
+    ckpt.Checkpoints.load_params(tmp_path, "raw")
+    path = tmp_path / "perceptual" / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    for harm in (lambda: path.write_bytes(content), path.unlink):
+        harm()
+        for use in (
+            lambda: check_workdir(tmp_path, run),
+            lambda: ckpt.Checkpoints.load_params(tmp_path, "raw"),
+        ):
+            with pytest.raises(ckpt.CheckpointError, match=f"not as checkpoint 1 .*{path}"):
+                use()
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "null", '{"state/d": 3}', '{"a": {"bytes": "1", "sha256": 2}}', "{"]
+)
+def test_a_list_of_digests_must_cover_the_checkpoint(workdir, content):
+    digests = workdir / "checkpoints" / "2" / "digests.json"
+    digests.write_text(content)
+    with pytest.raises(ckpt.CheckpointError, match=f"damaged: .*{digests}"):
+        ckpt.Checkpoints.load_params(workdir, "ema")
+
+
+def test_each_file_of_a_checkpoint_must_be_in_the_list(workdir):
+    digests = workdir / "checkpoints" / "2" / "digests.json"
+    noted = json.loads(digests.read_text())
+    for name in noted:
+        digests.write_text(json.dumps({n: d for n, d in noted.items() if n != name}))
+        with pytest.raises(ckpt.CheckpointError, match=f"does not note {name}|no file of"):
+            ckpt.Checkpoints.load_params(workdir, "ema")
+    digests.write_text(json.dumps(noted))
+    (workdir / "checkpoints" / "2" / "state" / ".DS_Store").write_bytes(b"of a file browser")
+    ckpt.Checkpoints.load_params(workdir, "ema")
+
+
+def test_a_damaged_older_record_keeps_no_newer_checkpoint_from_use(workdir, template, capsys):
+    record = workdir / "checkpoints" / "1" / "run" / "metadata"
+    record.write_text("{")
+    with ckpt.Checkpoints(workdir, keep=1) as checkpoints:
+        same_bits(checkpoints.restore(template)[0], make_state(2))
+        checkpoints.save(3, make_state(3), {}, RUN)
+    said = capsys.readouterr().err
+    assert str(record) in said and "left where it is" in said and said.count("\n") == 1
+    # What it was worth is not known, so that it is not deleted.
+    assert sorted(p.name for p in record.parents[2].iterdir()) == ["1", "3"]
+
+
+def test_a_folder_named_like_a_step_gets_the_advice_of_a_damaged_one(workdir, template):
+    (workdir / "checkpoints" / "7").mkdir()
+    (workdir / "checkpoints" / "08").mkdir()  # no step has this name
+    for use in (
+        lambda: check_workdir(workdir, RUN),
+        lambda: restore(workdir, template),
+        lambda: ckpt.Checkpoints.load_params(workdir, "ema"),
+    ):
+        with pytest.raises(ckpt.CheckpointError, match="7 is damaged.*to go on from step 2"):
+            use()
+    for step in (1, 2):
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+    with pytest.raises(ckpt.CheckpointError, match="to begin anew"):
+        check_workdir(workdir, RUN)
+
+
+def test_a_save_that_fails_is_said_in_a_sentence_and_leaves_nothing(workdir, capfd):
+    before = sorted(workdir.rglob("*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ckpt.Checkpoints(workdir, keep=2) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        try:
+            checkpoints.save(3, make_state(3), {}, RUN)
+            with pytest.raises(ckpt.SaveFailed) as error:
+                while True:  # as the loop looks after every step
+                    checkpoints.check()
+                    time.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert str(error.value).startswith(
+            f"step 3 could not be saved in {workdir / 'checkpoints'}: File too large; the last "
+            "good checkpoint is step 2. "
+        )
+        assert sorted(workdir.rglob("*")) == before
+        checkpoints.save(4, make_state(4), {}, RUN)  # once there is room
+    assert ckpt.Checkpoints.load_params(workdir, "ema")[0] == 4
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_frozen_parts_are_written_once_and_read_strictly(tmp_path):
     frozen = {"autoencoder": {"conv": {"kernel": jnp.arange(6.0).reshape(2, 3).T}},
               "latent_scale": jnp.float32(0.18), "half": jnp.ones(3, jnp.bfloat16)}  # fmt: skip
-    ckpt.save_frozen(tmp_path / "first", "weights", frozen)
-    loaded = ckpt.load_frozen(tmp_path / "first", "weights")
+    save_frozen(tmp_path / "first", "weights", frozen)
+    loaded = load_frozen(tmp_path / "first", "weights")
     same_bits(loaded, jax.tree.map(np.asarray, frozen))
-    ckpt.save_frozen(tmp_path / "first", "weights", frozen)
+    save_frozen(tmp_path / "first", "weights", frozen)
     with pytest.raises(FileExistsError, match="other contents"):
-        ckpt.save_frozen(tmp_path / "first", "weights", frozen | {"latent_scale": np.float32(1)})
+        save_frozen(tmp_path / "first", "weights", frozen | {"latent_scale": np.float32(1)})
     path = tmp_path / "first" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ckpt.CheckpointError, match=str(path)):
-        ckpt.load_frozen(tmp_path / "first", "weights")
+        load_frozen(tmp_path / "first", "weights")
     assert [p.name for p in path.parent.iterdir()] == [path.name]

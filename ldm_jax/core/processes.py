@@ -1,0 +1,231 @@
+"""Runs of several processes: how they start, agree, and end together.
+
+JAX itself notices a process that died after 100 seconds, and then aborts the others with a dump.
+Here each process tells process 0 every few seconds that it lives, and why it ends if it does not
+end as planned; the others then end with that sentence.
+"""
+
+import contextlib
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+
+from ldm_jax.core.command import FAILED, SAVED, say, told
+from ldm_jax.core.reading import printable
+from ldm_jax.core.signals import end
+
+BEAT_SECONDS = 2.0
+DEAD_AFTER_SECONDS = 30.0
+GRACE_SECONDS = 3.0
+"""How long a process may take to say itself why it ends, once another has."""
+_FAILED, _ALIVE = "ldm_jax/failed", "ldm_jax/alive"
+_GONE = "gone"
+_BROKEN_COLLECTIVE = re.compile(
+    "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): |"
+    "an error nobody foresaw, (XlaRuntimeError|JaxRuntimeError|BarrierTimeoutError)"
+)
+"""How errors of a computation that needs all processes begin, whatever their type."""
+
+
+def check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Checks the three options of a run of several processes, before JAX starts.
+
+    Raises:
+        ValueError: only some are given, or a value is out of range.
+    """
+    given = {
+        "--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id,
+    }  # fmt: skip
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return
+    if missing:
+        raise ValueError(
+            f"{' and '.join(missing)} missing: a run of several processes needs "
+            "--coordinator=HOST:PORT, --num_processes=N and --process_id=I, a run of one none of "
+            "them"
+        )
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(
+            f"--coordinator={coordinator}: it must be HOST:PORT, the address of process 0 and a "
+            "free port from 1 to 65535 there"
+        )
+    if num_processes < 1:
+        raise ValueError(f"--num_processes={num_processes}: it must be 1 or more")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process_id={process_id}: it must be from 0 to {num_processes - 1}, a different one "
+            f"for each of the {num_processes} processes"
+        )
+
+
+@contextlib.contextmanager
+def together(
+    program: str, coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> Iterator[None]:
+    """Starts this process as one of several, and ends it with the others.
+
+    An error in the block is said by the process that has it, and ends all of them. Without the
+    three options there is one process, and this does nothing.
+    """
+    if coordinator is None:
+        yield
+        return
+    import jax
+
+    # JAX would take SIGTERM for itself, and nobody else would hear of it.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+    peers = _Peers(program, num_processes, process_id)
+    peers.start()
+    try:
+        yield
+    except Exception as error:
+        status, text = told(error)
+        if status == SAVED:  # all of them stop
+            raise
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        peers.end_all(status, text)
+    finally:
+        peers.stop()
+
+
+def found_by_first(look: Callable[[], list[str]]) -> str:
+    """What process 0 finds, in words for all processes; "" if it finds nothing.
+
+    Raises:
+        ValueError, OSError: what `look` raises, in process 0.
+    """
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    problems: list[str] = []
+    error = None
+    if jax.process_index() == 0:
+        try:
+            problems = look()
+        except (ValueError, OSError) as raised:
+            error = raised
+    bad = bool(problems or error)
+    if jax.process_count() > 1:
+        bad = bool(multihost_utils.broadcast_one_to_all(np.int32(bad)))
+    if error is not None:
+        raise error
+    if not bad:
+        return ""
+    return "; ".join(problems[:8]) or "process 0 says what"
+
+
+class _Peers:
+    """What the processes of a run tell each other, in the key-value store of JAX's coordinator.
+
+    Ends the process, in a thread of its own, when another one has failed.
+    """
+
+    def __init__(self, program: str, count: int, index: int) -> None:
+        # The store has no public name; orbax and others use this one.
+        from jax._src.distributed import global_state
+
+        self._store = global_state.client
+        self._program, self._count, self._index = program, count, index
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._heard = {other: ("", time.monotonic()) for other in range(count)}
+
+    def start(self) -> None:
+        """Begins to tell and to listen."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends both; this process has come to its end as planned."""
+        self._over.set()
+        self._thread.join()
+        self._tell(f"{_ALIVE}/{self._index}", _GONE)
+
+    def end_all(self, status: int, text: str) -> None:
+        """Says why this process fails, tells the others, and ends this one."""
+        self._over.set()
+        broken = _BROKEN_COLLECTIVE.match(text)
+        if broken and (reason := self._why()):
+            self._end(*reason)
+        if broken:
+            status, text = (
+                FAILED,
+                (
+                    "the processes of this run cannot compute together any more; one of them has "
+                    f"ended or cannot be reached ({text.splitlines()[0][:200]})"
+                ),
+            )
+        self._tell(f"{_FAILED}/{self._index}", f"{status} {text}")
+        say(f"{self._program}: {printable(text)}")
+        self._end(status, "")
+
+    def _watch(self) -> None:
+        beat = 0
+        while not self._over.wait(BEAT_SECONDS):
+            beat += 1
+            self._tell(f"{_ALIVE}/{self._index}", str(beat))
+            try:
+                reason = self._failure() or (self._silence() if self._index == 0 else None)
+            except Exception:
+                reason = FAILED, "process 0 cannot be reached any more; it has probably died"
+            if reason and not self._over.wait(GRACE_SECONDS):
+                self._end(*reason)
+
+    def _why(self) -> tuple[int, str] | None:
+        """What another process told of its end, if it does so soon."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Exception):
+                if reason := self._failure():
+                    return reason
+            time.sleep(BEAT_SECONDS / 4)
+        return None
+
+    def _failure(self) -> tuple[int, str] | None:
+        """Status and words of a process that failed."""
+        for key, value in self._store.key_value_dir_get(_FAILED):
+            status, _, text = value.partition(" ")
+            return int(status), f"process {key.rpartition('/')[2]} ended: {text}"
+        return None
+
+    def _silence(self) -> tuple[int, str] | None:
+        """A process that has not been heard of for too long."""
+        now = time.monotonic()
+        beats = {
+            int(key.rpartition("/")[2]): value
+            for key, value in self._store.key_value_dir_get(_ALIVE)
+        }
+        for other, (last, since) in self._heard.items():
+            beat = beats.get(other, "")
+            if beat != last:
+                self._heard[other] = beat, now
+            elif beat != _GONE and now - since > DEAD_AFTER_SECONDS:
+                text = f"not heard of for {DEAD_AFTER_SECONDS:.0f} s; it has probably died"
+                self._tell(f"{_FAILED}/{other}", f"{FAILED} {text}")
+                return FAILED, f"process {other} ended: {text}"
+        return None
+
+    def _end(self, status: int, text: str) -> None:
+        """Ends this process; the store goes with process 0, which therefore waits for the rest."""
+        if text:
+            say(f"{self._program}: {printable(text)}")
+        self._tell(f"{_ALIVE}/{self._index}", _GONE)
+        deadline = time.monotonic() + 2 * (BEAT_SECONDS + GRACE_SECONDS)
+        while self._index == 0 and time.monotonic() < deadline:
+            with contextlib.suppress(Exception):
+                states = [value for _, value in self._store.key_value_dir_get(_ALIVE)]
+                if states.count(_GONE) == self._count:
+                    break
+            time.sleep(BEAT_SECONDS / 4)
+        end(status)
+
+    def _tell(self, key: str, value: str) -> None:
+        with contextlib.suppress(Exception):
+            self._store.key_value_set(key, value, allow_overwrite=True)

@@ -1,0 +1,156 @@
+"""One run at a time in a work directory.
+
+The operating system's lock on the file `lock` decides; it goes when its process ends, however that
+ends. The file says whose it is. Where such locks do not reach other machines, which is so on some
+network file systems, the file's time decides, which its holder renews every few seconds.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ldm_jax.core.command import say
+from ldm_jax.core.reading import read_json, shown
+from ldm_jax.workdir.layout import LOCK
+
+RENEWED_EVERY_SECONDS = 5.0
+SILENT_FOR_SECONDS = 20.0
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class Locked(ValueError):
+    """Another run is in the work directory; names it."""
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Makes `workdir` if need be, and keeps other runs out of it.
+
+    Raises:
+        Locked: a run is in it.
+        OSError: it cannot be written to.
+    """
+    made = _missing(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / LOCK
+    descriptor = _take(path)
+    over = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(descriptor, over), daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        renewing.join()
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        for folder in made:  # a run that was refused leaves nothing
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folders that `folder` needs and that are not there, the innermost first."""
+    return [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+def _take(path: Path) -> int:
+    """A descriptor of the file `path` that holds its lock."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            reaches = _lock(descriptor, path)
+            if not _is_at(descriptor, path):  # its holder has just removed it
+                os.close(descriptor)
+                continue
+            owner = _owner(path)
+            foreign = owner.get("host") not in (None, socket.gethostname())
+            if owner and (foreign or not reaches):
+                _check_silent(path, owner)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(_self()).encode(), 0)
+            return descriptor
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+            raise
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Takes the operating system's lock; False where the file system has none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _refusal(path, _owner(path)) from error
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _check_silent(path: Path, owner: dict[str, Any]) -> None:
+    """Waits for a sign of life of the run that `path` names, on another machine or without locks;
+    raises Locked if it comes."""
+    say(f"{path} is of {_words(owner)}; waiting {SILENT_FOR_SECONDS:.0f} s to see if it is alive")
+    before, deadline = path.stat().st_mtime_ns, time.monotonic() + SILENT_FOR_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, SILENT_FOR_SECONDS / 10))
+        if path.stat().st_mtime_ns != before:
+            raise _refusal(path, owner)
+
+
+def _renew(descriptor: int, over: threading.Event) -> None:
+    while not over.wait(RENEWED_EVERY_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def _self() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(), "process": os.getpid(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    """What the file says of the run that holds it, or held it last; {} if it says nothing."""
+    try:
+        return read_json(path)
+    except ValueError:
+        return {}
+
+
+def _words(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "another process"
+    host, process, since = (owner.get(name) for name in ("host", "process", "since"))
+    number = process if isinstance(process, int) else "?"
+    return f"process {number} on {_plain(host)}, there since {_plain(since)}"
+
+
+def _plain(value: Any) -> str:
+    return shown(value).strip("'")
+
+
+def _refusal(path: Path, owner: dict[str, Any]) -> Locked:
+    return Locked(
+        f"{path.parent} is being trained in by {_words(owner)}; wait until that run has ended, or "
+        "use another --workdir"
+    )
