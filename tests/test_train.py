@@ -213,7 +213,7 @@ def test_what_is_missing_is_said_before_training(
         (arguments(autoencoder, new, "--data.batch_size=12"), "multiple of 8: 8 devices share"),
         (arguments(autoencoder, tmp_path / "a", "--data.source.path=absent"), "not a folder"),
         (arguments(autoencoder, new, "--coordinator=localhost:1"), "--process_id missing"),
-        (arguments(autoencoder, new, "--num_processes=two"), "are whole numbers"),
+        (arguments(autoencoder, new, "--num_processes=two"), "'two' is not a whole number"),
     ):  # fmt: skip
         assert train.main(given) == 2
         assert complaint in capsys.readouterr().err

@@ -60,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _number(word: str) -> int:
     if not word.isascii() or not word.isdecimal():
-        raise cfg.ConfigError(f"{word!r}: --num_processes and --process_id are whole numbers")
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number")
     return int(word)
 
 

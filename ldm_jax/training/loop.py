@@ -194,7 +194,7 @@ class _Training:
                 self.unread.append((step, metrics))
                 stopping = _stopping(self.stop, step, loop.log_every)
                 self._after(step, state, loader, stopping is not None)
-                if stopping is not None:
+                if stopping is not None and step < loop.steps:
                     self.checkpoints.wait()
                     raise Interrupted(
                         f"stopped by {signals.name_of(stopping)} and saved at step {step} of "

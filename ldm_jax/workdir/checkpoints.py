@@ -287,14 +287,16 @@ def _quiet() -> None:
     """Keeps orbax's threads from printing tracebacks of what `Checkpoints` says in a sentence."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_news)
-    usual = sys.excepthook
+    usual = sys.unraisablehook
 
-    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    def hook(raised: Any) -> None:
         # TensorStore's callbacks find the event loop of a failed save gone.
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            usual(kind, error, trace)
+        if not (
+            raised.exc_type is RuntimeError and str(raised.exc_value) == "Event loop is closed"
+        ):
+            usual(raised)
 
-    sys.excepthook = hook
+    sys.unraisablehook = hook
 
 
 def _is_news(record: logging.LogRecord) -> bool:
