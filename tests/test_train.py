@@ -185,7 +185,7 @@ def test_what_is_missing_is_said_before_training(
     for given, complaint in (
         (["--help"], "--config=FILE is missing: see configs/"),
         ([f"--config={autoencoder}"], "--workdir=DIR is missing"),
-        (arguments("absent.py", new), "--config=absent.py: there is no such file"),
+        (arguments("absent.py", new), "--config=absent.py does not exist"),
         (arguments(text2img, new), "name a trained one with --first_stage=WORKDIR"),
         (
             arguments(text2img, new, f"--first_stage={tmp_path / 'absent'}"),
