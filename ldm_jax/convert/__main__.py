@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ldm_jax.core.command import run_command
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -49,7 +51,7 @@ def run(arguments: Arguments) -> str:
     # JAX starts only now, so that --help and mistakes answer at once.
     from ldm_jax.convert.checkpoint_writing import write_checkpoint
     from ldm_jax.convert.folder import write_folder
-    from ldm_jax.convert.load import load
+    from ldm_jax.convert.loading import load
     from ldm_jax.convert.native import write_native
     from ldm_jax.convert.report import describe
 
@@ -69,16 +71,14 @@ def run(arguments: Arguments) -> str:
     return f"{describe(imported)}\nwrote {arguments.target} in {seconds:.1f} s"
 
 
-def main() -> int:
-    """The command line; returns the process's exit status."""
-    arguments = tyro.cli(Arguments, prog="convert", description=__doc__)
-    try:
-        print(run(arguments))
-    except (ValueError, OSError) as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(words: list[str]) -> int:
+    """The command line; returns the process's exit status, as docs/import.md lists them."""
+
+    def convert(words: list[str]) -> None:
+        print(run(tyro.cli(Arguments, prog="convert", description=__doc__, args=words)))
+
+    return run_command("convert", convert, words)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

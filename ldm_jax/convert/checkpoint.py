@@ -8,21 +8,44 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, components, compvis, names, settings, shapes
+from ldm_jax.convert import (
+    bundle,
+    claims,
+    components,
+    compvis,
+    foreign,
+    names,
+    settings,
+    shapes,
+)
 from ldm_jax.convert.bundle import ConvertError, Imported
 from ldm_jax.core.reading import map_file, shown
 from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
 
 Tensors = dict[str, np.ndarray]
+Borrowed = Mapping[str, tuple[Any, dict[str, Any]]]
+"""`autoencoder` or `conditioner` → its config and parameters, of another model."""
 
 _SCHEDULE = (
     r"betas|alphas_cumprod|alphas_cumprod_prev|sqrt_alphas_cumprod|sqrt_one_minus_alphas_cumprod|"
     r"log_one_minus_alphas_cumprod|sqrt_recip_alphas_cumprod|sqrt_recipm1_alphas_cumprod|"
     r"posterior_variance|posterior_log_variance_clipped|posterior_mean_coef[12]|lvlb_weights"
 )
+# Of samplers and of other programs' copies of the schedule.
+_SCHEDULE_AGAIN = (
+    r"(ddim|plms)_(sigmas|alphas|alphas_prev|sqrt_one_minus_alphas|timesteps|"
+    r"sigmas_for_original_num_steps)|sqrt_alphas_cumprod_prev|alphas_cumprod_original|"
+    r"denoiser\.sigmas"
+)
 _RULES = (
     (_SCHEDULE, "the noise schedule, computed again from its formula"),
+    (_SCHEDULE_AGAIN, "the noise schedule once more"),
+    ("|".join(settings.MARKERS), "a marker, kept in the config"),
+    (
+        r"cond_stage_model\.(logit_scale|text_projection(\.weight)?)",
+        "of CLIP's comparison with pictures",
+    ),
     ("scale_factor", "the latent scale, kept in the config"),
     ("logvar", "a weight of the training loss"),
     (r"(first_stage_model\.)?loss\..*", "discriminator and perceptual loss of training"),
@@ -41,6 +64,7 @@ _FOREIGN = {
     "down_blocks.": "one component of a diffusers folder; name the folder",
     "conditioner.embedders.": "an SDXL model, which is not supported",
     "text_model.": "a text encoder alone; name the folder of the whole model",
+    "control_model.": "a ControlNet, which is not supported",
     "model.diffusion_model.joint_blocks.": "an SD 3 model, which is not supported",
 }  # fmt: skip
 
@@ -48,20 +72,23 @@ _FOREIGN = {
 def read_checkpoint(
     path: str | Path,
     *,
-    ema: bool = False,
+    ema: bool | None = None,
     prediction: str | None = None,
     original_config: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    borrowed: Borrowed | None = None,
 ) -> Imported:
     """A model, or a first stage alone, from one file of CompVis' layout.
 
     Args:
         path: the file.
-        ema: the U-Net's averages, where the file has them beside the raw weights.
+        ema: True takes the U-Net's averages, False its raw weights; None the raw ones, but the
+            averages of a file that has nothing else.
         prediction: what the network predicts (eps, v or x0), where neither the file nor a
             published model of its shapes tells; or where it is not what is published.
         original_config: the YAML settings it was trained with, for what shapes do not tell.
         tokenizer: folder with the tokenizer's files, which no such file has.
+        borrowed: first stage or text encoder of other models, in place of the file's.
 
     Raises:
         ConvertError, FileFormatError, ConfigError: what is wrong with the file, or what is missing
@@ -69,14 +96,15 @@ def read_checkpoint(
     """
     path = Path(path)
     tensors, metadata = _read(path)
+    tensors = foreign.unwrapped(tensors)
     origin = {"source": path.name, "kind": "compvis", "weights": "ema" if ema else "raw"}
     common: dict[str, Any] = {"tokenizer": Path(tokenizer) if tokenizer else None, "origin": origin}
     try:
-        if compvis.UNET + "input_blocks.0.0.weight" in tensors:
+        if foreign.is_model(tensors):
             options = {"original_config": original_config, "prediction": prediction}
-            return _read_model(tensors, metadata, ema, options, common)
-        if "encoder.conv_in.weight" in tensors and "encoder.mid.block_1.norm1.weight" in tensors:
-            return _read_first_stage(tensors, ema, common)
+            return _read_model(tensors, metadata, ema, borrowed or {}, options, common)
+        if foreign.is_first_stage(tensors):
+            return _read_first_stage(foreign.first_stage(tensors), bool(ema), common)
     except (ConvertError, cfg.ConfigError) as error:
         raise ConvertError(f"{path}: {error}") from error
     raise ConvertError(f"{path} {_what(tensors)}")
@@ -100,7 +128,7 @@ def _what(tensors: Tensors) -> str:
     return f"holds no model of CompVis' layout; its first names are {first}"
 
 
-def _below(tensors: Tensors, prefix: str) -> Tensors:
+def _below(tensors: Mapping[str, np.ndarray], prefix: str) -> Tensors:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
@@ -140,20 +168,27 @@ def _averaged(tensors: Tensors, prefix: str, places: Mapping[str, compvis.Place]
 
 
 def _read_model(
-    tensors: Tensors, metadata: Mapping[str, str], ema: bool, options: Mapping[str, Any],
-    common: dict[str, Any],
+    tensors: Tensors, metadata: Mapping[str, str], ema: bool | None, borrowed: Borrowed,
+    options: Mapping[str, Any], common: dict[str, Any],
 ) -> Imported:  # fmt: skip
-    tensors = _spelled(tensors)
-    autoencoder = shapes.autoencoder(_below(tensors, compvis.FIRST_STAGE))
-    condition, kind = _condition(tensors)
+    tensors, notes = _spelled(tensors), []
+    if foreign.has_averages_alone(tensors):
+        if ema is False:
+            raise ConvertError("it has no raw weights of its U-Net, but averages (model_ema.*)")
+        tensors, ema = foreign.averages_as_weights(tensors), False
+        common["origin"]["weights"] = "ema"
+        notes.append("the file has averages alone (model_ema.*), which are taken")
+    autoencoder, condition, kind = _parts_beside(tensors, borrowed)
     encoder = getattr(condition, "encoder", None)
     context = getattr(condition, "context_dim", None) if encoder is None else encoder.width
     unet = shapes.unet(_below(tensors, compvis.UNET), context, autoencoder.latent_channels)
     unet, condition = _fit_condition(unet, condition)
-    config, found, notes = _configure(
-        tensors, metadata, autoencoder, unet, condition, **options
-    )  # fmt: skip
+    config, found, told = _configure(tensors, metadata, autoencoder, unet, condition, **options)
     common["origin"]["settings"] = found
+    part_configs = bundle.component_configs(config)
+    for name, part in part_configs.items():
+        if name not in borrowed:
+            claims.check(part, tensors, found)
 
     places = components.places_of(config, kind)
     if ema:
@@ -163,15 +198,61 @@ def _read_model(
     if kind is not None:
         prefixes["conditioner"] = kind.prefix
         rules["conditioner"] = (*_CONDITIONER_RULES, *_unused_layers(config, kind))
-    ignored = _ignored_beside(tensors, tuple(prefixes.values()))
-    params = {}
-    for name, tree in bundle.shapes(config).items():
+    params = {name: tree for name, (_, tree) in borrowed.items()}
+    replaced = {n: _BORROWED[name] for name in borrowed for n in _below_of(tensors, name)}
+    rest = {n: tensor for n, tensor in tensors.items() if n not in replaced}
+    ignored = replaced | _ignored_beside(rest, tuple(prefixes.values()))
+    for name, part in part_configs.items():
+        tree = bundle.component_shapes(part)
+        if name in borrowed or not tree:
+            continue
         prefix, what = prefixes[name], f"the {name}"
         params[name], left = _component(
             _below(tensors, prefix), places[name], tree, what, rules[name]
         )
         ignored |= {prefix + old: why for old, why in left.items()}
-    return bundle.make(config, params, ignored=ignored, notes=notes, **common)
+    return bundle.make(config, params, ignored=ignored, notes=(*notes, *told), **common)
+
+
+_BORROWED = {
+    "autoencoder": "the first stage; --vae names another",
+    "conditioner": "the text encoder; --text_encoder names another",
+}
+_PREFIXES = {"autoencoder": compvis.FIRST_STAGE, "conditioner": compvis.CONDITIONER}
+
+
+def _below_of(tensors: Tensors, name: str) -> list[str]:
+    return [tensor for tensor in tensors if tensor.startswith(_PREFIXES[name])]
+
+
+def _parts_beside(
+    tensors: Tensors, borrowed: Borrowed
+) -> tuple[cfg.Autoencoder, cfg.Condition, components.Kind | None]:
+    """First stage, condition and its kind, of the file or of the models that they are taken from.
+
+    Raises:
+        ConvertError: a part that the U-Net needs is nowhere; names the option that gives it.
+    """
+    lacks = f"it has {foreign.parts_of(tensors)} but no"
+    if "autoencoder" in borrowed:
+        autoencoder = replace(borrowed["autoencoder"][0], latent_scale=None)
+    elif _below_of(tensors, "autoencoder"):
+        autoencoder = shapes.autoencoder(_below(tensors, compvis.FIRST_STAGE))
+    else:
+        raise ConvertError(
+            f"{lacks} {compvis.FIRST_STAGE}*, its first stage; {bundle.CHOOSE}--vae=PATH, of any "
+            "model that has it"
+        )
+    if "conditioner" in borrowed:
+        return autoencoder, borrowed["conditioner"][0], None
+    condition, kind = _condition(tensors)
+    width = shapes.foreign_context(_below(tensors, compvis.UNET))
+    if kind is None and width is not None:
+        raise ConvertError(
+            f"{lacks} {compvis.CONDITIONER}*, its text encoder, of which its U-Net takes tokens of "
+            f"width {width}; {bundle.CHOOSE}--text_encoder=PATH, of any model that has it"
+        )
+    return autoencoder, condition, kind
 
 
 def _ignored_beside(tensors: Tensors, prefixes: tuple[str, ...]) -> dict[str, str]:
@@ -184,7 +265,10 @@ def _ignored_beside(tensors: Tensors, prefixes: tuple[str, ...]) -> dict[str, st
     reasons = {name: names.why_ignored(name, _RULES) for name in rest}
     unexpected = [name for name, why in reasons.items() if why is None]
     if unexpected:
-        raise ConvertError(f"it has unexpected tensors: {names.enumerated(unexpected)}")
+        raise ConvertError(
+            f"it has unexpected tensors: {names.enumerated(unexpected)}. If they are no part of "
+            "the model, save it without them"
+        )
     return {name: why for name, why in reasons.items() if why is not None}
 
 
@@ -231,21 +315,26 @@ def _configure(
     condition: cfg.Condition, *, original_config: str | Path | None, prediction: str | None,
 ) -> tuple[cfg.Model, str, tuple[str, ...]]:  # fmt: skip
     """The whole config, where the settings came from, and what to know about them."""
+    marked = "v" if settings.V_PREDICTION in tensors else None
     own = settings.of_metadata(metadata, autoencoder, unet, condition)
     if original_config is not None:
         told = settings.of_yaml(Path(original_config), unet, autoencoder)
     elif own is not None:
         told, condition = own
     else:
-        told = settings.of_known(autoencoder, unet, condition, prediction)
-    diffusion, _ = settings.stored_schedule(tensors, told.diffusion)
-    notes = []
-    if diffusion != told.diffusion:
-        notes.append(f"the noise schedule is the file's own, not that of {told.source}")
-    if prediction not in (None, diffusion.prediction):
-        notes.append(f"prediction {prediction} as asked for, where {told.source} has "
+        told = settings.of_known(autoencoder, unet, condition, prediction or marked)
+    diffusion, notes = settings.stored_schedule(tensors, told.diffusion)
+    if notes:
+        notes = [f"{notes[0]}, not that of {told.source}"]
+    wanted, why = (prediction, "asked for") if prediction else (marked, "the file's marker says")
+    if wanted not in (None, diffusion.prediction):
+        notes.append(f"prediction {wanted} as {why}, where {told.source} has "
                      f"{diffusion.prediction}")  # fmt: skip
-        diffusion = replace(diffusion, prediction=prediction)
+        diffusion = replace(diffusion, prediction=wanted)
+    if settings.ZERO_SNR in tensors:
+        diffusion = settings.to_zero_snr(diffusion)
+        notes.append(f"the schedule ends in noise alone and steps are {diffusion.spacing}, as the "
+                     f"file's marker {settings.ZERO_SNR} says")  # fmt: skip
     scale = _scale(tensors, told.latent_scale)
     config = cfg.Model(
         replace(autoencoder, latent_scale=scale), replace(unet, num_heads=told.num_heads),
@@ -257,6 +346,8 @@ def _configure(
 def _scale(tensors: Tensors, told: float | None) -> float:
     """The latent scale that the file has, in the digits of `told` where they are the same."""
     stored = tensors.get("scale_factor")
+    if stored is not None and (stored.size != 1 or stored.dtype.kind not in "fV"):
+        raise ConvertError(f"its scale_factor is no number, but {stored.dtype}{list(stored.shape)}")
     if stored is None or (told is not None and np.float32(told) == np.float32(stored.item())):
         scale = told
     else:

@@ -1,8 +1,7 @@
 """What a config claims, compared with the tensors beside it before anything is built of it.
 
-Networks are built, if only as shapes, in time that grows with their depth; a config that claims
-three thousand blocks would take minutes to be found wrong, and a schedule of a billion steps all of
-the memory.
+Networks are built, if only as shapes, in time that grows with their depth: a config that claims
+hundreds of blocks which its file does not have would take minutes to be found wrong.
 """
 
 import dataclasses
@@ -11,13 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax import config as cfg
 from ldm_jax.convert.bundle import ConvertError
-
-MAX_TIMESTEPS = 100_000
-"""A hundred times what models have; each takes memory, and time whenever levels are made."""
-MAX_FACTOR = 4096
-"""Pixels along one side of a picture that one number stands for."""
 
 DEPTHS = {"layers_per_block", "transformer_layers", "layers"}
 """Numbers of modules, each of which has a tensor of its own."""
@@ -32,7 +25,7 @@ OTHERS = {
     "norm_num_groups", "num_heads", "skip_last", "num_timesteps", "image_size", "levels",
     "revive_after",
 }  # fmt: skip
-"""Numbers that divide others, are bounded by themselves, or that no tensor depends on."""
+"""Numbers that divide others, or that no tensor depends on."""
 
 
 def check(config: Any, tensors: Mapping[str, np.ndarray], where: str) -> None:
@@ -46,26 +39,17 @@ def check(config: Any, tensors: Mapping[str, np.ndarray], where: str) -> None:
     Raises:
         ConvertError: names the number, and what there is for it.
     """
-    count = len(tensors)
-    largest = max((tensor.size for tensor in tensors.values()), default=0)
+    if not tensors:
+        return  # what is missing is named when they are read, and pixels have none
+    count, largest = len(tensors), max(tensor.size for tensor in tensors.values())
     for part, name, value in _numbers(config):
         if name in DEPTHS and value > count:
             what = f"more than the weights, {count} tensors, have"
         elif name in WIDTHS and value > largest:
             what = f"more than the largest of the weights, {largest} numbers, has"
-        elif name == "num_timesteps" and value > MAX_TIMESTEPS:
-            what = f"more than {MAX_TIMESTEPS}, a hundred times what any model has"
         else:
             continue
         raise ConvertError(f"{where} claims {part}.{name} {value}, {what}; one of them is wrong")
-    for part in _parts(config):
-        if isinstance(part, cfg.Autoencoder | cfg.UNet):
-            levels = len(part.block_out_channels)
-            if levels > count or part.factor > MAX_FACTOR:
-                raise ConvertError(
-                    f"{where} claims {levels} levels of {type(part).__name__}, each half the size "
-                    f"of the one before: more than a factor of {MAX_FACTOR}"
-                )
 
 
 def _parts(config: Any) -> Iterator[Any]:

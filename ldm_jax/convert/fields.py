@@ -1,10 +1,12 @@
 """Settings of a diffusers or transformers JSON file, each of them accounted for."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ldm_jax import config as cfg
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.core.reading import read_json
 
@@ -35,6 +37,14 @@ class Fields:
         """
         return cls(path, read_json(path))
 
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """What is made in here of the fields, if it cannot be, is refused with the file's name."""
+        try:
+            yield
+        except cfg.ConfigError as error:
+            raise ConvertError(f"{self.path}: {error}") from error
+
     def error(self, name: str, allowed: str) -> ConvertError:
         value = _said(self._values.get(name))
         return ConvertError(f"{self.path}: {name} is {value}; it must be {allowed}")
@@ -54,11 +64,11 @@ class Fields:
             raise self.error(name, "a text")
         return value
 
-    def whole(self, name: str, default: int | None = None, most: int = MOST) -> int:
+    def whole(self, name: str, default: int | None = None) -> int:
         """A whole number from 1 on; without a `default` the file must have it."""
         value = self.get(name, default)
-        if not _is_size(value, most):
-            raise self.error(name, f"a whole number from 1 to {most}")
+        if not _is_size(value):
+            raise self.error(name, "a whole number from 1 on")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
@@ -134,11 +144,11 @@ class Fields:
                 )
 
 
-def _is_size(value: Any, most: int = MOST) -> bool:
-    return type(value) is int and 0 < value <= most
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MOST
 
 
 def _said(value: Any) -> str:
     """A value as the file has it, cut where it is long."""
-    text = json.dumps(value)
+    text = json.dumps(value, default=str)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

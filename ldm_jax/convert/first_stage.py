@@ -6,7 +6,7 @@ from typing import Any
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle, hub
-from ldm_jax.convert.load import kind_of, load
+from ldm_jax.convert.loading import kind_of, load
 from ldm_jax.core import tree
 from ldm_jax.workdir.run_config import read_config
 

@@ -69,7 +69,9 @@ def read_folder(
     origin = {"source": path.name, "kind": "diffusers", "weights": "raw"}
     common: dict[str, Any] = {"origin": origin}
     if not (path / INDEX).is_file():
-        config = peer_configs.read_autoencoder(Fields.read(path / CONFIG))
+        fields = Fields.read(path / CONFIG)
+        with fields.naming():
+            config = peer_configs.read_autoencoder(fields)
         params, ignored, notes = read_component(path, config, variant)
         return bundle.make(
             config, {"autoencoder": params}, ignored=ignored, notes=notes,
@@ -140,15 +142,17 @@ def _model(
     """The config, and what to know about it; what the constructors of the `kind` of pipeline
     override is overridden here."""
     first_stage = Fields.read(path / places["autoencoder"] / CONFIG)
-    autoencoder = peer_configs.read_autoencoder(first_stage)
+    with first_stage.naming():
+        autoencoder = peer_configs.read_autoencoder(first_stage)
     fields = Fields.read(path / places["unet"] / CONFIG)
     side, size_notes = _latent_side(fields, first_stage, autoencoder.factor, kind)
-    unet = peer_configs.read_unet(fields)
+    with fields.naming():
+        unet = peer_configs.read_unet(fields)
     condition: cfg.Condition = cfg.Unconditional()
     if "conditioner" in places:
-        condition = peer_text.read_text_encoder(
-            Fields.read(path / places["conditioner"] / CONFIG)
-        )  # fmt: skip
+        text = Fields.read(path / places["conditioner"] / CONFIG)
+        with text.naming():
+            condition = peer_text.read_text_encoder(text)
     inputs, latents = unet.in_channels, autoencoder.latent_channels
     if inputs == 2 * latents + 1 and isinstance(condition, cfg.TextCondition):
         unet = replace(unet, in_channels=latents, concat_channels=inputs - latents)

@@ -36,7 +36,9 @@ def read_native(path: str | Path) -> Imported:
     path = Path(path)
     config = _config(path / CONFIG)
     tensors, _ = read_safetensors(path / WEIGHTS)
-    claims.check(config, tensors, str(path / CONFIG))
+    for name, part in bundle.component_configs(config).items():
+        own = {n: tensor for n, tensor in tensors.items() if n.startswith(f"{name}/")}
+        claims.check(part, own, str(path / CONFIG))
     foreign = [name for name, t in tensors.items() if t.dtype not in DTYPES.values()]
     if foreign:
         raise ConvertError(f"{path / WEIGHTS}: {foreign[0]} is {tensors[foreign[0]].dtype}")

@@ -5,7 +5,6 @@ from typing import Any
 
 from ldm_jax import config as cfg
 from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.convert.claims import MAX_TIMESTEPS
 from ldm_jax.convert.fields import Fields
 from ldm_jax.models.process import betas
 
@@ -96,11 +95,9 @@ def read_scheduler(fields: Fields, pipeline: str = LATENT) -> tuple[cfg.Diffusio
     )
     prediction = fields.choice("prediction_type", "epsilon", _PREDICTIONS)
     end = "first" if ends is False else "one"
-    try:
+    with fields.naming():
         process = _read_betas(fields, defaults)
         config = cfg.Diffusion(process, prediction, spacing=kind, final_alpha_bar=end)
-    except cfg.ConfigError as error:
-        raise ConvertError(f"{fields.path}: {error}") from error
     fields.close()
     return config, tuple(notes)
 
@@ -138,7 +135,7 @@ def _read_betas(fields: Fields, defaults: Defaults) -> cfg.Discrete:
     rescaled = fields.flag("rescale_betas_zero_snr", False)
     given = fields.get("trained_betas", None)
     kind = fields.choice("beta_schedule", defaults.beta_schedule, _SCHEDULES)
-    count = fields.whole("num_train_timesteps", 1000, most=MAX_TIMESTEPS)
+    count = fields.whole("num_train_timesteps", 1000)
     start = fields.number("beta_start", defaults.beta_start)
     end = fields.number("beta_end", defaults.beta_end)
     if given is None:

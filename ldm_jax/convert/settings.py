@@ -6,20 +6,28 @@ are stored in the file are checked against it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle, known
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.bundle import DTYPES, ConvertError
+from ldm_jax.convert.fields import Fields
+from ldm_jax.core.reading import FileFormatError, parse_json, read_text
 from ldm_jax.models.process import betas
 
 METADATA = "ldm_jax.config"
+_YAML_SCHEDULES = {"linear": "scaled_linear", "sqrt_linear": "linear", "cosine": "cosine"}
+_FLOATS = {*DTYPES.values(), np.dtype(np.float64)}
 PREDICTIONS = ("eps", "x0", "v")
+V_PREDICTION, ZERO_SNR = MARKERS = ("v_pred", "ztsnr")
+"""Tensors without a use but to say, by their names, what the network predicts, and that the
+schedule is rescaled to end in noise alone."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,14 @@ def of_metadata(
     """
     if METADATA not in metadata:
         return None
+    parse_json("metadata", METADATA, metadata[METADATA])
     model = cfg.from_json(metadata[METADATA])
     if not isinstance(model, cfg.Model):
         raise ConvertError(f"its metadata {METADATA} is no model")
     told = replace(
         model.unet, num_heads=unet.num_heads, dropout=unet.dropout
     ), bundle.bare(model.autoencoder)  # fmt: skip
-    same = told == (unet, autoencoder) and type(model.condition) is type(condition)
+    same = told == (unet, bundle.bare(autoencoder)) and type(model.condition) is type(condition)
     if not same:
         raise ConvertError(f"its metadata {METADATA} describes another model than its tensors")
     settings = Settings(
@@ -66,73 +75,75 @@ def of_yaml(path: Path, unet: cfg.UNet, autoencoder: cfg.Autoencoder) -> Setting
     Raises:
         ConvertError: it is not such a file, lacks something, or is that of another model.
     """
-    import yaml
-
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        params = document["model"]["params"]
-        inner = params["unet_config"]["params"]
-    except FileNotFoundError as error:
-        raise ConvertError(f"--original_config={path}: there is no such file") from error
-    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError) as error:
+    document = _document(path)
+    for name in ("model", "params"):
+        document = document.get(name) if isinstance(document, dict) else None
+    inner = document.get("unet_config") if isinstance(document, dict) else None
+    inner = inner.get("params") if isinstance(inner, dict) else None
+    if not isinstance(inner, dict):
         raise ConvertError(
-            f"--original_config={path} is not the settings of a latent diffusion model: it lacks "
-            f"or garbles model.params.unet_config.params ({type(error).__name__}: {error})"
-        ) from error
-    _check_same(path, inner, unet)
-    start, end = params.get("linear_start", 1e-4), params.get("linear_end", 2e-2)
-    kinds = {"linear": "scaled_linear", "sqrt_linear": "linear", "cosine": "cosine"}
-    kind = params.get("beta_schedule", "linear")
-    prediction = params.get("parameterization", "eps")
-    if kind not in kinds or prediction not in PREDICTIONS:
-        raise ConvertError(
-            f"--original_config={path}: beta_schedule {kind!r} and parameterization {prediction!r} "
-            f"are not among {', '.join(kinds)} and {', '.join(PREDICTIONS)}"
+            f"--original_config={path} is not the settings of a latent diffusion model: it has no "
+            "model.params.unet_config.params"
         )
-    side = params.get("image_size", inner.get("image_size"))
-    if not isinstance(side, int):
-        raise ConvertError(f"--original_config={path}: model.params.image_size is {side!r}")
+    params, network = Fields(path, document), Fields(path, inner)
+    _check_same(path, network, unet)
+    if "image_size" not in params:
+        params = Fields(path, {"image_size": network.get("image_size", None), **document})
+    process = cfg.Discrete(
+        params.whole("timesteps", 1000),
+        params.choice("beta_schedule", "linear", _YAML_SCHEDULES),
+        beta_start=params.number("linear_start", 1e-4),
+        beta_end=params.number("linear_end", 2e-2),
+    )
+    prediction = params.choice("parameterization", "eps", {name: name for name in PREDICTIONS})
+    measured = params.get("scale_by_std", False)
     return Settings(
-        str(path),
-        _heads(path, inner, unet.block_out_channels),
-        cfg.Diffusion(
-            cfg.Discrete(
-                params.get("timesteps", 1000), kinds[kind], beta_start=float(start),
-                beta_end=float(end),
-            ),
-            prediction, spacing="leading", final_alpha_bar="first",
-        ),
-        None if params.get("scale_by_std") else float(params.get("scale_factor", 1.0)),
-        side * autoencoder.factor,
+        str(path), _heads(network, unet.block_out_channels),
+        cfg.Diffusion(process, prediction, spacing="leading", final_alpha_bar="first"),
+        None if measured else params.number("scale_factor", 1.0),
+        params.whole("image_size") * autoencoder.factor,
     )  # fmt: skip
 
 
-def _check_same(path: Path, inner: Mapping[str, Any], unet: cfg.UNet) -> None:
-    first = inner.get("model_channels", 0)
-    widths = tuple(first * multiple for multiple in inner.get("channel_mult", ()))
-    if widths != unet.block_out_channels or inner.get("num_res_blocks") != unet.layers_per_block:
+def _document(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConvertError(f"--original_config={path} is not YAML: {reason}") from error
+
+
+def _check_same(path: Path, network: Fields, unet: cfg.UNet) -> None:
+    first = network.whole("model_channels")
+    widths = tuple(first * multiple for multiple in network.wholes("channel_mult", ()))
+    blocks = network.get("num_res_blocks", None)
+    if widths != unet.block_out_channels or blocks != unet.layers_per_block:
         raise ConvertError(
             f"--original_config={path} is of another model: its U-Net has the widths {widths} and "
-            f"{inner.get('num_res_blocks')} blocks a level, the file's {unet.block_out_channels} "
-            f"and {unet.layers_per_block}"
+            f"{blocks} blocks a level, the file's {unet.block_out_channels} and "
+            f"{unet.layers_per_block}"
         )
-    if inner.get("use_new_attention_order"):
+    if network.get("use_new_attention_order", False):
         raise ConvertError(
             f"--original_config={path}: use_new_attention_order is true; of the older attention "
             "only the usual order of channels is supported"
         )
 
 
-def _heads(path: Path, inner: Mapping[str, Any], widths: tuple[int, ...]) -> tuple[int, ...]:
+def _heads(network: Fields, widths: tuple[int, ...]) -> tuple[int, ...]:
     """CompVis: a number of channels for each head, or of heads; -1 is neither."""
-    channels, heads = inner.get("num_head_channels", -1), inner.get("num_heads", -1)
-    if channels != -1 and all(width % channels == 0 for width in widths):
+    channels, heads = network.get("num_head_channels", -1), network.get("num_heads", -1)
+    whole = type(channels) is int and type(heads) is int
+    if whole and channels > 0 and all(width % channels == 0 for width in widths):
         return tuple(width // channels for width in widths)
-    if channels == -1 and heads != -1:
+    if whole and channels == -1 and heads > 0:
         return (heads,) * len(widths)
-    raise ConvertError(
-        f"--original_config={path}: num_heads {heads} and num_head_channels {channels} do not "
-        f"divide the widths {widths}"
+    raise network.error(
+        "num_heads", f"a number that divides the widths {widths}, or -1 with such num_head_channels"
     )
 
 
@@ -150,14 +161,14 @@ def of_known(
     if len({model.diffusion.prediction for _, model in found}) > 1:
         listed = ", ".join(f"{name}: {model.diffusion.prediction}" for name, model in found)
         raise ConvertError(
-            "the tensors do not tell what the network predicts; say it with --prediction=eps or "
-            f"--prediction=v. Published models of these shapes: {listed}"
+            f"the tensors do not tell what the network predicts; {bundle.CHOOSE}--prediction=eps "
+            f"or --prediction=v. Published models of these shapes: {listed}"
         )
     if not any_prediction:
         raise ConvertError(
             "this is no published architecture, and its tensors do not tell the number of "
-            "attention heads, the noise schedule and the latent scale; give the settings it was "
-            "trained with: --original_config=FILE.yaml"
+            "attention heads, the noise schedule and the latent scale; "
+            f"{bundle.CHOOSE}--original_config=FILE.yaml, the settings it was trained with"
         )
     name, model = any_prediction[0]
     return Settings(
@@ -166,48 +177,76 @@ def of_known(
     )  # fmt: skip
 
 
+def to_zero_snr(diffusion: cfg.Diffusion) -> cfg.Diffusion:
+    """A process that ends in noise alone, which only trailing steps begin with."""
+    process = diffusion.process
+    if not process.ends_in_noise:
+        process = replace(process, zero_terminal_snr=True)
+    return replace(diffusion, process=process, spacing="trailing")
+
+
 def stored_schedule(
     tensors: Mapping[str, np.ndarray], told: cfg.Diffusion
-) -> tuple[cfg.Diffusion, bool]:
-    """The schedule of the file's `betas` and `alphas_cumprod`, and whether there are any.
+) -> tuple[cfg.Diffusion, list[str]]:
+    """The schedule of the file's `betas` or `alphas_cumprod`, and a note where it is another.
 
-    They are compared in float32, the precision they are stored in: `told` if that fits, else
-    whichever of this project's formulas does, and if none does, they are the given betas.
+    It is compared in the precision it is stored in: `told` if that fits, else whichever published
+    schedule does, else whichever formula of this project, with the ends that the numbers have; and
+    if none does, it is the given betas.
 
     Raises:
         ConvertError: they are no betas at all, each between 0 and 1.
     """
-    stored = tensors.get("betas")
-    if stored is None and (products := tensors.get("alphas_cumprod")) is not None:
-        products = np.asarray(products, np.float64)
-        stored = 1 - products / np.concatenate([[1.0], products[:-1]])
-    if stored is None:
-        return told, False
-    stored = np.asarray(stored, np.float64)
-    # alphas_cumprod in float32 leaves 1e-7 of 1; float16 files keep three digits.
-    dtype = next(t.dtype for n in ("betas", "alphas_cumprod") if (t := tensors.get(n)) is not None)
-    error = {"absolute": 2e-7, "relative": 1e-5}
-    if dtype.itemsize == 2:
-        error = {"absolute": 1e-4, "relative": 1e-2}
-    ends = tuple(float(f"{end:.5g}") for end in (stored[0], stored[-1]))
-    candidates = [told.process]
-    for kind in ("scaled_linear", "linear", "cosine"):
-        if 0 < ends[0] <= ends[1] < 1:
-            candidates.append(cfg.Discrete(len(stored), kind, ends[0], ends[1]))
-    for candidate in candidates:
-        if candidate.num_timesteps != len(stored):
-            continue
-        formula = betas(candidate)
-        if np.allclose(stored, formula, rtol=error["relative"], atol=error["absolute"]):
-            return replace(told, process=candidate), True
+    name = next((name for name in ("betas", "alphas_cumprod") if name in tensors), None)
+    if name is None:
+        return told, []
+    stored = tensors[name]
+    if stored.ndim != 1 or stored.size == 0 or stored.dtype not in _FLOATS:
+        raise ConvertError(
+            f"its {name} are no schedule, a list of numbers, but {stored.dtype}{list(stored.shape)}"
+        )
+    precision = ml_dtypes.finfo(stored.dtype)
+    epsilon = float(precision.eps)
+    numbers = np.asarray(stored, np.float64)
+    noise = numbers
+    if name == "alphas_cumprod":
+        before = np.concatenate([[1.0], numbers[:-1]])
+        noise = 1 - np.divide(numbers, before, out=np.zeros_like(numbers), where=before > 0)
     try:
-        given = cfg.Discrete(len(stored), "given", betas=tuple(stored.tolist()))
-        return replace(told, process=given), True
+        for process in _candidates(told.process, noise, epsilon):
+            formula = betas(process)
+            expected = formula if name == "betas" else np.cumprod(1 - formula)
+            # Other programs compute in float32, whose errors add up in a product of a thousand.
+            smallest = max(float(precision.smallest_subnormal), 1e-9)
+            if np.allclose(numbers, expected, rtol=max(epsilon, 2e-5), atol=smallest):
+                note = [] if process == told.process else ["the noise schedule is the file's own"]
+                return replace(told, process=process), note
+        given = cfg.Discrete(len(noise), "given", betas=tuple(noise.tolist()))
     except cfg.ConfigError as wrong:
         raise ConvertError(
-            f"the noise schedule stored in the file ({len(stored)} betas from {stored[0]:.6g} to "
-            f"{stored[-1]:.6g}) is none: {wrong}"
+            f"the noise schedule stored in the file ({len(noise)} {name} in {stored.dtype}, betas "
+            f"from {noise[0]:.6g} to {noise[-1]:.6g}) is none: {wrong}"
         ) from wrong
+    return replace(told, process=given), ["the noise schedule is the file's own"]
+
+
+def _candidates(told: cfg.Discrete, noise: np.ndarray, epsilon: float) -> Iterator[cfg.Discrete]:
+    """Schedules that stored betas may be of, the likely ones first; each also rescaled."""
+    digits = 5 if epsilon < 1e-4 else 3
+    first, last = (float(f"{end:.{digits}g}") for end in (noise[0], noise[-1]))
+    count = len(noise)
+    fitted = [
+        cfg.Discrete(count, kind, first, last)
+        for kind in ("scaled_linear", "linear", "cosine")
+        if 0 < first <= last < 1
+    ]
+    plain = [model.diffusion.process for model in known.MODELS.values()]
+    for process in dict.fromkeys([told, *plain, *fitted]):
+        if process.num_timesteps != count:
+            continue
+        yield process
+        if not process.ends_in_noise and process.num_timesteps > 1:
+            yield replace(process, zero_terminal_snr=True)
 
 
 def metadata(model: cfg.Model) -> dict[str, str]:

@@ -16,6 +16,7 @@ from ldm_jax.convert.bundle import ConvertError
 
 Tensors = Mapping[str, np.ndarray]
 _GROUPS = 32
+_DIGITS, _SHOWN = 9, 12
 
 
 def _shape(tensors: Tensors, name: str, what: str) -> tuple[int, ...]:
@@ -25,9 +26,32 @@ def _shape(tensors: Tensors, name: str, what: str) -> tuple[int, ...]:
 
 
 def _count(tensors: Tensors, pattern: str) -> int:
-    """One more than the highest number that stands at the group of `pattern` in a name."""
+    """One more than the highest number that stands at the group of `pattern` in a name.
+
+    Raises:
+        ConvertError: it is more than the file has tensors.
+    """
     found = (re.match(pattern, name) for name in tensors)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+    highest = max((match[1] for match in found if match), key=_size, default="")
+    if len(highest) > _DIGITS or (highest and int(highest) >= len(tensors)):
+        raise ConvertError(
+            f"it has a tensor of part {highest[:_SHOWN]} of {pattern}, but {len(tensors)} tensors"
+        )
+    return int(highest) + 1 if highest else 0
+
+
+def _size(digits: str) -> tuple[int, str]:
+    """What numbers are ordered by, of however many digits."""
+    return len(digits), digits
+
+
+def foreign_context(tensors: Tensors) -> int | None:
+    """The width of what a U-Net attends to beside itself; None where it attends to itself alone."""
+    for name, keys in tensors.items():
+        own = tensors.get(name.replace(".attn2.to_k.", ".attn2.to_q."))
+        if ".attn2.to_k." in name and own is not None and keys.shape[1:] != own.shape[1:]:
+            return keys.shape[-1]
+    return None
 
 
 def has(tensors: Tensors, prefix: str) -> bool:
@@ -48,9 +72,9 @@ def unet(tensors: Tensors, context_dim: int | None, latent_channels: int) -> cfg
                          ("input_blocks.0.1.", "attention before its first block")):  # fmt: skip
         if has(tensors, prefix):
             raise ConvertError(f"{what} has {kind} ({prefix}*), which is not supported")
+    pattern = r"output_blocks\.(\d{1,9})\.[12]\.(conv|in_layers\.2)\.weight$"
     ups = [
-        (int(match[1]), match[2]) for name in tensors
-        if (match := re.match(r"output_blocks\.(\d+)\.[12]\.(conv|in_layers\.2)\.weight$", name))
+        (int(match[1]), match[2]) for name in tensors if (match := re.match(pattern, name))
     ]  # fmt: skip
     outputs = _count(tensors, r"output_blocks\.(\d+)\.")
     per_level = min(n for n, _ in ups) + 1 if ups else outputs

@@ -9,7 +9,8 @@ from ldm_jax.core.reading import FileFormatError, map_file, parse_json, shown
 from ldm_jax.formats import pickles, torch_file, torch_old_file
 from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
 
-STATE_DICT = "state_dict"
+STATE_DICTS = ("state_dict", "model", "module", "model_state_dict")
+"""Where training programs put a state dict among other things; the first that is there is meant."""
 _MAX_INDEX = 64 * 2**20
 _LISTED = 5
 
@@ -17,9 +18,9 @@ _LISTED = 5
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a safetensors or torch file, by name; read-only views of the mapped file.
 
-    A torch file is a state dict, or holds one as `state_dict` beside things that are no tensors
-    (step, callbacks, optimizer), which are left out. Inside a state dict everything is a tensor:
-    also numbers are refused, for leaving one out would change the model.
+    A torch file is a state dict, or holds one under a name of `STATE_DICTS` beside things that are
+    no tensors (step, callbacks, optimizer), which are left out. Inside a state dict everything is
+    a tensor: also numbers are refused, for leaving one out would change the model.
 
     Raises:
         FileFormatError: the file is missing, damaged or of another format, or its state dict has
@@ -47,15 +48,13 @@ def _state_dict(path: Path, saved: object) -> dict[str, np.ndarray]:
     if not isinstance(saved, dict):
         raise FileFormatError(path, f"holds a {type(saved).__name__}, not a dict of tensors")
     tensors, where = saved, "it"
-    if STATE_DICT in saved:
-        beside = [name for name, value in saved.items() if isinstance(value, np.ndarray)]
+    while (inner := next((n for n in STATE_DICTS if _is_inner(tensors, n)), None)) is not None:
+        beside = [name for name, value in tensors.items() if isinstance(value, np.ndarray)]
         if beside:
             raise FileFormatError(
-                path, f"has tensors beside its {STATE_DICT}: {_listed(beside)}; save one of the two"
+                path, f"has tensors beside its {inner}: {_listed(beside)}; save one of the two"
             )
-        tensors, where = saved[STATE_DICT], f"its {STATE_DICT}"
-        if not isinstance(tensors, dict):
-            raise FileFormatError(path, f"{where} is a {type(tensors).__name__}, not a dict")
+        tensors, where = tensors[inner], f"its {inner}"
     for name, value in tensors.items():
         if not isinstance(name, str):
             raise FileFormatError(path, f"{where} has a name that is a {type(name).__name__}")
@@ -66,6 +65,10 @@ def _state_dict(path: Path, saved: object) -> dict[str, np.ndarray]:
                 f"{where} has, as {shown(name)}, a {what} and not a tensor; {pickles.ADVICE}",
             )
     return tensors
+
+
+def _is_inner(saved: dict, name: str) -> bool:
+    return name in saved and isinstance(saved[name], dict)
 
 
 def read_sharded(index_path: Path) -> dict[str, np.ndarray]:

@@ -41,57 +41,67 @@ def test_what_is_true_is_taken(name):
     claims.check(config, {n: np.empty(leaf.shape) for n, leaf in shapes.items()}, "model.json")
 
 
-LARGE = 10**9
 UNET = small.UNET
 CLAIMS = [
-    ("unet", replace(UNET, layers_per_block=3000), "UNet.layers_per_block 3000"),
-    ("unet", replace(UNET, transformer_layers=3000), "UNet.transformer_layers 3000"),
-    ("unet", replace(UNET, block_out_channels=(32, 64 * LARGE)), "UNet.block_out_channels 64000"),
-    ("unet", replace(UNET, context_dim=LARGE), "UNet.context_dim 1000000000"),
-    ("unet", replace(UNET, concat_channels=LARGE), "UNet.concat_channels"),
-    ("unet", replace(UNET, block_out_channels=(32,) * 40, attention=(True,) * 40,
-                     num_heads=(4,) * 40), "claims 40 levels of UNet"),
-    ("condition", cfg.TextCondition(replace(small.CLIP, layers=10**6), tokenizer="clip"),
-     "CLIPText.layers 1000000"),
-    ("condition", cfg.TextCondition(replace(small.CLIP, vocab_size=10**12), tokenizer="clip"),
+    (replace(UNET, layers_per_block=60), "UNet.layers_per_block 60"),
+    (replace(UNET, transformer_layers=60), "UNet.transformer_layers 60"),
+    (replace(UNET, block_out_channels=(32, 65536)), "UNet.block_out_channels 65536"),
+    (replace(UNET, context_dim=65536), "UNet.context_dim 65536"),
+    (replace(UNET, concat_channels=65536), "UNet.concat_channels 65536"),
+    (cfg.TextCondition(replace(small.CLIP, layers=60), tokenizer="clip"), "CLIPText.layers 60"),
+    (cfg.TextCondition(replace(small.CLIP, vocab_size=10**6), tokenizer="clip"),
      "CLIPText.vocab_size"),
-    ("condition", cfg.ClassCondition(10**12), "ClassCondition.num_classes"),
-    ("autoencoder", replace(small.AUTOENCODER, layers_per_block=10**5),
-     "Autoencoder.layers_per_block 100000"),
-    ("autoencoder", replace(small.AUTOENCODER, bottleneck=cfg.VQ(10**12)), "VQ.size"),
+    (cfg.ClassCondition(10**6), "ClassCondition.num_classes"),
+    (replace(small.AUTOENCODER, layers_per_block=60), "Autoencoder.layers_per_block 60"),
+    (replace(small.AUTOENCODER, bottleneck=cfg.VQ(10**6)), "VQ.size"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("part", "claim", "words"), CLAIMS, ids=[c[2] for c in CLAIMS])
-def test_what_cannot_be_is_refused(part, claim, words):
-    tensors = {f"w{i}": np.empty((64, 64)) for i in range(100)}
+@pytest.mark.parametrize(("claim", "words"), CLAIMS, ids=[c[1] for c in CLAIMS])
+def test_what_cannot_be_is_refused(claim, words):
+    tensors = {f"w{i}": np.empty((64, 64)) for i in range(50)}
     with pytest.raises(ConvertError, match=words) as error:
         claims.check(claim, tensors, "model.json")
     assert str(error.value).startswith("model.json claims")
 
 
-def test_a_native_folder_is_compared_before_it_is_built(tmp_path, monkeypatch):
-    write_native(small.model("faces"), tmp_path / "model")
+@pytest.mark.parametrize(
+    ("part", "field", "value", "words"),
+    [
+        ("unet", "context_dim", 4096, "model.json claims ClassCondition.context_dim 4096"),
+        ("unet", "layers_per_block", 3000, "model.json: config.unet.layers_per_block is 3000"),
+        (
+            "process",
+            "num_timesteps",
+            3 * 10**8,
+            "model.json: config.diffusion.process.num_timesteps is",
+        ),
+        ("autoencoder", "block_out_channels", [32] * 400, "model.json: Autoencoder.block_out_ch"),
+    ],
+)
+def test_a_native_folder_is_compared_before_it_is_built(
+    tmp_path, monkeypatch, part, field, value, words
+):
+    write_native(small.model("class token"), tmp_path / "model")
     path = tmp_path / "model/model.json"
     values = json.loads(path.read_text())
     monkeypatch.setattr(bundle, "shapes", None)
-    values["diffusion"]["process"]["num_timesteps"] = 3 * 10**8
+    (values["diffusion"] if part == "process" else values)[part][field] = value
+    if field == "context_dim":
+        values["condition"][field] = value
     path.write_text(json.dumps(values))
-    with pytest.raises(ConvertError, match="model.json claims Discrete.num_timesteps 300000000"):
-        read_native(tmp_path / "model")
-    values["unet"]["layers_per_block"] = 3000
-    path.write_text(json.dumps(values))
-    with pytest.raises(ConvertError, match="model.json claims UNet.layers_per_block 3000"):
+    with pytest.raises(ValueError, match=words):
         read_native(tmp_path / "model")
 
 
 @pytest.mark.parametrize(
     ("file", "values", "words"),
     [
-        ("unet", {"layers_per_block": 3000}, "claims UNet.layers_per_block 3000"),
-        ("vae", {"layers_per_block": 3000}, "claims Autoencoder.layers_per_block 3000"),
-        ("text_encoder", {"num_hidden_layers": 3000}, "claims CLIPText.layers 3000"),
-        ("text_encoder", {"max_position_embeddings": 10**9}, "claims CLIPText.max_length"),
+        ("unet", {"layers_per_block": 3000}, ": UNet.layers_per_block is 3000"),
+        ("vae", {"layers_per_block": 3000}, ": Autoencoder.layers_per_block is 3000"),
+        ("text_encoder", {"num_hidden_layers": 3000}, ": CLIPText.layers is 3000"),
+        ("text_encoder", {"num_hidden_layers": 64}, " claims CLIPText.layers 64"),
+        ("text_encoder", {"max_position_embeddings": 65000}, " claims CLIPText.max_length 65000"),
     ],
 )
 def test_a_folder_is_compared_before_it_is_built(tmp_path, file, values, words):
@@ -99,5 +109,5 @@ def test_a_folder_is_compared_before_it_is_built(tmp_path, file, values, words):
     write_folder(small.model("sd1", small.make_tokenizer(tmp_path / "source")), folder)
     path = folder / file / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
-    with pytest.raises(ConvertError, match=f"{file}/config.json {words}"):
+    with pytest.raises(ConvertError, match=f"{file}/config.json{words}"):
         read_folder(folder)

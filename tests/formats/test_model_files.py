@@ -55,7 +55,7 @@ class TestReadTensors:
             (tz.mapping({"state_dict": tz.mapping({"n": tz.call("pytorch_lightning.os.system")})}),
              "its state_dict has, as 'n', a Placeholder.'pytorch_lightning.os.system'"),
             (tz.mapping({"state_dict": tz.mapping({"a": W}), "b": W}), "beside its state_d"),
-            (tz.mapping({"state_dict": b"]"}), "its state_dict is a list"),
+            (tz.mapping({"state_dict": b"]"}), "it has, as 'state_dict', a list"),
         ],
     )  # fmt: skip
     def test_refuses_what_is_no_state_dict(self, file, value, match):

@@ -8,7 +8,9 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import hub, native
 from ldm_jax.convert.bundle import ConvertError, Imported
 from ldm_jax.convert.checkpoint import read_checkpoint
-from ldm_jax.convert.folder import CONFIG, INDEX, read_folder
+from ldm_jax.convert.fields import Fields
+from ldm_jax.convert.folder import CONFIG, INDEX, read_component, read_folder
+from ldm_jax.convert.peer_text import read_text_encoder
 from ldm_jax.convert.workdir import read_workdir
 from ldm_jax.core.reading import read_json
 
@@ -16,7 +18,9 @@ Kind = Literal["workdir", "native", "diffusers", "compvis"]
 
 _CHOICES = {
     "workdir": {"weights"}, "native": {"tokenizer"}, "diffusers": {"variant", "tokenizer"},
-    "compvis": {"weights", "prediction", "original_config", "tokenizer"},
+    "compvis": {
+        "weights", "prediction", "original_config", "tokenizer", "vae", "text_encoder",
+    },
 }  # fmt: skip
 
 
@@ -28,17 +32,23 @@ def load(
     prediction: Literal["eps", "x0", "v"] | None = None,
     original_config: str | Path | None = None,
     tokenizer: str | Path | None = None,
+    vae: str | Path | None = None,
+    text_encoder: str | Path | None = None,
 ) -> Imported:
     """The model in `path`.
 
     Args:
         path: a work directory, a native or diffusers folder, or a CompVis single file; or
             `hf:OWNER/NAME`, a diffusers folder of the hub, which is downloaded.
-        weights: of a work directory (by default `ema`) or a single file (`raw`).
+        weights: of a work directory (by default `ema`) or a single file (`raw`, or the averages
+            where it has nothing else).
         variant: of a diffusers folder, such as fp16.
         prediction: of a single file that does not tell.
         original_config: the YAML settings of a single file of no published architecture.
         tokenizer: folder of a tokenizer, for what has none or another.
+        vae: whatever holds the first stage of a single file without one, or another.
+        text_encoder: whatever holds the text encoder of a single file without one, or another: a
+            model, or the component's folder alone.
 
     Raises:
         ConvertError, FileFormatError, ConfigError, FileNotFoundError: what is wrong, and where; or
@@ -48,7 +58,8 @@ def load(
     kind = kind_of(path)
     choices = {
         "weights": weights, "variant": variant, "prediction": prediction,
-        "original_config": original_config, "tokenizer": tokenizer,
+        "original_config": original_config, "tokenizer": tokenizer, "vae": vae,
+        "text_encoder": text_encoder,
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
     wrong = sorted(given.keys() - _CHOICES[kind])
@@ -70,10 +81,38 @@ def _read(path: Path, kind: Kind, given: dict[str, Any]) -> Imported:
         case "diffusers":
             return read_folder(path, **given)
         case "compvis":
-            ema = given.pop("weights", "raw") == "ema"
-            return read_checkpoint(path, ema=ema, **given)
+            weights = given.pop("weights", None)
+            ema = None if weights is None else weights == "ema"
+            return read_checkpoint(path, ema=ema, borrowed=_borrowed(given), **given)
     imported, tokenizer = native.read_native(path), given.get("tokenizer")
     return replace(imported, tokenizer=Path(tokenizer)) if tokenizer else imported
+
+
+def _borrowed(given: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """What is taken from other models, whose paths are taken out of `given`."""
+    parts: dict[str, tuple[Any, dict[str, Any]]] = {}
+    if vae := given.pop("vae", None):
+        other = load(vae)
+        if not isinstance(other.autoencoder, cfg.Autoencoder):
+            raise ConvertError(f"--vae={vae} has no first stage: it works on pixels")
+        parts["autoencoder"] = other.autoencoder, other.frozen["autoencoder"]
+    if text_encoder := given.pop("text_encoder", None):
+        parts["conditioner"] = _text_encoder(text_encoder)
+    return parts
+
+
+def _text_encoder(path: str | Path) -> tuple[cfg.TextCondition, dict[str, Any]]:
+    config = Path(path) / CONFIG
+    if config.is_file() and "model_type" in read_json(config):
+        fields = Fields.read(config)
+        with fields.naming():
+            condition = read_text_encoder(fields)
+        return condition, read_component(Path(path), condition)[0]
+    other = load(path)
+    condition = getattr(other.config, "condition", None)
+    if not isinstance(condition, cfg.TextCondition):
+        raise ConvertError(f"--text_encoder={path} has no text encoder")
+    return replace(condition, inpaint=False), other.params["conditioner"]
 
 
 def kind_of(path: Path) -> Kind:

@@ -1,6 +1,9 @@
 """`load` and the command line: every kind of source, the native form, and what goes wrong."""
 
+import errno
 import json
+import os
+import signal
 
 import convert_models as small
 import jax
@@ -9,11 +12,13 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle
+from ldm_jax.convert import bundle, native
 from ldm_jax.convert.__main__ import Arguments, main, run
 from ldm_jax.convert.bundle import ConvertError, materialize
-from ldm_jax.convert.load import load
+from ldm_jax.convert.folder import write_folder
+from ldm_jax.convert.loading import load
 from ldm_jax.convert.native import read_native, write_native
+from ldm_jax.core.reading import FileFormatError
 
 
 @pytest.fixture
@@ -103,20 +108,83 @@ def test_materialized_leaves_are_copies(tmp_path):
         np.testing.assert_array_equal(copy, leaf.astype(copy.dtype))
 
 
-def test_inspect(tmp_path, capsys, monkeypatch):
+def test_inspect(tmp_path, capsys):
     path = small.original("churches256", tmp_path / "model.safetensors")
     yaml = small.settings("churches256", tmp_path / "settings.yaml")
-    command = ["convert", str(path), "--inspect", f"--original-config={yaml}"]
-    monkeypatch.setattr("sys.argv", command)
-    assert main() == 0
+    assert main([str(path), "--inspect", f"--original-config={yaml}"]) == 0
     said = capsys.readouterr().out
     for words in ("a single file of CompVis' layout, raw weights", "unet: ", "scaled_linear",
                   "not used: 216 tensors (model_ema.", "latent_scale 0.5"):  # fmt: skip
         assert words in said, said
 
 
-def test_mistakes_have_status_2(tmp_path, capsys, monkeypatch):
-    for arguments in ([str(tmp_path / "no")], [str(tmp_path / "no"), "--inspect"]):
-        monkeypatch.setattr("sys.argv", ["convert", *arguments])
-        assert main() == 2
-        assert capsys.readouterr().err.startswith("convert: ")
+def test_mistakes_have_status_2(tmp_path, capsys):
+    model = tmp_path / "model"
+    write_native(small.model("faces"), model)
+    for arguments, words in (
+        ([str(tmp_path / "no")], "name a TARGET"),
+        ([str(tmp_path / "no"), "--inspect"], "does not exist"),
+        ([str(model), str(tmp_path / "a"), "--variant=fp16"], "--variant does not belong"),
+        ([str(model), str(tmp_path / "a.ckpt"), "--to=compvis"], "name it so"),
+    ):
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("convert: ") and words in said and said.count("\n") == 1
+
+
+def test_what_fails_on_the_way_has_status_1_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    model = tmp_path / "model"
+    write_native(small.model("faces"), model)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "weights.safetensors")
+
+    monkeypatch.setattr(native, "write_safetensors", full)
+    assert main([str(model), str(tmp_path / "again")]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    monkeypatch.setattr(native, "write_safetensors", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    assert main([str(model), str(tmp_path / "again")]) == 130
+    assert capsys.readouterr().err == "convert: interrupted\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_command_is_ready_before_anything_heavy_is_imported():
+    """Ctrl-C while JAX is imported would else be a traceback."""
+    code = "import sys, ldm_jax.convert.__main__; print([n for n in ('jax', 'numpy') if n in " \
+           "sys.modules])"  # fmt: skip
+    assert tiny.check(tiny.start("-c", code)).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[" * 200_000, "not JSON"), ("[1]", "not a JSON object"), ("nonsense", "not JSON"),
+        ('{"type": "Model", "type": "Autoencoder"}', "names 'type' twice"),
+    ],
+)  # fmt: skip
+def test_json_of_any_model_is_read_strictly(tmp_path, content, words):
+    """Deep, twice the same name, of another type: in every JSON file of every form."""
+    tokenizer = small.make_tokenizer(tmp_path / "source")
+    write_native(small.model("sd1", tokenizer), tmp_path / "native")
+    write_folder(small.model("sd1", tokenizer), tmp_path / "diffusers")
+    config = bundle.make(small.AUTOENCODER, small.numbers(small.AUTOENCODER))
+    write_folder(config, tmp_path / "vae")
+    for folder in ("native", "diffusers", "vae"):
+        for path in sorted((tmp_path / folder).rglob("*.json")):
+            if path.parent.name == "tokenizer":
+                continue  # it stays unread here
+            sound = path.read_bytes()
+            path.write_text(content)
+            with pytest.raises(FileFormatError, match=words) as error:
+                load(tmp_path / folder)
+            assert str(path) in str(error.value)
+            path.write_bytes(sound)
+    config = tmp_path / "config.json"
+    config.write_text(content)
+    with pytest.raises(FileFormatError, match=words):
+        load(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(len(content).to_bytes(8, "little") + content.encode())
+    with pytest.raises(FileFormatError):
+        load(weights)
