@@ -169,11 +169,12 @@ def train_tokenizer(
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """What `Tokenizer.save` wrote.
+    """What `Tokenizer.save` wrote: the file, or the folder with its `tokenizer.json`.
 
     Raises:
         TokenizerError: no such file, not a tokenizer, or one without padding.
     """
+    path = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
     try:
         text = read_text(path)
         found = parse_json(path, "it", text)
