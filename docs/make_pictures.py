@@ -13,8 +13,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from ldm_jax.cli.arguments import parse
+from ldm_jax.cli.sample import draw as draw_command
 from ldm_jax.images.grid import grid, save_png
-from sample import Arguments, run
 
 SCALE = 7
 CAPTION = "--prompt=a red three above a blue seven"
@@ -61,7 +62,7 @@ def draw(model: Path, folder: Path, options: list[str]) -> UInt8[np.ndarray, "n 
     options = [o.replace("PICTURE", f"{folder}/picture.png") for o in options]
     options = [o.replace("MASK", f"{folder}/mask.png") for o in options]
     command = [f"--model={model}", f"--out={folder}/drawn", "--overwrite", *options]
-    run(tyro.cli(Arguments, args=command))
+    draw_command(parse(command))
     return np.stack([np.asarray(Image.open(p)) for p in sorted(folder.glob("drawn/0*.png"))])
 
 

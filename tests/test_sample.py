@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,20 +9,38 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import ldm_jax
-import sample
+import sample as program
+from ldm_jax.cli import sample
+from ldm_jax.cli.arguments import parse
+from ldm_jax.core.command import run_command
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.latent_diffusion import to_pixels
 
 PROMPTS = ("a red three alone", "a blue seven above a green one")
 
 
+def options(**values):
+    """`--name=value` of each, lists with their values apart."""
+    words = []
+    for name, value in values.items():
+        if isinstance(value, tuple):
+            words += [f"--{name}", *map(str, value)]
+        else:
+            words.append(f"--{name}" if value is True else f"--{name}={value}")
+    return words
+
+
+def redraw(out, *words):
+    return sample.draw(parse([f"--out={out}", *map(str, words)]))
+
+
 @pytest.fixture(scope="module")
 def draw(trained_text2img):
     """`draw(out, **options)`: runs the command; returns the folder."""
 
-    def run(out, **options):
-        fast = {"steps": 2, "batch_size": 4, "guidance": 2.0, "seed": 7} | options
-        assert sample.run(sample.Arguments(trained_text2img, out, **fast)) == out / "grid.png"
+    def run(out, **more):
+        fast = {"steps": 2, "batch_size": 4, "guidance": 2.0, "seed": 7} | more
+        assert redraw(out, f"--model={trained_text2img}", *options(**fast)) == out / "grid.png"
         return out
 
     return run
@@ -41,20 +58,22 @@ def pixels(path):
 def test_every_picture_says_how_it_was_made(drawn, trained_text2img):
     with Image.open(drawn / "0001_0000.png") as picture:
         assert picture.size == (16, 16)
-        settings = json.loads(picture.text["ldm_jax"])
-    assert settings == {
+        said = json.loads(picture.text["ldm_jax"])
+    assert said["request"] == {
+        "prompt": [PROMPTS[1]], "num": 1, "first_prompt": 1, "first_image": 0,
         "sampler": "ddim", "steps": 2, "guidance_scale": 2.0, "eta": 0.0, "spacing": "trailing",
-        "seed": 7, "height": 16, "width": 16, "batch_size": 4, "tile": None,
-        "sections": [], "timesteps": [], "sigmas": [],
-        "guidance_schedule": "constant", "guidance_interval": None, "guidance_rescale": None,
-        "autoguidance_scale": None, "classifier_scale": None, "classifier_form": None,
-        "threshold": None, "resample": 1, "resample_jump": 1,
-        "corrector": None, "corrector_steps": 1, "snr": 0.16,
-        "model": str(trained_text2img), "condition": PROMPTS[1], "prompt_number": 1,
-        "image_number": 0,
-        "origin": {"source": "run", "kind": "workdir", "weights": "ema", "step": 24,
-                   "dtype": "float32"},
+        "seed": 7, "height": 16, "width": 16, "batch_size": 4, "guidance_schedule": "constant",
+        "resample": 1, "resample_jump": 1, "invert_mask": False, "latents_row": 0,
+        "model": str(trained_text2img), "tileable": False, "literal_prompts": False,
     }  # fmt: skip
+    assert said["filled"] == ["sampler", "eta", "spacing", "height", "width"]
+    assert said["origin"] == {
+        "source": "run",
+        "kind": "workdir",
+        "weights": "ema",
+        "step": 24,
+        "dtype": "float32",
+    }
 
 
 def test_the_manifest_lists_every_file_with_its_digest(drawn):
@@ -65,7 +84,7 @@ def test_the_manifest_lists_every_file_with_its_digest(drawn):
     for name, entry in files.items():
         assert hashlib.sha256((drawn / name).read_bytes()).hexdigest() == entry["sha256"]
         assert entry["condition"] == PROMPTS[int(name[:4])]
-    assert manifest["settings"]["seed"] == 7
+    assert manifest["request"]["seed"] == 7 and manifest["request"]["num"] == 2
     assert manifest["versions"]["ldm_jax"] == ldm_jax.__version__
     assert {"jax", "jaxlib", "flax", "numpy", "devices"} <= manifest["versions"].keys()
     grid = pixels(drawn / "grid.png")
@@ -88,47 +107,45 @@ def test_the_same_command_writes_the_same_files(draw, drawn, tmp_path):
         assert (again / path.name).read_bytes() == path.read_bytes()
 
 
-def run_main(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, options)])
-    return sample.main()
+def run_main(*words):
+    return run_command("sample.py", program.main, [str(word) for word in words])
 
 
-def test_the_command_line_prints_the_grid(trained_text2img, tmp_path, monkeypatch, capsys):
+def test_the_command_line_prints_the_grid(trained_text2img, tmp_path, capsys):
     out = tmp_path / "out"
-    options = (f"--model={trained_text2img}", "--prompt", *PROMPTS, "--steps=2", f"--out={out}")
-    assert run_main(monkeypatch, *options, "--batch_size=4", "--guidance=2") == 0
+    words = (f"--model={trained_text2img}", "--prompt", *PROMPTS, "--steps=2", f"--out={out}")
+    assert run_main(*words, "--batch_size=4", "--guidance=2") == 0
     assert capsys.readouterr().out.strip() == str(out / "grid.png")
     assert len(list(out.glob("*_*.png"))) == 2
 
 
 def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
-    trained_text2img, drawn, tmp_path, monkeypatch, capsys
+    trained_text2img, drawn, tmp_path, capsys
 ):
     model, out = f"--model={trained_text2img}", f"--out={tmp_path / 'out'}"
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "latin.txt").write_bytes("für".encode("latin-1"))
-    for options, complaint in (
+    for words, complaint in (
         ((model, f"--out={drawn}"), "is not empty; choose another, or --overwrite"),
-        ((model, out, "--num=0"), "--num=0: it must be 1 or more"),
+        ((model, out, "--num=0"), "num is 0; it must be 1 or more"),
         ((model, out, "--prompt=a mauve three alone"), "mauve"),
         ((model, out, "--classes", "3"), "conditioned on captions"),
         ((model, out, "--classes", "3", "--prompt=a red one alone"), "not both"),
-        ((model, out, f"--prompts={tmp_path / 'absent'}"), "there is no such file"),
+        ((model, out, f"--prompts={tmp_path / 'absent'}"), "absent: does not exist"),
         ((model, out, f"--prompts={tmp_path / 'empty.txt'}"), "has no caption in it"),
         ((model, out, "--steps=0"), "steps is 0; it must be 1 or more"),
         ((model, out, "--num=70000"), "at most 65536 of each"),
-        ((model, out, "--guidance=1", "--negative_prompt=a red one alone"), "at 1 there is none"),
-        ((model, out, f"--prompts={tmp_path / 'latin.txt'}"), "latin.txt is not UTF-8 text"),
+        (
+            (model, out, "--guidance=1", "--negative_prompt=a red one alone"),
+            "with guidance_scale 1 nothing leads away",
+        ),
+        ((model, out, f"--prompts={tmp_path / 'latin.txt'}"), "latin.txt: is not UTF-8 text"),
         ((model, f"--out={tmp_path / 'empty.txt'}"), "empty.txt is a file; name a folder"),
         ((f"--model={tmp_path / 'absent'}", out), "absent does not exist"),
     ):
-        assert run_main(monkeypatch, *options) == 2
+        assert run_main(*words) == 2
         assert complaint in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def redraw(out, *options):
-    return sample.run(sample.parse([f"--out={out}", *map(str, options)]))
 
 
 def same(picture, again):
@@ -147,8 +164,8 @@ def test_a_picture_can_be_drawn_again_from_itself(drawn, tmp_path):
     # What is given goes before what the picture says.
     redraw(tmp_path / "c", f"--from_png={picture}", "--seed=8", f"--prompt={PROMPTS[0]}")
     with Image.open(tmp_path / "c" / picture.name) as other:
-        settings = json.loads(other.text["ldm_jax"])
-    assert settings["seed"] == 8 and settings["condition"] == PROMPTS[0]
+        settings = json.loads(other.text["ldm_jax"])["request"]
+    assert settings["seed"] == 8 and settings["prompt"] == [PROMPTS[0]]
     assert settings["steps"] == 2
 
 
@@ -179,40 +196,60 @@ def png(path, **chunks):
     return path
 
 
-def test_a_picture_cannot_say_where_to_write(trained_text2img, drawn, tmp_path):
-    wicked = {"model": str(trained_text2img), "condition": PROMPTS[0], "steps": 2, "num": 99,
-              "out": str(drawn), "overwrite": True, "batch_size": 4}  # fmt: skip
-    path = png(tmp_path / "wicked.png", ldm_jax=json.dumps(wicked))
+def test_a_picture_cannot_say_where_to_write(trained_text2img, drawn, tmp_path, capsys):
+    wicked = {"model": str(trained_text2img), "prompt": [PROMPTS[0]], "steps": 2, "num": 99,
+              "out": str(drawn), "overwrite": True, "batch_size": 4, "weak_model": "hf:a/b",
+              "seed": "abc"}  # fmt: skip
+    path = png(tmp_path / "wicked.png", ldm_jax=json.dumps({"request": wicked}))
     assert redraw(tmp_path / "out", f"--from_png={path}") == tmp_path / "out" / "grid.png"
     assert len(list((tmp_path / "out").glob("0*.png"))) == 1
+    said = capsys.readouterr().err
+    for words in (
+        "wicked.png: left out: 'out' is no setting of a drawing",
+        "wicked.png: left out: seed is 'abc'; it must be of type int",
+        "weak_model is 'hf:a/b', which is named by you or not at all",
+        f"wicked.png names --model={trained_text2img}, which is read",
+    ):
+        assert words in said
     for chunk, complaint in (
-        ('{"steps": "abc"}', "says that steps is 'abc'"),
-        ("[1]", "damaged settings"),
-        ("{", "damaged settings"),
+        ("[1]", "is not a JSON object"),
+        ("{", "is not JSON"),
+        ('{"request": 3}', "is damaged: it holds no request"),
+        ('{"request": {}, "request": {}}', "names 'request' twice"),
+        ("[" * 100_000, "nested too deeply"),
     ):
         path = png(tmp_path / "bad.png", ldm_jax=chunk)
-        with pytest.raises(ValueError, match=complaint):
-            sample.parse([f"--from_png={path}"])
+        with pytest.raises(ValueError, match=f"bad.png: .*{complaint}"):
+            parse([f"--from_png={path}"])
 
 
-def test_settings_of_the_web_ui_are_understood(tmp_path):
+def test_settings_of_the_web_ui_are_understood(tmp_path, capsys):
     text = (
-        "a (red:1.2) cat\nNegative prompt: ugly\nSteps: 12, Sampler: DPM++ 2M Karras, CFG scale: "
-        "6.5, Seed: 4, Size: 24x16, Denoising strength: 0.5, Clip skip: 2, Model: v1-5"
+        "a (red:1.2) cat\r\nNegative prompt: ugly\r\nSteps: 12, Sampler: DPM++ 2M Karras, CFG "
+        "scale: 6.5, Seed: 3, Seed: 4, Size: 24x16, Denoising strength: 0.5, Clip skip: two, "
+        "Model: v1-5\r\nTemplate: a cat"
     )
     path = png(tmp_path / "web.png", parameters=text)
-    found = sample.parse([f"--from_png={path}", "--guidance=1", "--negative_prompt="])
+    model = "--model=x"
+    found = parse([model, f"--from_png={path}", "--guidance=1", "--negative_prompt="]).request
     assert found.prompt == ("a (red:1.2) cat",) and found.negative_prompt == ""
-    assert (found.steps, found.sampler, found.spacing) == (12, "dpmpp_2m", "karras")
-    assert (found.guidance, found.seed, found.width, found.height) == (1, 4, 24, 16)
+    sampling = found.sampling
+    assert (sampling.steps, sampling.sampler, sampling.spacing) == (12, "dpmpp_2m", "karras")
+    assert (sampling.guidance_scale, sampling.seed) == (1, 4)
+    assert (sampling.width, sampling.height) == (24, 16)
     # Without the picture that it was for, a strength says nothing.
-    assert found.strength is None and found.clip_skip == 2
-    assert sample.parse([f"--from_png={path}", "--init_image=a.png"]).strength == 0.5
+    assert sampling.strength is None and found.model.clip_skip is None
+    said = capsys.readouterr().err
+    for words in ("strength is for a picture", "Clip skip is 'two'", "Seed is there twice, as '3'",
+                  "lines after its settings: 'Template: a cat'"):  # fmt: skip
+        assert f"web.png: left out: {words}" in said or words in said
+    with_picture = parse([model, f"--from_png={path}", "--init_image=a.png"])
+    assert with_picture.request.sampling.strength == 0.5
 
 
-def test_a_misspelt_option_is_explained(monkeypatch, capsys):
+def test_a_misspelt_option_is_explained(capsys):
     with pytest.raises(SystemExit) as stop:
-        run_main(monkeypatch, "--model=x", "--guidence=2")
+        run_main("--model=x", "--guidence=2")
     assert stop.value.code == 2
     written = capsys.readouterr()
     assert "perhaps you meant" in (written.out + written.err).lower()
@@ -237,18 +274,18 @@ def test_a_strip_and_a_video_beside_each_picture(draw, tmp_path):
 
 
 def test_a_picture_is_inverted_and_drawn_again_from_the_file(
-    trained_text2img, drawn, tmp_path, monkeypatch, capsys
+    trained_text2img, drawn, tmp_path, capsys
 ):
     picture = drawn / "0000_0001.png"
-    options = (
+    words = (
         f"--model={trained_text2img}", "--prompt", PROMPTS[0], "--steps=50", "--batch_size=4",
         "--guidance=1",
     )  # fmt: skip
     out = tmp_path / "noise"
-    assert run_main(monkeypatch, *options, f"--invert={picture}", f"--out={out}") == 0
+    assert run_main(*words, f"--invert={picture}", f"--out={out}") == 0
     assert capsys.readouterr().out.strip() == str(out / "noise.npy")
     noise = f"--latents={out / 'noise.npy'}"
-    assert run_main(monkeypatch, *options, noise, f"--out={tmp_path / 'again'}") == 0
+    assert run_main(*words, noise, f"--out={tmp_path / 'again'}") == 0
     # What the first stage, hardly trained, keeps of the picture is all that can come back.
     pipeline = Pipeline(trained_text2img)
     shown = to_pixels(jnp.asarray(pixels(picture)[None]))
@@ -260,12 +297,13 @@ def test_a_picture_is_inverted_and_drawn_again_from_the_file(
 
 
 def test_options_that_do_not_fit_previews_or_inversion(tmp_path):
-    for options, complaint in (
-        ({"progress_strip": 1}, "--progress_strip=1: it must be 2 or more"),
+    for more, complaint in (
+        ({"progress_strip": 1}, "--progress_strip=1: it must be 2 to 1000"),
         ({"video": True}, "--video needs --progress_strip=K"),
         ({"invert": tmp_path, "latents": tmp_path}, "leave out --latents"),
         ({"invert": tmp_path, "progress_strip": 3}, "leave out --progress_strip"),
         ({"invert": tmp_path, "num": 2}, "leave out --num"),
+        ({"benchmark": True, "progress_strip": 3}, "leave out --progress_strip"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            sample.run(sample.Arguments(tmp_path, tmp_path / "out", **options))
+            parse([f"--model={tmp_path}", *options(**more)])

@@ -1,146 +1,206 @@
-"""The options of `sample.py`."""
+"""The command line of `sample.py`: a request, and what is only about the command."""
 
-from dataclasses import dataclass
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from ldm_jax import config as cfg
+import tyro
+
+from ldm_jax.config import ConfigError, Request
+from ldm_jax.config.request import paths, settings
+from ldm_jax.core.reading import FileFormatError, printable, read_lines
+
+PROGRAM = "sample.py"
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Command:
     """Draws pictures with a trained model and says in each file how it was made."""
 
-    model: Path | None = None
-    """Work directory of a trained diffusion model, model folder, diffusers folder, or single
-    checkpoint file (.safetensors, .ckpt)."""
-    out: Path = Path("samples")
-    """Folder for the PNG files, grid.png and manifest.json; it must be new or empty."""
-
-    prompt: tuple[str, ...] = ()
-    """One or more captions."""
+    request: Request = field(default_factory=Request)
     prompts: Path | None = None
     """Text file with one caption a line."""
-    classes: tuple[int, ...] = ()
-    """One or more class numbers, for class-conditional models."""
-    negative_prompt: str | None = None
-    """Caption to be guided away from; the empty one by default."""
-    literal_prompts: bool = False
-    """Brackets in prompts are letters like others, not emphasis."""
-    num: int = 1
-    """Pictures for each prompt or class."""
+    out: Path = Path("samples")
+    """Folder for the PNG files, grid.png and manifest.json; it must be new or empty."""
+    overwrite: bool = False
+    """Write into a folder that has files already."""
     from_png: Path | None = None
     """A picture whose settings are the defaults of all others but --out."""
-    first_prompt: int = 0
-    """Number of the first prompt, on which noise depends."""
-    first_image: int = 0
-    """Number of each prompt's first picture, on which noise depends."""
-
-    sampler: cfg.sampling.SamplerName | None = None
-    """ddim unless another is asked for."""
-    steps: int | None = None
-    """Solver steps; 50 by default."""
-    guidance: float | None = None
-    """Scale of classifier-free guidance; 1 is none. By default 7.5 for CLIP, 5 for BERT, else 3."""
-    guidance_schedule: cfg.sampling.GuidanceSchedule = "constant"
-    """How guidance grows while noise falls; the mean stays the scale asked for."""
-    guidance_interval: tuple[float, float] | None = None
-    """Two noise levels, as sigma / alpha, between which alone guidance acts."""
-    guidance_rescale: float | None = None
-    """0 to 1: the share of the contrast added by guidance that is taken away; 0.7 is usual."""
-    weak_model: Path | None = None
-    """A weaker model of the same task, or an earlier checkpoint (WORKDIR/checkpoints/STEP), for
-    autoguidance; --guidance is then 1 unless it is given."""
-    autoguidance_scale: float | None = None
-    """Scale of guidance away from --weak_model; 2 by default, 1 is none."""
-    classifier: Path | None = None
-    """Work directory of a classifier that guides towards --classes."""
-    classifier_scale: float | None = None
-    """Scale of the classifier's gradient; 1 by default, 0 is none."""
-    classifier_form: cfg.sampling.ClassifierForm | None = None
-    """eps, for every sampler, by default; or mean, for those that add noise."""
-    threshold: float | None = None
-    """0 to 1: quantile of dynamic thresholding, against strong guidance; 0.995 is usual."""
-    eta: float | None = None
-    """Share of fresh noise of ddim (0, deterministic, by default), and of the ancestral and SDE
-    samplers (1): euler_a, dpm2_a, dpmpp_2s_a, dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde."""
-    corrector: cfg.sampling.CorrectorName | None = None
-    """Langevin steps at each level, before the step of a sampler without memory."""
-    corrector_steps: int | None = None
-    """How many of them; 1 by default."""
-    snr: float | None = None
-    """Their signal-to-noise ratio; 0.16 by default."""
-    spacing: cfg.sampling.Spacing | None = None
-    """Which noise levels the solver visits; models and samplers have defaults of their own."""
-    sections: tuple[int, ...] = ()
-    """Instead of a spacing, so many timesteps in each of equal parts, the least noisy first."""
-    timesteps: tuple[float, ...] = ()
-    """Instead of a spacing, the timesteps themselves, falling."""
-    sigmas: tuple[float, ...] = ()
-    """Instead of a spacing, the ratios of noise to signal, falling."""
-    seed: int | None = None
-    """0 to 4294967295; 0 by default."""
-    height: int | None = None
-    """Pixels; by default the size of training, or that of the initial picture."""
-    width: int | None = None
-    """Pixels, as height."""
-
-    init_image: Path | None = None
-    """A picture to draw on, resized to height and width."""
-    strength: float | None = None
-    """How much of the initial picture is given up, 0 to 1; 0.75 by default, 1 with a mask."""
-    mask: Path | None = None
-    """White where the initial picture is painted anew, of its size."""
-    mask_blur: float | None = None
-    """Radius in pixels by which the mask's edge is softened; 4 by default."""
-    invert_mask: bool = False
-    """Paint where the mask is black."""
-    only_masked: int | None = None
-    """Crop to the mask and so many pixels around it, and paint these at full size."""
-    resample: int = 1
-    """Draw each stretch of the way so often, for new parts that agree with what is kept."""
-    resample_jump: int = 1
-    """Length of these stretches in steps."""
-    latents: Path | None = None
-    """Starting noise, one array [pictures, height, width, channels] in a .npy file."""
-    latents_row: int = 0
-    """Which of the file's pictures is the first one's."""
-
+    progress_strip: int | None = None
+    """Write beside each picture a strip of so many predictions of it, from the first step to the
+    last; fewer where there are fewer evaluations."""
+    video: bool = False
+    """Write these beside it as an animated WebP too."""
     invert: Path | None = None
     """Write OUT/noise.npy instead, for --latents: noise from which the same prompts, sampler and
     steps draw this picture, without guidance."""
-    progress_strip: int | None = None
-    """Write beside each picture a strip of so many predictions of it, from the first step to the
-    last."""
-    video: bool = False
-    """Write these beside it as an animated WebP too."""
-
-    clip_skip: int | None = None
-    """Stop so many layers from CLIP's end; 1 is all of them."""
-    tileable: bool = False
-    """Opposite edges of the pictures fit each other."""
-    tile: int | None = None
-    """Decode in overlapping tiles of so many pixels, for large pictures."""
-    batch_size: int | None = None
-    """Pictures drawn at a time; by default 32 small ones, or 1 of more than 16 x 16 latents."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """What the networks compute in; float32 unless the model was trained in another."""
-
-    weights: Literal["ema", "raw"] | None = None
-    """The parameter average, or the parameters as trained last; ema of work directories and raw
-    of single files by default."""
-    tokenizer: Path | None = None
-    """Folder with the tokenizer's files, which single files lack."""
-    prediction: Literal["eps", "v", "x0"] | None = None
-    """What the U-Net predicts, where a single file cannot tell."""
-    original_config: Path | None = None
-    """The YAML file that describes a single checkpoint file."""
-    overwrite: bool = False
-    """Write into a folder that has files already."""
-
     benchmark: bool = False
     """Draw a fixed set of samples instead (the captions and sampler given, or a few of each), time
     and hash them, and write OUT/record.json and OUT/record.npz."""
     verify: Path | None = None
     """Draw the samples of such a record again, and say whether they are equal bit for bit, or how
     far off; the exit status is 1 if they are not."""
+    filled: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Settings of the request that nobody asked for, but a picture was drawn with."""
+
+
+_DRAWS_ANYWAY = {
+    "prompt", "classes", "negative_prompt", "num", "first_prompt", "first_image", "seed", "model",
+}  # fmt: skip
+"""Settings of which no usual value of others depends."""
+_OPEN_A_MODEL = {
+    "model", "weights", "dtype", "tokenizer", "prediction", "original_config", "clip_skip",
+    "tileable", "literal_prompts", "weak_model", "classifier",
+}  # fmt: skip
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command line, on top of the settings of the picture that `--from_png` names.
+
+    What a picture says that cannot be used, and which files it names, is written to the error
+    output.
+
+    Raises:
+        ConfigError: settings that cannot be, or that do not go together.
+        FileFormatError: the picture has no settings; a file with captions cannot be read.
+        SystemExit: after --help, or for options that do not exist.
+    """
+    default, filled = Command(), {}
+    first = _first(arguments)
+    if first.from_png is not None:
+        request, filled = _from_png(first)
+        default = replace(default, request=request)
+    command = _parsed(arguments, default)
+    if filled and _changed(command.request, default.request) <= _DRAWS_ANYWAY:
+        # As it was drawn, though the usual values have become others since.
+        request = command.request.changed(**filled)
+        command = replace(command, request=request, filled=tuple(filled))
+    if command.prompts is not None:
+        captions = [line.strip() for line in read_lines(command.prompts) if line.strip()]
+        if not captions:
+            raise FileFormatError(command.prompts, "has no caption in it")
+        request = replace(command.request, prompt=(*command.request.prompt, *captions))
+        command = replace(command, request=request)
+    if first.from_png is not None:
+        _say_files(first.from_png, default.request, command.request)
+    check(command)
+    return command
+
+
+def check(command: Command) -> None:
+    """Raises ConfigError for what cannot work, whatever the model."""
+    request, model = command.request, command.request.model
+    if command.verify is not None:
+        _check_verification(command)
+        return
+    if model.model is None:
+        raise ConfigError("--model=MODEL is missing: a work directory, model folder or single file")
+    if command.progress_strip is not None and not 2 <= command.progress_strip <= 1000:
+        raise ConfigError(f"--progress_strip={command.progress_strip}: it must be 2 to 1000")
+    if command.video and command.progress_strip is None:
+        raise ConfigError("--video needs --progress_strip=K, the number of its pictures")
+    if command.benchmark:
+        for name in ("progress_strip", "invert"):
+            if getattr(command, name) is not None:
+                raise ConfigError(f"--benchmark writes a record; leave out --{name}")
+    if command.invert is not None:
+        given = request.to_dict()
+        for name in ("init_image", "mask", "latents", "negative_prompt"):
+            if given.get(name):
+                raise ConfigError(f"--invert goes from a picture to its noise; leave out --{name}")
+        if command.progress_strip is not None:
+            raise ConfigError("--invert writes no pictures; leave out --progress_strip")
+        if request.num != 1:
+            raise ConfigError("--invert finds one noise for each prompt; leave out --num")
+
+
+def inputs(command: Command) -> dict[str, Path]:
+    """The files and folders that a command reads, by the options that name them."""
+    named = {name: Path(p) for name in ("prompts", "from_png", "invert")
+             if (p := getattr(command, name)) is not None}  # fmt: skip
+    given = command.request.to_dict()
+    return named | {name: Path(given[name]) for name in paths() if name in given}
+
+
+def _check_verification(command: Command) -> None:
+    for name in _changed(command.request, Request()) - _OPEN_A_MODEL:
+        raise ConfigError(f"--verify draws what the record says; leave out --{name}")
+    for f in fields(command):
+        if f.name not in ("request", "verify") and getattr(command, f.name) != f.default:
+            raise ConfigError(f"--verify draws what the record says; leave out --{f.name}")
+
+
+def _changed(request: Request, before: Request) -> set[str]:
+    """The settings in which two requests differ."""
+    one, other = request.to_dict(), before.to_dict()
+    return {name for name in settings() if one.get(name) != other.get(name)}
+
+
+# ------------------------------------------------------------------------------------- parsing
+
+
+def _first(arguments: Sequence[str]) -> argparse.Namespace:
+    """What decides how the others are read."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
+    for name in ("from_png", "init_image", "prompts"):
+        parser.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name, type=Path)
+    for name in ("prompt", "classes"):
+        parser.add_argument(f"--{name}", nargs="*")
+    return parser.parse_known_args(arguments)[0]
+
+
+def _parsed(arguments: Sequence[str], default: Command) -> Command:
+    """What tyro reads; where a dataclass refuses a value, its own words, in one line."""
+    written = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(written):
+            return tyro.cli(
+                tyro.conf.OmitArgPrefixes[Command], args=[*arguments], default=default,
+                prog=PROGRAM,
+            )  # fmt: skip
+    except SystemExit as stop:
+        error: BaseException | None = stop
+        while error is not None:
+            if isinstance(error, ConfigError):
+                raise error from None
+            error = error.__context__
+        sys.stderr.write(written.getvalue())
+        raise
+
+
+# ---------------------------------------------------------------------------------- from a PNG
+
+
+def _from_png(first: argparse.Namespace) -> tuple[Request, dict[str, Any]]:
+    """What the picture asked for, and the usual values that it was drawn with."""
+    from ldm_jax.images.sample_writer import read_written
+
+    also = {} if first.init_image is None else {"init_image": str(first.init_image)}
+    written = read_written(first.from_png, also)
+    for problem in written.problems:
+        _say(f"{first.from_png}: left out: {problem}")
+    drawn = written.request
+    # Usual values that another sampler or model would not have are not carried over to it.
+    empty = Request()
+    filled = {name: drawn.setting(name) for name in written.filled}
+    request = drawn.changed(**{name: empty.setting(name) for name in filled})
+    if (first.prompt, first.prompts, first.classes) != (None, None, None):
+        request = replace(request, prompt=(), classes=())
+    return request, filled
+
+
+def _say_files(picture: Path, named: Request, used: Request) -> None:
+    """Names the files that a picture, not the command line, has chosen."""
+    one, other = named.to_dict(), used.to_dict()
+    for name in paths():
+        if name in other and one.get(name) == other[name]:
+            _say(f"{picture} names --{name}={other[name]}, which is read")
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRAM}: {printable(text)}", file=sys.stderr, flush=True)

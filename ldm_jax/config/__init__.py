@@ -24,6 +24,7 @@ from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
 from ldm_jax.config.objective import Objective
 from ldm_jax.config.processes import EDM, VE, VP, Discrete, Process, RectifiedFlow, SubVP
+from ldm_jax.config.request import ModelChoice, PictureInput, Request
 from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
 from ldm_jax.config.stage_one import Adversarial, AutoencoderLoss, Perceptual
@@ -58,12 +59,15 @@ __all__ = [
     "Loop",
     "Mesh",
     "Model",
+    "ModelChoice",
     "Objective",
     "Optim",
     "Perceptual",
+    "PictureInput",
     "Pixels",
     "Process",
     "RectifiedFlow",
+    "Request",
     "Run",
     "Sampling",
     "SubVP",

@@ -1,8 +1,10 @@
 """How pictures are drawn."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 from ldm_jax.config.checks import ConfigError
 
@@ -20,62 +22,92 @@ Spacing = Literal[
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
 ClassifierForm = Literal["eps", "mean"]
 
+MAX_PIXELS = 2**28
+"""Pixels that are drawn together, at most: a batch of 4096 pictures of 256 x 256, or a picture of
+16384 x 16384."""
+MAX_SIDE = 2**16
+MAX_STEPS = 100_000
+
+
+def one_of(names: Any) -> Any:
+    """How the command line shows a closed set of names; the dataclass itself checks them, so that
+    they are listed in their order."""
+    return tyro.conf.arg(metavar="{" + ",".join(get_args(names)) + "}")
+
+
+def number(default: Any = None) -> Any:
+    """A field that is handed to a compiled program when it runs: another value is no other
+    program."""
+    return field(default=default, metadata={"number": True})
+
 
 @dataclass(frozen=True)
 class Sampling:
     """Settings of a sampler; what is None is what the model, or the sampler, usually has."""
 
-    sampler: str = "ddim"
-    """A `SamplerName`."""
-    steps: int = 50
-    guidance_scale: float | None = None
-    """Scale of classifier-free guidance; 1 is none."""
-    guidance_schedule: str = "constant"
-    """A `GuidanceSchedule`: how guidance grows while noise falls."""
-    guidance_interval: tuple[float, ...] | None = None
-    """Noise levels, as sigma / alpha, between which guidance acts: (low, high]."""
-    guidance_rescale: float | None = None
-    """Share of the contrast that guidance adds that is taken away again (Lin 2024)."""
-    autoguidance_scale: float | None = None
-    """Scale of guidance away from a weaker model; 1 is none."""
-    classifier_scale: float | None = None
-    """Scale of a classifier's gradient; 0 is none."""
-    classifier_form: str | None = None
-    """A `ClassifierForm`: eps for every sampler, mean for those that add noise."""
-    threshold: float | None = None
-    """Quantile of dynamic thresholding (Saharia 2022), 0 to 1."""
+    sampler: Annotated[str | None, one_of(SamplerName)] = None
+    """A `SamplerName`; ddim unless another is asked for."""
+    steps: int | None = number()
+    """Solver steps; 50 by default."""
+    guidance_scale: Annotated[float | None, tyro.conf.arg(aliases=["--guidance"])] = number()
+    """Scale of classifier-free guidance; 1 is none. By default 7.5 for CLIP, 5 for BERT, else 3;
+    with autoguidance 1."""
+    guidance_schedule: Annotated[str, one_of(GuidanceSchedule)] = "constant"
+    """How guidance grows while noise falls; the mean stays the scale asked for."""
+    guidance_interval: tuple[float, ...] | None = number()
+    """Two noise levels, as sigma / alpha, between which alone guidance acts: (low, high]."""
+    guidance_rescale: float | None = number()
+    """0 to 1: the share of the contrast added by guidance that is taken away (Lin 2024); 0.7 is
+    usual."""
+    autoguidance_scale: float | None = number()
+    """Scale of guidance away from --weak_model; 2 by default, 1 is none."""
+    classifier_scale: float | None = number()
+    """Scale of the classifier's gradient; 1 by default, 0 is none."""
+    classifier_form: Annotated[str | None, one_of(ClassifierForm)] = None
+    """eps, for every sampler, by default; or mean, for those that add noise."""
+    threshold: float | None = number()
+    """Above 0, to 1: quantile of dynamic thresholding (Saharia 2022), against strong guidance;
+    0.995 is usual."""
     resample: int = 1
-    """How often inpainting passes each stretch of the way (Lugmayr 2022)."""
+    """How often inpainting passes each stretch of the way (Lugmayr 2022), for new parts that agree
+    with what is kept."""
     resample_jump: int = 1
     """Length of these stretches in steps."""
-    eta: float | None = None
-    """Share of fresh noise: 0 is deterministic, 1 has the posterior's variance."""
-    spacing: str | None = None
-    """A `Spacing`: which noise levels are visited."""
-    sections: tuple[int, ...] = ()
-    """Instead of a spacing: so many timesteps in each of equal parts of the schedule, the least
-    noisy first (IDDPM). Of this and the next two at most one; `steps` is then their number."""
-    timesteps: tuple[float, ...] = ()
-    """The times that are visited, falling."""
-    sigmas: tuple[float, ...] = ()
-    """The ratios of noise to signal that are visited, falling; a last 0 may be written or not."""
-    corrector: str | None = None
-    """A `CorrectorName`: Langevin steps at each level before the sampler's step, if any."""
-    corrector_steps: int = 1
-    """How many of them."""
-    snr: float = 0.16
-    """Their signal-to-noise ratio; longer steps for more."""
-    seed: int = 0
+    eta: float | None = number()
+    """Share of fresh noise of ddim (0, deterministic, by default), and of the ancestral and SDE
+    samplers (1, the posterior's variance): euler_a, dpm2_a, dpmpp_2s_a, dpmpp_sde, dpmpp_2m_sde,
+    dpmpp_3m_sde."""
+    spacing: Annotated[str | None, one_of(Spacing)] = number()
+    """Which noise levels are visited; models and samplers have defaults of their own."""
+    sections: tuple[int, ...] = number(())
+    """Instead of a spacing, so many timesteps in each of equal parts of the schedule, the least
+    noisy first (IDDPM). Of this and the next two at most one; steps is then their number."""
+    timesteps: tuple[float, ...] = number(())
+    """Instead of a spacing, the timesteps themselves, falling."""
+    sigmas: tuple[float, ...] = number(())
+    """Instead of a spacing, the ratios of noise to signal, falling; a last 0 may be written or
+    not."""
+    corrector: Annotated[str | None, one_of(CorrectorName)] = None
+    """Langevin steps at each level, before the step of a sampler without memory."""
+    corrector_steps: int | None = None
+    """How many of them; 1 by default."""
+    snr: float | None = None
+    """Their signal-to-noise ratio, longer steps for more; 0.16 by default."""
+    seed: int = number(0)
+    """0 to 4294967295."""
     height: int | None = None
-    """Of the pictures, in pixels; None is the size of training."""
+    """Of the pictures, in pixels; by default the size of training, or that of the initial
+    picture."""
     width: int | None = None
-    strength: float = 1.0
-    """How much of the way an initial picture is sent back into noise."""
-    batch_size: int | None = None
+    """Pixels, as height."""
+    strength: float | None = number()
+    """How much of the way an initial picture is sent back into noise, 0 to 1; 0.75 by default, 1
+    with a mask."""
+    batch_size: int | None = number()
     """Pictures drawn at a time. A batch is filled up to it, so that one program draws all of
-    them; None is 32 small ones, or 1 of more than 16 x 16 latents."""
-    tile: int | None = None
-    """Decodes in overlapping tiles of so many pixels; None decodes whole pictures."""
+    them; by default 32 small ones, or 1 of more than 16 x 16 latents."""
+    tile: int | None = number()
+    """Decode in overlapping tiles of so many pixels, for large pictures."""
 
     def __post_init__(self) -> None:
         for name in NAMES:
@@ -87,52 +119,98 @@ class Sampling:
             raise ConfigError(
                 f"{' and '.join(given)} are given; each says all that is visited, so give one"
             )
+        if self.steps is not None and self._listed not in (0, self.steps):
+            raise ConfigError(
+                f"steps is {self.steps}, but {self._listed} levels are listed; leave it out"
+            )
         for name in ("timesteps", "sigmas"):
             values = getattr(self, name)
             falls = all(a > b for a, b in zip(values, values[1:], strict=False))
             if not falls or not all(0 <= value < math.inf for value in values):
                 raise ConfigError(f"{name} are {values}; they must fall, to 0 at the least")
         checks = {
-            "corrector_steps": (self.corrector_steps >= 1, "1 or more"),
-            "snr": (0 < self.snr < math.inf, "above 0, and finite"),
-            "steps": (self.steps >= 1, "1 or more"),
-            "batch_size": (self.batch_size is None or self.batch_size >= 1, "1 or more"),
+            "corrector_steps": (_at_least_1(self.corrector_steps), "1 or more"),
+            "snr": (self.snr is None or 0 < self.snr < math.inf, "above 0, and finite"),
+            "steps": (_at_least_1(self.steps), "1 or more"),
+            "batch_size": (_at_least_1(self.batch_size), "1 or more"),
             "sections": (all(count >= 1 for count in self.sections), "counts of 1 or more"),
             "seed": (0 <= self.seed < 2**32, "between 0 and 4294967295"),
             "eta": (self.eta is None or 0 <= self.eta < math.inf, "0 or more, and finite"),
-            "guidance_scale": (
-                self.guidance_scale is None or math.isfinite(self.guidance_scale),
-                "finite; 1 is no guidance",
-            ),
+            "guidance_scale": (_finite(self.guidance_scale), "finite; 1 is no guidance"),
             "guidance_interval": (_is_interval(self.guidance_interval), "two numbers, low < high"),
             "guidance_rescale": (_is_share(self.guidance_rescale), "between 0 and 1"),
             "autoguidance_scale": (_finite(self.autoguidance_scale), "finite; 1 is none"),
-            "classifier_scale": (_finite(self.classifier_scale), "finite; 0 is none"),
-            "threshold": (_is_share(self.threshold), "between 0 and 1"),
-            "resample": (self.resample >= 1, "1 or more"),
+            "classifier_scale": (
+                _finite(self.classifier_scale) and (self.classifier_scale or 0) >= 0,
+                "0 or more, and finite; 0 is none",
+            ),
+            "threshold": (
+                _is_share(self.threshold) and self.threshold != 0,
+                "above 0 and at most 1; leave it out for none",
+            ),
+            "resample": (1 <= self.resample <= 1000, "1 to 1000"),
             "resample_jump": (self.resample_jump >= 1, "1 or more"),
-            "height": (self.height is None or self.height >= 1, "1 or more"),
-            "width": (self.width is None or self.width >= 1, "1 or more"),
-            "strength": (0 <= self.strength <= 1, "between 0 and 1"),
-            "tile": (self.tile is None or self.tile >= 1, "1 or more"),
+            "height": (_is_side(self.height), f"1 to {MAX_SIDE}"),
+            "width": (_is_side(self.width), f"1 to {MAX_SIDE}"),
+            "strength": (_is_share(self.strength), "between 0 and 1"),
+            "tile": (_at_least_1(self.tile), "1 or more"),
         }
         for name, (ok, allowed) in checks.items():
             if not ok:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {allowed}")
 
+        pixels = (self.batch_size or 1) * (self.height or 1) * (self.width or 1)
+        if pixels > MAX_PIXELS:
+            raise ConfigError(
+                f"batch_size is {self.batch_size or 1}, height {self.height or 'not given'}, width "
+                f"{self.width or 'not given'}; their product must be at most {MAX_PIXELS}, the "
+                "pixels that are ever drawn together"
+            )
+        if (self.visited or 1) * self.resample > MAX_STEPS:
+            raise ConfigError(
+                f"steps is {self.visited or 'not given'} and resample {self.resample}; together "
+                f"they must be at most {MAX_STEPS} steps"
+            )
+        for name, neutral, needed, how in _NEEDS:
+            absent = getattr(self, needed) in (None, 1)
+            if absent and getattr(self, name) != neutral:
+                raise ConfigError(f"{name} is {getattr(self, name)}, which needs {how}")
+
     @property
-    def visited(self) -> int:
+    def _listed(self) -> int:
+        return sum(self.sections) or len(self.timesteps) or sum(s > 0 for s in self.sigmas)
+
+    @property
+    def visited(self) -> int | None:
         """How many levels are visited: as many as are listed, or `steps`."""
-        listed = sum(self.sections) or len(self.timesteps) or sum(s > 0 for s in self.sigmas)
-        return listed or self.steps
+        return self._listed or self.steps
+
+    @property
+    def program(self) -> "Sampling":
+        """The part of these settings that a program is compiled for: all but its numbers."""
+        return replace(self, **{f.name: f.default for f in fields(self) if f.metadata})
 
 
+_NEEDS = (
+    ("corrector_steps", None, "corrector", "a corrector"),
+    ("snr", None, "corrector", "a corrector"),
+    ("resample_jump", 1, "resample", "resample above 1"),
+)
+"""Fields, their neutral values, and the field without which they have no effect."""
 LISTS = ("sections", "timesteps", "sigmas")
 """The fields that say themselves what is visited."""
 NAMES = {
     "sampler": SamplerName, "spacing": Spacing, "corrector": CorrectorName,
     "guidance_schedule": GuidanceSchedule, "classifier_form": ClassifierForm,
 }  # fmt: skip
+
+
+def _at_least_1(value: int | None) -> bool:
+    return value is None or value >= 1
+
+
+def _is_side(value: int | None) -> bool:
+    return value is None or 1 <= value <= MAX_SIDE
 
 
 def _finite(value: float | int | None) -> bool:

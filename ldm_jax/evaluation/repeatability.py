@@ -12,7 +12,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from jaxtyping import Float32, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.core.files import write_atomically
+from ldm_jax.core.reading import FileFormatError, open_file, read_json
 from ldm_jax.generation.pipeline import Pipeline, versions
+from ldm_jax.generation.plan import Plan, make_plan
 
-FORMAT = 1
-_REQUIRED = {"format", "model", "dtype", "parameters_sha256", "cases", "conditions"}
+FORMAT = 2
+_REQUIRED = ("format", "dtype", "parameters_sha256", "cases")
 SAMPLERS = ("ddim", "dpmpp_2m", "euler_a")
 STEPS = 20
 CAPTIONS = ("a red three above a blue seven", "a green one alone")
@@ -33,6 +35,16 @@ CAPTIONS = ("a red three above a blue seven", "a green one alone")
 
 class RecordError(ValueError):
     """A file that is no record, or a record of another model."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `benchmark` wrote."""
+
+    path: Path
+    content: dict[str, Any]
+    requests: tuple[cfg.Request, ...]
+    """Of each case."""
 
 
 @dataclass(frozen=True)
@@ -51,75 +63,79 @@ class Result:
         return {name: _sha256(getattr(self, name)) for name in ("latents", "images")}
 
 
-def usual_conditions(model: cfg.Model) -> list[str | int | None]:
-    """What a benchmark draws unless it is told: two captions, two classes, or two pictures."""
-    match model.condition:
-        case cfg.TextCondition():
-            return [*CAPTIONS]
-        case cfg.ClassCondition():
-            return [0, 1 % model.condition.num_classes]
-    return [None, None]
+def usual_requests(model: cfg.Model, asked: cfg.Request) -> list[cfg.Request]:
+    """What a benchmark draws: what is asked for, with two captions, two classes or two pictures, a
+    few samplers and `STEPS` where that says none."""
+    request = asked
+    if request.conditions == [None]:
+        match model.condition:
+            case cfg.TextCondition():
+                request = replace(request, prompt=CAPTIONS)
+            case cfg.ClassCondition():
+                request = replace(request, classes=(0, 1 % model.condition.num_classes))
+            case _:
+                request = replace(request, num=max(request.num, 2))
+    if request.sampling.visited is None:
+        request = request.changed(steps=STEPS)
+    sampler = request.sampling.sampler
+    return [request.changed(sampler=name) for name in ([sampler] if sampler else SAMPLERS)]
 
 
-def benchmark(
-    pipeline: Pipeline,
-    path: Path,
-    samplings: Sequence[cfg.Sampling],
-    conditions: Sequence[str | int | None],
-    model: str,
-) -> Iterator[str]:
-    """Draws `conditions` with each of `samplings` and writes the record `path`; yields a line each.
+def benchmark(pipeline: Pipeline, path: Path, requests: Sequence[cfg.Request]) -> Iterator[str]:
+    """Draws each of `requests` and writes the record `path`; yields a line each.
 
-    `model` is what a later run opens. Drawings are timed the second time, so without compilation.
+    Drawings are timed the second time, so without compilation. All that can be refused is refused
+    before the first.
     """
     cases, arrays = [], {}
-    for number, sampling in enumerate(samplings):
-        settled = pipeline.settle(sampling)
-        result = _draw(pipeline, settled, conditions)
-        rate = len(conditions) / result.seconds
+    for number, plan in enumerate([make_plan(pipeline, request) for request in requests]):
+        result = _draw(pipeline, plan)
+        rate = len(result.images) / result.seconds
         cases.append(
             {
-                "sampling": asdict(settled), "sha256": result.digests(),
+                "request": plan.request.to_dict(), "sha256": result.digests(),
                 "seconds": result.seconds, "compile_seconds": result.compile_seconds,
                 "images_per_second": rate,
             }
         )  # fmt: skip
         arrays |= {f"{number}/latents": result.latents, f"{number}/images": result.images}
-        yield f"{_title(settled)}: {result.seconds:.3f} s, {rate:.3f} images/s"
-    record = _circumstances(pipeline) | {
-        "model": model, "conditions": list(conditions), "cases": cases,
-    }  # fmt: skip
+        yield f"{_title(plan.request)}: {result.seconds:.3f} s, {rate:.3f} images/s"
+    record = _circumstances(pipeline) | {"cases": cases}
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_atomically(_arrays(path), content.getvalue())
     write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Record:
     """The record in `path`.
 
     Raises:
-        RecordError: there is none, or its arrays are missing.
+        RecordError, FileFormatError: there is none, or its arrays are missing.
     """
-    if not path.is_file():
-        raise RecordError(f"{path} is no file; name the record.json that --benchmark wrote")
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise RecordError(f"{path} is not a record that --benchmark wrote ({error})") from error
-    missing = _REQUIRED - set(record) if isinstance(record, dict) else _REQUIRED
+    content = read_json(path)
+    missing = [name for name in _REQUIRED if name not in content]
     if missing:
         raise RecordError(
-            f"{path} is not a record that --benchmark wrote: it has no {', '.join(sorted(missing))}"
+            f"{path} is not a record that --benchmark wrote: it has no {', '.join(missing)}"
         )
-    if record["format"] != FORMAT:
-        raise RecordError(f"{path} is a record of format {record['format']}; this is {FORMAT}")
+    if content["format"] != FORMAT:
+        raise RecordError(f"{path} is a record of format {content['format']}; this is {FORMAT}")
+    try:
+        for case in content["cases"]:
+            if not {"latents", "images"} == case["sha256"].keys() or not case["seconds"] > 0:
+                raise TypeError("a case has no digests or seconds")
+        requests = tuple(cfg.Request.from_dict(case["request"]) for case in content["cases"])
+        if not requests:
+            raise TypeError("it has no cases")
+    except (TypeError, KeyError, AttributeError, cfg.ConfigError) as error:
+        raise RecordError(f"{path} is a damaged record: {error}") from error
     if not _arrays(path).is_file():
         raise RecordError(f"{_arrays(path)} is missing; it belongs to {path.name}")
-    return record
+    return Record(path, content, requests)
 
 
-def verify(pipeline: Pipeline, path: Path) -> Iterator[tuple[bool, str]]:
+def verify(pipeline: Pipeline, record: Record) -> Iterator[tuple[bool, str]]:
     """Draws a record again; yields for each case whether it is bit-equal, and a line that says so.
 
     First it names what is different here: versions, devices, dtype.
@@ -128,35 +144,36 @@ def verify(pipeline: Pipeline, path: Path) -> Iterator[tuple[bool, str]]:
         RecordError: the pipeline's parameters are not those of the record, or its arrays are
             damaged.
     """
-    record, here = read(path), _circumstances(pipeline)
-    results = _results(path, record["cases"])
-    if here["parameters_sha256"] != record["parameters_sha256"]:
+    path, content = record.path, record.content
+    here, results = _circumstances(pipeline), _results(path, content["cases"])
+    if here["parameters_sha256"] != content["parameters_sha256"]:
         raise RecordError(
-            f"{path} is of other parameters (SHA-256 {record['parameters_sha256'][:12]}…, here "
+            f"{path} is of other parameters (SHA-256 {content['parameters_sha256'][:12]}…, here "
             f"{here['parameters_sha256'][:12]}…); name the model that it was made with"
         )
+    plans = [make_plan(pipeline, request) for request in record.requests]
     for name, value in here.items():
-        if record.get(name) != value:
-            yield True, f"{name} was {record.get(name)!r}, is {value!r}"
-    for case, recorded in zip(record["cases"], results, strict=True):
-        lists = {k: tuple(v) for k, v in case["sampling"].items() if isinstance(v, list)}
-        sampling = cfg.Sampling(**case["sampling"] | lists)
-        result = _draw(pipeline, sampling, record["conditions"])
+        if content.get(name) != value:
+            yield True, f"{name} was {content.get(name)!r}, is {value!r}"
+    for case, recorded, plan in zip(content["cases"], results, plans, strict=True):
+        result = _draw(pipeline, plan)
         equal = result.digests() == case["sha256"]
         how = "bit-equal" if equal else _distance(result, recorded)
         speed = f"{case['seconds'] / result.seconds:.2f} x its speed"
-        yield equal, f"{_title(sampling)}: {how}, {speed}"
+        yield equal, f"{_title(plan.request)}: {how}, {speed}"
 
 
 def _results(path: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
     """Latents and images of each case; RecordError where they are not those that were hashed."""
     file = _arrays(path)
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open_file(file) as opened, np.load(opened, allow_pickle=False) as arrays:
             found = [
                 {name: arrays[f"{number}/{name}"] for name in case["sha256"]}
                 for number, case in enumerate(cases)
             ]
+    except FileFormatError:
+        raise
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
         raise RecordError(f"{file} is damaged ({error}); it belongs to {path.name}") from error
     for number, (case, results) in enumerate(zip(cases, found, strict=True)):
@@ -169,21 +186,17 @@ def _results(path: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, np.n
     return found
 
 
-def usual_samplings(sampling: cfg.Sampling, sampler: str | None) -> list[cfg.Sampling]:
-    """`sampling` with `sampler` alone, or with each of a fixed few where that is None."""
-    if sampler is not None:
-        return [replace(sampling, sampler=sampler)]
-    return [replace(sampling, sampler=name) for name in SAMPLERS]
-
-
-def _draw(
-    pipeline: Pipeline, sampling: cfg.Sampling, conditions: Sequence[str | int | None]
-) -> Result:
+def _draw(pipeline: Pipeline, plan: Plan) -> Result:
     seconds = []
+    count = len(plan.request.conditions) * plan.request.num
     for _ in range(2):
         began = time.perf_counter()
-        latents = pipeline.generate(conditions, sampling=sampling, decode=False)
-        images = pipeline.decode(latents, sampling.tile)
+        rows: list[Any] = [None] * count
+        for batch in plan.draw(pipeline, decode=False):
+            for row, one in zip(batch.rows, batch.images, strict=True):
+                rows[row] = one
+        latents = np.stack(rows)
+        images = pipeline.decode(latents, plan.request.sampling.tile)
         seconds.append(time.perf_counter() - began)
     return Result(latents, images, seconds[1], max(seconds[0] - seconds[1], 0.0))
 
@@ -221,7 +234,8 @@ def _sha256(*arrays: Any) -> str:
     return digest.hexdigest()
 
 
-def _title(sampling: cfg.Sampling) -> str:
+def _title(request: cfg.Request) -> str:
+    sampling = request.sampling
     return f"{sampling.sampler}, {sampling.steps} steps, seed {sampling.seed}"
 
 

@@ -20,6 +20,10 @@ from ldm_jax.sampling.stages import inner_levels
 SMALL, SMALL_BATCH = 16 * 16, 32
 """Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
 larger ones one by one. The number of pictures plays no part, so that no bit depends on it."""
+SAMPLER, STEPS = "ddim", 50
+"""What draws unless something else is asked for."""
+LEAST_NOISE = 0.5
+"""sigma / alpha at the first level, below which a drawing cannot begin with noise alone."""
 LEAST_TILE = 8
 """Latents along the side of a tile, below which a decoder has no context."""
 
@@ -39,28 +43,41 @@ class Picture:
 NOTHING = Picture()
 
 
-def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) -> cfg.Sampling:
-    """`sampling` with the model's and the sampler's usual values where none were given.
+def settle(
+    model: cfg.Model,
+    sampling: cfg.Sampling,
+    picture: Picture = NOTHING,
+    *,
+    textures: bool = False,
+) -> cfg.Sampling:
+    """`sampling` with the model's and the sampler's usual values where none were given; what does
+    not apply stays None.
 
-    `textures` says that opposite edges of pictures are to fit each other.
+    `picture` is what is drawn on; `textures` says that opposite edges of pictures are to fit each
+    other.
 
     Raises:
-        cfg.ConfigError: settings that this model, or this sampler, cannot have.
+        cfg.ConfigError: settings that this model, or this sampler, cannot have, or that would have
+            no effect.
     """
-    sampler, guidance, eta = sampling.sampler, sampling.guidance_scale, sampling.eta
-    if guidance is None:
-        # Autoguidance stands in for it.
-        alone = sampling.autoguidance_scale is None
-        guidance = _usual_guidance(model.condition) if alone else 1.0
+    named = replace(sampling, sampler=given(sampling.sampler, SAMPLER))
+    corrects, sampler = named.corrector is not None, named.sampler
     settled = replace(
-        sampling, guidance_scale=guidance, spacing=_usual_spacing(model, sampling),
-        steps=sampling.visited,
-        eta=DEFAULT_ETA.get(sampler) if eta is None else eta,
-        height=sampling.height or model.image_size, width=sampling.width or model.image_size,
+        named, guidance_scale=_guidance(model, named), spacing=_usual_spacing(model, named),
+        steps=given(named.visited, STEPS),
+        eta=given(named.eta, DEFAULT_ETA.get(sampler)),
+        corrector_steps=given(named.corrector_steps, 1) if corrects else None,
+        snr=given(named.snr, 0.16) if corrects else None,
+        classifier_form=named.classifier_form
+        or (None if named.classifier_scale is None else "eps"),
+        height=named.height or model.image_size, width=named.width or model.image_size,
+        strength=_strength(named, picture),
     )  # fmt: skip
+    settled = replace(settled, batch_size=batch_size(model, settled))
     process = build_process(model.diffusion.process)
     try:
-        path(model, process, settled)
+        whole = path(model, process, replace(settled, strength=None))
+        visited = path(model, process, settled, picture)
     except ValueError as error:
         raise cfg.ConfigError(str(error)) from error
     if model.diffusion.process.ends_in_noise and sampler == "euler_maruyama":
@@ -68,7 +85,8 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
             "sampler 'euler_maruyama' follows the process in its time, and where this model's "
             "ends its drift has no bound; choose another"
         )
-    _check_guidance(sampling, solver(process, settled))
+    _check_way(settled, whole, visited)
+    _check_guidance(settled, solver(process, settled), visited)
     _check_size(model, settled, textures)
     return settled
 
@@ -76,11 +94,11 @@ def settle(model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False) 
 def settle_inversion(
     model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False
 ) -> cfg.Sampling:
-    """`settle` for the way from a picture up to its noise, which has no guidance.
+    """`settle` for the way from a picture up to its noise, which has no guidance and is gone whole.
 
     Raises:
-        cfg.ConfigError: as `settle`, and for guidance, solvers that draw noise of their own, a
-            part of the way, and models that are shown a picture.
+        cfg.ConfigError: as `settle`, and for guidance, solvers that draw noise of their own, and
+            models that are shown a picture.
     """
     if sampling.guidance_scale is None:
         sampling = replace(sampling, guidance_scale=1.0)
@@ -96,10 +114,9 @@ def settle_inversion(
             f"{settled.corrector!r} draws noise on its way, which an inversion cannot know; "
             "choose one that does not, such as ddim with eta 0"
         )
-    if settled.strength != 1 or paints(model):
+    if paints(model):
         raise cfg.ConfigError(
-            "inversion goes all the way and shows the model no picture; leave out --strength, and "
-            "choose a model that is not for inpainting"
+            "inversion shows the model no picture; choose a model that is not for inpainting"
         )
     return settled
 
@@ -130,12 +147,22 @@ def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]
     }
 
 
-def skip_layers(config: cfg.Model, clip_skip: int) -> cfg.Model:
-    """`config` with a text encoder that stops `clip_skip` - 1 layers earlier than in training.
+def require_emphasis(config: cfg.Model) -> None:
+    """Raises ConfigError where brackets in prompts have no meaning that could be switched off."""
+    if not isinstance(getattr(config.condition, "encoder", None), cfg.CLIPText):
+        raise cfg.ConfigError(
+            "literal_prompts is for models with CLIP's text encoder; others take brackets "
+            "literally anyway, so leave it out"
+        )
+
+
+def skip_layers(config: cfg.Model, clip_skip: int | None) -> cfg.Model:
+    """`config` with a text encoder that stops `clip_skip` - 1 layers earlier than in training; it
+    encodes prompts and negative prompts alike.
 
     Raises ConfigError for more than it has, and for models without CLIP's.
     """
-    if clip_skip == 1:
+    if clip_skip in (None, 1):
         return config
     encoder = getattr(config.condition, "encoder", None)
     if not isinstance(encoder, cfg.CLIPText):
@@ -192,7 +219,8 @@ def solver(process: Process, sampling: cfg.Sampling, eta: Float[Array, ""] | Non
 
 
 def batch_size(model: cfg.Model, sampling: cfg.Sampling) -> int:
-    """How many pictures are drawn together with settled `sampling`."""
+    """How many pictures are drawn together with settled `sampling`: as many as it says, or the
+    usual number for the size."""
     if sampling.batch_size is not None:
         return sampling.batch_size
     latents = sampling.height * sampling.width // model.autoencoder.factor**2
@@ -215,10 +243,6 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
         raise cfg.ConfigError(
             "this is an inpainting model; it needs a picture and a mask (--init_image, --mask)"
         )
-    if picture.image is None and sampling.strength != 1:
-        raise cfg.ConfigError(
-            f"strength is {sampling.strength}, but there is no picture to draw on"
-        )
     if sampling.resample > 1 and (picture.mask is None or paints(model)):
         raise cfg.ConfigError(
             f"resample is {sampling.resample}, which is for painting under a mask (--mask) with a "
@@ -233,7 +257,52 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
         )
 
 
-def _check_guidance(sampling: cfg.Sampling, solver: Solver) -> None:
+def _guidance(model: cfg.Model, sampling: cfg.Sampling) -> float:
+    """The scale of classifier-free guidance: the one asked for, or the usual one."""
+    if isinstance(model.condition, cfg.Unconditional):
+        if sampling.guidance_scale not in (None, 1):
+            raise cfg.ConfigError(
+                f"guidance_scale is {sampling.guidance_scale}, but this model is unconditional, so "
+                "that there is nothing to be guided to; leave it out"
+            )
+        return 1.0
+    # Autoguidance stands in for it.
+    usual = _usual_guidance(model.condition) if sampling.autoguidance_scale is None else 1.0
+    return given(sampling.guidance_scale, usual)
+
+
+def _strength(sampling: cfg.Sampling, picture: Picture) -> float | None:
+    if picture.image is None:
+        if sampling.strength is not None:
+            raise cfg.ConfigError(
+                f"strength is {sampling.strength}, but there is no picture to draw on"
+            )
+        return None
+    return given(sampling.strength, 0.75 if picture.mask is None else 1.0)
+
+
+def _check_way(sampling: cfg.Sampling, whole: Level, visited: Level) -> None:
+    """Raises ConfigError where nothing would be drawn: no step is taken, or hardly any noise is
+    there to begin with."""
+    taken = visited.timestep.shape[0] - 1
+    if sampling.strength and not taken:
+        raise cfg.ConfigError(
+            f"strength is {sampling.strength} of {sampling.steps} steps, which is less than one, "
+            "so that nothing would be drawn; choose more of either"
+        )
+    first = float(whole.sigma[0]), float(whole.alpha[0])
+    how = "listed levels" if sampling.spacing is None else f"steps with spacing {sampling.spacing}"
+    if first[0] < LEAST_NOISE * first[1] and sampling.strength in (None, 1):
+        raise cfg.ConfigError(
+            f"{sampling.steps} {how} begin at "
+            f"timestep {float(whole.timestep[0]):g}, where sigma / alpha is "
+            f"{first[0] / first[1]:.2g}: noise is no picture with so little noise, and would come "
+            "back as it is; take more steps, or spacing 'trailing'"
+        )
+
+
+def _check_guidance(sampling: cfg.Sampling, solver: Solver, visited: Level) -> None:
+    _check_effects(sampling, visited)
     sampler = sampling.sampler
     whole = "with" if sampling.corrector else "without"
     if sampling.classifier_form == "mean" and not (solver.stochastic and asks_once(solver)):
@@ -247,6 +316,45 @@ def _check_guidance(sampling: cfg.Sampling, solver: Solver) -> None:
             f"resample is {sampling.resample}, but sampler {sampler!r} {whole} corrector evaluates "
             "more than once a step; choose one that does not, such as ddim or ddpm"
         )
+
+
+def _check_effects(sampling: cfg.Sampling, visited: Level) -> None:
+    """Raises ConfigError for changes of a guidance that is not there."""
+    free = sampling.guidance_scale != 1
+    guided = free or sampling.autoguidance_scale is not None
+    guided |= sampling.classifier_scale is not None
+    for name, absent, needs in (
+        ("guidance_schedule", "constant", guided),
+        ("guidance_interval", None, guided),
+        ("guidance_rescale", None, free),
+    ):
+        value = getattr(sampling, name)
+        if value != absent and not needs:
+            raise cfg.ConfigError(
+                f"{name} is {value}, but there is no guidance that it could change: "
+                "guidance_scale is 1; choose another, or leave it out"
+            )
+    if sampling.classifier_form is not None and sampling.classifier_scale is None:
+        raise cfg.ConfigError(
+            f"classifier_form is {sampling.classifier_form!r}, but there is no classifier"
+        )
+    if sampling.guidance_interval is not None:
+        low, high = sampling.guidance_interval
+        ratios = _ratios(visited)
+        if ratios.size and not np.any((ratios > low) & (ratios <= high)):
+            raise cfg.ConfigError(
+                f"guidance_interval is {low:g} to {high:g}, but the noise levels that are visited "
+                f"have sigma / alpha from {ratios[-1]:.3g} to {ratios[0]:.3g}, none of them inside"
+            )
+
+
+def _ratios(visited: Level) -> np.ndarray:
+    """sigma / alpha of all levels but the final one, falling."""
+    sigma, alpha = (
+        np.asarray(values, np.float64)[:-1] for values in (visited.sigma, visited.alpha)
+    )
+    with np.errstate(divide="ignore"):
+        return sigma / alpha
 
 
 def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None:
@@ -272,6 +380,11 @@ def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> Non
             f"this model draws {trained} x {trained} pixels only, because its text encoder makes "
             "a map of that size; set --height and --width"
         )
+
+
+def given(value: Any, default: Any) -> Any:
+    """`value`, or `default` where it is None."""
+    return default if value is None else value
 
 
 def _usual_spacing(model: cfg.Model, sampling: cfg.Sampling) -> str | None:

@@ -1,7 +1,7 @@
 """Models that guide another model's drawing: a weaker one of its kind, and a classifier."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,17 +82,28 @@ class Helpers:
             None if classifier is None else read_classifier(classifier, config, dtype),
         )
 
+    def settle(self, sampling: cfg.Sampling) -> cfg.Sampling:
+        """`sampling` with the usual scales of those that are there."""
+        usual = {"autoguidance_scale": (self.weak, 2.0), "classifier_scale": (self.classifier, 1.0)}
+        missing = {
+            name: scale for name, (model, scale) in usual.items()
+            if model is not None and getattr(sampling, name) is None
+        }  # fmt: skip
+        return replace(sampling, **missing)
+
     def check(self, sampling: cfg.Sampling, wishes: Sequence[Any]) -> None:
-        """Raises ConfigError, ValueError unless scales, helpers and wishes belong together."""
+        """Raises ConfigError, ValueError unless settled scales, helpers and wishes belong
+        together."""
         for name, model, scale in (
             ("weak_model", self.weak, sampling.autoguidance_scale),
             ("classifier", self.classifier, sampling.classifier_scale),
         ):
-            if (model is None) != (scale is None):
-                has = "no model" if model is None else "no scale"
-                raise cfg.ConfigError(
-                    f"{name} has {has}; give --{name} and its scale together, or neither"
-                )
+            if model is None and scale is not None:
+                raise cfg.ConfigError(f"there is a scale of {scale}, but no {name}; name it too")
+        self.check_wishes(wishes)
+
+    def check_wishes(self, wishes: Sequence[Any]) -> None:
+        """Raises ValueError unless the classifier, if there is one, knows all of `wishes`."""
         if self.classifier is not None:
             check_labels(self.classifier, wishes)
 
@@ -157,6 +168,20 @@ def read_weak(
     if getattr(config.condition, "inpaint", False):
         raise cfg.ConfigError("--weak_model: models that are shown a mask have no autoguidance")
     return WeakModel(model, _stored(loaded.params))
+
+
+def check_weaker(weak: WeakModel, params: Any) -> None:
+    """Raises ConfigError where the weaker model is the very model with `params` that it is to
+    guide, away from which leads nothing."""
+    one, other = (jax.tree.flatten(tree) for tree in (weak.params, params))
+    if one[1] == other[1] and all(
+        a.shape == b.shape and np.array_equal(np.asarray(a).astype(b.dtype), np.asarray(b))
+        for a, b in zip(one[0], other[0], strict=True)
+    ):
+        raise cfg.ConfigError(
+            "the weak model has the same parameters as the model that it is to guide, so that "
+            "guidance away from it does nothing; name an earlier checkpoint or a smaller model"
+        )
 
 
 def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32") -> NoisyClassifier:

@@ -18,7 +18,8 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.generation import defaults
 from ldm_jax.generation.conditions import Inputs, encode_conditions, open_tokenizer
-from ldm_jax.generation.guide_models import Helpers
+from ldm_jax.generation.defaults import NOTHING, Picture
+from ldm_jax.generation.guide_models import Helpers, check_weaker
 from ldm_jax.generation.programs import Programs
 from ldm_jax.generation.tiles import decode_tiled
 from ldm_jax.models.conditioners import Condition
@@ -38,7 +39,7 @@ class LoadedModel:
         path: str | Path,
         *,
         dtype: str | None = None,
-        clip_skip: int = 1,
+        clip_skip: int | None = None,
         tile_textures: bool = False,
         emphasis: bool = True,
         devices: Sequence[jax.Device] | None = None,
@@ -51,7 +52,8 @@ class LoadedModel:
         Args:
             path: whatever `convert.load` reads.
             dtype: what the networks compute in; None is that of training, or float32.
-            clip_skip: how many layers from CLIP's end the context is taken; 1 is as trained.
+            clip_skip: how many layers from CLIP's end the context of prompts, negative ones too, is
+                taken; 1 is as trained.
             tile_textures: pictures whose opposite edges fit each other.
             emphasis: whether brackets in prompts are syntax (CLIP's text encoder only).
             devices: those of this process to draw on; None is all of them.
@@ -68,9 +70,11 @@ class LoadedModel:
                 f"{path} holds a first stage alone, not a diffusion model; name the work "
                 "directory, folder or file of a whole model"
             )
-        self.origin = loaded.origin
+        self.origin, self.notes = loaded.origin, loaded.notes
         self.dtype = dtype or loaded.origin.get("dtype", "float32")
         self.config = defaults.skip_layers(loaded.config, clip_skip)
+        if not emphasis:
+            defaults.require_emphasis(self.config)
         self.model = ldm.build(self.config, self.dtype)
         self.devices = list(devices or jax.local_devices())
         self.params = _stored(loaded.params, self.dtype, self.devices)
@@ -82,21 +86,29 @@ class LoadedModel:
         self.helpers = Helpers.read(
             self.config, loaded.tokenizer, self.dtype, weak_model, classifier
         )
+        if self.helpers.weak is not None:
+            check_weaker(self.helpers.weak, self.params)
         self._textures = tile_textures
         self._programs = Programs(self.dtype, tileable if tile_textures else nullcontext)
         self._placed: dict[Mesh, Any] = {}
 
-    def settle(self, sampling: cfg.Sampling) -> cfg.Sampling:
-        """`sampling` with this model's usual values where none were given; see `defaults.settle`.
+    def settle(self, sampling: cfg.Sampling, picture: Picture = NOTHING) -> cfg.Sampling:
+        """`sampling` with the usual values of this model, and of those that guide it, where none
+        were given; see `defaults.settle`.
 
         Raises:
             cfg.ConfigError: settings that this model, or this sampler, cannot have.
         """
-        return defaults.settle(self.config, sampling, textures=self._textures)
+        sampling = self.helpers.settle(sampling)
+        return defaults.settle(self.config, sampling, picture, textures=self._textures)
 
-    def check_conditions(self, conditions: Sequence[str | int | None]) -> None:
-        """Raises ValueError when this model is not conditioned on such values."""
-        self._inputs(conditions, None)
+    def check_conditions(
+        self, conditions: Sequence[str | int | None], negative: str | int | None = None
+    ) -> None:
+        """Raises ValueError when this model, or its classifier, takes no such values."""
+        self.helpers.check_wishes(conditions)
+        _, wishes = self.helpers.labels(conditions, self.config.condition)
+        self._inputs(wishes, negative)
 
     def _inputs(
         self, conditions: Sequence[str | int | None], negative: str | int | None

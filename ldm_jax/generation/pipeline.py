@@ -1,6 +1,7 @@
 """A model, loaded from any form it may have on disk and ready to draw pictures."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float32, Int, UInt8, UInt32
 import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.config.request import IMAGES_PER_PROMPT, check_numbers
 from ldm_jax.core.sharding import to_global
 from ldm_jax.core.typing import Level
 from ldm_jax.generation import defaults
@@ -22,8 +24,20 @@ from ldm_jax.generation.loaded import LoadedModel
 from ldm_jax.images import masks
 from ldm_jax.models.conditioners import Condition
 
-IMAGES_PER_PROMPT = 1 << 16
-"""Image j of prompt p has index `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
+
+def image_numbers(
+    conditions: int, num: int = 1, first_prompt: int = 0, first_image: int = 0
+) -> UInt32[np.ndarray, "n"]:
+    """The number of each picture, on which its noise depends: image j of prompt p has
+    `p * IMAGES_PER_PROMPT + j`, whatever else is drawn.
+
+    `num` images for each of so many conditions, those of one condition side by side. Raises
+    ConfigError where two would have the same.
+    """
+    check_numbers(conditions, num, first_prompt, first_image)
+    prompts = np.arange(first_prompt, first_prompt + conditions, dtype=np.uint32)
+    images = np.arange(first_image, first_image + num, dtype=np.uint32)
+    return (prompts[:, None] * np.uint32(IMAGES_PER_PROMPT) + images[None]).reshape(-1)
 
 
 def versions() -> dict[str, str]:
@@ -50,25 +64,40 @@ class Drawn(NamedTuple):
 class Pipeline(LoadedModel):
     """A loaded model as a function from captions, or other conditions, to images."""
 
+    @classmethod
+    def open(cls, choice: cfg.ModelChoice) -> "Pipeline":
+        """The model that a request names; raises as `LoadedModel` does."""
+        names = ("weights", "tokenizer", "prediction", "original_config")
+        choices = {name: getattr(choice, name) for name in names}
+        return cls(
+            choice.model, dtype=choice.dtype, clip_skip=choice.clip_skip,
+            tile_textures=choice.tileable, emphasis=not choice.literal_prompts,
+            weak_model=choice.weak_model, classifier=choice.classifier,
+            **{name: value for name, value in choices.items() if value is not None},
+        )  # fmt: skip
+
     def generate(
         self,
         conditions: Sequence[str | int | None],
-        index: UInt32[np.ndarray, "n"] | None = None,
         *,
         sampling: cfg.Sampling,
+        num: int = 1,
+        first_prompt: int = 0,
+        first_image: int = 0,
         negative: str | int | None = None,
         picture: Picture = NOTHING,
         progress: Callable[[int], None] = lambda images: None,
         decode: bool = True,
     ) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n zh zw z"]:
-        """All that `draw` gives, in the order of `conditions`.
+        """All that `draw` gives, in the order of `conditions`, those of one side by side.
 
         `progress` is told after each batch how many images it brought.
         """
-        images: list[Any] = [None] * len(conditions)
+        images: list[Any] = [None] * (len(conditions) * num)
         drawn = self.draw(
-            conditions, index, sampling=sampling, negative=negative, picture=picture, decode=decode
-        )
+            conditions, sampling=sampling, num=num, first_prompt=first_prompt,
+            first_image=first_image, negative=negative, picture=picture, decode=decode,
+        )  # fmt: skip
         for batch in drawn:
             for row, image in zip(batch.rows, batch.images, strict=True):
                 images[row] = image
@@ -78,41 +107,65 @@ class Pipeline(LoadedModel):
     def draw(
         self,
         conditions: Sequence[str | int | None],
-        index: UInt32[np.ndarray, "n"] | None = None,
         *,
         sampling: cfg.Sampling,
+        num: int = 1,
+        first_prompt: int = 0,
+        first_image: int = 0,
         negative: str | int | None = None,
         picture: Picture = NOTHING,
         decode: bool = True,
         previews: int = 0,
     ) -> Iterator[Drawn]:
-        """One image for each condition, or with `decode` off its scaled latents, batch by batch.
+        """`num` images for each condition, or with `decode` off scaled latents, batch by batch.
 
-        Image i depends on its condition, seed and `index[i]`. Batches are drawn on as many of the
-        devices as can share one equally. With `previews`, so many predictions of each image on
-        the way are kept and decoded (fewer where there are fewer evaluations), which is another
-        program.
+        An image depends on its condition, the seed and its number (`image_numbers`): conditions
+        are the prompts from `first_prompt` on, their images those from `first_image` on, as the
+        command line counts them. A caption that is listed twice is two prompts. Batches are drawn
+        on as many of the devices as can share one equally. With `previews`, so many predictions
+        of each image on the way are kept and decoded (fewer where there are fewer evaluations),
+        which is another program.
 
         Raises:
             cfg.ConfigError: settings, or a `picture`, that this model cannot have.
             NonFiniteError: says which network failed.
         """
-        sampling = self.settle(sampling)
-        check_picture(self.config, sampling, picture, len(conditions))
-        self.helpers.check(sampling, conditions)
-        labels, conditions = self.helpers.labels(conditions, self.config.condition)
-        if index is None:
-            index = np.arange(len(conditions), dtype=np.uint32)
-        guided = sampling.guidance_scale != 1 and not isinstance(
-            self.config.condition, cfg.Unconditional
-        )
-        for inputs in self._inputs(conditions, negative):
+        index = image_numbers(len(conditions), num, first_prompt, first_image)
+        sampling = self.check(conditions, sampling, num, negative, picture)
+        conditions = [condition for condition in conditions for _ in range(num)]
+        labels, wishes = self.helpers.labels(conditions, self.config.condition)
+        guided = sampling.guidance_scale != 1
+        for inputs in self._inputs(wishes, negative):
             for rows, count in _batches(inputs.rows, defaults.batch_size(self.config, sampling)):
                 images, seen = self._draw_batch(
                     inputs, rows, index, sampling, guided, picture, decode, labels, previews
                 )
                 seen = None if seen is None else seen[:count]
                 yield Drawn(rows[:count], images[:count], seen)
+
+    def check(
+        self,
+        conditions: Sequence[str | int | None],
+        sampling: cfg.Sampling,
+        num: int = 1,
+        negative: str | int | None = None,
+        picture: Picture = NOTHING,
+    ) -> cfg.Sampling:
+        """`sampling` settled, for a drawing that is possible; nothing is computed.
+
+        Raises:
+            cfg.ConfigError, ValueError: what cannot be drawn, as in `draw`; what conditions say is
+                checked by `check_conditions`.
+        """
+        settled = self.settle(sampling, picture)
+        if negative and settled.guidance_scale == 1:
+            raise cfg.ConfigError(
+                f"negative_prompt is {negative!r}, but guidance_scale is 1, with which nothing "
+                "leads away from it"
+            )
+        check_picture(self.config, settled, picture, len(conditions) * num)
+        self.helpers.check(settled, conditions)
+        return settled
 
     def invert(
         self,
@@ -229,9 +282,9 @@ class Pipeline(LoadedModel):
             return ldm.Start(noise=noise), None
         pixels = picture.image.astype(np.float32) / 127.5 - 1
         latents = self._encode(mesh, frozen, pixels, "image", index, sampling.seed)
-        partly = sampling.strength < 1
         if picture.mask is None:
             return ldm.Start(noise=noise, latents=latents), None
+        partly = sampling.strength < 1
         mask = masks.latent_mask(picture.mask, self.config.autoencoder.factor)
         mask = to_global(mesh, np.repeat(mask[None, ..., None], len(rows), axis=0))
         start = ldm.Start(noise=noise, latents=latents if partly else None)
@@ -257,31 +310,31 @@ class Pipeline(LoadedModel):
         )
 
     def _draw_program(self, sampling: cfg.Sampling, previews: int) -> Callable[..., Any]:
-        """The compiled sampler, of the list of levels and eta; a new one only for another solver,
-        another number of levels or previews or another size."""
+        """The compiled sampler: a new one only for another size, number of levels or previews, or
+        for settings that are no numbers."""
         shape = self.model.latent_shape_of(sampling.height, sampling.width)
-        how = (sampling.guidance_schedule, sampling.classifier_form)
-        again = sampling.resample, sampling.resample_jump
-        steps = sampling.sampler, sampling.corrector, sampling.corrector_steps, sampling.snr
-        key = ("draw", steps, shape, how, again, previews)
+        # All that the program knows of the settings; their numbers are its arguments.
+        fixed = replace(sampling.program, height=None, width=None)
 
         def make() -> Callable[..., Any]:
             def draw(
                 params, condition, nothing, index, start, seed, guidance_scale, eta, path,
                 numbers, helping,
             ):  # fmt: skip
-                solver = defaults.solver(self.model.process, sampling, eta)
-                guides = self.helpers.guides(helping, numbers, *how)
+                solver = defaults.solver(self.model.process, fixed, eta)
+                guides = self.helpers.guides(
+                    helping, numbers, fixed.guidance_schedule, fixed.classifier_form
+                )
                 return ldm.watch(
                     self.model, params, condition, nothing, solver=solver, levels=path,
                     seed=seed, index=index, guidance_scale=guidance_scale, shape=shape,
-                    start=start, guides=guides, resample=again[0], jump=again[1],
+                    start=start, guides=guides, resample=fixed.resample, jump=fixed.resample_jump,
                     previews=previews,
                 )  # fmt: skip
 
             return draw
 
-        return self._programs.get(key, make)
+        return self._programs.get(("draw", fixed, shape, previews), make)
 
 
 def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:

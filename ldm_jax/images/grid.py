@@ -13,6 +13,8 @@ from ldm_jax.core.files import write_atomically
 GAP = 2
 FONT_SIZE = 11
 INK = (32, 32, 32)
+LINES = 8
+"""Of a label, at most."""
 
 
 def grid(
@@ -23,7 +25,8 @@ def grid(
 ) -> UInt8[np.ndarray, "gh gw 3"]:
     """One white picture with the images in rows, each enlarged by `scale`, its label below it.
 
-    Labels are wrapped to the width of their image; scale small images up to make room.
+    Labels are wrapped to the width of their image, and cut after a few lines; scale small images
+    up to make room.
 
     Raises:
         ValueError: no images, not one label for each, or a size below 1.
@@ -55,19 +58,24 @@ def grid(
 
 
 def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """Lines of at most `width` pixels; breaks between words, and inside words that are longer."""
+    """Lines of at most `width` pixels; breaks between words, and inside words that are longer.
+    Of more than `LINES` the last ends in dots."""
     lines = [""]
     for word in text.split():
+        if len(lines) > LINES:
+            break
         joined = f"{lines[-1]} {word}".strip()
         if font.getlength(joined) <= width:
             lines[-1] = joined
             continue
         if lines[-1]:
             lines.append("")
-        for letter in word:
+        for letter in word[: LINES * width]:
             if lines[-1] and font.getlength(lines[-1] + letter) > width:
                 lines.append("")
             lines[-1] += letter
+    if len(lines) > LINES:
+        lines[LINES - 1 :] = [f"{lines[LINES - 1][:-1]}…"]
     return lines
 
 

@@ -3,16 +3,20 @@ and one line of settings; and the names that it has for samplers."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from ldm_jax.core.reading import FileFormatError, open_file, shown
+from ldm_jax.images.reading import open_picture
 
 CHUNK = "parameters"
 """The key of the text chunk."""
 
 NEGATIVE = "Negative prompt:"
+TRAILING = 32
+"""So many lines may follow the settings."""
 LEAST_SETTINGS = 3
 """The web UI takes the last line for settings if it has so many."""
 
@@ -59,7 +63,7 @@ DISCRETE = ("ddim", "plms", "ddpm")
 
 
 class InfotextError(ValueError):
-    """Text or a picture without parameters, or parameters that the text could not hold."""
+    """Parameters that the text could not hold, or names that are not here."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,16 @@ class Infotext:
     negative_prompt: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     """In the order of the file: `Steps`, `Sampler`, `CFG scale`, `Seed`, `Size`, …"""
+    problems: tuple[str, ...] = ()
+    """What else the text says, and what was made of it."""
 
 
 # ----------------------------------------------------------------------------------------- text
 
 
 def format_parameters(info: Infotext) -> str:
-    """The text of `info`; `parse_parameters` returns exactly `info` from it.
+    """The text of `info`; `parse_parameters` returns exactly `info` from it, but that lines end in
+    \\n.
 
     Values with commas, colons or line breaks are written as JSON strings.
 
@@ -85,7 +92,8 @@ def format_parameters(info: Infotext) -> str:
             `Negative prompt:`, a setting's name with other signs than letters, digits, blanks, `-`
             and `/`, or settings too few to be recognised (the first must be `Steps`).
     """
-    for name, text in (("prompt", info.prompt), ("negative prompt", info.negative_prompt)):
+    prompt, negative = _lines(info.prompt), _lines(info.negative_prompt)
+    for name, text in (("prompt", prompt), ("negative prompt", negative)):
         for line in text.split("\n"):
             if line.strip().startswith(NEGATIVE):
                 raise InfotextError(
@@ -103,9 +111,9 @@ def format_parameters(info: Infotext) -> str:
             f"the settings are {', '.join(info.settings) or 'none'}; they are recognised only if "
             f"they are at least {LEAST_SETTINGS} and begin with Steps"
         )
-    lines = [info.prompt] if info.prompt else []
-    if info.negative_prompt:
-        lines.append(f"{NEGATIVE} {info.negative_prompt}")
+    lines = [prompt] if prompt else []
+    if negative:
+        lines.append(f"{NEGATIVE} {negative}")
     lines.append(", ".join(f"{key}: {_quote(value)}" for key, value in info.settings.items()))
     return "\n".join(lines)
 
@@ -113,47 +121,59 @@ def format_parameters(info: Infotext) -> str:
 def parse_parameters(text: str) -> Infotext:
     """The prompt, negative prompt and settings of a `parameters` text.
 
-    The last line holds the settings if at least three are in it, `Steps` among them; otherwise
-    there are none and all lines are prompt. Nothing is stripped from the prompts but the blank
-    after `Negative prompt:`. A comma in a value that is not quoted belongs to the value, unless
-    what follows reads as a setting.
-
-    Raises:
-        InfotextError: a setting with two different values.
+    The last line that holds at least three settings, `Steps` among them, is that of the settings;
+    what follows it is left out, and said to be. Without one all lines are prompt. Nothing is
+    stripped from the prompts but the blank after `Negative prompt:`. A comma in a value that is not
+    quoted belongs to the value, unless what follows reads as a setting. Of a setting with two
+    values the last counts, as in the web UI, and it is said.
     """
-    *lines, last = text.rstrip().split("\n")
-    settings = _parse_settings(last)
-    if len(settings) < LEAST_SETTINGS or "Steps" not in settings:
-        lines, settings = text.split("\n"), {}
+    lines = _lines(text).rstrip().split("\n")
+    settings: dict[str, str] = {}
+    problems: list[str] = []
+    for place in reversed(range(max(len(lines) - TRAILING, 0), len(lines))):
+        found, twice = _parse_settings(lines[place])
+        if len(found) >= LEAST_SETTINGS and "Steps" in found:
+            if lines[place + 1 :]:
+                problems.append(f"lines after its settings: {shown(lines[place + 1])}")
+            settings, lines = found, lines[:place]
+            problems += twice
+            break
+    else:
+        lines = _lines(text).split("\n")
     start = next((i for i, s in enumerate(lines) if s.strip().startswith(NEGATIVE)), len(lines))
     negative = "\n".join(lines[start:]).lstrip().removeprefix(NEGATIVE).removeprefix(" ")
-    return Infotext("\n".join(lines[:start]), negative, settings)
+    return Infotext("\n".join(lines[:start]), negative, settings, tuple(problems))
 
 
-def _parse_settings(line: str) -> dict[str, str]:
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _parse_settings(line: str) -> tuple[dict[str, str], list[str]]:
+    """The settings in a line, and what is said of those that have two values."""
     settings: dict[str, str] = {}
+    twice: list[str] = []
     key, end = None, 0
     while end < len(line):
         match = _SETTING.match(line, end)
         if match:
             key, value = match[1].strip(), _unquote(match[2].strip())
-            if settings.setdefault(key, value) != value:
-                raise InfotextError(
-                    f"the parameters give {key!r} twice, as {settings[key]!r} and as {value!r}; "
-                    "remove one of them"
-                )
+            if settings.get(key, value) != value:
+                twice.append(f"{key} is there twice, as {shown(settings[key])} and, which counts, "
+                             f"as {shown(value)}")  # fmt: skip
+            settings[key] = value
             end = match.end()
         elif key is None:
-            return {}
+            return {}, []
         else:
             rest = line[end:].partition(",")[0]
             settings[key] += f",{rest.rstrip()}"
             end += len(rest) + 1
-    return settings
+    return settings, twice
 
 
 def _quote(value: str) -> str:
-    plain = value and value == value.strip() and not any(sign in value for sign in ',:\n"')
+    plain = value and value == value.strip() and not any(sign in value for sign in ',:\n\r"')
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
@@ -232,26 +252,64 @@ def read_png(path: str | Path) -> dict[str, str]:
     Pillow's limits on text hold: 1 MB for a chunk once inflated, 64 MB for all.
 
     Raises:
-        InfotextError: no such file, not a PNG, a damaged or incomplete one, or text beyond the
-            limits.
+        FileFormatError: no regular file, not a PNG, a damaged or incomplete one, or text beyond
+            the limits.
     """
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            text = {key: str(value) for key, value in image.text.items()}
-        _check_complete(Path(path))
-        return text
-    except UnidentifiedImageError as error:
-        raise InfotextError(f"{path} is not a PNG file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InfotextError(f"cannot read the PNG file {path}: {error}") from error
+    with open_picture(path, ("PNG",)) as image:
+        text = {key: str(value) for key, value in image.text.items()}
+    _check_complete(path)
+    return text
 
 
-def _check_complete(path: Path) -> None:
-    """Raises ValueError if the file stops before its end chunk; Pillow accepts that."""
-    with path.open("rb") as file:
+def _check_complete(path: str | Path) -> None:
+    """Raises FileFormatError if the file stops before its end chunk; Pillow accepts that."""
+    with open_file(path) as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             if head[4:] == b"IEND":
                 return
             file.seek(int.from_bytes(head[:4], "big") + 4, 1)
-    raise ValueError("it is cut off before its end")
+    raise FileFormatError(path, "is cut off before its end")
+
+
+# ----------------------------------------------------------------------------------- as settings
+
+
+def as_settings(info: Infotext) -> tuple[dict[str, Any], list[str]]:
+    """What `info` says in the names of `Request`, and what of it cannot be used."""
+    found: dict[str, Any] = {"prompt": [info.prompt]}
+    problems = list(info.problems)
+    if info.negative_prompt:
+        found["negative_prompt"] = info.negative_prompt
+    if info.settings:
+        try:
+            found["sampler"], found["spacing"] = read_sampler(info.settings)
+        except InfotextError as error:
+            problems.append(str(error))
+    for key, (names, read) in _READ.items():
+        if key not in info.settings:
+            continue
+        try:
+            found |= dict(zip(names, read(info.settings[key]), strict=True))
+        except ValueError:
+            problems.append(f"{key} is {shown(info.settings[key])}, which is no such number")
+    if found.get("guidance_scale") == 1 and "negative_prompt" in found:
+        del found["negative_prompt"]
+        problems.append("its negative prompt has no effect at CFG scale 1")
+    return found, problems
+
+
+def _one(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any]]:
+    return lambda text: (kind(text),)
+
+
+_READ: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[Any, ...]]]] = {
+    "Steps": (("steps",), _one(int)),
+    "CFG scale": (("guidance_scale",), _one(float)),
+    "Seed": (("seed",), _one(int)),
+    "Size": (("width", "height"), lambda text: tuple(int(side) for side in text.split("x"))),
+    "Denoising strength": (("strength",), _one(float)),
+    "Clip skip": (("clip_skip",), _one(int)),
+    "Eta DDIM": (("eta",), _one(float)),
+}
+"""The web UI's name of a setting → ours, and how its text is read."""

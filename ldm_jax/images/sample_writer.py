@@ -2,125 +2,234 @@
 
 import hashlib
 import json
+import math
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
+from ldm_jax.config.request import Request
+from ldm_jax.config.request import paths as request_paths
 from ldm_jax.core.files import write_atomically
+from ldm_jax.core.reading import FileFormatError, parse_json, read_json, shown
 from ldm_jax.images import infotext
 from ldm_jax.images.grid import grid, save_png, save_webp
 
 CHUNK = "ldm_jax"
-"""The PNG's text chunk with all settings, as JSON."""
+"""The PNG's text chunk with the request, as JSON."""
 MANIFEST = "manifest.json"
-THUMBNAIL = 512
-"""Pixels of a picture's longer side in the grid, at most."""
+GRID = "grid.png"
+THUMBNAIL, LEAST_THUMBNAIL = 512, 32
+"""Pixels of a picture's longer side in the grid, at most and at least."""
+GRID_PIXELS = 2**24
+"""Pixels of all thumbnails together, at most: a grid stays a file that programs open."""
+SMALL_SIDE = 128
+"""Pixels to which small pictures are enlarged in a grid, where there is room."""
+RESERVE = ".reserve"
+"""A file that keeps room for the manifest while pictures are written, for a disk may fill."""
 
 
-class Drawings:
-    """Writes pictures into a folder as they are drawn, and last `grid.png` and `manifest.json`.
+class FolderError(ValueError):
+    """A folder that pictures cannot be written into; the text says why and what to do."""
 
-    The pictures of a former manifest in the folder are deleted with the first new one, and
-    nothing else. A context manager: what was drawn before an error is listed too.
+
+@dataclass(frozen=True)
+class Written:
+    """What a picture says of how it was made."""
+
+    request: Request
+    filled: tuple[str, ...]
+    """Settings that nobody asked for: the usual ones of model and sampler."""
+    problems: tuple[str, ...]
+    """What the picture says besides, and cannot be used."""
+
+
+def check_folder(out: Path, overwrite: bool, inputs: Mapping[str, Path]) -> None:
+    """Raises FolderError, FileFormatError unless pictures can be written into `out`.
+
+    It must be new or empty, or be overwritten: then it must not hold one of `inputs`, files and
+    folders by the options that name them, nor a damaged or foreign manifest.
+    """
+    existing = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        what = "a file" if existing.exists() else "a link that leads nowhere"
+        below = "" if existing == out else f", below which lies --out={out}"
+        raise FolderError(f"{existing} is {what}{below}; name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FolderError(f"--out={out}: {existing} cannot be written to; name another folder")
+    if not out.is_dir():
+        return
+    for option, path in inputs.items():
+        if path.resolve() == out.resolve() or path.resolve().parent == out.resolve():
+            raise FolderError(
+                f"--{option}={path} is in --out={out}, where pictures are overwritten; name "
+                "another folder"
+            )
+    if any(out.iterdir()) and not overwrite:
+        raise FolderError(f"--out={out} is not empty; choose another, or --overwrite")
+    _former(out)
+
+
+class SampleWriter:
+    """Writes pictures into a folder as they are drawn, and last `manifest.json` and `grid.png`.
+
+    That it can be written to is known before anything is drawn. The pictures of a former manifest
+    in the folder are deleted with the first new one, and nothing else. A context manager: what was
+    drawn before an error, an interruption or a full disk is listed too.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any], versions: dict[str, str]) -> None:
-        self.out, self._settings, self._versions = out, settings, versions
+    def __init__(
+        self,
+        out: Path,
+        request: Request,
+        total: int,
+        *,
+        filled: Collection[str] = (),
+        origin: Mapping[str, Any],
+        versions: Mapping[str, str],
+    ) -> None:
+        """For `total` pictures of the resolved `request`.
+
+        `filled` are the settings that have the usual values of model and sampler; `origin` and
+        `versions` say what the model is and what runs it.
+
+        Raises:
+            FolderError, OSError: the folder cannot be written to.
+        """
+        self.out, self._request, self._versions = out, request, dict(versions)
+        filled = [name for name in request.to_dict() if name in filled]
+        self._about = {"filled": filled, "origin": dict(origin)}
         self._entries: dict[str, dict[str, Any]] = {}
         self._thumbnails: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
+        self._side = max(LEAST_THUMBNAIL, min(THUMBNAIL, math.isqrt(GRID_PIXELS // total)))
+        self._shown = min(total, GRID_PIXELS // self._side**2)
+        self._new = not out.exists()
+        _former(out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / RESERVE, bytes(2**16 + 512 * total))
 
     @property
     def grid(self) -> Path:
         """The path of the grid."""
-        return self.out / "grid.png"
+        return self.out / GRID
 
-    def __enter__(self) -> "Drawings":
+    def __enter__(self) -> "SampleWriter":
         return self
 
     def write(
         self,
         image: UInt8[np.ndarray, "h w 3"],
-        wish: dict[str, Any],
+        place: int,
+        number: int,
         previews: UInt8[np.ndarray, "k h w 3"] | None = None,
         video: bool = False,
     ) -> None:
-        """One picture, with its `condition`, `prompt_number`, `image_number` and whatever else.
+        """Picture `number` of the request's condition at `place`.
 
         `previews`, what the picture was to become on the way, are written beside it as a strip,
         NAME_strip.png, and with `video` as an animated WebP, NAME.webp.
         """
         if not self._entries:
-            self.out.mkdir(parents=True, exist_ok=True)
-            _remove_former(self.out)
-        stem = f"{wish['prompt_number']:04d}_{wish['image_number']:04d}"
+            for path in _former(self.out):
+                path.unlink(missing_ok=True)
+        one = self._request.one(place, number)
+        (condition,) = one.conditions
+        stem = f"{one.first_prompt:04d}_{one.first_image:04d}"
         name = f"{stem}.png"
-        here = self._settings | wish
-        text = {CHUNK: json.dumps(here)}
-        if isinstance(wish["condition"], str):
-            text[infotext.CHUNK] = parameters(here)
+        text = {CHUNK: json.dumps({"request": one.to_dict()} | self._about)}
+        if isinstance(condition, str):
+            text[infotext.CHUNK] = parameters(one)
         save_png(self.out / name, image, text)
         digest = hashlib.sha256((self.out / name).read_bytes()).hexdigest()
-        self._entries[name] = {
-            "file": name, "condition": wish["condition"], "image": wish["image_number"],
-            "sha256": digest,
+        entry = {
+            "file": name, "condition": condition, "prompt": one.first_prompt,
+            "image": one.first_image, "sha256": digest,
         }  # fmt: skip
+        self._entries[name] = entry
         if previews is not None:
             beside = [f"{stem}_strip.png", f"{stem}.webp"][: 1 + video]
+            entry["beside"] = beside
             save_png(self.out / beside[0], grid(previews, len(previews)), text)
             if video:
                 save_webp(self.out / beside[1], previews)
-            self._entries[name]["beside"] = beside
-        # A grid of many large pictures should stay a file of some megabytes.
-        step = -(-max(image.shape[:2]) // THUMBNAIL)
-        self._thumbnails[name] = image[::step, ::step]
+        if len(self._thumbnails) < self._shown:
+            self._thumbnails[name] = _thumbnail(image, self._side)
 
     def __exit__(self, *_: object) -> None:
-        if not self._entries:
-            return
-        entries = [self._entries[name] for name in sorted(self._entries)]
-        manifest = {"settings": self._settings, "versions": self._versions, "images": entries}
+        (self.out / RESERVE).unlink(missing_ok=True)
+        if self._entries:
+            self._write_manifest()
+            save_png(self.grid, self._grid())
+        elif self._new and not any(self.out.iterdir()):
+            self.out.rmdir()
+
+    def _in_order(self, names: Iterable[str]) -> list[str]:
+        return sorted(names, key=lambda n: (self._entries[n]["prompt"], self._entries[n]["image"]))
+
+    def _write_manifest(self) -> None:
+        entries = [self._entries[name] for name in self._in_order(self._entries)]
+        manifest = {"request": self._request.to_dict()} | self._about
+        manifest |= {"versions": self._versions, "images": entries}
         write_atomically(self.out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
-        images = np.stack([self._thumbnails[entry["file"]] for entry in entries])
-        labels = [str(entry["condition"]) for entry in entries]
-        per_prompt = len({entry["image"] for entry in entries})
-        save_png(
-            self.grid,
-            grid(
-                images, min(8, per_prompt if per_prompt > 1 else len(entries)),
-                labels=None if all(e["condition"] is None for e in entries) else labels,
-                scale=max(1, 128 // images.shape[1]),
-            ),
+
+    def _grid(self) -> UInt8[np.ndarray, "h w 3"]:
+        names = self._in_order(self._thumbnails)
+        images = np.stack([self._thumbnails[name] for name in names])
+        conditions = [self._entries[name]["condition"] for name in names]
+        per_prompt = len({self._entries[name]["image"] for name in names})
+        longer = max(images.shape[1:3])
+        # As many columns as make it about square, but few pictures in a row, and those of one
+        # prompt side by side where they have room.
+        most = max(8, math.isqrt(len(names)))
+        return grid(
+            images, min(most, per_prompt if per_prompt > 1 else len(names)),
+            labels=None if all(c is None for c in conditions) else [str(c) for c in conditions],
+            scale=max(1, min(SMALL_SIDE, self._side) // longer),
         )  # fmt: skip
 
 
-def parameters(settings: dict[str, Any]) -> str:
-    """The web UI's `parameters` text of one picture."""
+def _thumbnail(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """`image`, made smaller where its longer side has more than `side` pixels."""
+    if max(image.shape[:2]) <= side:
+        return image
+    small = Image.fromarray(image)
+    small.thumbnail((side, side), Image.Resampling.BOX)
+    return np.asarray(small)
+
+
+def parameters(request: Request) -> str:
+    """The web UI's `parameters` text of one picture's resolved request."""
+    sampling, model = request.sampling, request.model
     try:
-        named = infotext.sampler_settings(settings["sampler"], settings["spacing"])
+        named = infotext.sampler_settings(sampling.sampler, sampling.spacing)
     except infotext.InfotextError:
         # A sampler that the web UI does not have; its name here says at least which.
-        named = {"Sampler": settings["sampler"]}
+        named = {"Sampler": sampling.sampler}
     lines = {
-        "Steps": settings["steps"],
+        "Steps": sampling.steps,
         **named,
-        "CFG scale": f"{settings['guidance_scale']:g}",
-        "Seed": settings["seed"],
-        "Size": f"{settings['width']}x{settings['height']}",
-        "Model": Path(settings["model"]).stem,
+        "CFG scale": f"{sampling.guidance_scale:g}",
+        "Seed": sampling.seed,
+        "Size": f"{sampling.width}x{sampling.height}",
+        "Model": Path(model.model).stem,
     }
-    if settings.get("init_image"):
-        lines["Denoising strength"] = f"{settings['strength']:g}"
-    if settings.get("clip_skip", 1) > 1:
-        lines["Clip skip"] = settings["clip_skip"]
-    if settings["sampler"] == "ddim" and settings["eta"]:
-        lines["Eta DDIM"] = f"{settings['eta']:g}"
+    if request.picture.init_image is not None:
+        lines["Denoising strength"] = f"{sampling.strength:g}"
+    if (model.clip_skip or 1) > 1:
+        lines["Clip skip"] = model.clip_skip
+    if sampling.sampler == "ddim" and sampling.eta:
+        lines["Eta DDIM"] = f"{sampling.eta:g}"
     lines["Version"] = "ldm_jax"
     try:
         return infotext.format_parameters(
             infotext.Infotext(
-                settings["condition"], settings.get("negative_prompt") or "",
+                request.prompt[0], request.negative_prompt or "",
                 {key: str(value) for key, value in lines.items()},
             )
         )  # fmt: skip
@@ -129,61 +238,63 @@ def parameters(settings: dict[str, Any]) -> str:
         return ", ".join(f"{key}: {value}" for key, value in lines.items())
 
 
-def read_drawing(path: Path) -> dict[str, Any]:
-    """The settings of a picture that `Drawings` or the web UI wrote.
+def read_written(path: Path, also: Mapping[str, Any] = MappingProxyType({})) -> Written:
+    """What a picture that `SampleWriter` or the web UI wrote says of itself; what `also` says goes
+    before it.
 
     Of the web UI's pictures: prompts, sampler, spacing, steps, guidance, seed, size, strength and
     clip skip. Its random numbers are others, so the picture will be another.
 
     Raises:
-        InfotextError: not a PNG, or one without settings, or with settings that are not here.
+        FileFormatError: not a PNG, or one without settings.
     """
     chunks = infotext.read_png(path)
+    problems: list[str] = []
     if CHUNK in chunks:
-        try:
-            found = json.loads(chunks[CHUNK])
-        except ValueError as error:
-            raise infotext.InfotextError(f"{path}: damaged settings: {error}") from error
-        if not isinstance(found, dict):
-            raise infotext.InfotextError(f"{path}: damaged settings: they are no object")
-        return found
-    if infotext.CHUNK not in chunks:
-        raise infotext.InfotextError(
-            f"{path} does not say how it was made: it has no text chunk {CHUNK!r} or "
-            f"{infotext.CHUNK!r}"
+        found = parse_json(path, f"its text {CHUNK!r}", chunks[CHUNK])
+        values, filled = found.get("request"), found.get("filled", [])
+        if not isinstance(values, dict) or not isinstance(filled, list):
+            raise FileFormatError(path, f"its text {CHUNK!r} is damaged: it holds no request")
+    elif infotext.CHUNK in chunks:
+        values, problems = infotext.as_settings(infotext.parse_parameters(chunks[infotext.CHUNK]))
+        filled = []
+        if "strength" in values and "init_image" not in also:
+            del values["strength"]
+            problems.append("its strength is for a picture that it does not name (--init_image)")
+    else:
+        raise FileFormatError(
+            path, f"does not say how it was made: it has no text {CHUNK!r} or {infotext.CHUNK!r}"
         )
-    info = infotext.parse_parameters(chunks[infotext.CHUNK])
-    try:
-        return _from_infotext(info)
-    except (ValueError, KeyError) as error:
-        raise infotext.InfotextError(f"{path}: {error}") from error
+    values = dict(values) | dict(also)
+    for name in request_paths():
+        if str(values.get(name, "")).startswith("hf:"):
+            # A picture cannot make this machine download anything.
+            problems.append(f"{name} is {shown(values.pop(name))}, which is named by you or not at "
+                            "all")  # fmt: skip
+    # A picture is one, whatever it says.
+    request, unusable = Request.usable(values | {"num": 1})
+    here = request.to_dict()
+    filled = tuple(name for name in filled if isinstance(name, str) and name in here)
+    return Written(request, filled, (*problems, *unusable))
 
 
-def _from_infotext(info: infotext.Infotext) -> dict[str, Any]:
-    settings = info.settings
-    sampler, spacing = infotext.read_sampler(settings)
-    found: dict[str, Any] = {
-        "condition": info.prompt, "negative_prompt": info.negative_prompt or None,
-        "sampler": sampler, "spacing": spacing, "steps": int(settings["Steps"]),
-    }  # fmt: skip
-    for key, name, kind in (
-        ("CFG scale", "guidance_scale", float),
-        ("Seed", "seed", int),
-        ("Denoising strength", "strength", float),
-        ("Clip skip", "clip_skip", int),
-        ("Eta DDIM", "eta", float),
-    ):
-        if key in settings:
-            found[name] = kind(settings[key])
-    if "Size" in settings:
-        found["width"], found["height"] = (int(s) for s in settings["Size"].split("x"))
-    return found
-
-
-def _remove_former(out: Path) -> None:
+def _former(out: Path) -> list[Path]:
+    """The files in `out` that a former manifest there lists, and the manifest itself."""
     manifest = out / MANIFEST
-    if manifest.exists():
-        for picture in json.loads(manifest.read_text())["images"]:
-            for name in (picture["file"], *picture.get("beside", ())):
-                (out / Path(name).name).unlink(missing_ok=True)
-        manifest.unlink()
+    if not os.path.lexists(manifest):
+        return []
+    try:
+        images = read_json(manifest)["images"]
+        names = [name for one in images for name in (one["file"], *one.get("beside", ()))]
+        # Whatever a manifest says, only what lies beside it is deleted.
+        found = [out / Path(name).name for name in names]
+    except FileFormatError as error:
+        raise FolderError(
+            f"{error}; --overwrite deletes what it lists, so remove it, or name another folder"
+        ) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FolderError(
+            f"{manifest} is not the manifest of drawn pictures (it has no list {shown('images')} "
+            "of files), which --overwrite would replace; name another folder"
+        ) from error
+    return [*found, manifest]

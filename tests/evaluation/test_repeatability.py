@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-import sample
+from ldm_jax.cli import sample
+from ldm_jax.cli.arguments import parse
 from ldm_jax.evaluation import repeatability
 
 PROMPT = ("a red three alone",)
@@ -15,11 +16,12 @@ PROMPT = ("a red three alone",)
 @pytest.fixture(scope="module")
 def record(trained_text2img, tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark")
-    return sample.benchmark(
-        sample.Arguments(
-            trained_text2img, out, prompt=PROMPT, sampler="ddim", steps=2, batch_size=2, num=2
-        )
-    )
+    words = ["--prompt", *PROMPT, "--sampler=ddim", "--steps=2", "--batch_size=2", "--num=2"]
+    return sample.benchmark(parse([f"--model={trained_text2img}", f"--out={out}", *words]))
+
+
+def verify(record, *words):
+    return sample.verify(parse([f"--verify={record}", *words]))
 
 
 def changed(record, tmp_path, change):
@@ -33,10 +35,10 @@ def changed(record, tmp_path, change):
 
 def test_a_record_says_what_was_drawn_with_what_and_how_fast(record):
     content = json.loads(record.read_text())
-    assert content["conditions"] == [*PROMPT, *PROMPT]
     assert content["platform"] == "cpu" and content["jax"] == jax.__version__
     (case,) = content["cases"]
-    assert case["sampling"]["sampler"] == "ddim" and case["sampling"]["steps"] == 2
+    assert case["request"]["sampler"] == "ddim" and case["request"]["steps"] == 2
+    assert case["request"]["prompt"] == [*PROMPT] and case["request"]["num"] == 2
     assert case["images_per_second"] == pytest.approx(2 / case["seconds"])
     with np.load(record.with_suffix(".npz")) as arrays:
         assert arrays["0/images"].shape == (2, 16, 16, 3)
@@ -44,16 +46,16 @@ def test_a_record_says_what_was_drawn_with_what_and_how_fast(record):
 
 
 def test_the_same_samples_are_bit_equal(record, capsys):
-    assert sample.verify(sample.Arguments(verify=record))
+    assert verify(record)
     assert "bit-equal" in capsys.readouterr().out
 
 
 def test_other_samples_are_measured(record, tmp_path, capsys):
     def other_seed(content):
-        content["cases"][0]["sampling"]["seed"] = 1
+        content["cases"][0]["request"]["seed"] = 1
         content["jax"] = "0.0.1"
 
-    assert not sample.verify(sample.Arguments(verify=changed(record, tmp_path, other_seed)))
+    assert not verify(changed(record, tmp_path, other_seed))
     said = capsys.readouterr().out
     assert "jax was '0.0.1'" in said and "latents differ by at most" in said
     assert "grey levels" in said
@@ -64,11 +66,11 @@ def test_records_of_other_parameters_and_other_files_are_refused(record, tmp_pat
         content["parameters_sha256"] = "0" * 64
 
     with pytest.raises(repeatability.RecordError, match="other parameters"):
-        sample.verify(sample.Arguments(verify=changed(record, tmp_path, other)))
+        verify(changed(record, tmp_path, other))
     (tmp_path / "no.json").write_text("{}")
-    with pytest.raises(repeatability.RecordError, match="not a record.*has no cases, conditions"):
+    with pytest.raises(repeatability.RecordError, match="not a record.*has no format, dtype"):
         repeatability.read(tmp_path / "no.json")
-    with pytest.raises(repeatability.RecordError, match="absent.json is no file"):
+    with pytest.raises(ValueError, match="absent.json: does not exist"):
         repeatability.read(tmp_path / "absent.json")
 
 
@@ -78,7 +80,7 @@ def test_damaged_arrays_are_noticed_before_anything_is_drawn(record, tmp_path):
     arrays[len(arrays) // 2] ^= 1
     copy.with_suffix(".npz").write_bytes(arrays)
     with pytest.raises(repeatability.RecordError, match=r"record.npz is damaged .*CRC"):
-        sample.verify(sample.Arguments(verify=copy))
+        verify(copy)
 
     def other_digest(content):
         content["cases"][0]["sha256"]["images"] = "0" * 64
@@ -87,17 +89,19 @@ def test_damaged_arrays_are_noticed_before_anything_is_drawn(record, tmp_path):
     with pytest.raises(
         repeatability.RecordError, match="images of case 0 .* one of the files is damaged"
     ):
-        sample.verify(sample.Arguments(verify=copy))
+        verify(copy)
 
 
 def test_options_that_a_record_decides_are_refused(record):
     with pytest.raises(ValueError, match="leave out --steps"):
-        sample.verify(sample.Arguments(verify=record, steps=6))
+        verify(record, "--steps=6")
 
 
 def test_without_wishes_a_few_samplers_draw_two_captions(trained_text2img, tmp_path):
-    few = sample.Arguments(trained_text2img, tmp_path, steps=1, batch_size=2, seed=3)
-    content = json.loads(sample.benchmark(few).read_text())
-    assert content["conditions"] == [*repeatability.CAPTIONS]
-    assert [case["sampling"]["sampler"] for case in content["cases"]] == [*repeatability.SAMPLERS]
-    assert all(case["sampling"]["seed"] == 3 for case in content["cases"])
+    few = [f"--model={trained_text2img}", f"--out={tmp_path}", "--steps=1", "--batch_size=2",
+           "--seed=3"]  # fmt: skip
+    content = json.loads(sample.benchmark(parse(few)).read_text())
+    requests = [case["request"] for case in content["cases"]]
+    assert [request["sampler"] for request in requests] == [*repeatability.SAMPLERS]
+    for request in requests:
+        assert request["prompt"] == [*repeatability.CAPTIONS] and request["seed"] == 3

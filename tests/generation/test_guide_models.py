@@ -66,13 +66,17 @@ def test_guidance_is_off_by_itself_where_autoguidance_is_on(weakly_guided):
     assert settled.guidance_scale == 1
 
 
-def test_a_scale_needs_its_model_and_the_model_its_scale(weakly_guided):
-    for change, complaint in (
-        ({}, "weak_model has no scale"),
-        ({"autoguidance_scale": 2.0, "classifier_scale": 1.0}, "classifier has no model"),
-    ):
-        with pytest.raises(cfg.ConfigError, match=complaint):
-            weakly_guided.generate([RED], sampling=replace(FAST, **change))
+def test_a_scale_needs_its_model_and_the_model_has_a_usual_scale(weakly_guided):
+    assert weakly_guided.settle(FAST).autoguidance_scale == 2
+    with pytest.raises(cfg.ConfigError, match="there is a scale of 1.0, but no classifier"):
+        weakly_guided.generate([RED], sampling=replace(FAST, classifier_scale=1.0))
+
+
+def test_a_model_that_would_guide_itself_is_refused(trained_text2img):
+    newest = trained_text2img / "checkpoints" / "24"
+    for itself in (trained_text2img, newest):
+        with pytest.raises(cfg.ConfigError, match="has the same parameters as the model"):
+            Pipeline(trained_text2img, weak_model=itself)
 
 
 def test_classes_guide_an_unconditional_model(trained_text2img, classifier, monkeypatch):
@@ -109,8 +113,8 @@ def test_helpers_of_another_kind_are_refused(trained_text2img, trained_autoencod
     [
         ({"guidance_interval": (2.0, 1.0)}, "guidance_interval is .*two numbers, low < high"),
         ({"guidance_rescale": 1.5}, "guidance_rescale is 1.5; it must be between 0 and 1"),
-        ({"threshold": -1.0}, "threshold is -1.0; it must be between 0 and 1"),
-        ({"resample": 0}, "resample is 0; it must be 1 or more"),
+        ({"threshold": -1.0}, "threshold is -1.0; it must be above 0 and at most 1"),
+        ({"resample": 0}, "resample is 0; it must be 1 to 1000"),
         ({"classifier_form": "mode"}, "classifier_form is 'mode'; it must be one of eps, mean"),
         ({"guidance_schedule": "up"}, "guidance_schedule is 'up'; it must be one of constant"),
         ({"autoguidance_scale": float("nan")}, "autoguidance_scale is nan"),
@@ -126,7 +130,7 @@ def test_settings_that_cannot_work_are_refused(change, complaint):
     [
         ({"sampler": "heun", "resample": 2}, "sampler 'heun' without corrector evaluates"),
         (
-            {"sampler": "ddim", "classifier_form": "mean"},
+            {"sampler": "ddim", "classifier_form": "mean", "classifier_scale": 1.0},
             "sampler 'ddim' without corrector takes none",
         ),
         ({"resample": 2}, r"resample is 2, which is for painting under a mask \(--mask\)"),

@@ -11,7 +11,7 @@ import pytest
 
 from ldm_jax import config as cfg
 from ldm_jax.generation.defaults import Picture
-from ldm_jax.generation.pipeline import Pipeline
+from ldm_jax.generation.pipeline import Pipeline, image_numbers
 from ldm_jax.generation.programs import NonFiniteError
 from ldm_jax.latent_diffusion import to_pixels
 
@@ -27,19 +27,20 @@ def pipeline(trained_text2img):
 
 @pytest.fixture(scope="module")
 def draw(pipeline):
-    """`draw(conditions, index, **changes of the settings)`."""
+    """`draw(conditions, first, **changes of the settings)`, from prompt `first` on."""
 
-    def images(conditions, index=None, negative=None, **changes):
-        index = None if index is None else np.array(index, np.uint32)
+    def images(conditions, first=0, negative=None, **changes):
         sampling = replace(FAST, **changes)
-        return pipeline.generate(conditions, index, sampling=sampling, negative=negative)
+        return pipeline.generate(
+            conditions, first_prompt=first, sampling=sampling, negative=negative
+        )
 
     return images
 
 
 @pytest.fixture(scope="module")
 def four(draw):
-    """Images 0 to 3 of seed 0."""
+    """Prompts 0 to 3 of seed 0."""
     return draw([RED, BLUE, RED, BLUE])
 
 
@@ -50,9 +51,21 @@ def test_images_are_pictures_of_the_training_size(four):
 
 
 def test_an_image_does_not_depend_on_how_many_or_which_others_are_drawn(draw, four):
-    np.testing.assert_array_equal(draw([BLUE], [1])[0], four[1])
-    others = draw([BLUE, None, RED, RED, BLUE, RED], [3, 70000, 2, 5, 8, 0])
-    np.testing.assert_array_equal(others[[0, 2, 5]], four[[3, 2, 0]])
+    np.testing.assert_array_equal(draw([BLUE], 1)[0], four[1])
+    others = draw([BLUE, RED, BLUE, None, RED], 1)
+    np.testing.assert_array_equal(others[:3], four[1:])
+
+
+def test_pictures_are_numbered_by_prompt_and_image(pipeline, four):
+    index = image_numbers(2, 3, first_prompt=5, first_image=7)
+    assert index.tolist() == [p * 65536 + j for p in (5, 6) for j in (7, 8, 9)]
+    with pytest.raises(cfg.ConfigError, match="at most 65536 of each"):
+        image_numbers(1, 65536, first_image=1)
+    more = pipeline.generate([RED, BLUE], num=3, sampling=FAST)
+    np.testing.assert_array_equal(more[[0, 3]], four[:2])
+    last = pipeline.generate([BLUE], first_prompt=1, first_image=2, sampling=FAST)
+    np.testing.assert_array_equal(last[0], more[5])
+    assert len({image.tobytes() for image in more}) == 6
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -82,7 +95,7 @@ def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
         draw([BLUE]),
         draw([RED], negative=BLUE),
         draw([RED], guidance_scale=4.0),
-        draw([RED], [1]),
+        draw([RED], 1),
     ):
         assert np.abs(changed[0].astype(int) - four[0]).max() > 1
     np.testing.assert_array_equal(draw([RED], negative="")[0], four[0])
@@ -281,7 +294,7 @@ def test_a_picture_is_drawn_again_from_its_noise(pipeline, image):
         ({"guidance_scale": 2.0}, "leave out guidance of every kind"),
         ({"threshold": 0.9}, "leave out guidance of every kind"),
         ({"sampler": "euler_a"}, "sampler 'euler_a' with eta 1.0 .* draws noise on its way"),
-        ({"strength": 0.5}, "inversion goes all the way"),
+        ({"strength": 0.5}, "there is no picture to draw on"),
         ({"height": 8}, r"the images have shape \(1, 16, 16, 3\); .* must be \(1, 8, 16, 3\)"),
     ],
 )

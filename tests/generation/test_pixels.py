@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-import sample
 import train
 from ldm_jax import config as cfg
 from ldm_jax import convert
+from ldm_jax.cli import sample
+from ldm_jax.cli.arguments import parse
 from ldm_jax.convert.checkpoint_writing import write_checkpoint
 from ldm_jax.convert.native import write_native
 from ldm_jax.core import sharding
@@ -65,7 +66,7 @@ def test_a_work_directory_has_no_first_stage_and_draws(workdir):
 
 def test_the_command_line_draws_it(workdir, tmp_path):
     out = tmp_path / "out"
-    sample.run(sample.parse([f"--model={workdir}", f"--out={out}", "--num=2", "--steps=2"]))
+    sample.draw(parse([f"--model={workdir}", f"--out={out}", "--num=2", "--steps=2"]))
     assert len(list(out.rglob("*.png"))) >= 2
 
 

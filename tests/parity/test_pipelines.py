@@ -30,7 +30,8 @@ pytestmark = [
 CLOSE = 1e-3
 PROMPT, NEGATIVE = "a b cat", "ugly"
 GUIDANCE, STEPS, SEED = 7.5, 20, 3
-INDEX = np.array([5], np.uint32)
+FIRST = 5
+INDEX = np.array([FIRST], np.uint32)
 SAMPLERS = {
     "ddim": {"spacing": None},
     # The peer's own lists for "leading" and "linspace" count one place more than they step.
@@ -97,7 +98,9 @@ def test_text_to_image(models, kind, sampler, size):
         **common,
     ).images  # fmt: skip
     sampling = settings(sampler, height=size[0], width=size[1])
-    found = ours.generate([PROMPT], INDEX, sampling=sampling, negative=NEGATIVE, decode=False)
+    found = ours.generate(
+        [PROMPT], first_image=FIRST, sampling=sampling, negative=NEGATIVE, decode=False
+    )
     assert apart(found, expected) <= CLOSE
 
 
@@ -110,7 +113,7 @@ def test_text_to_image_with_bert(models):
         ["a b"], height=64, width=64, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
         latents=noise("initial", (8, 8, 4), channels_last=False),
     )  # fmt: skip
-    found = ours.generate(["a b"], INDEX, sampling=settings("ddim"), decode=False)
+    found = ours.generate(["a b"], first_image=FIRST, sampling=settings("ddim"), decode=False)
     assert apart(found, latents[0]) <= CLOSE
 
 
@@ -182,7 +185,7 @@ def test_image_to_image(models, scripted, image, sampler, strength):
     assert not left
     sampling = settings(sampler, strength=strength)
     found = ours.generate(
-        [PROMPT], INDEX, sampling=sampling, picture=Picture(image=image), decode=False
+        [PROMPT], first_image=FIRST, sampling=sampling, picture=Picture(image=image), decode=False
     )
     assert apart(found, expected) <= CLOSE
 
@@ -213,7 +216,7 @@ def test_inpainting(models, scripted, image, mask, kind, strength, sampler):
     ).images  # fmt: skip
     prepared = masks.prepare(image, mask, 16, 16)
     found = ours.generate(
-        [PROMPT], INDEX, sampling=settings(sampler, strength=strength),
+        [PROMPT], first_image=FIRST, sampling=settings(sampler, strength=strength),
         picture=Picture(image=prepared.image, mask=prepared.mask), decode=False,
     )  # fmt: skip
     assert apart(found, expected) <= CLOSE

@@ -1,0 +1,135 @@
+"""What `sample.py` does: drawing, inverting, and benchmarks that can be repeated."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ldm_jax.cli.arguments import PROGRAM, Command, check, inputs, parse
+from ldm_jax.config import ModelChoice
+from ldm_jax.core.command import FAILED
+from ldm_jax.core.reading import printable
+from ldm_jax.images.sample_writer import SampleWriter, check_folder
+
+if TYPE_CHECKING:
+    from ldm_jax.generation.pipeline import Pipeline
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the process's exit status.
+
+    Raises ValueError, OSError, as `parse` and what it is asked to do.
+    """
+    command = parse(arguments)
+    if command.verify is not None:
+        return 0 if verify(command) else FAILED
+    task = invert if command.invert else benchmark if command.benchmark else draw
+    print(printable(str(task(command))))
+    return 0
+
+
+def draw(command: Command) -> Path:
+    """Draws and writes everything; returns the path of the grid."""
+    check(command)
+    check_folder(command.out, command.overwrite, inputs(command))
+
+    # JAX starts only now, so that --help and mistakes answer at once.
+    import numpy as np
+    from tqdm import tqdm
+
+    from ldm_jax.generation.pipeline import versions
+    from ldm_jax.generation.plan import make_plan
+
+    pipeline = open_pipeline(command.request.model)
+    plan = make_plan(pipeline, command.request)
+    request = plan.request
+    total = len(request.conditions) * request.num
+    filled = {*command.filled, *request.to_dict().keys() - command.request.to_dict().keys()}
+    writer = SampleWriter(
+        command.out, request, total, filled=filled, origin=pipeline.origin, versions=versions()
+    )
+    with writer, tqdm(total=total, unit="image", desc="sampling") as bar:
+        for rows, images, previews in plan.draw(pipeline, previews=command.progress_strip or 0):
+            for i, (row, image) in enumerate(zip(rows, images, strict=True)):
+                place, number = divmod(int(row), request.num)
+                seen = previews
+                if previews is not None:
+                    seen = np.stack([plan.paste(preview) for preview in previews[i]])
+                writer.write(plan.paste(image), place, number, seen, command.video)
+            bar.update(len(rows))
+    return writer.grid
+
+
+def invert(command: Command) -> Path:
+    """Writes the noise of a picture; returns the path of the file."""
+    check(command)
+    check_folder(command.out, command.overwrite, inputs(command))
+
+    import io
+
+    import numpy as np
+
+    from ldm_jax.core.files import write_atomically
+    from ldm_jax.generation.plan import read_inverted
+
+    pipeline = open_pipeline(command.request.model)
+    sampling, images = read_inverted(pipeline, command.request, command.invert)
+    command.out.mkdir(parents=True, exist_ok=True)
+    noise = pipeline.invert(images, command.request.conditions, sampling=sampling)
+    content = io.BytesIO()
+    np.save(content, noise)
+    write_atomically(command.out / "noise.npy", content.getvalue())
+    return command.out / "noise.npy"
+
+
+def benchmark(command: Command) -> Path:
+    """Times and hashes samples; returns the path of the record."""
+    check(command)
+    check_folder(command.out, command.overwrite, inputs(command))
+
+    from ldm_jax.evaluation import repeatability
+
+    pipeline = open_pipeline(command.request.model)
+    requests = repeatability.usual_requests(pipeline.config, command.request)
+    record = command.out / "record.json"
+    command.out.mkdir(parents=True, exist_ok=True)
+    for line in repeatability.benchmark(pipeline, record, requests):
+        print(line, flush=True)
+    return record
+
+
+def verify(command: Command) -> bool:
+    """Draws the samples of a record again and says what came of it; whether all are bit-equal."""
+    from ldm_jax.evaluation import repeatability
+
+    check(command)
+    record = repeatability.read(command.verify)
+    chosen = record.requests[0].model
+    given = command.request.model
+    # The record says which model; what the command line says of it goes before that.
+    changes = {
+        name: value for name, value in vars(given).items() if value != getattr(ModelChoice(), name)
+    }
+    for name, path in inputs(replace(command, request=record.requests[0], verify=None)).items():
+        if name not in changes:
+            _say(f"{command.verify} names --{name}={path}, which is read")
+    equal = True
+    pipeline = open_pipeline(replace(chosen, **changes))
+    for same, line in repeatability.verify(pipeline, record):
+        equal &= same
+        print(line, flush=True)
+    return equal
+
+
+def open_pipeline(choice: ModelChoice) -> "Pipeline":
+    """The model; says what its importer notes."""
+    from ldm_jax.generation.pipeline import Pipeline
+
+    pipeline = Pipeline.open(choice)
+    for note in pipeline.notes:
+        _say(f"note: {note}")
+    return pipeline
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRAM}: {printable(text)}", file=sys.stderr, flush=True)

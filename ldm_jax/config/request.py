@@ -1,0 +1,317 @@
+"""What is to be drawn, in one place: a `Request`.
+
+The command line of `sample.py`, the text in a PNG, the manifest and the record of a benchmark are
+forms of it: `to_dict` and `from_dict` have all its settings, and those of its parts, side by side
+under their own names.
+"""
+
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ldm_jax.config.checks import ConfigError, matches, require
+from ldm_jax.config.sampling import Sampling, one_of
+
+Weights = Literal["ema", "raw"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Prediction = Literal["eps", "v", "x0"]
+
+IMAGES_PER_PROMPT = 1 << 16
+"""Image j of prompt p has noise of number `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
+MAX_IMAGES = 1 << 20
+"""Pictures of one request, at most."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model draws, and what of it."""
+
+    model: Path | None = None
+    """Work directory of a trained diffusion model, model folder, diffusers folder, or single
+    checkpoint file (.safetensors, .ckpt)."""
+    weights: Annotated[str | None, one_of(Weights)] = None
+    """The parameter average, or the parameters as trained last; ema of work directories and raw
+    of single files by default."""
+    dtype: Annotated[str | None, one_of(Dtype)] = None
+    """What the networks compute in; float32 unless the model was trained in another."""
+    tokenizer: Path | None = None
+    """Folder with the tokenizer's files, which single files lack."""
+    prediction: Annotated[str | None, one_of(Prediction)] = None
+    """What the U-Net predicts, where a single file cannot tell."""
+    original_config: Path | None = None
+    """The YAML file that describes a single checkpoint file."""
+    clip_skip: int | None = None
+    """Stop so many layers from CLIP's end, for prompt and negative prompt; 1 is all of them."""
+    tileable: bool = False
+    """Opposite edges of the pictures fit each other."""
+    literal_prompts: bool = False
+    """Brackets in prompts are letters like others, not emphasis (CLIP's text encoder)."""
+    weak_model: Path | None = None
+    """A weaker model of the same task, or an earlier checkpoint (WORKDIR/checkpoints/STEP), for
+    autoguidance; guidance_scale is then 1 unless it is given."""
+    classifier: Path | None = None
+    """Work directory of a classifier that guides towards --classes."""
+
+    def __post_init__(self) -> None:
+        for name, names in _NAMES.items():
+            value, allowed = getattr(self, name), typing.get_args(names)
+            require(value is None or value in allowed, name, value, f"one of {', '.join(allowed)}")
+        require(self.clip_skip is None or self.clip_skip >= 1, "clip_skip", self.clip_skip,
+                "1 or more")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PictureInput:
+    """Files that drawing starts from, instead of noise of the seed alone."""
+
+    init_image: Path | None = None
+    """A picture to draw on, resized to height and width."""
+    mask: Path | None = None
+    """White where the initial picture is painted anew, of its size."""
+    mask_blur: float | None = None
+    """Radius in pixels by which the mask's edge is softened; 4 by default."""
+    invert_mask: bool = False
+    """Paint where the mask is black."""
+    only_masked: int | None = None
+    """Crop to the mask and so many pixels around it, and paint these at full size."""
+    latents: Path | None = None
+    """Starting noise, one array [pictures, height, width, channels] in a .npy file."""
+    latents_row: int = 0
+    """Which of the file's pictures is the first one's."""
+
+    def __post_init__(self) -> None:
+        require(self.latents_row >= 0, "latents_row", self.latents_row, "0 or more")
+        blur, around = self.mask_blur, self.only_masked
+        require(blur is None or 0 <= blur < 10_000, "mask_blur", blur, "0 to 10000 pixels")
+        require(around is None or around >= 0, "only_masked", around, "0 or more pixels")
+        for name, needed in _NEEDS.items():
+            absent = getattr(self, name) == _default(type(self), name)
+            if not absent and getattr(self, needed) is None:
+                raise ConfigError(f"{name} needs {needed}: --{needed}=FILE")
+
+
+_NAMES = {"weights": Weights, "dtype": Dtype, "prediction": Prediction}
+_NEEDS = {
+    "mask": "init_image", "mask_blur": "mask", "invert_mask": "mask", "only_masked": "mask",
+    "latents_row": "latents",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """Pictures that are wanted, and how; what is None is what model or sampler usually have."""
+
+    prompt: tuple[str, ...] = ()
+    """One or more captions."""
+    classes: tuple[int, ...] = ()
+    """One or more class numbers, for class-conditional models."""
+    negative_prompt: str | None = None
+    """Caption to be guided away from; the empty one by default."""
+    num: int = 1
+    """Pictures for each prompt or class."""
+    first_prompt: int = 0
+    """Number of the first prompt, on which noise depends."""
+    first_image: int = 0
+    """Number of each prompt's first picture, on which noise depends."""
+    sampling: Sampling = field(default_factory=Sampling)
+    picture: PictureInput = field(default_factory=PictureInput)
+    model: ModelChoice = field(default_factory=ModelChoice)
+
+    def __post_init__(self) -> None:
+        if self.prompt and self.classes:
+            raise ConfigError("give captions or classes, not both: a model takes one of them")
+        for text in (*self.prompt, self.negative_prompt or ""):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ConfigError(
+                    f"prompt {ascii(text)} is not text that UTF-8 can hold: {error.reason}"
+                ) from error
+        check_numbers(len(self.conditions), self.num, self.first_prompt, self.first_image)
+        if self.sampling.strength is not None and self.picture.init_image is None:
+            raise ConfigError("strength needs init_image, the picture that is drawn on")
+        if self.sampling.resample > 1 and self.picture.mask is None:
+            raise ConfigError("resample is for painting under a mask; it needs mask: --mask=FILE")
+        if self.negative_prompt and self.sampling.guidance_scale == 1:
+            raise ConfigError(
+                "negative_prompt needs guidance; with guidance_scale 1 nothing leads away from it"
+            )
+        sampling, model = self.sampling, self.model
+        for name, scale, path in (
+            ("weak_model", "autoguidance_scale", model.weak_model),
+            ("classifier", "classifier_scale", model.classifier),
+            ("classifier", "classifier_form", model.classifier),
+        ):
+            if path is None and getattr(sampling, scale) is not None:
+                raise ConfigError(f"{scale} needs {name}: --{name}=MODEL")
+        if model.classifier is not None and not self.classes:
+            raise ConfigError("a classifier guides towards classes; name them with --classes")
+
+    @property
+    def conditions(self) -> list[str | int | None]:
+        """The captions, the classes or, for neither, one None."""
+        return [*self.prompt] or [*self.classes] or [None]
+
+    def one(self, place: int, image: int) -> "Request":
+        """The request for one of the pictures alone: `image` of the condition at `place`."""
+        row = self.picture.latents_row + place * self.num + image
+        picture = self.picture
+        if picture.latents is not None:
+            picture = replace(picture, latents_row=row)
+        return replace(
+            self, prompt=self.prompt[place : place + 1], classes=self.classes[place : place + 1],
+            num=1, first_prompt=self.first_prompt + place, first_image=self.first_image + image,
+            picture=picture,
+        )  # fmt: skip
+
+    def setting(self, name: str) -> Any:
+        """The value of a setting, of whichever part."""
+        return getattr(_part(self, name), name)
+
+    def changed(self, **values: Any) -> "Request":
+        """With other values of settings, by their names, of whichever part.
+
+        Raises ConfigError as `from_dict`.
+        """
+        return _build(self, values)
+
+    @classmethod
+    def usable(cls, values: Mapping[str, Any]) -> tuple["Request", list[str]]:
+        """The request with those of `values` that can be, and what is wrong with the others."""
+        found, problems = cls(), {}
+        waiting = dict(values)
+        while waiting:
+            for name, value in waiting.items():
+                try:
+                    cls.from_dict({name: value} if name not in settings() else {})
+                    found = _build(found, {name: _typed(name, value, settings()[name])})
+                    break
+                except ConfigError as error:
+                    problems[name] = str(error)
+            else:
+                return found, [problems[name] for name in waiting]
+            del waiting[name]
+        return found, []
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings by their names, as JSON has them; those that are None or empty are left
+        out."""
+        found = {}
+        for name in settings():
+            value = self.setting(name)
+            if value is not None and value != ():
+                found[name] = _plain(value)
+        return found
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Request":
+        """The request that `to_dict` wrote; what is left out has its default.
+
+        Raises:
+            ConfigError: a setting that does not exist, of another type, or that is refused.
+        """
+        hints = settings()
+        for name in values:
+            if name not in hints:
+                close = difflib.get_close_matches(name, hints, n=1)
+                hint = f"perhaps you meant {close[0]!r}" if close else f"it has {', '.join(hints)}"
+                raise ConfigError(f"{name!r} is no setting of a drawing; {hint}")
+        return _build(cls(), {n: _typed(n, v, hints[n]) for n, v in values.items()})
+
+
+def check_numbers(conditions: int, num: int, first_prompt: int, first_image: int) -> None:
+    """Raises ConfigError unless every picture has a number, and noise, of its own."""
+    require(num >= 1, "num", num, "1 or more")
+    require(first_prompt >= 0, "first_prompt", first_prompt, "0 or more")
+    require(first_image >= 0, "first_image", first_image, "0 or more")
+    if max(first_prompt + conditions, first_image + num) > IMAGES_PER_PROMPT:
+        raise ConfigError(
+            f"num is {num} from first_image {first_image} on, for {conditions} prompts from "
+            f"first_prompt {first_prompt} on; at most {IMAGES_PER_PROMPT} of each have noise of "
+            "their own"
+        )
+    if conditions * num > MAX_IMAGES:
+        raise ConfigError(
+            f"num is {num} for each of {conditions} prompts; at most {MAX_IMAGES} pictures are "
+            "drawn at once"
+        )
+
+
+@cache
+def settings() -> dict[str, Any]:
+    """The type of each setting of a request and its parts, by name, in their order."""
+    return {
+        name: hint for kind in _kinds() for name, hint in typing.get_type_hints(kind).items()
+        if not is_dataclass(hint)
+    }  # fmt: skip
+
+
+def paths() -> list[str]:
+    """The settings that name files or folders."""
+    return [name for name, hint in settings().items() if Path in typing.get_args(hint)]
+
+
+def _kinds() -> list[type]:
+    hints = typing.get_type_hints(Request)
+    return [Request, *(hint for hint in hints.values() if is_dataclass(hint))]
+
+
+def _part(request: Request, name: str) -> Any:
+    """The request, or that part of it, which has the setting."""
+    for f in fields(request):
+        part = getattr(request, f.name)
+        if is_dataclass(part) and name in {own.name for own in fields(part)}:
+            return part
+    return request
+
+
+def _build(start: Request, values: Mapping[str, Any]) -> Request:
+    """`start` with other values, checked only once all are in their places."""
+    groups: dict[str, dict[str, Any]] = {"": {}}
+    for f in fields(start):
+        if is_dataclass(getattr(start, f.name)):
+            groups[f.name] = {}
+    for name, value in values.items():
+        part = _part(start, name)
+        home = next((g for g in groups if g and getattr(start, g) is part), "")
+        groups[home][name] = value
+    parts = {g: replace(getattr(start, g), **own) for g, own in groups.items() if g and own}
+    return replace(start, **groups[""], **parts)
+
+
+def _default(kind: type, name: str) -> Any:
+    return next(f.default for f in fields(kind) if f.name == name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """What JSON has as what the dataclass has; raises ConfigError for another type."""
+    kinds = {kind for part in (hint, *typing.get_args(hint))
+             for kind in (part, *typing.get_args(part))}  # fmt: skip
+    found = tuple(value) if isinstance(value, list) else value
+    if isinstance(found, str) and Path in kinds:
+        found = Path(found)
+    if not matches(found, hint):
+        raise ConfigError(f"{name} is {value!r}; it must be of type {_named(hint)}")
+    # JSON's 1 may be meant for 1.0.
+    if float in kinds and found is not None:
+        try:
+            found = tuple(map(float, found)) if isinstance(found, tuple) else float(found)
+        except OverflowError as error:
+            raise ConfigError(f"{name} is larger than any number that is computed with") from error
+    return found
+
+
+def _named(hint: Any) -> str:
+    return str(hint).replace("pathlib._local.", "").replace("pathlib.", "").removeprefix(
+        "<class '"
+    ).removesuffix("'>")  # fmt: skip

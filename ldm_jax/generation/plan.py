@@ -1,0 +1,106 @@
+"""A request against a model: every usual value filled in, every file read, ready to be drawn."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ldm_jax import config as cfg
+from ldm_jax.core.npy import read_rows
+from ldm_jax.generation.defaults import Picture, factor, given
+from ldm_jax.generation.pipeline import Drawn, Pipeline
+from ldm_jax.images import masks
+
+MASK_BLUR = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a model draws for a request."""
+
+    request: cfg.Request
+    """With the usual values of model and sampler where none were given."""
+    picture: Picture
+    paste: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "height width 3"]]
+    """Lays a drawn image over the picture whose mask it fills; without one, returns it."""
+
+    def draw(
+        self, pipeline: Pipeline, *, decode: bool = True, previews: int = 0
+    ) -> Iterator[Drawn]:
+        """As `Pipeline.draw`, by the model that the plan was made for."""
+        request = self.request
+        return pipeline.draw(
+            request.conditions, sampling=request.sampling, num=request.num,
+            first_prompt=request.first_prompt, first_image=request.first_image,
+            negative=request.negative_prompt, picture=self.picture, decode=decode,
+            previews=previews,
+        )  # fmt: skip
+
+
+def make_plan(pipeline: Pipeline, request: cfg.Request) -> Plan:
+    """Resolves `request` and reads the files that it names; nothing is computed.
+
+    Raises:
+        cfg.ConfigError, ValueError: what this model cannot draw, or files that cannot be used.
+    """
+    pipeline.check_conditions(request.conditions, request.negative_prompt)
+    files, sampling = request.picture, request.sampling
+    picture, paste = Picture(), _as_it_is
+    if files.init_image is not None:
+        image = masks.load_image(files.init_image)
+        # Cropped to its mask, a picture is painted at the size of training.
+        crop = files.only_masked is not None
+        sampling = _sized(pipeline, sampling, None if crop else image)
+        if files.mask is None:
+            picture = Picture(masks.resize(image, sampling.height, sampling.width))
+        else:
+            files = replace(files, mask_blur=given(files.mask_blur, MASK_BLUR))
+            prepared = masks.prepare(
+                image, masks.load_mask(files.mask), sampling.height, sampling.width,
+                blur=files.mask_blur, invert=files.invert_mask, only_masked=files.only_masked,
+            )  # fmt: skip
+            picture, paste = Picture(prepared.image, prepared.mask), prepared.paste
+    count = len(request.conditions) * request.num
+    if files.latents is not None:
+        settled = pipeline.settle(sampling, picture)
+        shape = pipeline.model.latent_shape_of(settled.height, settled.width)
+        # One noise serves every prompt where each is drawn once.
+        noise = read_rows(
+            files.latents, shape, files.latents_row, count, repeat=request.num == 1
+        )  # fmt: skip
+        picture = replace(picture, noise=noise)
+    settled = pipeline.check(
+        request.conditions, sampling, request.num, request.negative_prompt, picture
+    )
+    return Plan(replace(request, sampling=settled, picture=files), picture, paste)
+
+
+def read_inverted(
+    pipeline: Pipeline, request: cfg.Request, path: Path
+) -> tuple[cfg.Sampling, UInt8[np.ndarray, "n h w 3"]]:
+    """The sampler's settings with the size of the picture in `path`, and that picture for each of
+    the request's conditions."""
+    pipeline.check_conditions(request.conditions)
+    image = masks.load_image(path)
+    sampling = _sized(pipeline, request.sampling, image)
+    resized = masks.resize(image, sampling.height, sampling.width)
+    return sampling, np.repeat(resized[None], len(request.conditions), axis=0)
+
+
+def _sized(
+    pipeline: Pipeline, sampling: cfg.Sampling, image: UInt8[np.ndarray, "h w 3"] | None
+) -> cfg.Sampling:
+    """`sampling` with the size of `image`, or else of training, where it says none."""
+    model = pipeline.config
+    height, width = (model.image_size,) * 2
+    if image is not None:
+        height, width = masks.size_for(image, factor(model))
+    return replace(
+        sampling, height=given(sampling.height, height), width=given(sampling.width, width)
+    )
+
+
+def _as_it_is(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    return image
