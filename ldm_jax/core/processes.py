@@ -25,7 +25,7 @@ _FAILED, _ALIVE = "ldm_jax/failed", "ldm_jax/alive"
 _GONE = "gone"
 _BROKEN_COLLECTIVE = re.compile(
     "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): |"
-    "an error nobody foresaw, (XlaRuntimeError|JaxRuntimeError|BarrierTimeoutError)"
+    "an error nobody foresaw, (XlaRuntimeError|JaxRuntimeError|BarrierTimeoutError): "
 )
 """How errors of a computation that needs all processes begin, whatever their type."""
 
@@ -155,12 +155,11 @@ class _Peers:
         if broken and (reason := self._why()):
             self._end(*reason)
         if broken:
-            status, text = (
-                FAILED,
-                (
-                    "the processes of this run cannot compute together any more; one of them has "
-                    f"ended or cannot be reached ({text.splitlines()[0][:200]})"
-                ),
+            reason = text[broken.end() :].partition("\n")[0][:200]
+            status = FAILED
+            text = (
+                "the processes of this run cannot compute together any more; one of them has "
+                f"ended or cannot be reached ({reason})"
             )
         self._tell(f"{_FAILED}/{self._index}", f"{status} {text}")
         say(f"{self._program}: {printable(text)}")
