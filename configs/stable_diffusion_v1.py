@@ -24,7 +24,7 @@ def get_config() -> cfg.DiffusionRun:
         unet=cfg.UNet(),
         diffusion=cfg.Diffusion(
             cfg.Discrete(schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
-            prediction="eps",
+            prediction="eps", spacing="ddim_uniform", final_alpha_bar="first",
         ),
         optim=cfg.Optim(
             learning_rate=1e-4, warmup_steps=10_000, weight_decay=1e-2, ema_decay=0.9999

@@ -25,8 +25,10 @@ class Diffusion:
     """Standard deviation of what is diffused, for prediction "edm"; scaled latents have 1."""
     learned_variance: bool = False
     """Whether the U-Net says the variance of a step too, in as many channels more."""
-    spacing: Literal["trailing", "leading", "linspace"] = "trailing"
-    """Which times a sampler visits unless it is told otherwise."""
+    spacing: Literal["trailing", "leading", "linspace", "ddim_uniform"] = "trailing"
+    """Which times ddim, ddpm and plms visit unless they are told otherwise."""
+    steps_offset: int = 1
+    """The first timestep of spacing "leading"; 1 is Stable Diffusion's."""
     final_alpha_bar: Literal["one", "first"] = "one"
     """Where sampling ends unless it is told otherwise: at no noise, or at that of the first time.
     """
@@ -41,8 +43,13 @@ class Diffusion:
         require(discrete or not self.learned_variance, "diffusion.learned_variance",
                 self.learned_variance, f"False for process {process}, which has no steps whose "
                 "variance could be learned")  # fmt: skip
-        require(discrete or self.spacing != "leading", "diffusion.spacing", self.spacing,
+        continuous = self.spacing in ("trailing", "linspace")
+        require(discrete or continuous, "diffusion.spacing", self.spacing,
                 f"trailing or linspace for process {process}")  # fmt: skip
+        if discrete:
+            last = self.process.num_timesteps - 1
+            require(0 <= self.steps_offset <= max(last, 1), "diffusion.steps_offset",
+                    self.steps_offset, f"in 0..{last}, a timestep")  # fmt: skip
 
 
 @settings

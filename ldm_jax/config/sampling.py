@@ -16,8 +16,8 @@ SamplerName = Literal[
 ]  # fmt: skip
 CorrectorName = Literal["langevin", "annealed_langevin"]
 Spacing = Literal[
-    "trailing", "leading", "linspace", "quad", "ddim_uniform", "karras", "exponential", "ays_sd15",
-    "ays_sdxl",
+    "trailing", "leading", "linspace", "quad", "ddim_uniform", "guided_uniform", "karras",
+    "exponential", "ays_sd15", "ays_sdxl",
 ]  # fmt: skip
 GuidanceSchedule = Literal["constant", "linear", "cosine"]
 ClassifierForm = Literal["eps", "mean"]

@@ -17,7 +17,7 @@ SD_FIRST_STAGE = replace(KL_F8, latent_scale=0.18215)
 
 def _process(start: float, end: float, prediction: str = "eps") -> cfg.Diffusion:
     return cfg.Diffusion(
-        cfg.Discrete(beta_start=start, beta_end=end), prediction, spacing="leading",
+        cfg.Discrete(beta_start=start, beta_end=end), prediction, spacing="ddim_uniform",
         final_alpha_bar="first",
     )  # fmt: skip
 

@@ -89,7 +89,8 @@ def read_scheduler(fields: Fields, pipeline: str = LATENT) -> tuple[cfg.Diffusio
         "timestep_spacing", defaults.timestep_spacing or "linspace",
         {"leading": "leading", "trailing": "trailing", "linspace": "linspace"},
     )  # fmt: skip
-    notes = [*_clipping(fields, defaults, pipeline), *_offset(fields, kind, pipeline)]
+    offset, notes = _offset(fields, kind, pipeline)
+    notes = [*_clipping(fields, defaults, pipeline), *notes]
     ends = fields.choice(
         "set_alpha_to_one", defaults.set_alpha_to_one, {True: True, False: False, None: True}
     )
@@ -97,7 +98,9 @@ def read_scheduler(fields: Fields, pipeline: str = LATENT) -> tuple[cfg.Diffusio
     end = "first" if ends is False else "one"
     with fields.naming():
         process = _read_betas(fields, defaults)
-        config = cfg.Diffusion(process, prediction, spacing=kind, final_alpha_bar=end)
+        config = cfg.Diffusion(
+            process, prediction, spacing=kind, steps_offset=offset, final_alpha_bar=end
+        )
     fields.close()
     return config, tuple(notes)
 
@@ -114,20 +117,17 @@ def _clipping(fields: Fields, defaults: Defaults, pipeline: str) -> list[str]:
             "anything clipped here"]  # fmt: skip
 
 
-def _offset(fields: Fields, spacing: str, pipeline: str) -> list[str]:
-    """Notes on `steps_offset`, the number that leading timesteps begin with."""
+def _offset(fields: Fields, spacing: str, pipeline: str) -> tuple[int, list[str]]:
+    """The number that leading timesteps begin with, and notes on it."""
     offset = fields.get("steps_offset", 0)
-    if type(offset) is not int or (pipeline == LATENT and offset not in (0, 1)):
-        raise fields.error("steps_offset", "0 or 1")
-    if offset == 1 or spacing != "leading":
-        return []
+    if type(offset) is not int or (pipeline == LATENT and offset < 0):
+        raise fields.error("steps_offset", "a timestep, 0 or more")
     if pipeline == LATENT:
-        return [
-            "steps_offset is 0: diffusers samples at 0, 20, 40, ...; here leading is 1, 21, 41, "
-            "..., as the original code has it"
-        ]
-    return [f"the scheduler's steps_offset is {offset}; diffusers' pipeline takes 1, as is done "
-            "here"]  # fmt: skip
+        return offset, []
+    if offset == 1 or spacing != "leading":
+        return 1, []
+    return 1, [f"the scheduler's steps_offset is {offset}; diffusers' pipeline takes 1, as is done "
+               "here"]  # fmt: skip
 
 
 def _read_betas(fields: Fields, defaults: Defaults) -> cfg.Discrete:
@@ -164,14 +164,16 @@ def write_scheduler(config: cfg.Diffusion) -> Json:
     # Formulas that it does not have, or not with this shift, are written out as their betas.
     plain = replace(process, zero_terminal_snr=False)
     listed = process.schedule not in schedules or process.shift != 1
+    # Of the original's list the peer has as many as are asked for, with an offset of 1.
+    uniform = config.spacing == "ddim_uniform"
     return {
         "_class_name": "DDIMScheduler", "num_train_timesteps": process.num_timesteps,
         "beta_schedule": "linear" if listed else schedules[process.schedule],
         "beta_start": process.beta_start, "beta_end": process.beta_end,
         "prediction_type": predictions[config.prediction],
-        "timestep_spacing": config.spacing,
+        "timestep_spacing": "leading" if uniform else config.spacing,
         "set_alpha_to_one": config.final_alpha_bar == "one",
-        "steps_offset": 1 if config.spacing == "leading" else 0,
+        "steps_offset": 1 if uniform else config.steps_offset,
         "clip_sample": False, "thresholding": False,
         "rescale_betas_zero_snr": process.zero_terminal_snr,
         "trained_betas": betas(plain).tolist() if listed else None,

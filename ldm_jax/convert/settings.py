@@ -99,7 +99,7 @@ def of_yaml(path: Path, unet: cfg.UNet, autoencoder: cfg.Autoencoder) -> Setting
     measured = params.get("scale_by_std", False)
     return Settings(
         str(path), _heads(network, unet.block_out_channels),
-        cfg.Diffusion(process, prediction, spacing="leading", final_alpha_bar="first"),
+        cfg.Diffusion(process, prediction, spacing="ddim_uniform", final_alpha_bar="first"),
         None if measured else params.number("scale_factor", 1.0),
         params.whole("image_size") * autoencoder.factor,
     )  # fmt: skip

@@ -5,8 +5,10 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float64, Int64
 
-Timesteps = Literal["leading", "trailing", "linspace", "quad", "compvis", "ddim_uniform"]
+Timesteps = Literal["leading", "trailing", "linspace", "quad", "ddim_uniform", "guided_uniform"]
 """Rules for timesteps 0..T-1."""
+Grid = Literal["timesteps", "levels", "intervals"]
+"""How a family of samplers counts places along the schedule; see `spacing`."""
 Ratios = Literal["karras", "exponential"]
 """Rules for noise-to-signal ratios."""
 Published = Literal["ays_sd15", "ays_sdxl"]
@@ -21,61 +23,93 @@ ALIGN_YOUR_STEPS: dict[Published, tuple[int, ...]] = {
 
 
 def spacing(
-    kind: Timesteps, num_timesteps: int, steps: int
+    kind: Timesteps,
+    num_timesteps: int,
+    steps: int,
+    grid: Grid = "timesteps",
+    offset: int = 1,
 ) -> Int64[np.ndarray, "s"] | Float64[np.ndarray, "s"]:
     """Which timesteps a sampler of `steps` steps visits: ascending, distinct, in 0..T-1.
 
-    leading: equal strides from 1 up; 50 of 1000 are 1, 21, ..., 981. Strides that are not whole
-        are rounded down place by place, so that the range is always covered. Only steps == T
-        begins at 0, there being no other choice.
-    trailing: equal strides down from T - 1 (Lin 2024, arXiv:2305.08891, table 2).
-    linspace: from 0 to T - 1, both included, evenly and so in fractions; a single step is T - 1.
+    leading: multiples of the whole stride T // steps, plus `offset`; 30 of 1000 are 1, 34, ...,
+        958, which leaves the noisiest out.
+    trailing: equal strides down from T - 1, rounded (Lin 2024, arXiv:2305.08891, table 2).
+    linspace: evenly from 0 to T - 1, both included; a single step is 0.
     quad: squares of an even grid up to 0.8 T, plus 1 (Song 2020, arXiv:2010.02502, appendix D.2,
         with CompVis' constants); where squares coincide they are moved apart by 1. A single step
         is the upper end.
-    compvis: the original's `range(0, T, T // steps) + 1` with the length it happens to have
-        (30 asked of 1000 give 31).
-    ddim_uniform: multiples of the smallest whole stride that gives `steps`, from 0 up; "ddimN" of
-        IDDPM's and guided-diffusion's respacing. A single step would be 0, which is all but clean.
+    ddim_uniform: CompVis' own `range(0, T, T // steps) + 1`, with the length that it happens to
+        have: 30 of 1000 are the 31 numbers 1, 34, ..., 991.
+    guided_uniform: multiples of the smallest whole stride that gives `steps`, from 0 up; "ddimN"
+        of IDDPM's and guided-diffusion's respacing. A single step would be 0, all but clean.
 
-    Every kind but compvis gives exactly `steps`. Raises ValueError for an unknown kind, for steps
-    outside 1..T, for a compvis list that leaves the schedule (3 of 1000 end on 1000), and where
-    ddim_uniform has no such stride.
+    The first three are diffusers' rules, whose schedulers count places in three ways (`grid`):
+    timesteps: `steps` places, rounded to whole timesteps (DDIM, DDPM, PNDM).
+    levels: the same, but linspace keeps its fractions, as every noise level is as good (Euler,
+        Heun and the others that come from k-diffusion).
+    intervals: `steps` + 1 places whose ends are those of `steps` intervals, all but the lowest
+        (DPM-Solver, UniPC, DEIS); trailing is as ever.
+    Where these lists visit a timestep twice, or one outside 0..T-1, they are moved apart by 1 and
+    into the schedule; that is at T steps, and at T - 1 with `intervals` and an `offset`.
+
+    Every kind but ddim_uniform gives exactly `steps`. Raises ValueError for an unknown kind, for
+    steps outside 1..T, for an offset outside 0..T-1, for a ddim_uniform list that leaves
+    the schedule (3 of 1000 end on 1000), and where guided_uniform has no such stride.
     """
     total = num_timesteps
     if not 1 <= steps <= total:
         raise ValueError(f"steps is {steps}; it must lie in 1..{total}, the schedule's length")
+    if not 0 <= offset < total:
+        raise ValueError(f"offset is {offset}; it must lie in 0..{total - 1}, the timesteps")
     place = np.arange(steps, dtype=np.int64)
+    left_out = int(grid == "intervals")
     match kind:
         case "leading":
-            return place * total // steps + (1 if steps < total else 0)
+            stride = total // (steps + left_out)
+            return _distinct((place + left_out) * stride + offset, total)
         case "trailing":
-            return (np.round(total - place * (total / steps)) - 1).astype(np.int64)[::-1].copy()
+            # A running difference, whose rounding decides ties as in diffusers; and one place
+            # more at times, which would be -1.
+            places = np.arange(total, 0, -total / steps)[:steps]
+            return _distinct(np.round(places[::-1]).astype(np.int64) - 1, total)
         case "linspace":
-            return np.linspace(0, total - 1, steps) if steps > 1 else np.array([total - 1.0])
+            places = np.linspace(0, total - 1, steps + left_out)[left_out:]
+            if grid == "levels":
+                return places
+            return _distinct(np.round(places).astype(np.int64), total)
         case "quad":
             top = np.sqrt(0.8 * total)
-            grid = np.linspace(0, top, steps) if steps > 1 else np.array([top])
-            times = (grid**2).astype(np.int64) + 1
-            times = np.maximum.accumulate(times - place) + place  # apart by 1 at least
-            return np.minimum(times, total - steps + place)
-        case "compvis":
-            times = np.arange(0, total, total // steps, dtype=np.int64) + 1
-            if times[-1] >= total:
+            roots = np.linspace(0, top, steps) if steps > 1 else np.array([top])
+            return _distinct((roots**2).astype(np.int64) + 1, total)
+        case "ddim_uniform":
+            if not has_ddim_uniform(total, steps):
                 raise ValueError(
-                    f"compvis spacing of {steps} steps ends on timestep {times[-1]}, beyond the "
+                    f"ddim_uniform spacing of {steps} steps ends on timestep {total}, beyond the "
                     f"schedule's last, {total - 1}; choose other steps or spacing 'leading'"
                 )
-            return times
-        case "ddim_uniform":
+            return np.arange(0, total, total // steps, dtype=np.int64) + 1
+        case "guided_uniform":
             stride = -(-total // steps)
             if -(-total // stride) != steps or steps == 1 < total:
                 raise ValueError(
                     f"no whole stride through {total} timesteps gives {steps} steps, as spacing "
-                    "'ddim_uniform' wants; choose other steps or spacing 'leading'"
+                    "'guided_uniform' wants; choose other steps or spacing 'leading'"
                 )
             return place * stride
     raise ValueError(f"spacing is {kind!r}; it must be one of {get_args(Timesteps)}")
+
+
+def has_ddim_uniform(num_timesteps: int, steps: int) -> bool:
+    """Whether "ddim_uniform" of so many steps stays in the schedule; it leaves it by 1, or not."""
+    inside = 1 <= steps <= num_timesteps
+    return inside and (num_timesteps - 1) % (num_timesteps // steps) != 0
+
+
+def _distinct(times: Int64[np.ndarray, "s"], total: int) -> Int64[np.ndarray, "s"]:
+    """Ascending `times`, moved as little up, and then down, as makes them distinct in 0..T-1."""
+    place = np.arange(times.size, dtype=np.int64)
+    apart = np.maximum.accumulate(times - place) + place
+    return np.minimum(apart, total - times.size + place)
 
 
 def sections(num_timesteps: int, counts: tuple[int, ...]) -> Int64[np.ndarray, "s"]:

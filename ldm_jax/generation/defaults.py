@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, Float32, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.config.sampling import LISTS
 from ldm_jax.core.typing import Level, Process, Solver
-from ldm_jax.diffusion.spacing import Ratios
+from ldm_jax.diffusion.spacing import Ratios, has_ddim_uniform
 from ldm_jax.models.process import build_process
 from ldm_jax.sampling.levels import in_sections, levels, levels_at, levels_of, part
 from ldm_jax.sampling.once import asks_once
 from ldm_jax.sampling.sde import PredictorCorrector
-from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
+from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, GRIDS, make_solver
 from ldm_jax.sampling.stages import inner_levels
 
 SMALL, SMALL_BATCH = 16 * 16, 32
@@ -202,7 +202,8 @@ def path(
     elif sampling.sections:
         whole = in_sections(process, sampling.sections, end)
     else:
-        whole = levels(process, sampling.steps, sampling.spacing, end)
+        grid, offset = GRIDS[sampling.sampler], model.diffusion.steps_offset
+        whole = levels(process, sampling.steps, sampling.spacing, end, grid, offset)
     rest = whole if picture.image is None else part(whole, sampling.strength)
     return inner_levels(solver(process, sampling), process, rest)
 
@@ -392,7 +393,13 @@ def _usual_spacing(model: cfg.Model, sampling: cfg.Sampling) -> str | None:
     if sampling.spacing is not None or any(getattr(sampling, name) for name in LISTS):
         return sampling.spacing
     if sampling.sampler in ("ddim", "ddpm", "plms"):
-        return model.diffusion.spacing  # samplers over timesteps follow the model's training
+        # Samplers over timesteps do as was done with the model; "leading" is the original's list
+        # to a length that was asked for, and exists where that does not.
+        spacing = model.diffusion.spacing
+        if spacing != "ddim_uniform":
+            return spacing
+        total = model.diffusion.process.num_timesteps
+        return spacing if has_ddim_uniform(total, sampling.steps) else "leading"
     usual = DEFAULT_SPACING[sampling.sampler]
     by_ratio = usual in get_args(Ratios)
     return "trailing" if by_ratio and model.diffusion.process.ends_in_noise else usual

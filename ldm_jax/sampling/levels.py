@@ -23,6 +23,8 @@ def levels(
     steps: int,
     spacing: Spacing = "leading",
     final_alpha_bar: FinalAlphaBar = "first",
+    grid: spacings.Grid = "timesteps",
+    offset: int = 1,
 ) -> Level:
     """The levels of `steps` steps, noisiest first, and the final one: arrays of steps + 1.
 
@@ -31,7 +33,8 @@ def levels(
     alpha 1 and sigma 0, for "one" (as in Ho 2020; what DDPM and k-diffusion want). A spacing that
     itself visits the first time spends its last step on standing still with "first".
 
-    Discrete schedules have the timesteps of `spacing.spacing`. In continuous time "linspace" is
+    Discrete schedules have the timesteps of `spacing.spacing`, for the `grid` of the sampler and
+    the model's `offset`; 1 is Stable Diffusion's. In continuous time "linspace" is
     even from t_max to t_min, both included, and "trailing" has equal strides down from t_max, of
     which the next would be 0; rectified flow then shifts them.
 
@@ -55,7 +58,7 @@ def levels(
         return levels_at(process, _even(process, steps, spacing), final_alpha_bar)
     if spacing in get_args(spacings.Published):
         return _published(process, steps, spacing, final_alpha_bar)
-    times = spacings.spacing(spacing, process.num_timesteps, steps)
+    times = spacings.spacing(spacing, process.num_timesteps, steps, grid, offset)
     return levels_at(process, times[::-1], final_alpha_bar)
 
 

@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from ldm_jax.core.typing import Process, Solver
 from ldm_jax.diffusion.schedules import NoiseSchedule
+from ldm_jax.diffusion.spacing import Grid
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M, DPMSolverPP3M
 from ldm_jax.sampling.heun import Heun
@@ -32,6 +33,14 @@ OVER_TIME = (
     "reverse_diffusion",
 )  # fmt: skip
 """Samplers over timesteps rather than noise levels."""
+
+_LEVELS = ("euler", "euler_a", "heun", "lms", "dpm2", "dpm2_a", "dpmpp_sde")
+
+GRIDS: dict[SamplerName, Grid] = {
+    name: "timesteps" if name in OVER_TIME else "levels" if name in _LEVELS else "intervals"
+    for name in get_args(SamplerName)
+}
+"""How each sampler's scheduler in diffusers counts places (see `spacing.spacing`)."""
 
 _OTHER_SPACING: dict[str, Spacing] = {
     "plms": "leading", "euler": "linspace", "euler_a": "linspace", "heun": "linspace",

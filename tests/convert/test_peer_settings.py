@@ -42,13 +42,17 @@ class TestOverrides:
         """diffusers' Stable Diffusion pipelines take 1, whatever the file says."""
         for pipeline in (STABLE, STABLE_INPAINTING):
             for offset in (0, 5):
-                _, notes = scheduler(pipeline, clip_sample=False, steps_offset=offset)
+                config, notes = scheduler(pipeline, clip_sample=False, steps_offset=offset)
+                assert config.steps_offset == 1
                 assert notes == (f"the scheduler's steps_offset is {offset}; diffusers' pipeline "
                                  "takes 1, as is done here",)  # fmt: skip
         assert scheduler(clip_sample=False, steps_offset=1)[1] == ()
         assert scheduler(name="EulerDiscreteScheduler")[1] == ()
-        with pytest.raises(ConvertError, match="steps_offset is 5; it must be 0 or 1"):
-            scheduler(LATENT, clip_sample=False, steps_offset=5)
+        for offset in (0, 1, 5):
+            config, notes = scheduler(LATENT, clip_sample=False, steps_offset=offset)
+            assert (config.steps_offset, notes) == (offset, ())
+        with pytest.raises(ConvertError, match="steps_offset is -1; it must be a timestep, 0 or"):
+            scheduler(LATENT, clip_sample=False, steps_offset=-1)
 
     def test_clip_sample(self):
         """It is overridden for Stable Diffusion but not for its inpainting; few classes have it."""

@@ -65,6 +65,7 @@ def test_size_and_scheduler_of_an_old_folder(saved, version, side):
     assert ours.config.image_size == peer.unet.config.sample_size * peer.vae_scale_factor
     assert ours.config.diffusion.spacing == "leading"
     said = " ".join(ours.notes)
+    assert ours.config.diffusion.steps_offset == 1
     assert "steps_offset is 0" in said and "clip_sample is true" in said
     assert ("older than diffusers 0.9.0" in said) == (ours.config.image_size != 2 * side)
 

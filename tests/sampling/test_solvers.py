@@ -251,7 +251,7 @@ def test_the_command_line_knows_every_name():
     from ldm_jax.config import sampling
 
     assert get_args(sampling.SamplerName) == NAMES
-    assert set(get_args(sampling.Spacing)) == set(get_args(Spacing)) - {"compvis"}
+    assert set(get_args(sampling.Spacing)) == set(get_args(Spacing))
 
 
 def test_bad_names_and_etas():
