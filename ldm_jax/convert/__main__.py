@@ -28,16 +28,20 @@ class Arguments:
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """What the target's weights are stored in; left out, each stays as it is."""
     weights: Literal["ema", "raw"] | None = None
-    """Averages or raw weights, where the source has both; left out, ema of a work directory and
-    raw of a single file."""
+    """Averages or raw weights, where the source has both; left out, ema of a work directory, and
+    raw of a single file unless it has averages alone."""
     variant: str | None = None
-    """Of a diffusers folder: reads files called *.VARIANT.safetensors."""
+    """Of a diffusers folder: reads files called *.VARIANT.safetensors, where there are such."""
     prediction: Literal["eps", "x0", "v"] | None = None
     """Of a single file that does not tell: what the network predicts."""
     original_config: Path | None = None
     """Of a single file of no published architecture: the YAML settings it was trained with."""
     tokenizer: Path | None = None
     """Folder with a tokenizer's files, which single files lack."""
+    vae: Path | None = None
+    """Model with the first stage of a single file that has none, or another."""
+    text_encoder: Path | None = None
+    """Model, or folder, with the text encoder of a single file that has none, or another."""
     inspect: bool = False
     """Only say what the source is."""
     overwrite: bool = False
@@ -59,7 +63,7 @@ def run(arguments: Arguments) -> str:
     imported = load(
         arguments.source, weights=arguments.weights, variant=arguments.variant,
         prediction=arguments.prediction, original_config=arguments.original_config,
-        tokenizer=arguments.tokenizer,
+        tokenizer=arguments.tokenizer, vae=arguments.vae, text_encoder=arguments.text_encoder,
     )  # fmt: skip
     if arguments.target is None:
         return describe(imported)

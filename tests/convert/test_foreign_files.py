@@ -10,6 +10,7 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import compvis, foreign, known, settings
+from ldm_jax.convert.__main__ import Arguments, run
 from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.checkpoint import read_checkpoint
 from ldm_jax.convert.checkpoint_writing import write_checkpoint
@@ -139,6 +140,12 @@ def test_parts_that_are_missing_are_named_and_can_be_given(read, tmp_path):
     replaced = read(vae=folder, text_encoder=folder)
     is_sd1(replaced)
     assert "--vae names another" in replaced.ignored["first_stage_model.encoder.conv_in.weight"]
+    path = tmp_path / "unet.safetensors"
+    tensors, metadata = read_safetensors(tmp_path / "whole.safetensors")
+    write_safetensors(path, only("model.")(tensors), metadata)
+    given = {"vae": folder / "vae", "text_encoder": folder / "text_encoder"}
+    run(Arguments(path, tmp_path / "made", tokenizer=tokenizer, **given))
+    is_sd1(load(tmp_path / "made"))
     with pytest.raises(ConvertError, match="has no text encoder"):
         read(without_text, text_encoder=folder / "vae")
 
