@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def reduced() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
     run = replace(
         run,
         data=replace(run.data, image_size=16),
-        condition=cfg.TextCondition(encoder),
+        conditioners=(cfg.TextConditioner(encoder),),
         unet=cfg.UNet(
             block_out_channels=(64, 128),
             layers_per_block=1,
@@ -91,7 +92,7 @@ def trace_training_step(
 ) -> jax.stages.Traced:
     """The step of stage two as the training loop compiles it: state donated, all sharded."""
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
-    shape, inputs = model.latent_shape, model.condition_shape
+    shape = model.latent_shape
     optimizer = make_optimizer(run.optim, run.loop.steps)
 
     def init() -> Any:
@@ -102,12 +103,13 @@ def trace_training_step(
     batch = {
         "image": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8),
         "index": jax.ShapeDtypeStruct((batch_size,), jnp.uint32),
-        "condition": jax.ShapeDtypeStruct((batch_size, *inputs), jnp.int32),
+        "inputs": jax.eval_shape(partial(ldm.zero_inputs, model.config, batch_size)),
     }
     state = jax.eval_shape(init)
     where = sharding.state_sharding(mesh, state)
+    uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}
     step = jax.jit(
-        make_diffusion_step(model, optimizer, run, jnp.zeros(inputs, jnp.int32), shape),
+        make_diffusion_step(model, optimizer, run, uncond, shape),
         in_shardings=(where, sharding.replicated(mesh), sharding.batch_sharding(mesh)),
         out_shardings=(where, sharding.replicated(mesh)),
         donate_argnums=0,
@@ -153,9 +155,9 @@ def trace_sampler(
     model = ldm.build(run.model(autoencoder), run.loop.dtype)
     path = levels(model.process, SAMPLER_STEPS)
 
-    def sample(params: Any, frozen: Any, inputs: Any, empty: Any, index: Any) -> Any:
+    def sample(params: Any, frozen: Any, inputs: Any, uncond: Any, index: Any) -> Any:
         return ldm.generate(
-            model, params, frozen, inputs, empty, solver=DDIM(), levels=path,
+            model, params, frozen, inputs, uncond, solver=DDIM(), levels=path,
             seed=run.loop.seed, index=index, guidance_scale=GUIDANCE, shape=model.latent_shape,
         )  # fmt: skip
 
@@ -166,7 +168,7 @@ def trace_sampler(
         in_shardings=(sharding.state_sharding(mesh, params), whole, rows, rows, rows),
         out_shardings=rows,
     )
-    inputs = jax.ShapeDtypeStruct((batch_size, *model.condition_shape), jnp.int32)
+    inputs = jax.eval_shape(partial(ldm.zero_inputs, model.config, batch_size))
     index = jax.ShapeDtypeStruct((batch_size,), jnp.uint32)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return program.trace(params, abstract_frozen(model), inputs, inputs, index)

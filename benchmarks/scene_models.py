@@ -94,11 +94,10 @@ def drawn(row: Row, runs: Path, num: int) -> dict[str, Any]:
     helpers = {name: runs / folder for name, folder in row.helpers.items()}
     pipeline = Pipeline(runs / row.model, **helpers)
     wishes: list[Any] = [None] * num
-    match pipeline.config.condition:
-        case cfg.TextCondition():
-            wishes = [*held_out_prompts(num)]
-        case cfg.ClassCondition():
-            wishes = [number % 10 for number in range(num)]
+    if "caption" in pipeline.config.inputs:
+        wishes = [*held_out_prompts(num)]
+    elif "label" in pipeline.config.inputs:
+        wishes = [number % 10 for number in range(num)]
     start = time.perf_counter()
     images = pipeline.generate(wishes, sampling=row.sampling)
     seconds = round(time.perf_counter() - start, 1)

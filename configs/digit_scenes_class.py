@@ -16,14 +16,14 @@ from ldm_jax import config as cfg
 
 def get_config() -> cfg.DiffusionRun:
     base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
-    condition = cfg.ClassCondition(num_classes=10, dropout=0.1)
+    classes = cfg.ClassConditioner(num_classes=10, dropout=0.1)
     steps = 600
     return replace(
         base,
         data=replace(base.data, source=cfg.DigitScenes(max_digits=1)),
-        condition=condition,
+        conditioners=(classes,),
         unet=replace(
-            base.unet, class_count=condition.num_classes + 1, context_dim=None, pooled_dim=None,
+            base.unet, class_count=classes.num_classes + 1, context_dim=None, pooled_dim=None,
             concat_channels=0,
         ),
         objective=replace(base.objective, map_weight=0.0),

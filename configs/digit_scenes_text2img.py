@@ -18,16 +18,16 @@ from ldm_jax import config as cfg
 def get_config() -> cfg.DiffusionRun:
     steps = 1000
     encoder = cfg.TextTransformer(
-        vocab_size=64, max_length=16, width=64, layers=1, num_heads=4, pooled_dim=256,
-        map_size=8, map_channels=8, map_width=2048,
-    )  # fmt: skip
+        vocab_size=64, max_length=16, width=64, layers=1, num_heads=4, pooled_dim=256
+    )
+    caption_map = cfg.CaptionMapConditioner(size=8, channels=8, width=2048)
     return cfg.DiffusionRun(
         data=cfg.Data(source=cfg.DigitScenes(), image_size=16, batch_size=32),
-        condition=cfg.TextCondition(encoder=encoder, dropout=0.1),
+        conditioners=(cfg.TextConditioner(encoder=encoder, dropout=0.1), caption_map),
         unet=cfg.UNet(
             in_channels=8,
             out_channels=8,
-            concat_channels=encoder.map_channels,
+            concat_channels=caption_map.channels,
             block_out_channels=(64, 96),
             layers_per_block=1,
             attention=(False, True),

@@ -15,7 +15,7 @@ def get_config() -> cfg.DiffusionRun:
     base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
     return replace(
         base,
-        condition=cfg.Unconditional(),
+        conditioners=(),
         unet=replace(base.unet, context_dim=None, pooled_dim=None, concat_channels=0),
         objective=replace(base.objective, map_weight=0.0),
     )

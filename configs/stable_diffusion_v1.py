@@ -20,7 +20,7 @@ def get_config() -> cfg.DiffusionRun:
         data=cfg.Data(
             source=cfg.ImageFolder(path="images"), image_size=512, batch_size=2048, workers=8
         ),
-        condition=cfg.TextCondition(encoder=cfg.CLIPText(), dropout=0.1),
+        conditioners=(cfg.TextConditioner(encoder=cfg.CLIPText(), dropout=0.1),),
         unet=cfg.UNet(),
         diffusion=cfg.Diffusion(
             cfg.Discrete(schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),

@@ -2,7 +2,7 @@
 
 The bundle holds modules and the noise process, never parameters; those are arguments:
 
-    params = {"unet", "conditioner"}              what stage two trains
+    params = {"unet", "conditioners"}             what stage two trains
     frozen = {"autoencoder", "latent_scale"}      what stage one left
 
 The latent scale is applied in `encode` (by `sample_posterior`) and `decode` and nowhere else.
@@ -13,21 +13,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key, Num, UInt8, UInt32
+from jaxtyping import Array, Float, Key, Num, UInt8, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
 from ldm_jax.core.typing import Denoise, Level, Prediction, Process, Solver
 from ldm_jax.diffusion.parameterization import make_denoiser
+from ldm_jax.models import conditioners
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian, Point
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
-from ldm_jax.models.conditioners import Condition
-from ldm_jax.models.emphasis import weigh
+from ldm_jax.models.conditioners import Condition, Conditioner, Inputs
 from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.process import build_process
 from ldm_jax.models.unet import UNet2D
@@ -64,7 +63,7 @@ class LatentDiffusion:
     config: cfg.Model
     autoencoder: Autoencoder | Pixels
     unet: UNet2D
-    conditioner: nn.Module
+    conditioners: tuple[Conditioner, ...]
     process: Process
 
     @property
@@ -76,13 +75,6 @@ class LatentDiffusion:
         """Height, width and channels of the latents of an image of so many pixels."""
         config = self.config.autoencoder
         return height // config.factor, width // config.factor, config.latent_channels
-
-    @property
-    def condition_shape(self) -> tuple[int, ...]:
-        """Shape of one example's condition input: (max_length,) for text, () otherwise."""
-        if isinstance(self.config.condition, cfg.TextCondition):
-            return (self.config.condition.encoder.max_length,)
-        return ()
 
     def encode(
         self, frozen: Params, pixels: Float[Array, "#b h w c"], noise: Float[Array, "#b zh zw z"]
@@ -101,24 +93,13 @@ class LatentDiffusion:
             {"params": frozen["autoencoder"]}, latents / frozen["latent_scale"], method="decode"
         )
 
-    def condition(
-        self,
-        params: Params,
-        inputs: Int[Array, "b ..."],
-        weights: Float[Array, "b k l"] | None = None,
-    ) -> Condition:
-        """Tokens [b l] or labels [b] → what the U-Net is conditioned on.
+    def condition(self, params: Params, frozen: Params, inputs: Inputs) -> Condition:
+        """Named inputs, such as tokens of the `caption` [b l], → what the U-Net is conditioned on.
 
-        With `weights` inputs are k chunks of tokens, [b k l], whose states are weighed and put
-        one after the other.
+        `models.conditioners` says what each conditioner takes.
         """
-        variables = {"params": params["conditioner"]}
-        if weights is None:
-            return self.conditioner.apply(variables, inputs)
-        b, k, length = inputs.shape
-        condition = self.conditioner.apply(variables, inputs.reshape(b * k, length))
-        context = weigh(condition.context, weights.reshape(b * k, length))
-        return condition._replace(context=context.reshape(b, k * length, -1))
+        encode = partial(self.encode, frozen)
+        return conditioners.run(self.conditioners, params["conditioners"], inputs, encode)
 
     def network(
         self,
@@ -156,21 +137,45 @@ def build(config: cfg.Model, dtype: DTypeLike = "float32", remat: bool = False) 
         config=config,
         autoencoder=build_autoencoder(config.autoencoder, dtype=first_stage),
         unet=build_unet(config.unet, dtype=dtype, remat=remat),
-        conditioner=build_conditioner(config.condition, dtype=dtype),
+        conditioners=tuple(build_conditioner(part, dtype) for part in config.conditioners),
         process=build_process(config.diffusion.process),
     )
 
 
+def zero_inputs(config: cfg.Model, rows: int = 1) -> dict[str, Array]:
+    """Inputs of the right shapes, all zero, for each conditioner of the model."""
+    stage, side = config.autoencoder, config.image_size
+    small = side // stage.factor
+    zeros: dict[str, Array] = {}
+    for conditioner in config.conditioners:
+        match conditioner:
+            case cfg.TextConditioner(encoder=encoder):
+                zeros["caption"] = jnp.zeros((rows, encoder.max_length), jnp.int32)
+            case cfg.ClassConditioner():
+                zeros["label"] = jnp.zeros((rows,), jnp.int32)
+            case cfg.InpaintingConditioner():
+                zeros["mask"] = jnp.zeros((rows, small, small, 1), jnp.float32)
+                zeros["masked_image"] = jnp.zeros((rows, side, side, 3), jnp.float32)
+                latents = (rows, small, small, stage.latent_channels)
+                zeros["masked_image_noise"] = jnp.zeros(latents, jnp.float32)
+    return zeros
+
+
 def init_params(model: LatentDiffusion, seed: int) -> dict[str, Any]:
     """Fresh trainable parameters, drawn from named streams of `seed`."""
-    inputs = jnp.zeros((1, *model.condition_shape), jnp.int32)
-    conditioner = model.conditioner.init(rngs.stream(seed, "init/conditioner"), inputs)
-    conditioner = conditioner.get("params", {})
-    condition = model.condition({"conditioner": conditioner}, inputs)
+    inputs, condition = zero_inputs(model.config), Condition()
     x = jnp.zeros((1, *model.latent_shape), jnp.float32)
+    params: dict[str, Any] = {}
+    for conditioner in model.conditioners:
+        key = rngs.stream(seed, f"init/{conditioner.name}")
+        own = conditioner.init(key, inputs, condition)
+        if own:
+            params[conditioner.name] = own
+        # What an encoder would make of a picture matters here by its shape alone.
+        condition = condition.joined(conditioner(own, inputs, condition, lambda *_: x))
     t = jnp.zeros((1,), jnp.int32)
     unet = model.unet.init(rngs.stream(seed, "init/unet"), x, t, condition)["params"]
-    return {"unet": unet, "conditioner": conditioner}
+    return {"unet": unet, "conditioners": params}
 
 
 def noise_of(
@@ -199,19 +204,19 @@ NOISE = Start()
 def draw(
     model: LatentDiffusion,
     params: Params,
-    condition: Condition,
-    nothing: Condition | None,
+    cond: Condition,
+    uncond: Condition | None,
     **how: Any,
 ) -> Float[Array, "b zh zw z"]:
-    """Scaled latents for each example of `condition`: `watch`, of which only the end is kept."""
-    return watch(model, params, condition, nothing, **how).x
+    """Scaled latents for each example of `cond`: `watch`, of which only the end is kept."""
+    return watch(model, params, cond, uncond, **how).x
 
 
 def watch(
     model: LatentDiffusion,
     params: Params,
-    condition: Condition,
-    nothing: Condition | None,
+    cond: Condition,
+    uncond: Condition | None,
     *,
     solver: Solver,
     levels: Level,
@@ -225,10 +230,10 @@ def watch(
     jump: int = 1,
     previews: int = 0,
 ) -> Sampled:
-    """Scaled latents of `shape` for each example of `condition`, and what was thought of them.
+    """Scaled latents of `shape` for each example of `cond`, and what was thought of them.
 
-    Example `i` is a function of `seed`, `index[i]`, `condition[i]` and `start[i]` alone. With
-    `nothing` (the unconditional condition) every evaluation is one network call of twice the
+    Example `i` is a function of `seed`, `index[i]`, `cond[i]` and `start[i]` alone. With
+    `uncond` (the unconditional condition) every evaluation is one network call of twice the
     batch, ordered [unconditional, conditional]; without, classifier-free guidance is off.
     `guides` holds all other guidance; `resample` and `jump` are those of `Inpaint`. Of the
     predictions of x0 on the way, `previews` are kept, from the first to the last.
@@ -248,7 +253,7 @@ def watch(
         network = partial(model.network, params, condition=cond)
         return model.denoiser(network)(x, level)
 
-    denoise = guides.denoiser(denoise_given, condition, nothing, guidance_scale)
+    denoise = guides.denoiser(denoise_given, cond, uncond, guidance_scale)
     keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
     return sample(solver, denoise, x, levels, keys, return_x0s=previews)
 
@@ -272,14 +277,16 @@ def generate(
     model: LatentDiffusion,
     params: Params,
     frozen: Params,
-    inputs: Int[Array, "b ..."],
-    empty: Int[Array, "b ..."] | None,
+    inputs: Inputs,
+    uncond: Inputs | None,
     **how: Any,
 ) -> UInt8[Array, "b h w c"]:
-    """Images for the conditions `inputs`, as one traceable program: condition, draw, decode.
+    """Images for the named `inputs`, as one traceable program: condition, draw, decode.
 
-    `empty` holds the unconditional inputs, or is None for no guidance; `how` is as in `draw`.
+    `uncond` holds the inputs that are unconditional, in place of those of the same name, or is
+    None for no guidance; `how` is as in `draw`.
     """
-    condition = model.condition(params, inputs)
-    nothing = None if empty is None else model.condition(params, empty)
-    return to_images(model.decode(frozen, draw(model, params, condition, nothing, **how)))
+    cond = model.condition(params, frozen, inputs)
+    if uncond is not None:
+        uncond = model.condition(params, frozen, {**inputs, **uncond})
+    return to_images(model.decode(frozen, draw(model, params, cond, uncond, **how)))

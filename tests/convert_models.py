@@ -33,31 +33,31 @@ PLAIN = replace(UNET, attention_kind="plain", context_dim=None, num_heads=(2, 4)
 PROCESS = cfg.Diffusion(spacing="leading", final_alpha_bar="first")
 
 
-def _model(unet=UNET, condition=None, autoencoder=AUTOENCODER, process=PROCESS) -> cfg.Model:
-    condition = cfg.TextCondition(CLIP, tokenizer="clip") if condition is None else condition
-    return cfg.Model(autoencoder, unet, condition, process, 16)
+TEXT = cfg.TextConditioner(CLIP, tokenizer="clip")
+
+
+def _model(unet=UNET, *conditioners, autoencoder=AUTOENCODER, process=PROCESS) -> cfg.Model:
+    return cfg.Model(autoencoder, unet, conditioners, process, 16)
 
 
 MODELS = {
-    "sd1": _model(),
+    "sd1": _model(UNET, TEXT),
     "sd2": _model(
         replace(UNET, use_linear_projection=True, num_heads=(1, 2)),
-        cfg.TextCondition(replace(CLIP, activation="gelu"), tokenizer="clip"),
+        cfg.TextConditioner(replace(CLIP, activation="gelu"), tokenizer="clip"),
         process=replace(PROCESS, prediction="v"),
     ),
     "inpainting": _model(
-        replace(UNET, concat_channels=5), cfg.TextCondition(CLIP, tokenizer="clip", inpaint=True)
+        replace(UNET, concat_channels=5), TEXT, cfg.InpaintingConditioner()
     ),
-    "bert": _model(condition=cfg.TextCondition(
+    "bert": _model(UNET, cfg.TextConditioner(
         cfg.BERTText(vocab_size=20, max_length=8, width=64, layers=1, num_heads=2),
         tokenizer="bert",
     )),
-    "faces": _model(PLAIN, cfg.Unconditional(), CODEBOOK),
-    "churches": _model(
-        replace(PLAIN, time_scale_shift=True, resblock_updown=True), cfg.Unconditional()
-    ),
-    "class token": _model(condition=cfg.ClassCondition(4, context_dim=64)),
-    "class": _model(replace(PLAIN, class_count=5), cfg.ClassCondition(4)),
+    "faces": _model(PLAIN, autoencoder=CODEBOOK),
+    "churches": _model(replace(PLAIN, time_scale_shift=True, resblock_updown=True)),
+    "class token": _model(UNET, cfg.ClassConditioner(4, context_dim=64)),
+    "class": _model(replace(PLAIN, class_count=5), cfg.ClassConditioner(4)),
 }  # fmt: skip
 IN_DIFFUSERS = [name for name in MODELS if not name.startswith("class")]
 

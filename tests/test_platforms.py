@@ -39,7 +39,7 @@ def demo():
     batch = {
         "image": jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8),
         "index": jax.ShapeDtypeStruct((size,), jnp.uint32),
-        "condition": jax.ShapeDtypeStruct((size, *model.condition_shape), jnp.int32),
+        "inputs": jax.eval_shape(lambda: ldm.zero_inputs(model.config, size)),
     }
     return run, model, shape, frozen, batch
 
@@ -50,8 +50,8 @@ def test_the_demos_training_step_lowers_for_tpu_and_cuda(demo):
     state = jax.eval_shape(
         lambda: create_state(ldm.init_params(model, 0), optimizer, run.optim.ema_decay)
     )
-    empty = jnp.zeros(model.condition_shape, jnp.int32)
-    step = jax.jit(make_diffusion_step(model, optimizer, run, empty, shape), donate_argnums=0)
+    uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}
+    step = jax.jit(make_diffusion_step(model, optimizer, run, uncond, shape), donate_argnums=0)
 
     def leaves_only(leaves, frozen, batch):
         # Exported programs know no TrainState.
@@ -93,13 +93,13 @@ def test_the_demos_sampler_lowers_for_tpu_and_cuda(demo):
 
     def sample(params, frozen, inputs, index):
         return ldm.generate(
-            model, params, frozen, inputs, jnp.zeros_like(inputs), solver=DDIM(),
+            model, params, frozen, inputs, jax.tree.map(jnp.zeros_like, inputs), solver=DDIM(),
             levels=levels(model.process, 50), seed=0, index=index, guidance_scale=3.0,
             shape=shape,
         )  # fmt: skip
 
     export = jax.export.export(jax.jit(sample), platforms=PLATFORMS)
-    exported = export(params, frozen, batch["condition"], batch["index"])
+    exported = export(params, frozen, batch["inputs"], batch["index"])
     assert exported.out_avals[0].shape == batch["image"].shape
     assert exported.out_avals[0].dtype == jnp.uint8
 

@@ -68,13 +68,12 @@ def test_the_model_is_built_at_its_size(path):
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
     shape = model.latent_shape
     params = jax.eval_shape(lambda: ldm.init_params(model, 0))
-    inputs = jnp.zeros((2, *model.condition_shape), jnp.int32)
-    out = jax.eval_shape(
-        lambda p: model.network(
-            p, jnp.zeros((2, *shape)), jnp.zeros(2, jnp.int32), model.condition(p, inputs), None
-        ),
-        params,
-    )
+
+    def network(params):
+        condition = model.condition(params, {}, ldm.zero_inputs(model.config, 2))
+        return model.network(params, jnp.zeros((2, *shape)), jnp.zeros(2, jnp.int32), condition)
+
+    out = jax.eval_shape(network, params)
     channels = (1 + run.diffusion.learned_variance) * shape[-1]
     assert out.shape == (2, *shape[:2], channels)
 
@@ -102,23 +101,25 @@ def shrunk(run, pictures):
             num_heads=(2,), norm_num_groups=4,
         )  # fmt: skip
         return replace(run, classifier=classifier)
-    condition, unet = run.condition, run.unet
-    if isinstance(condition, cfg.TextCondition):
-        encoder = replace(condition.encoder, width=16, layers=1, num_heads=2)
-        if isinstance(encoder, cfg.CLIPText):
-            encoder = replace(encoder, intermediate=32)
-        elif encoder.map_size is not None:
-            encoder = replace(encoder, map_size=8, map_channels=4, map_width=32)
+    conditioners, unet = [], run.unet
+    for conditioner in run.conditioners:
+        if isinstance(conditioner, cfg.TextConditioner):
+            encoder = replace(conditioner.encoder, width=16, layers=1, num_heads=2)
+            if isinstance(encoder, cfg.CLIPText):
+                encoder = replace(encoder, intermediate=32)
+            conditioner = replace(conditioner, encoder=encoder)
+            unet = replace(unet, context_dim=16)
+        elif isinstance(conditioner, cfg.CaptionMapConditioner):
+            conditioner = tiny.CAPTION_MAP
             unet = replace(unet, concat_channels=4)
-        condition = replace(condition, encoder=encoder)
-        unet = replace(unet, context_dim=16)
+        conditioners.append(conditioner)
     channels = 3 if run.space == "pixels" else 4
     outputs = (1 + run.diffusion.learned_variance) * channels
     unet = replace(
         unet, in_channels=channels, out_channels=outputs, block_out_channels=(8,),
         attention=(True,), num_heads=(2,), layers_per_block=1, norm_num_groups=4,
     )  # fmt: skip
-    return replace(run, condition=condition, unet=unet)
+    return replace(run, conditioners=tuple(conditioners), unet=unet)
 
 
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
@@ -131,7 +132,7 @@ def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path
     else:
         latents = run.space == "latents"
         stage = diffusion_stage(run, tmp_path, trained_autoencoder if latents else None)
-    loader = make_loader(stage.train, run.data, seed=0, train=True, condition=stage.condition)
+    loader = make_loader(stage.train, run.data, seed=0, train=True, inputs=stage.inputs)
     before = jax.jit(stage.init)(stage.initial)
     after, metrics = jax.jit(stage.step)(before, stage.frozen, next(loader))
     assert int(after.step) == 1

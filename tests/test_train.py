@@ -179,7 +179,9 @@ def test_what_is_missing_is_said_before_training(
     misfit = tiny.write_config(tmp_path / "misfit.py", tiny.diffusion_run(pictures, unet=wide))
     new, config_file = tmp_path / "new", tmp_path / "config.py"
     unet = dataclasses.replace(tiny.UNET, context_dim=None, pooled_dim=None, class_count=4)
-    run = tiny.diffusion_run(pictures, unet=unet, condition=cfg.ClassCondition(num_classes=3))
+    run = tiny.diffusion_run(
+        pictures, unet=unet, conditioners=(cfg.ClassConditioner(num_classes=3),)
+    )
     classes = tiny.write_config(tmp_path / "classes.py", run)
     silent = shutil.copytree(pictures, tmp_path / "silent", ignore=shutil.ignore_patterns("*.txt"))
     for given, complaint in (
@@ -203,7 +205,7 @@ def test_what_is_missing_is_said_before_training(
         (arguments(autoencoder, config_file), "config.py"),
         (
             arguments(classes, new, f"--first_stage={trained_autoencoder}"),
-            "condition.num_classes is 3, but",
+            "num_classes is 3, but",
         ),
         (
             arguments(text2img, new, f"--first_stage={trained_autoencoder}",

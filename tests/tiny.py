@@ -22,7 +22,7 @@ PATIENCE = 400
 ENCODER = cfg.TextTransformer(
     vocab_size=64, max_length=16, width=16, layers=1, num_heads=2, pooled_dim=16
 )
-MAP_ENCODER = replace(ENCODER, map_size=8, map_channels=4, map_width=32)
+CAPTION_MAP = cfg.CaptionMapConditioner(size=8, channels=4, width=32)
 AUTOENCODER = cfg.Autoencoder(
     block_out_channels=(8,), layers_per_block=1, norm_num_groups=4, mid_attention=False,
     patch_size=2,
@@ -60,7 +60,7 @@ def autoencoder_run(folder: Path, **changes: Any) -> cfg.AutoencoderRun:
 
 def diffusion_run(folder: Path, **changes: Any) -> cfg.DiffusionRun:
     run = cfg.DiffusionRun(
-        data(folder), UNET, cfg.TextCondition(ENCODER),
+        data(folder), UNET, (cfg.TextConditioner(ENCODER),),
         cfg.Diffusion(cfg.Discrete(num_timesteps=100, schedule="cosine"), prediction="v"),
         cfg.Optim(learning_rate=1e-3, ema_decay=0.99), LOOP,
     )  # fmt: skip

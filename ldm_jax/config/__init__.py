@@ -8,14 +8,18 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.config.classifier import Classifier, ClassifierRun
-from ldm_jax.config.conditions import (
+from ldm_jax.config.conditioners import (
     BERTText,
-    ClassCondition,
+    CaptionMapConditioner,
+    ClassConditioner,
     CLIPText,
-    Condition,
-    TextCondition,
+    Conditioner,
+    InpaintingConditioner,
+    Slots,
+    TextConditioner,
     TextTransformer,
-    Unconditional,
+    find,
+    slots_of,
 )
 from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.differences import differences
@@ -38,10 +42,11 @@ __all__ = [
     "BERTText",
     "Bottleneck",
     "CLIPText",
-    "ClassCondition",
+    "CaptionMapConditioner",
+    "ClassConditioner",
     "Classifier",
     "ClassifierRun",
-    "Condition",
+    "Conditioner",
     "ConfigError",
     "Data",
     "Diffusion",
@@ -54,6 +59,7 @@ __all__ = [
     "FirstStage",
     "Gumbel",
     "ImageFolder",
+    "InpaintingConditioner",
     "KL",
     "LFQ",
     "Loop",
@@ -70,16 +76,18 @@ __all__ = [
     "Request",
     "Run",
     "Sampling",
+    "Slots",
     "SubVP",
-    "TextCondition",
+    "TextConditioner",
     "TextTransformer",
     "UNet",
-    "Unconditional",
     "VE",
     "VP",
     "VQ",
     "differences",
+    "find",
     "from_json",
     "load",
+    "slots_of",
     "to_json",
 ]

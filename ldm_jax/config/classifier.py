@@ -3,7 +3,7 @@
 from dataclasses import field
 
 from ldm_jax.config.checks import Decay, Depth, Entries, Width, require, require_divisible, settings
-from ldm_jax.config.conditions import ClassCondition
+from ldm_jax.config.conditioners import ClassConditioner
 from ldm_jax.config.data import Data
 from ldm_jax.config.model import Diffusion
 from ldm_jax.config.models import Autoencoder, UNet
@@ -67,9 +67,9 @@ class ClassifierRun:
                           "optim.accumulation")  # fmt: skip
 
     @property
-    def condition(self) -> ClassCondition:
+    def conditioners(self) -> tuple[ClassConditioner, ...]:
         """What the training examples must have: a class each."""
-        return ClassCondition(self.classifier.num_classes, dropout=0.0)
+        return (ClassConditioner(self.classifier.num_classes, dropout=0.0),)
 
     def check_first_stage(self, autoencoder: Autoencoder) -> None:
         """Raises ConfigError unless the latents of `autoencoder` fit."""

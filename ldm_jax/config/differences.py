@@ -9,6 +9,9 @@ def differences(old: Any, new: Any, where: str = "") -> list[tuple[str, Any, Any
     if type(old) is not type(new):
         names = [type(c).__name__ if dataclasses.is_dataclass(c) else c for c in (old, new)]
         return [(where or "the kind of run", *names)]
+    if isinstance(old, tuple) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [found for i, (a, b) in pairs for found in differences(a, b, f"{where}.{i}")]
     if not dataclasses.is_dataclass(old):
         return [] if old == new else [(where, old, new)]
     found = []

@@ -13,7 +13,6 @@ from typing import Any
 
 from ldm_jax.config.checks import ConfigError, field_hints, matches, told
 from ldm_jax.config.model import Model
-from ldm_jax.config.older import upgraded
 from ldm_jax.config.runs import Run
 from ldm_jax.core.reading import FileFormatError, open_file, parse_json
 
@@ -98,7 +97,7 @@ def to_json(config: Any) -> str:
 
 
 def from_json(text: str) -> Any:
-    """The config that `to_json` wrote, of this version or an earlier one.
+    """The config that `to_json` wrote.
 
     Raises:
         ConfigError: unknown class, unknown or missing field, a value of the wrong type, or
@@ -115,13 +114,14 @@ def _to_dict(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         fields = {f.name: _to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__} | fields
-    return list(value) if isinstance(value, tuple) else value
+    return [_to_dict(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _from_dict(value: Any, where: str) -> Any:
+    if isinstance(value, list):
+        return tuple(_from_dict(item, f"{where}.{i}") for i, item in enumerate(value))
     if not isinstance(value, dict):
-        return tuple(value) if isinstance(value, list) else value
-    value = upgraded(value)
+        return value
     name = value.get("type")
     if not isinstance(name, str) or name not in _CLASSES:
         raise ConfigError(f"{where}.type is {name!r}; known are {', '.join(_CLASSES)}")

@@ -4,13 +4,7 @@ from dataclasses import field
 from typing import Literal
 
 from ldm_jax.config.checks import Positive, Side, require, require_divisible, settings
-from ldm_jax.config.conditions import (
-    ClassCondition,
-    Condition,
-    TextCondition,
-    TextTransformer,
-    Unconditional,
-)
+from ldm_jax.config.conditioners import CaptionMapConditioner, Conditioner, find, slots_of
 from ldm_jax.config.models import FirstStage, UNet
 from ldm_jax.config.processes import Discrete, Process
 
@@ -58,13 +52,14 @@ class Model:
 
     autoencoder: FirstStage
     unet: UNet
-    condition: Condition = field(default_factory=Unconditional)
+    conditioners: tuple[Conditioner, ...] = ()
+    """What it is conditioned on; () is unconditional."""
     diffusion: Diffusion = field(default_factory=Diffusion)
     image_size: Side = 512
     """Height and width of the images that it was trained on."""
 
     def __post_init__(self) -> None:
-        check_condition(self.unet, self.condition)
+        check_conditioners(self.unet, self.conditioners)
         channels, factor = self.autoencoder.latent_channels, self.autoencoder.factor
         require(self.unet.in_channels == channels, "unet.in_channels", self.unet.in_channels,
                 f"{channels}, the latent channels of the first stage")  # fmt: skip
@@ -75,27 +70,22 @@ class Model:
                 )  # fmt: skip
         require_divisible("image_size", self.image_size, factor * self.unet.side_multiple,
                           "what first stage and U-Net can divide")  # fmt: skip
-        map_size = getattr(getattr(self.condition, "encoder", None), "map_size", None)
-        side = self.image_size // factor
-        require(map_size in (None, side), "condition.encoder.map_size", map_size,
-                f"{side}, the side of the latents, or None")  # fmt: skip
+        drawn, side = find(self.conditioners, CaptionMapConditioner), self.image_size // factor
+        require(drawn is None or drawn.size == side, "caption_map.size", drawn and drawn.size,
+                f"{side}, the side of the latents")  # fmt: skip
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it is conditioned on, such as `caption`."""
+        return tuple(dict.fromkeys(name for c in self.conditioners for name in c.inputs))
 
 
-def check_condition(unet: UNet, condition: Condition) -> None:
-    """Raises ConfigError unless `unet` takes exactly what `condition` gives."""
-    wants = {"class_count": None, "context_dim": None, "pooled_dim": None, "concat_channels": 0}
-    match condition:
-        case ClassCondition(context_dim=None):
-            wants["class_count"] = condition.num_classes + 1
-        case ClassCondition():
-            wants["context_dim"] = condition.context_dim
-        case TextCondition(encoder=encoder):
-            wants["context_dim"] = encoder.width
-            if isinstance(encoder, TextTransformer):
-                wants["pooled_dim"] = encoder.pooled_dim
-                wants["concat_channels"] = encoder.map_channels if encoder.map_size else 0
-            if condition.inpaint:
-                wants["concat_channels"] = 1 + unet.in_channels
-    for name, want in wants.items():
+def check_conditioners(unet: UNet, conditioners: tuple[Conditioner, ...]) -> None:
+    """Raises ConfigError unless `unet` takes exactly what `conditioners` give."""
+    slots = slots_of(conditioners, unet.in_channels)
+    wanted = {"context_dim": slots.context, "pooled_dim": slots.pooled,
+              "class_count": slots.label, "concat_channels": slots.concat}  # fmt: skip
+    kinds = ", ".join(type(conditioner).__name__ for conditioner in conditioners) or "none"
+    for name, want in wanted.items():
         require(getattr(unet, name) == want, f"unet.{name}", getattr(unet, name),
-                f"{want} to match condition {type(condition).__name__}")  # fmt: skip
+                f"{want} to match the conditioners ({kinds})")  # fmt: skip

@@ -5,9 +5,15 @@ from typing import Literal
 
 from ldm_jax.config.checks import require, require_divisible, settings
 from ldm_jax.config.classifier import ClassifierRun
-from ldm_jax.config.conditions import Condition, TextCondition, Unconditional
+from ldm_jax.config.conditioners import (
+    CaptionMapConditioner,
+    Conditioner,
+    InpaintingConditioner,
+    TextConditioner,
+    find,
+)
 from ldm_jax.config.data import Data, EncodedLatents
-from ldm_jax.config.model import Diffusion, Model, check_condition
+from ldm_jax.config.model import Diffusion, Model, check_conditioners
 from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
 from ldm_jax.config.objective import Objective
 from ldm_jax.config.processes import Discrete
@@ -44,7 +50,8 @@ class DiffusionRun:
 
     data: Data
     unet: UNet
-    condition: Condition = field(default_factory=Unconditional)
+    conditioners: tuple[Conditioner, ...] = ()
+    """What it is conditioned on; () is unconditional."""
     diffusion: Diffusion = field(default_factory=Diffusion)
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
@@ -55,14 +62,15 @@ class DiffusionRun:
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
-        check_condition(self.unet, self.condition)
+        check_conditioners(self.unet, self.conditioners)
         if self.space == "pixels":
             self.model(Pixels())  # raises where they do not fit
-        if isinstance(self.condition, TextCondition):
-            kind, inpaint = self.condition.tokenizer, self.condition.inpaint
-            require(kind in ("word", "bpe"), "condition.tokenizer", kind,
-                    "'word' or 'bpe', which are made from the training captions")  # fmt: skip
-            require(not inpaint, "condition.inpaint", inpaint, "False in training")
+        text = find(self.conditioners, TextConditioner)
+        require(text is None or text.tokenizer in ("word", "bpe"), "text_encoder.tokenizer",
+                text and text.tokenizer,
+                "'word' or 'bpe', which are made from the training captions")  # fmt: skip
+        inpaints = find(self.conditioners, InpaintingConditioner) is not None
+        require(not inpaints, "conditioners", "InpaintingConditioner", "others in training")
         _check_objective(self.objective, self.diffusion)
 
     def model(self, autoencoder: FirstStage) -> Model:
@@ -76,10 +84,13 @@ class DiffusionRun:
                 "None, since latents are not discrete")  # fmt: skip
         channels = autoencoder.latent_channels
         if self.objective.map_weight:
-            require(self.unet.concat_channels == channels, "condition.encoder.map_channels",
-                    self.unet.concat_channels,
+            drawn = find(self.conditioners, CaptionMapConditioner)
+            require(drawn is not None and drawn.channels == channels, "caption_map.channels",
+                    drawn and drawn.channels,
                     f"{channels}, those of the latents, for objective.map_weight")  # fmt: skip
-        return Model(autoencoder, self.unet, self.condition, self.diffusion, self.data.image_size)
+        return Model(
+            autoencoder, self.unet, self.conditioners, self.diffusion, self.data.image_size
+        )
 
 
 Run = AutoencoderRun | DiffusionRun | ClassifierRun

@@ -48,7 +48,7 @@ class Imported:
     config: cfg.Model | cfg.Autoencoder
     """An `Autoencoder` where the file holds a first stage alone."""
     params: dict[str, Any]
-    """`{"unet", "conditioner"}`; {} for a first stage alone."""
+    """`{"unet", "conditioners"}`, these by name; {} for a first stage alone."""
     frozen: dict[str, Any]
     """`{"autoencoder", "latent_scale"}`; without `latent_scale` where that is not known."""
     tokenizer: Path | None = None
@@ -67,8 +67,13 @@ class Imported:
         return self.config.autoencoder if whole else self.config
 
     def components(self) -> dict[str, dict[str, Any]]:
-        """Parameters by component: `unet`, `conditioner`, `autoencoder`; empty ones left out."""
-        parts = {**self.params, "autoencoder": self.frozen["autoencoder"]}
+        """Parameters by component: `unet`, `autoencoder` and each conditioner by its name, such as
+        `text_encoder`; empty ones left out."""
+        unet = {"unet": self.params["unet"]} if self.params else {}
+        parts = {
+            **unet, **self.params.get("conditioners", {}),
+            "autoencoder": self.frozen["autoencoder"],
+        }  # fmt: skip
         return {name: part for name, part in parts.items() if part}
 
 
@@ -120,7 +125,11 @@ def make(
         frozen["latent_scale"] = np.asarray(scale, np.float32)
     params = {}
     if whole:
-        params = {"unet": components["unet"], "conditioner": components.get("conditioner", {})}
+        names = [part.name for part in config.conditioners]
+        params = {
+            "unet": components["unet"],
+            "conditioners": {name: components[name] for name in names if components.get(name)},
+        }
     return Imported(config, params, frozen, **rest)
 
 
@@ -131,27 +140,34 @@ def with_scale(config: cfg.FirstStage, scale: Any) -> cfg.FirstStage:
 
 def shapes(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
     """The tree of each component that `config` describes, with shapes for leaves."""
-    shapes = {name: component_shapes(part) for name, part in component_configs(config).items()}
+    text = cfg.find(getattr(config, "conditioners", ()), cfg.TextConditioner)
+    shapes = {
+        name: component_shapes(part, text) for name, part in component_configs(config).items()
+    }
     return {name: part for name, part in shapes.items() if part}
 
 
 def component_configs(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
-    """The config of each component: `unet`, `conditioner`, `autoencoder`."""
+    """The config of each component: `unet`, `autoencoder` and the conditioners by their names."""
     if isinstance(config, cfg.Autoencoder):
         return {"autoencoder": config}
     return {
-        "unet": config.unet, "conditioner": config.condition, "autoencoder": config.autoencoder,
+        "unet": config.unet, **{part.name: part for part in config.conditioners},
+        "autoencoder": config.autoencoder,
     }  # fmt: skip
 
 
-def component_shapes(config: cfg.UNet | cfg.Condition | cfg.FirstStage) -> dict[str, Any]:
-    """The tree of one component, with shapes for leaves."""
+def component_shapes(
+    config: cfg.UNet | cfg.Conditioner | cfg.FirstStage, text: cfg.TextConditioner | None = None
+) -> dict[str, Any]:
+    """The tree of one component, with shapes for leaves; `text` is the model's text encoder, which
+    other conditioners may build on."""
     match config:
         case cfg.UNet():
             return unet_shapes(config)
         case cfg.Autoencoder() | cfg.Pixels():
             return autoencoder_shapes(config)
-    return conditioner_shapes(config)
+    return conditioner_shapes(config, text)
 
 
 @lru_cache(maxsize=16)
@@ -180,11 +196,17 @@ def unet_shapes(config: cfg.UNet) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=16)
-def conditioner_shapes(config: cfg.Condition) -> dict[str, Any]:
-    """Shapes of the conditioner's parameters; {} where it has none."""
-    text = isinstance(config, cfg.TextCondition)
-    tokens = _numbers(config.encoder.max_length) if text else _numbers()
-    return _init_shapes(build_conditioner(config), tokens)
+def conditioner_shapes(
+    config: cfg.Conditioner, text: cfg.TextConditioner | None = None
+) -> dict[str, Any]:
+    """Shapes of a conditioner's parameters; {} where it has none."""
+    inputs, before = {"label": _numbers()}, Condition()
+    text = config if isinstance(config, cfg.TextConditioner) else text
+    if text is not None:
+        length, width = text.encoder.max_length, text.encoder.width
+        inputs["caption"], before = _numbers(length), Condition(context=_floats(length, width))
+    init = partial(build_conditioner(config).init, jax.random.key(0))
+    return jax.eval_shape(init, inputs, before)
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:

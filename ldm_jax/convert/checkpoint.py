@@ -25,6 +25,7 @@ from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safete
 
 Tensors = dict[str, np.ndarray]
 Borrowed = Mapping[str, tuple[Any, dict[str, Any]]]
+Encoder = cfg.TextConditioner | cfg.ClassConditioner
 """`autoencoder` or `conditioner` → its config and parameters, of another model."""
 
 _SCHEDULE = (
@@ -178,12 +179,11 @@ def _read_model(
         tensors, ema = foreign.averages_as_weights(tensors), False
         common["origin"]["weights"] = "ema"
         notes.append("the file has averages alone (model_ema.*), which are taken")
-    autoencoder, condition, kind = _parts_beside(tensors, borrowed)
-    encoder = getattr(condition, "encoder", None)
-    context = getattr(condition, "context_dim", None) if encoder is None else encoder.width
+    autoencoder, encoder, kind = _parts_beside(tensors, borrowed)
+    context = encoder and encoder.slots(autoencoder.latent_channels).context
     unet = shapes.unet(_below(tensors, compvis.UNET), context, autoencoder.latent_channels)
-    unet, condition = _fit_condition(unet, condition)
-    config, found, told = _configure(tensors, metadata, autoencoder, unet, condition, **options)
+    parts = _conditioners(unet, encoder)
+    config, found, told = _configure(tensors, metadata, autoencoder, unet, parts, **options)
     common["origin"]["settings"] = found
     part_configs = bundle.component_configs(config)
     for name, part in part_configs.items():
@@ -196,8 +196,8 @@ def _read_model(
     prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
     rules = {"unet": (), "autoencoder": ((r"(loss|model_ema)\..*", "of training"),)}
     if kind is not None:
-        prefixes["conditioner"] = kind.prefix
-        rules["conditioner"] = (*_CONDITIONER_RULES, *_unused_layers(config, kind))
+        prefixes[encoder.name] = kind.prefix
+        rules[encoder.name] = (*_CONDITIONER_RULES, *_unused_layers(config, kind))
     params = {name: tree for name, (_, tree) in borrowed.items()}
     replaced = {n: _BORROWED[name] for name in borrowed for n in _below_of(tensors, name)}
     rest = {n: tensor for n, tensor in tensors.items() if n not in replaced}
@@ -216,9 +216,9 @@ def _read_model(
 
 _BORROWED = {
     "autoencoder": "the first stage; --vae names another",
-    "conditioner": "the text encoder; --text_encoder names another",
+    "text_encoder": "the text encoder; --text_encoder names another",
 }
-_PREFIXES = {"autoencoder": compvis.FIRST_STAGE, "conditioner": compvis.CONDITIONER}
+_PREFIXES = {"autoencoder": compvis.FIRST_STAGE, "text_encoder": compvis.CONDITIONER}
 
 
 def _below_of(tensors: Tensors, name: str) -> list[str]:
@@ -227,8 +227,9 @@ def _below_of(tensors: Tensors, name: str) -> list[str]:
 
 def _parts_beside(
     tensors: Tensors, borrowed: Borrowed
-) -> tuple[cfg.Autoencoder, cfg.Condition, components.Kind | None]:
-    """First stage, condition and its kind, of the file or of the models that they are taken from.
+) -> tuple[cfg.Autoencoder, Encoder | None, components.Kind | None]:
+    """First stage, encoder of the condition and its kind, of the file or of the models that they
+    are taken from.
 
     Raises:
         ConvertError: a part that the U-Net needs is nowhere; names the option that gives it.
@@ -243,16 +244,16 @@ def _parts_beside(
             f"{lacks} {compvis.FIRST_STAGE}*, its first stage; {bundle.CHOOSE}--vae=PATH, of any "
             "model that has it"
         )
-    if "conditioner" in borrowed:
-        return autoencoder, borrowed["conditioner"][0], None
-    condition, kind = _condition(tensors)
+    if "text_encoder" in borrowed:
+        return autoencoder, borrowed["text_encoder"][0], None
+    encoder, kind = _encoder(tensors)
     width = shapes.foreign_context(_below(tensors, compvis.UNET))
     if kind is None and width is not None:
         raise ConvertError(
             f"{lacks} {compvis.CONDITIONER}*, its text encoder, of which its U-Net takes tokens of "
             f"width {width}; {bundle.CHOOSE}--text_encoder=PATH, of any model that has it"
         )
-    return autoencoder, condition, kind
+    return autoencoder, encoder, kind
 
 
 def _ignored_beside(tensors: Tensors, prefixes: tuple[str, ...]) -> dict[str, str]:
@@ -282,47 +283,48 @@ def _spelled(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def _condition(tensors: Tensors) -> tuple[cfg.Condition, components.Kind | None]:
+def _encoder(tensors: Tensors) -> tuple[Encoder | None, components.Kind | None]:
     for kind in components.KINDS:
         if kind.prefix + kind.mark in tensors:
-            return kind.condition(_below(tensors, kind.prefix)), kind
+            return kind.conditioner(_below(tensors, kind.prefix)), kind
     other = [name for name in tensors if name.startswith(compvis.CONDITIONER)]
     if other:
         raise ConvertError(
             f"its condition is of an unknown kind: {names.enumerated(other)}; known are CLIP, "
             "OpenCLIP, the 1.45B model's encoder, and classes"
         )
-    return cfg.Unconditional(), None
+    return None, None
 
 
-def _fit_condition(unet: cfg.UNet, condition: cfg.Condition) -> tuple[cfg.UNet, cfg.Condition]:
-    """The condition that the U-Net's input channels and class embedding tell of."""
-    if unet.class_count is not None and isinstance(condition, cfg.Unconditional):
-        condition = cfg.ClassCondition(unet.class_count - 1)
-    if isinstance(condition, cfg.TextCondition) and unet.concat_channels == 1 + unet.in_channels:
-        return unet, replace(condition, inpaint=True)
+def _conditioners(unet: cfg.UNet, encoder: Encoder | None) -> tuple[cfg.Conditioner, ...]:
+    """The encoder, and what the U-Net's input channels and class embedding tell of."""
+    if encoder is None and unet.class_count is not None:
+        encoder = cfg.ClassConditioner(unet.class_count - 1)
+    if isinstance(encoder, cfg.TextConditioner) and unet.concat_channels == 1 + unet.in_channels:
+        return encoder, cfg.InpaintingConditioner()
     if unet.concat_channels:
         raise ConvertError(
             f"its U-Net takes {unet.in_channels + unet.concat_channels} channels for latents of "
             f"{unet.in_channels}; of conditions that are concatenated only inpainting's mask and "
             "masked latents, with text, are supported"
         )
-    return unet, condition
+    return () if encoder is None else (encoder,)
 
 
 def _configure(
     tensors: Tensors, metadata: Mapping[str, str], autoencoder: cfg.Autoencoder, unet: cfg.UNet,
-    condition: cfg.Condition, *, original_config: str | Path | None, prediction: str | None,
+    conditioners: tuple[cfg.Conditioner, ...], *, original_config: str | Path | None,
+    prediction: str | None,
 ) -> tuple[cfg.Model, str, tuple[str, ...]]:  # fmt: skip
     """The whole config, where the settings came from, and what to know about them."""
     marked = "v" if settings.V_PREDICTION in tensors else None
-    own = settings.of_metadata(metadata, autoencoder, unet, condition)
+    own = settings.of_metadata(metadata, autoencoder, unet, conditioners)
     if original_config is not None:
         told = settings.of_yaml(Path(original_config), unet, autoencoder)
     elif own is not None:
-        told, condition = own
+        told, conditioners = own
     else:
-        told = settings.of_known(autoencoder, unet, condition, prediction or marked)
+        told = settings.of_known(autoencoder, unet, conditioners, prediction or marked)
     diffusion, notes = settings.stored_schedule(tensors, told.diffusion)
     if notes:
         notes = [f"{notes[0]}, not that of {told.source}"]
@@ -338,7 +340,7 @@ def _configure(
     scale = _scale(tensors, told.latent_scale)
     config = cfg.Model(
         replace(autoencoder, latent_scale=scale), replace(unet, num_heads=told.num_heads),
-        condition, diffusion, told.image_size,
+        conditioners, diffusion, told.image_size,
     )  # fmt: skip
     return config, told.source, tuple(notes)
 
@@ -363,6 +365,6 @@ def _scale(tensors: Tensors, told: float | None) -> float:
 def _unused_layers(config: cfg.Model, kind: components.Kind) -> names.Rules:
     if kind.prefix != compvis.OPEN_CLIP:
         return ()
-    encoder = config.condition.encoder
+    encoder = components.encoder_of(config).encoder
     last = encoder.layers - encoder.skip_last
     return ((rf"transformer\.resblocks\.{last}\..*", "the last layer, which SD 2 does not use"),)

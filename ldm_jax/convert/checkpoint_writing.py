@@ -47,7 +47,7 @@ def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, 
     places = places_of(config, kind)
     prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
     if kind is not None:
-        prefixes["conditioner"] = kind.prefix
+        prefixes[components.encoder_of(config).name] = kind.prefix
     out: Tensors = {}
     for name, part in imported.components().items():
         there = compvis.write(names.to_torch(part), places[name])
@@ -67,22 +67,23 @@ def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, 
 
 
 def _kind_of(config: cfg.Model) -> Kind | None:
-    match config.condition:
-        case cfg.Unconditional() | cfg.ClassCondition(context_dim=None):
+    match components.encoder_of(config):
+        case None:
             return None
-        case cfg.ClassCondition():
+        case cfg.ClassConditioner():
             return components.CLASSES
-        case cfg.TextCondition(encoder=cfg.BERTText() as encoder):
-            _require("condition.encoder.head_dim", encoder.head_dim, 64)
+        case cfg.TextConditioner(encoder=cfg.BERTText() as encoder):
+            _require("text_encoder.head_dim", encoder.head_dim, 64)
             return components.BERT
-        case cfg.TextCondition(encoder=cfg.CLIPText() as encoder):
-            _require("condition.encoder.num_heads", encoder.num_heads, encoder.width // 64)
+        case cfg.TextConditioner(encoder=cfg.CLIPText() as encoder):
+            _require("text_encoder.num_heads", encoder.num_heads, encoder.width // 64)
             quick = encoder.activation == "quick_gelu"
             return components.CLIP if quick else components.OPEN_CLIP
-    raise ConvertError(
-        f"condition.encoder is a {type(config.condition.encoder).__name__}, which CompVis' files "
-        "do not have; write the native form"
-    )
+        case cfg.TextConditioner(encoder=encoder):
+            raise ConvertError(
+                f"the text encoder is a {type(encoder).__name__}, which CompVis' files do not "
+                "have; write the native form"
+            )
 
 
 def _check_autoencoder(config: cfg.FirstStage) -> None:

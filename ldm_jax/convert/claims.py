@@ -17,8 +17,8 @@ DEPTHS = {"layers_per_block", "transformer_layers", "layers"}
 WIDTHS = {
     "image_channels", "latent_channels", "in_channels", "out_channels", "concat_channels",
     "block_out_channels", "context_dim", "pooled_dim", "class_count", "num_classes", "vocab_size",
-    "max_length", "width", "intermediate", "head_dim", "map_size", "map_channels", "map_width",
-    "size", "code_dim", "patch_size",
+    "max_length", "width", "intermediate", "head_dim", "size", "channels", "code_dim",
+    "patch_size",
 }  # fmt: skip
 """Numbers that some tensor is as long as, at least."""
 OTHERS = {
@@ -57,8 +57,9 @@ def _parts(config: Any) -> Iterator[Any]:
     yield config
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _parts(value)
+        for one in value if isinstance(value, tuple) else (value,):
+            if dataclasses.is_dataclass(one):
+                yield from _parts(one)
 
 
 def _numbers(config: Any) -> Iterator[tuple[str, str, int]]:

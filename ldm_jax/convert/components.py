@@ -19,17 +19,19 @@ class Kind:
     mark: str
     """A name that it alone has below its prefix."""
     prefix: str
-    condition: Callable[[Tensors], cfg.Condition]
+    conditioner: Callable[[Tensors], cfg.Conditioner]
     places: Callable[..., dict[str, compvis.Place]]
 
 
-def _text(encoder: Callable[[Tensors], Any], tokenizer: str) -> Callable[[Tensors], cfg.Condition]:
-    return lambda tensors: cfg.TextCondition(encoder(tensors), tokenizer=tokenizer)
+def _text(
+    encoder: Callable[[Tensors], Any], tokenizer: str
+) -> Callable[[Tensors], cfg.TextConditioner]:
+    return lambda tensors: cfg.TextConditioner(encoder(tensors), tokenizer=tokenizer)
 
 
-def _class_token(tensors: Tensors) -> cfg.Condition:
+def _class_token(tensors: Tensors) -> cfg.ClassConditioner:
     count, width = tensors["embedding.weight"].shape
-    return cfg.ClassCondition(count - 1, context_dim=width)
+    return cfg.ClassConditioner(count - 1, context_dim=width)
 
 
 CLIP = Kind(
@@ -56,5 +58,14 @@ def places_of(config: cfg.Model, kind: Kind | None) -> dict[str, dict[str, compv
         "autoencoder": compvis.autoencoder_places(listed["autoencoder"], config.autoencoder),
     }
     if kind is not None:
-        places["conditioner"] = kind.places(listed["conditioner"])
+        name = encoder_of(config).name
+        places[name] = kind.places(listed[name])
     return places
+
+
+def encoder_of(config: cfg.Model) -> cfg.TextConditioner | cfg.ClassConditioner | None:
+    """The conditioner whose parameters CompVis' files have as the model's `cond_stage_model`."""
+    text = cfg.find(config.conditioners, cfg.TextConditioner)
+    classes = cfg.find(config.conditioners, cfg.ClassConditioner)
+    token = classes if classes is not None and classes.context_dim is not None else None
+    return text or token

@@ -21,8 +21,8 @@ VERSION = "0.42.1"
 """The diffusers whose form is written; it asks for one."""
 CONFIG = "config.json"
 
-_STABLE = {"vae": "autoencoder", "text_encoder": "conditioner"}
-_LATENT = {"vqvae": "autoencoder", "bert": "conditioner"}
+_STABLE = {"vae": "autoencoder", "text_encoder": "text_encoder"}
+_LATENT = {"vqvae": "autoencoder", "bert": "text_encoder"}
 _COMMON = {"unet": "unet", "tokenizer": "tokenizer", "scheduler": "scheduler"}
 _PIPELINES = {
     "StableDiffusionPipeline": _STABLE | _COMMON,
@@ -104,7 +104,7 @@ def read_component(
 
     Args:
         folder: with the weights, in one or several files.
-        config: what the component is: a U-Net, condition or first stage.
+        config: what the component is: a U-Net, conditioner or first stage.
         variant: takes the files of this variant, where there are such.
 
     Raises:
@@ -148,15 +148,15 @@ def _model(
     side, size_notes = _latent_side(fields, first_stage, autoencoder.factor, kind)
     with fields.naming():
         unet = peer_configs.read_unet(fields)
-    condition: cfg.Condition = cfg.Unconditional()
-    if "conditioner" in places:
-        text = Fields.read(path / places["conditioner"] / CONFIG)
+    conditioners: tuple[cfg.Conditioner, ...] = ()
+    if "text_encoder" in places:
+        text = Fields.read(path / places["text_encoder"] / CONFIG)
         with text.naming():
-            condition = peer_text.read_text_encoder(text)
+            conditioners = (peer_text.read_text_encoder(text),)
     inputs, latents = unet.in_channels, autoencoder.latent_channels
-    if inputs == 2 * latents + 1 and isinstance(condition, cfg.TextCondition):
+    if inputs == 2 * latents + 1 and conditioners:
         unet = replace(unet, in_channels=latents, concat_channels=inputs - latents)
-        condition = replace(condition, inpaint=True)
+        conditioners = (*conditioners, cfg.InpaintingConditioner())
     elif inputs != latents:
         raise fields.error(
             "in_channels", f"{latents}, the latents', or {2 * latents + 1} for inpainting with "
@@ -165,7 +165,7 @@ def _model(
     schedule = Fields.read(path / places["scheduler"] / "scheduler_config.json")
     diffusion, notes = peer_schedulers.read_scheduler(schedule, kind)
     try:
-        config = cfg.Model(autoencoder, unet, condition, diffusion, side * autoencoder.factor)
+        config = cfg.Model(autoencoder, unet, conditioners, diffusion, side * autoencoder.factor)
     except cfg.ConfigError as error:
         raise ConvertError(f"{path}: its parts do not fit each other: {error}") from error
     return config, (*size_notes, *notes)
@@ -294,8 +294,9 @@ def write_folder(
             config.autoencoder, config.autoencoder.latent_scale, config.image_size
         ),
     }  # fmt: skip
-    if isinstance(config.condition, cfg.TextCondition):
-        described["conditioner"] = peer_text.write_text_encoder(config.condition.encoder)
+    text = cfg.find(config.conditioners, cfg.TextConditioner)
+    if text is not None:
+        described["text_encoder"] = peer_text.write_text_encoder(text.encoder)
     scheduler = peer_schedulers.write_scheduler(config.diffusion)
     index, places = _index(imported, described)
     with new_folder(path, overwrite) as folder:
@@ -314,38 +315,40 @@ def _index(
     imported: Imported, described: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """`model_index.json`, and our name of each component → its folder's."""
-    condition = imported.config.condition
+    conditioners = imported.config.conditioners
+    text = cfg.find(conditioners, cfg.TextConditioner)
     tokenizers = {"clip": "CLIPTokenizer", "bert": "BertTokenizer"}
-    match condition:
-        case cfg.Unconditional():
+    match conditioners:
+        case ():
             pipeline = "LDMPipeline"
-        case cfg.TextCondition(encoder=cfg.BERTText(), inpaint=False):
+        case (cfg.TextConditioner(encoder=cfg.BERTText()),):
             pipeline = "LDMTextToImagePipeline"
-        case cfg.TextCondition(encoder=cfg.CLIPText()):
-            kind = "Inpaint" if condition.inpaint else ""
-            pipeline = f"StableDiffusion{kind}Pipeline"
+        case (cfg.TextConditioner(encoder=cfg.CLIPText()),):
+            pipeline = "StableDiffusionPipeline"
+        case (cfg.TextConditioner(encoder=cfg.CLIPText()), cfg.InpaintingConditioner()):
+            pipeline = "StableDiffusionInpaintPipeline"
         case _:
             raise ConvertError(
-                f"condition is {condition}, for which diffusers has no pipeline; write the native "
-                "or the compvis form"
+                f"conditioners are {conditioners}, for which diffusers has no pipeline; write the "
+                "native or the compvis form"
             )
     places = {ours: folder for folder, ours in _PIPELINES[pipeline].items()}
     classes = {name: ["diffusers", json["_class_name"]] for name, json in described.items()
                if "_class_name" in json}  # fmt: skip
     classes["scheduler"] = ["diffusers", "DDIMScheduler"]
-    if "conditioner" in described:
+    if text is not None:
         if imported.tokenizer is None:
             raise ConvertError(
                 "diffusers' pipelines with text need a tokenizer, and there is none; name the "
                 "folder of its files with --tokenizer"
             )
-        if condition.tokenizer not in tokenizers:
+        if text.tokenizer not in tokenizers:
             raise ConvertError(
-                f"condition.tokenizer is {condition.tokenizer!r}, which diffusers does not have"
+                f"text_encoder.tokenizer is {text.tokenizer!r}, which diffusers does not have"
             )
-        classes["tokenizer"] = ["transformers", tokenizers[condition.tokenizer]]
+        classes["tokenizer"] = ["transformers", tokenizers[text.tokenizer]]
         library = "transformers" if pipeline.startswith("Stable") else "latent_diffusion"
-        classes["conditioner"] = [library, described["conditioner"]["architectures"][0]]
+        classes["text_encoder"] = [library, described["text_encoder"]["architectures"][0]]
     index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": VERSION}
     index |= {places[name]: value for name, value in classes.items()}
     if pipeline.startswith("Stable"):

@@ -22,8 +22,8 @@ def _process(start: float, end: float, prediction: str = "eps") -> cfg.Diffusion
     )  # fmt: skip
 
 
-_CLIP_L = cfg.TextCondition(cfg.CLIPText(), tokenizer="clip")
-_OPEN_CLIP_H = cfg.TextCondition(
+_CLIP_L = cfg.TextConditioner(cfg.CLIPText(), tokenizer="clip")
+_OPEN_CLIP_H = cfg.TextConditioner(
     cfg.CLIPText(width=1024, layers=23, num_heads=16, intermediate=4096, activation="gelu"),
     tokenizer="clip",
 )
@@ -50,9 +50,9 @@ def _painting(unet: cfg.UNet) -> cfg.UNet:
     return replace(unet, concat_channels=_PAINTED)
 
 
-def _sd(unet: cfg.UNet, text: cfg.TextCondition, size: int, prediction: str = "eps") -> cfg.Model:
-    text = replace(text, inpaint=unet.concat_channels > 0)
-    return cfg.Model(SD_FIRST_STAGE, unet, text, _process(0.00085, 0.012, prediction), size)
+def _sd(unet: cfg.UNet, text: cfg.TextConditioner, size: int, prediction: str = "eps") -> cfg.Model:
+    conditioners = (text, cfg.InpaintingConditioner()) if unet.concat_channels else (text,)
+    return cfg.Model(SD_FIRST_STAGE, unet, conditioners, _process(0.00085, 0.012, prediction), size)
 
 
 MODELS = {
@@ -63,23 +63,23 @@ MODELS = {
     "Stable Diffusion 2 inpainting": _sd(_painting(_SD2), _OPEN_CLIP_H, 512),
     "txt2img-1p4B": cfg.Model(
         SD_FIRST_STAGE, replace(_SD1, context_dim=1280),
-        cfg.TextCondition(cfg.BERTText(), tokenizer="bert"), _process(0.00085, 0.012), 256,
+        (cfg.TextConditioner(cfg.BERTText(), tokenizer="bert"),), _process(0.00085, 0.012), 256,
     ),
     "cin256-v2": cfg.Model(
-        VQ_F4, _CIN, cfg.ClassCondition(1000, context_dim=512), _process(0.0015, 0.0195), 256
+        VQ_F4, _CIN, (cfg.ClassConditioner(1000, context_dim=512),), _process(0.0015, 0.0195), 256,
     ),
     "celeba256, ffhq256 or lsun_beds256": cfg.Model(
-        VQ_F4, _FACES, cfg.Unconditional(), _process(0.0015, 0.0195), 256
+        VQ_F4, _FACES, (), _process(0.0015, 0.0195), 256
     ),
     # Its latent scale was measured in training and is in the file.
     "lsun_churches256": cfg.Model(
-        KL_F8, _CHURCHES, cfg.Unconditional(), _process(0.0015, 0.0155), 256
+        KL_F8, _CHURCHES, (), _process(0.0015, 0.0155), 256
     ),
 }  # fmt: skip
 
 
 def find(
-    autoencoder: cfg.Autoencoder, unet: cfg.UNet, condition: cfg.Condition,
+    autoencoder: cfg.Autoencoder, unet: cfg.UNet, conditioners: tuple[cfg.Conditioner, ...],
     predictions: Iterable[str],
 ) -> list[tuple[str, cfg.Model]]:  # fmt: skip
     """Names and configs of the published models of these shapes that predict one of
@@ -90,7 +90,7 @@ def find(
         same = (
             _one_head(unet) == _one_head(model.unet)
             and bundle.bare(autoencoder) == bundle.bare(model.autoencoder)
-            and _without_dropout(condition) == _without_dropout(model.condition)
+            and _without_dropout(conditioners) == _without_dropout(model.conditioners)
         )
         if same and model.diffusion.prediction in predictions:
             found.append((name, model))
@@ -108,7 +108,5 @@ def _one_head(unet: cfg.UNet) -> cfg.UNet:
     return replace(unet, num_heads=(1,) * len(unet.block_out_channels))
 
 
-def _without_dropout(condition: cfg.Condition) -> cfg.Condition:
-    if isinstance(condition, cfg.Unconditional):
-        return condition
-    return replace(condition, dropout=0.0)
+def _without_dropout(conditioners: tuple[cfg.Conditioner, ...]) -> tuple[cfg.Conditioner, ...]:
+    return tuple(replace(part, dropout=0.0) if part.dropout else part for part in conditioners)

@@ -97,22 +97,22 @@ def _borrowed(given: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
             raise ConvertError(f"--vae={vae} has no first stage: it works on pixels")
         parts["autoencoder"] = other.autoencoder, other.frozen["autoencoder"]
     if text_encoder := given.pop("text_encoder", None):
-        parts["conditioner"] = _text_encoder(text_encoder)
+        parts["text_encoder"] = _text_encoder(text_encoder)
     return parts
 
 
-def _text_encoder(path: str | Path) -> tuple[cfg.TextCondition, dict[str, Any]]:
+def _text_encoder(path: str | Path) -> tuple[cfg.TextConditioner, dict[str, Any]]:
     config = Path(path) / CONFIG
     if config.is_file() and "model_type" in read_json(config):
         fields = Fields.read(config)
         with fields.naming():
-            condition = read_text_encoder(fields)
-        return condition, read_component(Path(path), condition)[0]
+            text = read_text_encoder(fields)
+        return text, read_component(Path(path), text)[0]
     other = load(path)
-    condition = getattr(other.config, "condition", None)
-    if not isinstance(condition, cfg.TextCondition):
+    text = cfg.find(getattr(other.config, "conditioners", ()), cfg.TextConditioner)
+    if text is None:
         raise ConvertError(f"--text_encoder={path} has no text encoder")
-    return replace(condition, inpaint=False), other.params["conditioner"]
+    return text, other.params["conditioners"][text.name]
 
 
 def kind_of(path: Path) -> Kind:

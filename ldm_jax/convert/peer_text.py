@@ -24,15 +24,15 @@ _OF_ANY_MODEL = (
 )  # fmt: skip
 
 
-def read_text_encoder(fields: Fields) -> cfg.TextCondition:
-    """The condition that a CLIP or LDM-BERT text encoder makes.
+def read_text_encoder(fields: Fields) -> cfg.TextConditioner:
+    """The conditioner that a CLIP or LDM-BERT text encoder makes.
 
     Raises:
         ConvertError: names the field whose value is not supported.
     """
     if fields.choice("model_type", None, {"clip_text_model": True, "ldmbert": False}):
-        return cfg.TextCondition(_clip(fields), tokenizer="clip")
-    return cfg.TextCondition(_bert(fields), tokenizer="bert")
+        return cfg.TextConditioner(_clip(fields), tokenizer="clip")
+    return cfg.TextConditioner(_bert(fields), tokenizer="bert")
 
 
 def _clip(fields: Fields) -> cfg.CLIPText:
@@ -102,7 +102,7 @@ def write_text_encoder(encoder: Any) -> Json:
                 "scale_embedding": False, "pad_token_id": 0,
             }  # fmt: skip
     raise ConvertError(
-        f"condition.encoder is a {type(encoder).__name__}, which diffusers does not have; write "
+        f"the text encoder is a {type(encoder).__name__}, which diffusers does not have; write "
         "the native form"
     )
 

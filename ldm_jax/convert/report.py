@@ -20,12 +20,14 @@ def describe(imported: Imported) -> str:
     config, origin = imported.config, imported.origin
     lines = [f"{origin.get('source', '')}: {_kind(origin)}"]
     if isinstance(config, cfg.Model):
-        condition = config.condition
-        encoder = getattr(condition, "encoder", None)
         process = config.diffusion
         lines += [
-            f"condition: {_fields(condition, 'encoder')}",
-            *([f"text encoder: {_fields(encoder)}"] if encoder is not None else []),
+            f"condition: {_conditions(config.conditioners)}",
+            *(
+                f"text encoder: {_fields(part.encoder)}"
+                for part in config.conditioners
+                if isinstance(part, cfg.TextConditioner)
+            ),
             f"U-Net: {_fields(config.unet)}",
             f"process: {process.prediction} prediction, {_process(process.process)}",
             f"sampling: {process.spacing} timesteps, ending at alpha_bar {process.final_alpha_bar}",
@@ -47,6 +49,10 @@ def describe(imported: Imported) -> str:
         ends = tensors if len(tensors) <= SHOWN else [tensors[0], "...", tensors[-1]]
         lines.append(f"not used: {len(tensors)} tensors ({', '.join(ends)}): {why}")
     return "\n".join(lines)
+
+
+def _conditions(conditioners: tuple[cfg.Conditioner, ...]) -> str:
+    return "; ".join(_fields(part, "encoder") for part in conditioners) or "none"
 
 
 def _kind(origin: dict[str, Any]) -> str:

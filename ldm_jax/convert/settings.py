@@ -43,9 +43,9 @@ class Settings:
 
 def of_metadata(
     metadata: Mapping[str, str], autoencoder: cfg.Autoencoder, unet: cfg.UNet,
-    condition: cfg.Condition,
-) -> tuple[Settings, cfg.Condition] | None:  # fmt: skip
-    """What this project wrote into the file, and the condition with what shapes do not tell.
+    conditioners: tuple[cfg.Conditioner, ...],
+) -> tuple[Settings, tuple[cfg.Conditioner, ...]] | None:  # fmt: skip
+    """What this project wrote into the file, and the conditioners with what shapes do not tell.
 
     Raises:
         ConvertError: it does not fit the tensors.
@@ -59,14 +59,15 @@ def of_metadata(
     told = replace(
         model.unet, num_heads=unet.num_heads, dropout=unet.dropout
     ), bundle.bare(model.autoencoder)  # fmt: skip
-    same = told == (unet, bundle.bare(autoencoder)) and type(model.condition) is type(condition)
+    kinds = [[type(part) for part in parts] for parts in (model.conditioners, conditioners)]
+    same = told == (unet, bundle.bare(autoencoder)) and kinds[0] == kinds[1]
     if not same:
         raise ConvertError(f"its metadata {METADATA} describes another model than its tensors")
     settings = Settings(
         "the file's metadata", model.unet.num_heads, model.diffusion,
         model.autoencoder.latent_scale, model.image_size,
     )  # fmt: skip
-    return settings, model.condition
+    return settings, model.conditioners
 
 
 def of_yaml(path: Path, unet: cfg.UNet, autoencoder: cfg.Autoencoder) -> Settings:
@@ -148,7 +149,10 @@ def _heads(network: Fields, widths: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def of_known(
-    autoencoder: cfg.Autoencoder, unet: cfg.UNet, condition: cfg.Condition, prediction: str | None
+    autoencoder: cfg.Autoencoder,
+    unet: cfg.UNet,
+    conditioners: tuple[cfg.Conditioner, ...],
+    prediction: str | None,
 ) -> Settings:
     """What is published for a model of these shapes.
 
@@ -156,8 +160,8 @@ def of_known(
         ConvertError: there is none, or several that differ in what they predict.
     """
     wanted = PREDICTIONS if prediction is None else (prediction,)
-    found = known.find(autoencoder, unet, condition, wanted)
-    any_prediction = found or known.find(autoencoder, unet, condition, PREDICTIONS)
+    found = known.find(autoencoder, unet, conditioners, wanted)
+    any_prediction = found or known.find(autoencoder, unet, conditioners, PREDICTIONS)
     if len({model.diffusion.prediction for _, model in found}) > 1:
         listed = ", ".join(f"{name}: {model.diffusion.prediction}" for name, model in found)
         raise ConvertError(

@@ -39,7 +39,9 @@ def read_workdir(
     config = run.model(bundle.with_scale(autoencoder, frozen["latent_scale"]))
     tokenizer = path / TOKENIZER
     imported = bundle.make(
-        config, {**params, "autoencoder": frozen["autoencoder"]}, origin=origin,
+        config,
+        {"unet": params["unet"], **params["conditioners"], "autoencoder": frozen["autoencoder"]},
+        origin=origin,
         tokenizer=tokenizer if tokenizer.is_file() else None,
     )  # fmt: skip
     return replace(imported, frozen=frozen)

@@ -48,7 +48,7 @@ PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
     (r"(.*/)?(resnets|downsamplers|upsamplers)/\d+/(conv1|time_emb_proj)/kernel", INTO),
     (r"(.*/)?(resnets|downsamplers|upsamplers)/\d+/conv2/kernel", OUT_OF),
     (r"(.*/)?(conv_in|conv_out|conv|conv_shortcut|quant_conv|post_quant_conv)/kernel", ALONE),
-    (r"(.*/)?(proj_in|proj_out|pooled_proj|map/hidden|map/out)/kernel", ALONE),
+    (r"(.*/)?(proj_in|proj_out|pooled_proj|caption_map/hidden|caption_map/out)/kernel", ALONE),
     (r"(.*/)?quantize/(project_in|project_out|proj)/kernel", ALONE),
     (r"(.*/)?(time_embedding/linear_[12]|add_embedding)/kernel", ALONE),
     (r"(.*/)?(main/\d+|features/\d+|lin\d)/kernel", ALONE),

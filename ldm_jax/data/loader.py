@@ -4,7 +4,7 @@ rows that it is asked for, and whose position can be saved and restored exactly.
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import grain
@@ -16,12 +16,12 @@ from ldm_jax import config as cfg
 from ldm_jax.data import transforms
 from ldm_jax.data.sources import DataError, Example, Source
 
-Condition = Callable[[Example], np.ndarray]
-"""What an example is conditioned on, such as the tokens of its caption; int32."""
+MakeInputs = Callable[[Example], Mapping[str, np.ndarray]]
+"""What an example is conditioned on, as arrays by name, such as the tokens of its `caption`."""
 
 
 class Batch(TypedDict):
-    """Some or all rows of a global batch; `condition` only where the loader was given one.
+    """Some or all rows of a global batch; `inputs` only where the loader was told to make them.
 
     A source of encoded images gives `encoded` instead of `image`, as it was stored.
     """
@@ -29,7 +29,8 @@ class Batch(TypedDict):
     image: NotRequired[UInt8[np.ndarray, "b h w 3"]]
     encoded: NotRequired[Float[np.ndarray, "b zh zw z"] | Int[np.ndarray, "b zh zw"]]
     index: UInt32[np.ndarray, " b"]
-    condition: NotRequired[Int[np.ndarray, "b ..."]]
+    inputs: NotRequired[dict[str, np.ndarray]]
+    """What examples are conditioned on, by name: [b, ...]."""
 
 
 class Loader(Iterator[Batch]):
@@ -90,7 +91,7 @@ def make_loader(
     seed: int,
     train: bool,
     rows: Sequence[int] | None = None,
-    condition: Condition | None = None,
+    inputs: MakeInputs | None = None,
 ) -> Loader:
     """Endless batches.
 
@@ -104,17 +105,17 @@ def make_loader(
         train: shuffle and augment; otherwise the source's order, cropped at the centre.
         rows: those of the global batch that are wanted, such as `core.sharding.local_rows`; None
             for all.
-        condition: makes the `condition` of an example. With `data.workers` > 0 it is pickled.
+        inputs: makes the `inputs` of an example. With `data.workers` > 0 it is pickled.
 
     Returns:
         an iterator of `Batch`: image uint8 [b, h, w, 3], index uint32 [b] (p, modulo 2**32) and,
-        if asked for, condition int32 [b, ...], for the b rows that are wanted.
+        if asked for, inputs by name [b, ...], for the b rows that are wanted.
 
     Raises:
         DataError: the batch has no such rows, or the source is empty.
     """
     rows = _checked(source, data, rows)
-    load = functools.partial(_load_batch, source, data, seed if train else None, condition)
+    load = functools.partial(_load_batch, source, data, seed if train else None, inputs)
     order = grain.MapDataset.range(len(source))
     if train:
         order = order.shuffle(seed=_shuffle_seed(seed))
@@ -132,7 +133,7 @@ def validation_batches(
     source: Source,
     data: cfg.Data,
     n: int,
-    condition: Condition | None = None,
+    inputs: MakeInputs | None = None,
     *,
     rows: Sequence[int] | None = None,
 ) -> list[Batch]:
@@ -147,7 +148,7 @@ def validation_batches(
     for step in range(min(n, max(1, len(source) // data.batch_size))):
         positions = step * data.batch_size + np.array(rows)
         pairs = np.stack([positions, positions % len(source)], axis=1)
-        batches.append(_load_batch(source, data, None, condition, pairs))
+        batches.append(_load_batch(source, data, None, inputs, pairs))
     return batches
 
 
@@ -195,12 +196,12 @@ def _load_batch(
     source: Source,
     data: cfg.Data,
     seed: int | None,
-    condition: Condition | None,
+    inputs: MakeInputs | None,
     pairs: Int[np.ndarray, "b 2"],
 ) -> Batch:
     """The batch of (position, example number) pairs; augmented where there is a seed."""
     kind = "encoded" if isinstance(data.source, cfg.EncodedLatents) else "image"
-    shown, conditions = [], []
+    shown, made = [], []
     for position, row in pairs.tolist():
         example = source[row]
         if kind == "image":
@@ -208,12 +209,12 @@ def _load_batch(
             shown.append(_fitted(example.pop("image"), data, seed, position))
         else:
             shown.append(example["encoded"])
-        if condition is not None:
-            conditions.append(condition(example))
+        if inputs is not None:
+            made.append(inputs(example))
     index = (pairs[:, 0] % 2**32).astype(np.uint32)
     batch: Batch = {kind: np.stack(shown), "index": index}
-    if condition is not None:
-        batch["condition"] = np.stack(conditions).astype(np.int32)
+    if inputs is not None:
+        batch["inputs"] = {name: np.stack([one[name] for one in made]) for name in made[0]}
     return batch
 
 

@@ -103,9 +103,9 @@ def measure(
     probes: int = 1,
     progress: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Any]:
-    """Means over the images of `batches`, {"image", "condition", "index"} with uint8 images.
+    """Means over the images of `batches`, {"image", "inputs", "index"} with uint8 images.
 
-    A batch may have "weights" of its condition too. With `exact` the report has
+    `inputs` are what they are conditioned on, by name. With `exact` the report has
     "flow_bits_per_dim" with "flow_standard_error", over images, and with two `probes` or more
     "flow_probe_error", the part of it that Hutchinson's estimate of the divergence makes. With
     `bound`, for discrete processes, it has "bound_bits_per_dim" with "bound_standard_error",
@@ -128,7 +128,7 @@ def measure(
     def program(params: Any, frozen: Any, batch: Any) -> dict[str, Any]:
         index, images = batch["index"], batch["image"]
         shape = model.latent_shape_of(*images.shape[1:3])
-        condition = model.condition(params, batch["condition"], batch.get("weights"))
+        condition = model.condition(params, frozen, batch["inputs"])
 
         def network(x: Array, t: Array) -> Array:
             return model.network(params, x, t, condition)

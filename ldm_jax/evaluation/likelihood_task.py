@@ -1,7 +1,7 @@
 """The task `likelihood`: a table and a JSON report of a diffusion model's bits per dimension."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import field
 from itertools import islice
 from pathlib import Path
@@ -68,7 +68,7 @@ def run(arguments: Arguments) -> None:
     loaded = convert.load(arguments.model)
     if not isinstance(loaded.config, cfg.Model):
         raise cfg.ConfigError(f"{arguments.model} holds a first stage alone, which has no density")
-    tokenizer = open_tokenizer(loaded.config.condition, loaded.tokenizer, arguments.model)
+    tokenizer = open_tokenizer(loaded.config.conditioners, loaded.tokenizer, arguments.model)
     params, frozen = jax.tree.map(
         lambda leaf: jax.device_put(convert.materialize(leaf, "float32")),
         (loaded.params, loaded.frozen),
@@ -79,7 +79,9 @@ def run(arguments: Arguments) -> None:
     with Progress("likelihood", count, images=1) as bar:
         found = measure(
             ldm.build(loaded.config), params, frozen,
-            batches(loaded.config.condition, tokenizer, source, data, count, arguments.batch_size),
+            batches(
+                loaded.config.conditioners, tokenizer, source, data, count, arguments.batch_size
+            ),
             bound=arguments.bound, exact=arguments.exact, seed=arguments.seed,
             steps=arguments.steps, tolerance=arguments.tolerance, probe=arguments.probe,
             probes=arguments.probes, progress=bar.update,
@@ -97,7 +99,12 @@ def run(arguments: Arguments) -> None:
 
 
 def batches(
-    condition: cfg.Condition, tokenizer: Any, source: Any, data: cfg.Data, count: int, size: int
+    conditioners: Sequence[cfg.Conditioner],
+    tokenizer: Any,
+    source: Any,
+    data: cfg.Data,
+    count: int,
+    size: int,
 ) -> Iterator[Any]:
     """The first `count` images with what a model is conditioned on.
 
@@ -109,20 +116,19 @@ def batches(
     from ldm_jax.data.loader import in_order
     from ldm_jax.generation.conditions import encode_conditions
 
-    kind = {cfg.TextCondition: "caption", cfg.ClassCondition: "label"}.get(type(condition))
+    name = next((name for c in conditioners for name in c.inputs), None)
     examples = in_order(source, data, range(count))
     for first in range(0, count, size):
         some = [*islice(examples, size)]
-        wishes = [None if kind is None else example[kind] for example in some]
-        groups = encode_conditions(condition, tokenizer, wishes, None, False)
+        conditions = [None if name is None else example[name] for example in some]
+        groups = encode_conditions(conditioners, tokenizer, conditions, None, False)
         if len(groups) > 1:
             raise ValueError("captions of more than one chunk of CLIP's have no likelihood here")
-        inputs, weights = groups[0].of(np.arange(len(some)))
-        batch = {
-            "image": np.stack([example["image"] for example in some]), "condition": inputs,
+        yield {
+            "image": np.stack([example["image"] for example in some]),
+            "inputs": groups[0].of(np.arange(len(some))),
             "index": np.arange(first, first + len(some), dtype=np.uint32),
-        }  # fmt: skip
-        yield batch if weights is None else batch | {"weights": weights}
+        }
 
 
 def table(report: dict[str, Any]) -> str:

@@ -68,13 +68,13 @@ def usual_requests(model: cfg.Model, asked: cfg.Request) -> list[cfg.Request]:
     few samplers and `STEPS` where that says none."""
     request = asked
     if request.conditions == [None]:
-        match model.condition:
-            case cfg.TextCondition():
-                request = replace(request, prompt=CAPTIONS)
-            case cfg.ClassCondition():
-                request = replace(request, classes=(0, 1 % model.condition.num_classes))
-            case _:
-                request = replace(request, num=max(request.num, 2))
+        classes = cfg.find(model.conditioners, cfg.ClassConditioner)
+        if "caption" in model.inputs:
+            request = replace(request, prompt=CAPTIONS)
+        elif classes is not None:
+            request = replace(request, classes=(0, 1 % classes.num_classes))
+        else:
+            request = replace(request, num=max(request.num, 2))
     if request.sampling.visited is None:
         request = request.changed(steps=STEPS)
     sampler = request.sampling.sampler

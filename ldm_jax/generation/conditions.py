@@ -1,11 +1,12 @@
-"""What users ask for (captions, classes) as what a model's conditioner takes."""
+"""What users ask for (captions, classes) as the inputs that a model's conditioners take."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Int64
 
 from ldm_jax import config as cfg
 from ldm_jax.data import prompts
@@ -17,139 +18,143 @@ from ldm_jax.data.tokenizer import (
     load_tokenizer,
 )
 
-Wish = str | int | None
+Condition = str | int | None
 """A caption, a class, or nothing."""
 
-OPTIONS = {str: "captions (--prompt)", int: "classes (--classes)", type(None): "nothing"}
+OPTIONS = {"caption": "captions (--prompt)", "label": "classes (--classes)"}
+"""The inputs that stand on the command line, with the words for them."""
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The conditioner's inputs of those examples that one program can draw together."""
+class InputGroup:
+    """The inputs of those conditions that one program can draw together."""
 
     rows: Int64[np.ndarray, "n"]
-    """Which of the wishes they are."""
-    inputs: Int32[np.ndarray, "n ..."]
-    weights: Float32[np.ndarray, "n k l"] | None
-    empty: Int32[np.ndarray, "1 ..."]
-    empty_weights: Float32[np.ndarray, "1 k l"] | None
+    """Which of the conditions they are."""
+    inputs: Mapping[str, np.ndarray]
+    """By name, [n, ...]."""
+    uncond: Mapping[str, np.ndarray]
+    """What is guided away from, by name, [1, ...]; empty where the model has no such."""
 
-    def of(self, rows: Int64[np.ndarray, "b"]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Inputs and weights of these wishes, which must be among `rows`."""
+    def of(self, rows: Int64[np.ndarray, "b"]) -> dict[str, np.ndarray]:
+        """The inputs of these conditions, which must be among `rows`."""
         places = np.searchsorted(self.rows, rows)
-        return self.inputs[places], None if self.weights is None else self.weights[places]
+        return {name: value[places] for name, value in self.inputs.items()}
 
-    def negative(self, size: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """The unconditional inputs and weights, `size` times."""
-        weights = self.empty_weights
-        return (
-            np.repeat(self.empty, size, axis=0),
-            None if weights is None else np.repeat(weights, size, axis=0),
-        )
+    def negative(self, size: int) -> dict[str, np.ndarray]:
+        """The unconditional inputs, `size` times."""
+        return {name: np.repeat(value, size, axis=0) for name, value in self.uncond.items()}
 
 
 def open_tokenizer(
-    condition: cfg.Condition, path: Path | None, model: str | Path
+    conditioners: Sequence[cfg.Conditioner], path: Path | None, model: str | Path
 ) -> Tokenizer | None:
     """The tokenizer that a text-conditional model needs; None for others.
 
     Raises:
         TokenizerError: it is missing or damaged.
     """
-    if not isinstance(condition, cfg.TextCondition):
+    text = cfg.find(conditioners, cfg.TextConditioner)
+    if text is None:
         return None
     if path is None:
         raise TokenizerError(
             f"{model} has no tokenizer; name a folder with its files: --tokenizer=FOLDER "
             "(vocab.json and merges.txt for CLIP, vocab.txt for BERT)"
         )
-    match condition.tokenizer:
+    match text.tokenizer:
         case "clip":
             tokenizer = load_clip_tokenizer(path)
         case "bert":
             tokenizer = load_bert_tokenizer(path)
         case _:
             tokenizer = load_tokenizer(path)
-    if tokenizer.vocab_size > condition.encoder.vocab_size:
+    if tokenizer.vocab_size > text.encoder.vocab_size:
         raise TokenizerError(
             f"the tokenizer {path} has {tokenizer.vocab_size} tokens, but the text encoder of "
-            f"{model} knows {condition.encoder.vocab_size}; it belongs to another model"
+            f"{model} knows {text.encoder.vocab_size}; it belongs to another model"
         )
     return tokenizer
 
 
 def encode_conditions(
-    condition: cfg.Condition,
+    conditioners: Sequence[cfg.Conditioner],
     tokenizer: Tokenizer | None,
-    wishes: Sequence[Wish],
-    negative: Wish,
+    conditions: Sequence[Condition],
+    negative: Condition,
     emphasis: bool = True,
-) -> list[Inputs]:
-    """The inputs of all wishes, grouped by shape, beside the unconditional inputs of that shape.
+) -> list[InputGroup]:
+    """The inputs of all conditions, grouped by shape, each beside unconditional ones of its shape.
 
-    A wish's group does not depend on the others': prompts for CLIP have as many chunks as they or
-    the negative prompt need.
+    A condition's group does not depend on the others': prompts for CLIP have as many chunks as
+    they or the negative prompt need.
 
     Raises:
-        ValueError: a wish of another kind than the model is conditioned on, a class that does
-            not exist, a word that a tokenizer does not know, or syntax that has no meaning.
+        ValueError: a condition of another kind than the model takes, a class that does not exist,
+            a word that a tokenizer does not know, or syntax that has no meaning.
     """
-    _check_kinds(condition, [*wishes, negative])
-    match condition:
-        case cfg.TextCondition(encoder=cfg.CLIPText(max_length=length)):
-            return _chunked(tokenizer, wishes, negative, length, emphasis)
-        case cfg.TextCondition(encoder=encoder):
+    _check_kinds(conditioners, [*conditions, negative])
+    inputs: dict[str, np.ndarray] = {}
+    uncond: dict[str, np.ndarray] = {}
+    for conditioner in conditioners:
+        match conditioner:
+            case cfg.TextConditioner(encoder=cfg.CLIPText(max_length=length)):
+                return _chunked(tokenizer, conditions, negative, length, emphasis)
+            case cfg.TextConditioner(encoder=encoder):
 
-            def encode(some: Sequence[Wish]) -> np.ndarray:
-                captions = ["" if c is None else str(c) for c in some]
-                return tokenizer.encode(captions, encoder.max_length, strict=True)
+                def tokens(some: Sequence[Any], length: int = encoder.max_length) -> np.ndarray:
+                    captions = ["" if c is None else str(c) for c in some]
+                    return tokenizer.encode(captions, length, strict=True)
 
-        case cfg.ClassCondition(num_classes=count):
-
-            def encode(some: Sequence[Wish]) -> np.ndarray:
-                return np.asarray([_label(c, count) for c in some], np.int32)
-
-        case cfg.Unconditional():
-
-            def encode(some: Sequence[Wish]) -> np.ndarray:
-                return np.zeros(len(some), np.int32)
-
-    return [Inputs(np.arange(len(wishes)), encode(wishes), None, encode([negative]), None)]
+                inputs["caption"], uncond["caption"] = tokens(conditions), tokens([negative])
+            case cfg.ClassConditioner(num_classes=count):
+                inputs["label"] = _labels(conditions, count)
+                uncond["label"] = _labels([negative], count)
+    return [InputGroup(np.arange(len(conditions)), inputs, uncond)]
 
 
 def _chunked(
-    tokenizer: Tokenizer, wishes: Sequence[Wish], negative: Wish, length: int, emphasis: bool
-) -> list[Inputs]:
-    """One group for each number of chunks, wishes in order."""
+    tokenizer: Tokenizer,
+    conditions: Sequence[Condition],
+    negative: Condition,
+    length: int,
+    emphasis: bool,
+) -> list[InputGroup]:
+    """One group for each number of chunks, conditions in order."""
     groups: dict[int, list[tuple[int, prompts.Tokens]]] = {}
-    for row, wish in enumerate(wishes):
-        pair = prompts.encode(tokenizer, [wish or "", negative or ""], length, emphasis)
+    for row, caption in enumerate(conditions):
+        pair = prompts.encode(tokenizer, [caption or "", negative or ""], length, emphasis)
         groups.setdefault(pair.ids.shape[1], []).append((row, pair))
     return [
-        Inputs(
+        InputGroup(
             rows=np.asarray([row for row, _ in group]),
-            inputs=np.stack([pair.ids[0] for _, pair in group]),
-            weights=np.stack([pair.weights[0] for _, pair in group]),
-            empty=group[0][1].ids[1:],
-            empty_weights=group[0][1].weights[1:],
+            inputs={
+                "caption": np.stack([pair.ids[0] for _, pair in group]),
+                "caption_weights": np.stack([pair.weights[0] for _, pair in group]),
+            },
+            uncond={
+                "caption": group[0][1].ids[1:], "caption_weights": group[0][1].weights[1:]
+            },
         )
         for group in groups.values()
-    ]
+    ]  # fmt: skip
 
 
-def _check_kinds(condition: cfg.Condition, wishes: Sequence[Wish]) -> None:
-    wanted = {cfg.TextCondition: str, cfg.ClassCondition: int}.get(type(condition), type(None))
-    for wish in wishes:
-        if wish is not None and not isinstance(wish, wanted):
+def _check_kinds(conditioners: Sequence[cfg.Conditioner], conditions: Sequence[Condition]) -> None:
+    taken = [name for c in conditioners for name in c.inputs if name in OPTIONS]
+    for condition in conditions:
+        if condition is None:
+            continue
+        name = "caption" if isinstance(condition, str) else "label"
+        if name not in taken:
+            wanted = " and ".join(OPTIONS[n] for n in dict.fromkeys(taken)) or "nothing"
             raise ValueError(
-                f"this model is conditioned on {OPTIONS[wanted]}, not on "
-                f"{OPTIONS[type(wish)]}: {wish!r}"
+                f"this model is conditioned on {wanted}, not on {OPTIONS[name]}: {condition!r}"
             )
 
 
-def _label(wish: Wish, count: int) -> int:
-    if wish is None:
-        return count
-    if not 0 <= wish < count:
-        raise ValueError(f"class {wish} does not exist; this model has 0 to {count - 1}")
-    return int(wish)
+def _labels(conditions: Sequence[Condition], count: int) -> np.ndarray:
+    for label in conditions:
+        if label is not None and not 0 <= label < count:
+            raise ValueError(f"class {label} does not exist; this model has 0 to {count - 1}")
+    return np.asarray([count if label is None else label for label in conditions], np.int32)

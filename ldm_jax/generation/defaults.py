@@ -114,7 +114,7 @@ def settle_inversion(
             f"{settled.corrector!r} draws noise on its way, which an inversion cannot know; "
             "choose one that does not, such as ddim with eta 0"
         )
-    if paints(model):
+    if is_inpainting(model):
         raise cfg.ConfigError(
             "inversion shows the model no picture; choose a model that is not for inpainting"
         )
@@ -149,7 +149,7 @@ def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]
 
 def require_emphasis(config: cfg.Model) -> None:
     """Raises ConfigError where brackets in prompts have no meaning that could be switched off."""
-    if not isinstance(getattr(config.condition, "encoder", None), cfg.CLIPText):
+    if not isinstance(_text_encoder(config), cfg.CLIPText):
         raise cfg.ConfigError(
             "literal_prompts is for models with CLIP's text encoder; others take brackets "
             "literally anyway, so leave it out"
@@ -164,14 +164,23 @@ def skip_layers(config: cfg.Model, clip_skip: int | None) -> cfg.Model:
     """
     if clip_skip in (None, 1):
         return config
-    encoder = getattr(config.condition, "encoder", None)
+    encoder = _text_encoder(config)
     if not isinstance(encoder, cfg.CLIPText):
         raise cfg.ConfigError("clip_skip is for models with CLIP's text encoder; leave it out")
     most = encoder.layers - encoder.skip_last
     if not 1 <= clip_skip <= most:
         raise cfg.ConfigError(f"clip_skip is {clip_skip}; it must lie in 1..{most}")
     encoder = replace(encoder, skip_last=encoder.skip_last + clip_skip - 1)
-    return replace(config, condition=replace(config.condition, encoder=encoder))
+    conditioners = tuple(
+        replace(part, encoder=encoder) if isinstance(part, cfg.TextConditioner) else part
+        for part in config.conditioners
+    )
+    return replace(config, conditioners=conditioners)
+
+
+def _text_encoder(config: cfg.Model) -> Any:
+    """Settings of the model's text encoder; None where it has none."""
+    return getattr(cfg.find(config.conditioners, cfg.TextConditioner), "encoder", None)
 
 
 def factor(model: cfg.Model) -> int:
@@ -179,9 +188,9 @@ def factor(model: cfg.Model) -> int:
     return model.autoencoder.factor * model.unet.side_multiple
 
 
-def paints(model: cfg.Model) -> bool:
-    """Whether the U-Net itself takes a mask and a picture."""
-    return getattr(model.condition, "inpaint", False)
+def is_inpainting(model: cfg.Model) -> bool:
+    """Whether the U-Net itself is shown a mask and a picture."""
+    return cfg.find(model.conditioners, cfg.InpaintingConditioner) is not None
 
 
 def path(
@@ -240,11 +249,11 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
             )
     if picture.mask is not None and picture.image is None:
         raise cfg.ConfigError("there is a mask, but no picture that it belongs to")
-    if paints(model) and picture.mask is None:
+    if is_inpainting(model) and picture.mask is None:
         raise cfg.ConfigError(
             "this is an inpainting model; it needs a picture and a mask (--init_image, --mask)"
         )
-    if sampling.resample > 1 and (picture.mask is None or paints(model)):
+    if sampling.resample > 1 and (picture.mask is None or is_inpainting(model)):
         raise cfg.ConfigError(
             f"resample is {sampling.resample}, which is for painting under a mask (--mask) with a "
             "model that is not shown it"
@@ -260,7 +269,7 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
 
 def _guidance(model: cfg.Model, sampling: cfg.Sampling) -> float:
     """The scale of classifier-free guidance: the one asked for, or the usual one."""
-    if isinstance(model.condition, cfg.Unconditional):
+    if not {"caption", "label"} & {*model.inputs}:
         if sampling.guidance_scale not in (None, 1):
             raise cfg.ConfigError(
                 f"guidance_scale is {sampling.guidance_scale}, but this model is unconditional, so "
@@ -268,7 +277,7 @@ def _guidance(model: cfg.Model, sampling: cfg.Sampling) -> float:
             )
         return 1.0
     # Autoguidance stands in for it.
-    usual = _usual_guidance(model.condition) if sampling.autoguidance_scale is None else 1.0
+    usual = _usual_guidance(model) if sampling.autoguidance_scale is None else 1.0
     return given(sampling.guidance_scale, usual)
 
 
@@ -375,11 +384,11 @@ def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> Non
             "pictures whose edges fit cannot be decoded in tiles, whose edges are others; "
             "leave out --tile or --tileable"
         )
-    mapped = model.unet.concat_channels and not paints(model)
+    mapped = cfg.find(model.conditioners, cfg.CaptionMapConditioner) is not None
     if mapped and (height, width) != (trained, trained):
         raise cfg.ConfigError(
-            f"this model draws {trained} x {trained} pixels only, because its text encoder makes "
-            "a map of that size; set --height and --width"
+            f"this model draws {trained} x {trained} pixels only, because its captions are "
+            "drawn into a map of that size; set --height and --width"
         )
 
 
@@ -405,8 +414,8 @@ def _usual_spacing(model: cfg.Model, sampling: cfg.Sampling) -> str | None:
     return "trailing" if by_ratio and model.diffusion.process.ends_in_noise else usual
 
 
-def _usual_guidance(condition: cfg.Condition) -> float:
-    match getattr(condition, "encoder", None):
+def _usual_guidance(model: cfg.Model) -> float:
+    match _text_encoder(model):
         case cfg.CLIPText():
             return 7.5
         case cfg.BERTText():

@@ -19,7 +19,7 @@ from ldm_jax.convert.workdir import read_workdir
 from ldm_jax.core.typing import Denoise, Level, Process
 from ldm_jax.models.build import build_classifier
 from ldm_jax.models.classifier import Classifier
-from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.conditioners import Condition, Inputs
 from ldm_jax.models.process import build_process
 from ldm_jax.sampling.classifier_guidance import LogProb
 from ldm_jax.sampling.guided import Guides
@@ -61,7 +61,7 @@ class NoisyClassifier:
 
 
 @dataclass(frozen=True)
-class Helpers:
+class GuideModels:
     """What guides the drawings of one model beside itself; None is absent."""
 
     weak: WeakModel | None = None
@@ -75,7 +75,7 @@ class Helpers:
         dtype: str,
         weak_model: str | Path | None,
         classifier: str | Path | None,
-    ) -> "Helpers":
+    ) -> "GuideModels":
         """Those in `weak_model` and `classifier`; raises as `read_weak` and `read_classifier`."""
         return cls(
             None if weak_model is None else read_weak(weak_model, config, tokenizer, dtype),
@@ -91,8 +91,8 @@ class Helpers:
         }  # fmt: skip
         return replace(sampling, **missing)
 
-    def check(self, sampling: cfg.Sampling, wishes: Sequence[Any]) -> None:
-        """Raises ConfigError, ValueError unless settled scales, helpers and wishes belong
+    def check(self, sampling: cfg.Sampling, conditions: Sequence[Any]) -> None:
+        """Raises ConfigError, ValueError unless settled scales, guide models and conditions belong
         together."""
         for name, model, scale in (
             ("weak_model", self.weak, sampling.autoguidance_scale),
@@ -100,45 +100,44 @@ class Helpers:
         ):
             if model is None and scale is not None:
                 raise cfg.ConfigError(f"there is a scale of {scale}, but no {name}; name it too")
-        self.check_wishes(wishes)
+        self.check_conditions(conditions)
 
-    def check_wishes(self, wishes: Sequence[Any]) -> None:
-        """Raises ValueError unless the classifier, if there is one, knows all of `wishes`."""
+    def check_conditions(self, conditions: Sequence[Any]) -> None:
+        """Raises ValueError unless the classifier, if there is one, knows all of `conditions`."""
         if self.classifier is not None:
-            check_labels(self.classifier, wishes)
+            check_labels(self.classifier, conditions)
 
     def labels(
-        self, wishes: Sequence[Any], condition: cfg.Condition
+        self, conditions: Sequence[Any], model: cfg.Model
     ) -> tuple[np.ndarray | None, Sequence[Any]]:
         """What the classifier is to see, and what is left for the model to be told."""
         if self.classifier is None:
-            return None, wishes
-        labels = np.asarray(wishes, np.int32)
-        alone = isinstance(condition, cfg.Unconditional)
-        return labels, [None] * len(wishes) if alone else wishes
+            return None, conditions
+        labels = np.asarray(conditions, np.int32)
+        alone = not model.conditioners
+        return labels, [None] * len(conditions) if alone else conditions
 
-    def arguments(
-        self, inputs: Array, weights: Array | None, labels: Array | None
-    ) -> dict[str, Any]:
-        """Parameters and inputs of the helpers, which a compiled drawing takes."""
+    def arguments(self, inputs: Inputs, labels: Array | None) -> dict[str, Any]:
+        """Parameters and inputs of the guide models, which a compiled drawing takes."""
         found: dict[str, Any] = {}
         if self.weak is not None:
-            found["weak"] = self.weak.params, inputs, weights
+            found["weak"] = self.weak.params, inputs
         if self.classifier is not None:
             found["classifier"] = self.classifier.params, labels
         return found
 
     def guides(
-        self, helping: dict[str, Any], numbers: dict[str, Any], schedule: str, form: str | None
+        self, guiding: dict[str, Any], numbers: dict[str, Any], schedule: str, form: str | None
     ) -> Guides:
         """All guidance but the classifier-free, from what `arguments` gave, in a program."""
         given = dict(numbers)
         if self.weak is not None:
-            params, *inputs = helping["weak"]
-            condition = self.weak.model.condition(params, *inputs)
+            params, inputs = guiding["weak"]
+            # Models that are shown a picture have no autoguidance, so no first stage is needed.
+            condition = self.weak.model.condition(params, {}, inputs)
             given["weak"] = self.weak.denoiser(params, condition)
         if self.classifier is not None:
-            given["log_prob"] = self.classifier.log_prob(*helping["classifier"])
+            given["log_prob"] = self.classifier.log_prob(*guiding["classifier"])
         return Guides(schedule=schedule, classifier_form=form or "eps", **given)
 
 
@@ -161,11 +160,11 @@ def read_weak(
     words = [None if file is None else file.read_bytes() for file in (loaded.tokenizer, tokenizer)]
     same = {
         "first stage": loaded.config.autoencoder == config.autoencoder,
-        "condition": loaded.config.condition == config.condition and words[0] == words[1],
+        "condition": loaded.config.conditioners == config.conditioners and words[0] == words[1],
         "process": same_process(loaded.config.diffusion, config.diffusion),
     }
     _require_same(same, f"--weak_model={path}")
-    if getattr(config.condition, "inpaint", False):
+    if cfg.find(config.conditioners, cfg.InpaintingConditioner) is not None:
         raise cfg.ConfigError("--weak_model: models that are shown a mask have no autoguidance")
     return WeakModel(model, _stored(loaded.params))
 
@@ -214,13 +213,14 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
     )
 
 
-def check_labels(classifier: NoisyClassifier, wishes: Sequence[Any]) -> None:
-    """Raises ValueError unless each of `wishes` is a class that `classifier` knows."""
+def check_labels(classifier: NoisyClassifier, conditions: Sequence[Any]) -> None:
+    """Raises ValueError unless each of `conditions` is a class that `classifier` knows."""
     count = classifier.module.config.num_classes
-    for wish in wishes:
-        if not isinstance(wish, int) or not 0 <= wish < count:
+    for condition in conditions:
+        if not isinstance(condition, int) or not 0 <= condition < count:
             raise ValueError(
-                f"a classifier guides towards classes 0 to {count - 1} (--classes), not {wish!r}"
+                f"a classifier guides towards classes 0 to {count - 1} (--classes), not "
+                f"{condition!r}"
             )
 
 

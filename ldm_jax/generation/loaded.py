@@ -17,12 +17,12 @@ from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.generation import defaults
-from ldm_jax.generation.conditions import Inputs, encode_conditions, open_tokenizer
+from ldm_jax.generation.conditions import InputGroup, encode_conditions, open_tokenizer
 from ldm_jax.generation.defaults import NOTHING, Picture
-from ldm_jax.generation.guide_models import Helpers, check_weaker
+from ldm_jax.generation.guide_models import GuideModels, check_weaker
 from ldm_jax.generation.programs import Programs
 from ldm_jax.generation.tiles import decode_tiled
-from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.conditioners import Condition, Inputs
 from ldm_jax.models.tileable import tileable
 
 COPIERS = 4
@@ -81,13 +81,13 @@ class LoadedModel:
         # The first stage is not safe in float16.
         first = "float32" if self.dtype == "float16" else self.dtype
         self.frozen = _stored(loaded.frozen, first, self.devices)
-        self.tokenizer = open_tokenizer(self.config.condition, loaded.tokenizer, path)
+        self.tokenizer = open_tokenizer(self.config.conditioners, loaded.tokenizer, path)
         self.emphasis = emphasis
-        self.helpers = Helpers.read(
+        self.guide_models = GuideModels.read(
             self.config, loaded.tokenizer, self.dtype, weak_model, classifier
         )
-        if self.helpers.weak is not None:
-            check_weaker(self.helpers.weak, self.params)
+        if self.guide_models.weak is not None:
+            check_weaker(self.guide_models.weak, self.params)
         self._textures = tile_textures
         self._programs = Programs(self.dtype, tileable if tile_textures else nullcontext)
         self._placed: dict[Mesh, Any] = {}
@@ -99,22 +99,22 @@ class LoadedModel:
         Raises:
             cfg.ConfigError: settings that this model, or this sampler, cannot have.
         """
-        sampling = self.helpers.settle(sampling)
+        sampling = self.guide_models.settle(sampling)
         return defaults.settle(self.config, sampling, picture, textures=self._textures)
 
     def check_conditions(
         self, conditions: Sequence[str | int | None], negative: str | int | None = None
     ) -> None:
         """Raises ValueError when this model, or its classifier, takes no such values."""
-        self.helpers.check_wishes(conditions)
-        _, wishes = self.helpers.labels(conditions, self.config.condition)
-        self._inputs(wishes, negative)
+        self.guide_models.check_conditions(conditions)
+        _, own = self.guide_models.labels(conditions, self.config)
+        self._inputs(own, negative)
 
     def _inputs(
         self, conditions: Sequence[str | int | None], negative: str | int | None
-    ) -> list[Inputs]:
+    ) -> list[InputGroup]:
         return encode_conditions(
-            self.config.condition, self.tokenizer, conditions, negative, self.emphasis
+            self.config.conditioners, self.tokenizer, conditions, negative, self.emphasis
         )
 
     def decode(
@@ -136,10 +136,11 @@ class LoadedModel:
             self._placed[mesh] = jax.device_put((self.params, self.frozen), replicated(mesh))
         return self._placed[mesh]
 
-    def _condition(self, mesh: Mesh, params: Any, inputs: Any, weights: Any) -> Condition:
+    def _condition(self, mesh: Mesh, params: Any, frozen: Any, inputs: Inputs) -> Condition:
         program = self._programs.get("condition", lambda: self.model.condition)
-        arguments = to_global(mesh, (inputs, weights))
-        return self._programs.run("the text encoder", program, params, *arguments)
+        # What has one row serves all examples, whole on every device.
+        placed = {n: to_global(mesh, rows) if len(rows) > 1 else rows for n, rows in inputs.items()}
+        return self._programs.run("what encodes the condition", program, params, frozen, placed)
 
     def _decode(
         self, frozen: Any, latents: Array, tile: int | None

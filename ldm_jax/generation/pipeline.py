@@ -18,11 +18,11 @@ from ldm_jax.config.request import IMAGES_PER_PROMPT, check_numbers
 from ldm_jax.core.sharding import to_global
 from ldm_jax.core.typing import Level
 from ldm_jax.generation import defaults
-from ldm_jax.generation.conditions import Inputs
+from ldm_jax.generation.conditions import InputGroup
 from ldm_jax.generation.defaults import NOTHING, Picture, check_picture
 from ldm_jax.generation.loaded import LoadedModel
 from ldm_jax.images import masks
-from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.conditioners import Condition, Inputs
 
 
 def image_numbers(
@@ -133,12 +133,12 @@ class Pipeline(LoadedModel):
         index = image_numbers(len(conditions), num, first_prompt, first_image)
         sampling = self.check(conditions, sampling, num, negative, picture)
         conditions = [condition for condition in conditions for _ in range(num)]
-        labels, wishes = self.helpers.labels(conditions, self.config.condition)
+        labels, conditions = self.guide_models.labels(conditions, self.config)
         guided = sampling.guidance_scale != 1
-        for inputs in self._inputs(wishes, negative):
-            for rows, count in _batches(inputs.rows, defaults.batch_size(self.config, sampling)):
+        for group in self._inputs(conditions, negative):
+            for rows, count in _batches(group.rows, defaults.batch_size(self.config, sampling)):
                 images, seen = self._draw_batch(
-                    inputs, rows, index, sampling, guided, picture, decode, labels, previews
+                    group, rows, index, sampling, guided, picture, decode, labels, previews
                 )
                 seen = None if seen is None else seen[:count]
                 yield Drawn(rows[:count], images[:count], seen)
@@ -164,7 +164,7 @@ class Pipeline(LoadedModel):
                 "leads away from it"
             )
         check_picture(self.config, settled, picture, len(conditions) * num)
-        self.helpers.check(settled, conditions)
+        self.guide_models.check(settled, conditions)
         return settled
 
     def invert(
@@ -203,7 +203,7 @@ class Pipeline(LoadedModel):
 
     def _draw_batch(
         self,
-        inputs: Inputs,
+        group: InputGroup,
         rows: np.ndarray,
         index: np.ndarray,
         sampling: cfg.Sampling,
@@ -219,22 +219,22 @@ class Pipeline(LoadedModel):
         params, frozen = self._place(mesh)
         index = index[rows]
         with jax.set_mesh(mesh):
-            condition = self._condition(mesh, params, *inputs.of(rows))
-            nothing = self._condition(mesh, params, *inputs.negative(size)) if guided else None
-            start, concat = self._start(mesh, frozen, picture, rows, index, sampling)
-            if concat is not None:
-                condition = condition._replace(concat=concat)
-                nothing = nothing and nothing._replace(concat=concat)
+            start, shown = self._start(mesh, frozen, picture, rows, index, sampling)
+            inputs = group.of(rows) | shown
+            cond, uncond = self._condition(mesh, params, frozen, inputs), None
+            if guided:
+                inputs |= group.negative(size)
+                uncond = self._condition(mesh, params, frozen, inputs)
             scalars = np.uint32(sampling.seed), np.float32(sampling.guidance_scale)
             numbers = defaults.guidance_numbers(self.config, sampling)
-            helping = self.helpers.arguments(
-                *to_global(mesh, (*inputs.of(rows), None if labels is None else labels[rows]))
+            guiding = self.guide_models.arguments(
+                *to_global(mesh, (group.of(rows), None if labels is None else labels[rows]))
             )
             eta = None if sampling.eta is None else jnp.float32(sampling.eta)
             path = defaults.path(self.config, self.model.process, sampling, picture)
             latents, x0s = self._programs.run(
-                "the U-Net", self._draw_program(sampling, previews), params, condition, nothing,
-                to_global(mesh, index), start, *scalars, eta, path, numbers, helping,
+                "the U-Net", self._draw_program(sampling, previews), params, cond, uncond,
+                to_global(mesh, index), start, *scalars, eta, path, numbers, guiding,
             )  # fmt: skip
             if not decode:
                 return np.asarray(latents), None
@@ -243,7 +243,7 @@ class Pipeline(LoadedModel):
                 return images, None
             return images, np.stack([self._decode(frozen, x0, sampling.tile) for x0 in x0s], 1)
 
-    def _invert_batch(self, inputs: Any, images: np.ndarray, path: Level) -> np.ndarray:
+    def _invert_batch(self, inputs: Inputs, images: np.ndarray, path: Level) -> np.ndarray:
         """The noise of `images`, all inverted together."""
         mesh = self._mesh(len(images))
         params, frozen = self._place(mesh)
@@ -258,7 +258,7 @@ class Pipeline(LoadedModel):
             return ldm.invert(self.model, params, condition, latents, path)
 
         with jax.set_mesh(mesh):
-            condition = self._condition(mesh, params, *inputs)
+            condition = self._condition(mesh, params, frozen, inputs)
             encoder = self._programs.get(("encode", "mean"), lambda: encode)
             given = to_global(mesh, images)
             latents = self._programs.run("the encoder", encoder, frozen, given)
@@ -275,24 +275,30 @@ class Pipeline(LoadedModel):
         rows: np.ndarray,
         index: np.ndarray,
         sampling: cfg.Sampling,
-    ) -> tuple[ldm.Start, Array | None]:
-        """What `draw` starts from, and what is concatenated for a U-Net that paints."""
+    ) -> tuple[ldm.Start, dict[str, Any]]:
+        """What `draw` starts from, and the inputs of a model that is shown the picture."""
         noise = None if picture.noise is None else to_global(mesh, picture.noise[rows])
         if picture.image is None:
-            return ldm.Start(noise=noise), None
+            return ldm.Start(noise=noise), {}
         pixels = picture.image.astype(np.float32) / 127.5 - 1
         latents = self._encode(mesh, frozen, pixels, "image", index, sampling.seed)
         if picture.mask is None:
-            return ldm.Start(noise=noise, latents=latents), None
+            return ldm.Start(noise=noise, latents=latents), {}
         partly = sampling.strength < 1
         mask = masks.latent_mask(picture.mask, self.config.autoencoder.factor)
-        mask = to_global(mesh, np.repeat(mask[None, ..., None], len(rows), axis=0))
+        mask = np.repeat(mask[None, ..., None], len(rows), axis=0)
         start = ldm.Start(noise=noise, latents=latents if partly else None)
-        if not defaults.paints(self.config):
-            return start._replace(known=latents, mask=mask), None
+        if not defaults.is_inpainting(self.config):
+            return start._replace(known=latents, mask=to_global(mesh, mask)), {}
+        shape = self.model.latent_shape_of(sampling.height, sampling.width)
         kept = masks.masked_pixels(pixels, picture.mask)
-        masked = self._encode(mesh, frozen, kept, "masked", index, sampling.seed)
-        return start, jnp.concatenate([mask, masked], axis=-1)
+        return start, {
+            "mask": mask,
+            "masked_image": kept[None],  # one for all
+            "masked_image_noise": np.asarray(
+                ldm.noise_of(np.uint32(sampling.seed), "sample/masked", index, shape)
+            ),
+        }
 
     def _encode(
         self, mesh: Mesh, frozen: Any, pixels: np.ndarray, name: str, index: np.ndarray, seed: int
@@ -318,15 +324,15 @@ class Pipeline(LoadedModel):
 
         def make() -> Callable[..., Any]:
             def draw(
-                params, condition, nothing, index, start, seed, guidance_scale, eta, path,
-                numbers, helping,
+                params, cond, uncond, index, start, seed, guidance_scale, eta, path,
+                numbers, guiding,
             ):  # fmt: skip
                 solver = defaults.solver(self.model.process, fixed, eta)
-                guides = self.helpers.guides(
-                    helping, numbers, fixed.guidance_schedule, fixed.classifier_form
+                guides = self.guide_models.guides(
+                    guiding, numbers, fixed.guidance_schedule, fixed.classifier_form
                 )
                 return ldm.watch(
-                    self.model, params, condition, nothing, solver=solver, levels=path,
+                    self.model, params, cond, uncond, solver=solver, levels=path,
                     seed=seed, index=index, guidance_scale=guidance_scale, shape=shape,
                     start=start, guides=guides, resample=fixed.resample, jump=fixed.resample_jump,
                     previews=previews,

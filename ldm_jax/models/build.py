@@ -1,15 +1,22 @@
 """From configs to modules."""
 
-from flax import linen as nn
 from jax.typing import DTypeLike
 
 from ldm_jax import config as cfg
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bert import BERTTextModel
 from ldm_jax.models.classifier import Classifier
-from ldm_jax.models.conditioners import ClassLabel, ClassToken, NoCondition
+from ldm_jax.models.conditioners import (
+    CaptionMap,
+    ClassEmbedding,
+    ClassToken,
+    Conditioner,
+    Inpainting,
+    Label,
+    TextEncoder,
+)
 from ldm_jax.models.pixels import Pixels
-from ldm_jax.models.text import CLIPTextModel, TextTransformerModel
+from ldm_jax.models.text import CaptionMapModel, CLIPTextModel, TextTransformerModel
 from ldm_jax.models.unet import UNet2D
 
 
@@ -34,25 +41,20 @@ def build_classifier(
     return Classifier(config, dtype, remat)
 
 
-def build_conditioner(
-    config: cfg.Unconditional | cfg.ClassCondition | cfg.TextCondition,
-    dtype: DTypeLike = "float32",
-) -> nn.Module:
-    """The module whose `__call__(inputs)` gives the U-Net's `Condition`.
-
-    Inputs are tokens Int[b, l] for text and labels Int[b] for classes, where `num_classes` is
-    the unconditional one; without a condition they are Int[b] and not looked at.
-    """
+def build_conditioner(config: cfg.Conditioner, dtype: DTypeLike = "float32") -> Conditioner:
+    """The conditioner that `config` describes; its networks compute in `dtype`."""
     match config:
-        case cfg.Unconditional():
-            return NoCondition()
-        case cfg.ClassCondition(context_dim=None):
-            return ClassLabel()
-        case cfg.ClassCondition(num_classes=count, context_dim=width):
-            return ClassToken(count + 1, width, dtype)
-        case cfg.TextCondition(encoder=cfg.CLIPText() as encoder):
-            return CLIPTextModel(encoder, dtype)
-        case cfg.TextCondition(encoder=cfg.BERTText() as encoder):
-            return BERTTextModel(encoder, dtype)
-        case cfg.TextCondition(encoder=encoder):
-            return TextTransformerModel(encoder, dtype)
+        case cfg.ClassConditioner(context_dim=None):
+            return Label(config.name)
+        case cfg.ClassConditioner(num_classes=count, context_dim=width):
+            return ClassToken(config.name, ClassEmbedding(count + 1, width, dtype))
+        case cfg.CaptionMapConditioner():
+            return CaptionMap(config.name, CaptionMapModel(config, dtype))
+        case cfg.InpaintingConditioner():
+            return Inpainting(config.name)
+        case cfg.TextConditioner(encoder=cfg.CLIPText() as encoder):
+            return TextEncoder(config.name, CLIPTextModel(encoder, dtype))
+        case cfg.TextConditioner(encoder=cfg.BERTText() as encoder):
+            return TextEncoder(config.name, BERTTextModel(encoder, dtype))
+        case cfg.TextConditioner(encoder=encoder):
+            return TextEncoder(config.name, TextTransformerModel(encoder, dtype))

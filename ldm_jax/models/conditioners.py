@@ -1,11 +1,25 @@
-"""What tells the U-Net what to draw: the condition, and the small modules that make one."""
+"""What tells the U-Net what to draw: the condition, and the conditioners that make it of inputs.
 
-from typing import NamedTuple
+An input is what an example, or a request, is conditioned on, as arrays by name: the tokens of its
+`caption`, its `label`, a `mask`. A model runs its conditioners in order, each of which adds to the
+condition what the slots of its config say.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
+
+from ldm_jax.models.emphasis import weigh
+
+Inputs = Mapping[str, Any]
+"""Arrays by name, one row for each example."""
+Encode = Callable[[Float[Array, "#b h w c"], Float[Array, "#b zh zw z"]], Float[Array, "b zh zw z"]]
+"""The first stage: pixels in [-1, 1] and noise to scaled latents."""
 
 
 class Condition(NamedTuple):
@@ -20,32 +34,148 @@ class Condition(NamedTuple):
     concat: Float[Array, "b h w c"] | None = None
     """An image of the latents' size that is concatenated to them."""
 
-
-class NoCondition(nn.Module):
-    """The empty condition, whatever the input; has no parameters."""
-
-    def __call__(self, inputs: Int[Array, " b"]) -> Condition:
-        return Condition()
-
-
-class ClassLabel(nn.Module):
-    """Labels as they are, for the U-Net's own class embedding; has no parameters."""
-
-    def __call__(self, labels: Int[Array, " b"]) -> Condition:
-        return Condition(label=labels)
+    def joined(self, other: "Condition") -> "Condition":
+        """Both: tokens one after the other, vectors and channels side by side, one label."""
+        return Condition(
+            _joined(self.context, other.context, axis=1),
+            _joined(self.pooled, other.pooled, axis=-1),
+            other.label if self.label is None else self.label,
+            _joined(self.concat, other.concat, axis=-1),
+        )
 
 
-class ClassToken(nn.Module):
+def _joined(a: Array | None, b: Array | None, axis: int) -> Array | None:
+    some = [array for array in (a, b) if array is not None]
+    return jnp.concatenate(some, axis) if len(some) == 2 else next(iter(some), None)
+
+
+@runtime_checkable
+class Conditioner(Protocol):
+    """Makes a part of the condition; a pure function of its parameters and the inputs."""
+
+    name: str
+    """Of its parameters; a conditioner that has none is not found there."""
+
+    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
+        """Fresh parameters; {} where it has none."""
+        ...
+
+    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+        """What it adds to the condition that the conditioners `before` it have made."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Tokens of the `caption` [b l], encoded.
+
+    With `caption_weights` [b k l] the caption is k chunks of tokens, [b k l], whose states are
+    weighed (`emphasis.weigh`) and put one after the other.
+    """
+
+    name: str
+    module: nn.Module
+
+    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
+        return self.module.init(key, inputs["caption"])["params"]
+
+    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+        tokens, weights = inputs["caption"], inputs.get("caption_weights")
+        if weights is None:
+            return self.module.apply({"params": params}, tokens)
+        b, k, length = tokens.shape
+        condition = self.module.apply({"params": params}, tokens.reshape(b * k, length))
+        context = weigh(condition.context, weights.reshape(b * k, length))
+        return condition._replace(context=context.reshape(b, k * length, -1))
+
+
+@dataclass(frozen=True)
+class CaptionMap:
+    """A picture drawn from the states of all of a caption's words, for the U-Net to start from."""
+
+    name: str
+    module: nn.Module
+
+    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
+        return self.module.init(key, inputs["caption"], before.context)["params"]
+
+    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+        drawn = self.module.apply({"params": params}, inputs["caption"], before.context)
+        return Condition(concat=drawn)
+
+
+@dataclass(frozen=True)
+class Label:
+    """The `label` as it is, for the U-Net's own class embedding; has no parameters."""
+
+    name: str
+
+    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
+        return {}
+
+    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+        return Condition(label=inputs["label"])
+
+
+@dataclass(frozen=True)
+class ClassToken:
     """A learned context of one token for each class; the last class is the unconditional one."""
+
+    name: str
+    module: nn.Module
+
+    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
+        return self.module.init(key, inputs["label"])["params"]
+
+    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+        return Condition(context=self.module.apply({"params": params}, inputs["label"]))
+
+
+class ClassEmbedding(nn.Module):
+    """One token for each class."""
 
     class_count: int
     width: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, labels: Int[Array, " b"]) -> Condition:
+    def __call__(self, labels: Int[Array, " b"]) -> Float[Array, "b 1 d"]:
         init = nn.initializers.normal(1.0)
         embedding = nn.Embed(
             self.class_count, self.width, dtype=self.dtype, embedding_init=init, name="embedding"
         )
-        return Condition(context=embedding(labels)[:, None])
+        return embedding(labels)[:, None]
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """The `mask` at the latents' size, 1 where is painted anew, and the encoded `masked_image`.
+
+    `masked_image` is in [-1, 1] and grey where the mask is; its posterior is sampled with
+    `masked_image_noise`. One picture may serve for several rows of noise.
+    """
+
+    name: str
+
+    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
+        return {}
+
+    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+        noise = inputs["masked_image_noise"]
+        # What the encoder is sure of comes without a row for each noise.
+        latents = jnp.broadcast_to(encode(inputs["masked_image"], noise), noise.shape)
+        return Condition(concat=jnp.concatenate([inputs["mask"], latents], axis=-1))
+
+
+def run(
+    conditioners: Sequence[Conditioner],
+    params: Mapping[str, Any],
+    inputs: Inputs,
+    encode: Encode,
+) -> Condition:
+    """What all `conditioners`, whose parameters `params` has by name, make of `inputs`."""
+    condition = Condition()
+    for conditioner in conditioners:
+        own = params.get(conditioner.name, {})
+        condition = condition.joined(conditioner(own, inputs, condition, encode))
+    return condition

@@ -191,22 +191,31 @@ class TextTransformerModel(nn.Module):
         )
         x = TextLayers(config.layers, layer, name="encoder")(x)
         x = LayerNorm(self.dtype, name="final_layer_norm")(x)
-        words = jnp.where(tokens[:, :, None] == 0, 0, x).reshape(x.shape[0], -1)
-        # One word is one of many positions: lecun's scale would make it a whisper.
-        loud = nn.initializers.variance_scaling(config.max_length / 4, "fan_in", "normal")
-        pooled = drawn = None
+        pooled = None
         if config.pooled_dim is not None:
             project = nn.Dense(
-                config.pooled_dim, dtype=self.dtype, kernel_init=loud, name="pooled_proj"
-            )
-            pooled = project(words).astype(jnp.float32)
-        if config.map_size is not None:
-            shape = (config.map_size, config.map_size, config.map_channels)
-            drawn = CaptionMap(shape, config.map_width, loud, self.dtype, name="map")(words)
-        return Condition(context=x.astype(jnp.float32), pooled=pooled, concat=drawn)
+                config.pooled_dim, dtype=self.dtype, kernel_init=_loud(config.max_length),
+                name="pooled_proj",
+            )  # fmt: skip
+            pooled = project(side_by_side(tokens, x)).astype(jnp.float32)
+        return Condition(context=x.astype(jnp.float32), pooled=pooled)
 
 
-class CaptionMap(nn.Module):
+def side_by_side(tokens: Int[Array, "b l"], states: Float[Array, "b l d"]) -> Float[Array, "b f"]:
+    """The states of all positions as one vector: each word at each place then has weights of its
+    own, which is learnt long before cross-attention finds the word.
+
+    Padding (token 0) is left out, where it would drown the few words that differ between captions.
+    """
+    return jnp.where(tokens[:, :, None] == 0, 0, states).reshape(states.shape[0], -1)
+
+
+def _loud(length: int) -> nn.initializers.Initializer:
+    """One word is one of many positions: lecun's scale would make it a whisper."""
+    return nn.initializers.variance_scaling(length / 4, "fan_in", "normal")
+
+
+class CaptionMapModel(nn.Module):
     """A rough picture of the caption for the U-Net to start from: its words put in their places.
 
     One wide hidden layer over the whole caption, in which words meet the words that say where
@@ -214,15 +223,18 @@ class CaptionMap(nn.Module):
     unlearnt, which takes ten times as long.
     """
 
-    shape: tuple[int, int, int]
-    width: int
-    hidden_init: nn.initializers.Initializer
+    config: cfg.CaptionMapConditioner
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, words: Float[Array, "b f"]) -> Float[Array, "b h w c"]:
-        hidden = nn.Dense(self.width, dtype=self.dtype, kernel_init=self.hidden_init, name="hidden")
+    def __call__(
+        self, tokens: Int[Array, "b l"], states: Float[Array, "b l d"]
+    ) -> Float[Array, "b h w c"]:
+        config, loud = self.config, _loud(tokens.shape[1])
+        hidden = nn.Dense(config.width, dtype=self.dtype, kernel_init=loud, name="hidden")
         small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
-        out = nn.Dense(math.prod(self.shape), dtype=self.dtype, kernel_init=small, name="out")
+        shape = (config.size, config.size, config.channels)
+        out = nn.Dense(math.prod(shape), dtype=self.dtype, kernel_init=small, name="out")
+        words = side_by_side(tokens, states).astype(self.dtype)
         drawn = out(jax.nn.gelu(hidden(words)))
-        return drawn.reshape(-1, *self.shape).astype(jnp.float32)
+        return drawn.reshape(-1, *shape).astype(jnp.float32)

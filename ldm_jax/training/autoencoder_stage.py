@@ -70,7 +70,7 @@ def autoencoder_stage(
         frozen=frozen,
         train=open_source(run.data.source, run.data.image_size, "train"),
         validation=validation_source(run.data),
-        condition=None,
+        inputs=None,
         initial=initial() if fresh and initial is not None else None,
     )
 

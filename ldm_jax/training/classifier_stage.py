@@ -7,15 +7,12 @@ import jax.numpy as jnp
 
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
+from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder, build_classifier
 from ldm_jax.models.process import build_process
 from ldm_jax.training.classifier_step import make_classifier_scores, make_classifier_step
-from ldm_jax.training.diffusion_stage import (
-    check_conditions,
-    condition_inputs,
-    make_frozen_parts,
-)
+from ldm_jax.training.diffusion_stage import make_frozen_parts
 from ldm_jax.training.first_stage import autoencoder_run, load_first_stage
 from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.optim import make_optimizer
@@ -41,10 +38,9 @@ def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | 
     if first_stage is not None:
         run.check_first_stage(autoencoder_run(first_stage).autoencoder)
     train = open_source(run.data.source, run.data.image_size, "train")
-    check_conditions(run, train)
+    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     if fresh:
         make_frozen_parts(run, train, workdir, first_stage)
-    condition, _ = condition_inputs(run, None)
     stage_one, frozen = load_first_stage(run, workdir)
     validation = validation_source(run.data)
     for source in (train, validation):
@@ -73,5 +69,5 @@ def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | 
         frozen=frozen,
         train=train,
         validation=validation,
-        condition=condition,
+        inputs=InputMaker(run.conditioners, None),
     )

@@ -72,7 +72,7 @@ def make_classifier_step(
     seed = run.loop.seed
 
     def loss(params: Any, batch: Any) -> tuple[Float[Array, ""], Metrics]:
-        latents, labels, index = batch["latents"], batch["condition"], batch["index"]
+        latents, labels, index = batch["latents"], batch["inputs"]["label"], batch["index"]
         share, eps = level_noise(seed, index, latents.shape[1:])
         dropout = rngs.example_keys(rngs.stream(seed, "dropout"), index)
         logits = noisy_logits(classifier, process, params, latents, share, eps, dropout)
@@ -81,7 +81,7 @@ def make_classifier_step(
 
     def step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Metrics]:
         latents = jax.lax.stop_gradient(encode(frozen, batch))
-        examples = {key: batch[key] for key in ("condition", "index")} | {"latents": latents}
+        examples = {key: batch[key] for key in ("inputs", "index")} | {"latents": latents}
         gradients, metrics = accumulated_gradients(
             loss, state.params, examples, run.optim.accumulation
         )
@@ -103,7 +103,7 @@ def make_classifier_scores(
     """
 
     def scores(params: Any, frozen: Params, batch: Any) -> Metrics:
-        latents, labels = encode(frozen, batch), batch["condition"]
+        latents, labels = encode(frozen, batch), batch["inputs"]["label"]
         share, eps = level_noise(run.loop.seed, batch["index"], latents.shape[1:])
         logits = noisy_logits(classifier, process, params, latents, share, eps)
         metrics = {"loss": jnp.mean(cross_entropy(logits, labels))}

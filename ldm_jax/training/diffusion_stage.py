@@ -1,17 +1,16 @@
 """Stage two as the handful of functions that the one loop needs."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.sources import Source, open_source
-from ldm_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from ldm_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
@@ -43,14 +42,15 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     fresh = not has_checkpoints(workdir)
     check_first_stage(run, workdir if fresh else None, first_stage)
     train = open_source(run.data.source, run.data.image_size, "train")
-    check_conditions(run, train)
+    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     if fresh:
         # What an earlier attempt left may be of other images.
         make_frozen_parts(run, train, workdir, first_stage)
     tokenizer = None
-    if isinstance(run.condition, cfg.TextCondition):
+    if cfg.find(run.conditioners, cfg.TextConditioner) is not None:
         tokenizer = load_tokenizer(workdir / TOKENIZER)
-    condition, empty = condition_inputs(run, tokenizer)
+    inputs = InputMaker(run.conditioners, tokenizer)
+    uncond = jax.tree.map(jnp.asarray, inputs.uncond())
     autoencoder_config, frozen = load_first_stage(run, workdir)
     validation = validation_source(run.data)
     for source in (train, validation):
@@ -61,7 +61,6 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     # A short schedule has no more steps than timesteps.
     steps = min(GRID_STEPS, getattr(run.diffusion.process, "num_timesteps", GRID_STEPS))
     path = levels(model.process, steps, "trailing", "one")
-    guided = not isinstance(run.condition, cfg.Unconditional)
 
     def init(initial: Any) -> TrainState:
         del initial
@@ -72,14 +71,14 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
     def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
         latents = batch_latents(model.autoencoder, frozen, batch, run.loop.seed, shape)
         return denoising_losses_by_level(
-            model, run, params, latents, batch["condition"], batch["index"]
+            model, run, params, latents, batch["inputs"], batch["index"], frozen
         )
 
     def pictures(params: Any, frozen: Any, batch: Any) -> dict[str, Any]:
-        inputs = batch["condition"]
-        nothing = jnp.broadcast_to(jnp.asarray(empty), inputs.shape) if guided else None
+        rows = len(batch["index"])
+        empty = {name: jnp.stack([value] * rows) for name, value in uncond.items()}
         samples = ldm.generate(
-            model, params, frozen, inputs, nothing,
+            model, params, frozen, batch["inputs"], empty or None,
             solver=DDIM(eta=0.0), levels=path, seed=run.loop.seed, index=batch["index"],
             guidance_scale=GRID_GUIDANCE, shape=shape,
         )  # fmt: skip
@@ -87,30 +86,14 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
 
     return Stage(
         init=init,
-        step=make_diffusion_step(model, optimizer, run, jnp.asarray(empty), shape),
+        step=make_diffusion_step(model, optimizer, run, uncond, shape),
         scores=scores,
         pictures=pictures,
         frozen=frozen,
         train=train,
         validation=validation,
-        condition=condition,
+        inputs=inputs,
     )
-
-
-def check_conditions(run: cfg.DiffusionRun | cfg.ClassifierRun, train: Source) -> None:
-    """Raises ConfigError unless the images have the classes or captions that `run` asks for."""
-    where = getattr(run.data.source, "path", "DigitScenes")
-    if isinstance(run.condition, cfg.ClassCondition):
-        count = len(train.class_names)
-        if run.condition.num_classes != count:
-            raise cfg.ConfigError(
-                f"condition.num_classes is {run.condition.num_classes}, but {where} has {count} "
-                "classes; a folder's are its subfolders"
-            )
-    if isinstance(run.condition, cfg.TextCondition) and not train.has_captions:
-        raise cfg.ConfigError(
-            f"{where} has no captions; put them into metadata.jsonl, or a .txt beside each image"
-        )
 
 
 def make_frozen_parts(
@@ -123,25 +106,8 @@ def make_frozen_parts(
     training captions."""
     if first_stage is not None:
         copy_first_stage(run, train, workdir, first_stage)
-    if jax.process_index() == 0 and isinstance(run.condition, cfg.TextCondition):
-        condition = run.condition
-        size, kind = condition.encoder.vocab_size, condition.tokenizer
+    text = cfg.find(run.conditioners, cfg.TextConditioner)
+    if jax.process_index() == 0 and text is not None:
+        size, kind = text.encoder.vocab_size, text.tokenizer
         train_tokenizer(train.captions(), size, kind).save(workdir / TOKENIZER)
     wait_for_all("frozen parts")
-
-
-def condition_inputs(
-    run: cfg.DiffusionRun | cfg.ClassifierRun, tokenizer: Tokenizer | None
-) -> tuple[Callable[[Any], Any], Any]:
-    """The function from example to condition input, and the unconditional input."""
-    condition = run.condition
-    if isinstance(condition, cfg.Unconditional):
-        return (lambda example: np.int32(0)), np.int32(0)
-    if isinstance(condition, cfg.ClassCondition):
-        empty = np.int32(condition.num_classes)
-        return (lambda example: np.int32(example["label"])), empty
-    length = condition.encoder.max_length
-    return (
-        lambda example: tokenizer.encode([example["caption"]], length)[0],
-        tokenizer.empty(length),
-    )

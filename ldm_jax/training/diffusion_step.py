@@ -1,12 +1,12 @@
 """Stage two: the denoising objective on latents and its pure training step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
@@ -19,18 +19,36 @@ from ldm_jax.diffusion.parameterization import (
     to_prediction,
 )
 from ldm_jax.latent_diffusion import LatentDiffusion, Params
+from ldm_jax.models.conditioners import Inputs
 from ldm_jax.training.gradients import Metrics, apply_gradients, over_parts
 from ldm_jax.training.latents import batch_latents
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.state import TrainState
 
 
-def drop_condition(
-    keys: Key[Array, "b"], inputs: Int[Array, "b ..."], empty: Int[Array, "..."], share: float
-) -> Int[Array, "b ..."]:
-    """Replaces a random `share` of the inputs by `empty` (Ho & Salimans 2022, algorithm 1)."""
-    drop = rngs.uniform(keys, ()) < share
-    return jnp.where(drop.reshape(-1, *[1] * (inputs.ndim - 1)), empty[None], inputs)
+def drop_inputs(
+    conditioners: Sequence[cfg.Conditioner],
+    seed: int,
+    index: UInt32[Array, "b"],
+    inputs: Inputs,
+    uncond: Inputs,
+) -> Inputs:
+    """`inputs` with each conditioner's share of the examples made unconditional.
+
+    Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1. Which examples is a draw of each
+    conditioner and example of its own. `uncond` has one example's unconditional inputs by name.
+    """
+    kept = dict(inputs)
+    for conditioner in conditioners:
+        if not conditioner.dropout:
+            continue
+        keys = rngs.example_keys(rngs.stream(seed, f"condition_dropout/{conditioner.name}"), index)
+        drop = rngs.uniform(keys, ()) < conditioner.dropout
+        for name in conditioner.inputs:
+            there = kept[name]
+            rows = drop.reshape(-1, *[1] * (there.ndim - 1))
+            kept[name] = jnp.where(rows, uncond[name][None], there)
+    return kept
 
 
 def denoising_loss(
@@ -38,9 +56,10 @@ def denoising_loss(
     run: cfg.DiffusionRun,
     params: Params,
     latents: Float[Array, "b zh zw z"],
-    inputs: Int[Array, "b ..."],
+    inputs: Inputs,
     index: UInt32[Array, "b"],
     t: Float[Array, "b"],
+    frozen: Params,
     *,
     train: bool,
 ) -> Float[Array, "b"]:
@@ -58,7 +77,7 @@ def denoising_loss(
     x = q_sample(latents, input_eps, alpha, sigma)
 
     dropout = rngs.example_keys(rngs.stream(seed, "dropout"), index) if train else None
-    condition = model.condition(params, inputs)
+    condition = model.condition(params, frozen, inputs)
     seen = network_input(x, alpha, sigma, kind, sigma_data)
     output, share = model.network(params, seen, process.network_time(t), condition, dropout), None
     if objective.learned_variance:
@@ -84,8 +103,9 @@ def denoising_losses_by_level(
     run: cfg.DiffusionRun,
     params: Params,
     latents: Float[Array, "b zh zw z"],
-    inputs: Int[Array, "b ..."],
+    inputs: Inputs,
     index: UInt32[Array, "b"],
+    frozen: Params,
 ) -> Metrics:
     """`loss`, the mean loss at times drawn as in training, and `loss/level_i`
     for each of the objective's levels: the mean loss at a time in part i of the process's times.
@@ -97,7 +117,7 @@ def denoising_losses_by_level(
     t, _ = objective.times(index, {})
 
     def loss(t: Float[Array, "b"]) -> Float[Array, ""]:
-        losses = denoising_loss(model, run, params, latents, inputs, index, t, train=False)
+        losses = denoising_loss(model, run, params, latents, inputs, index, t, frozen, train=False)
         return jnp.mean(losses)
 
     means = jax.lax.map(loss, jnp.concatenate([t[None], objective.level_times(index)]))
@@ -109,22 +129,21 @@ def make_diffusion_step(
     model: LatentDiffusion,
     optimizer: optax.GradientTransformation,
     run: cfg.DiffusionRun,
-    empty: Int[Array, "..."],
+    uncond: Inputs,
     shape: tuple[int, int, int],
 ) -> Callable[[TrainState, Params, Any], tuple[TrainState, Metrics]]:
     """`step(state, frozen, batch) -> (state, metrics)`.
 
-    `empty` is one example's unconditional input, `shape` that of its latents. The frozen first
-    stage encodes outside of the differentiated function, or has encoded before. Where the
-    objective draws times by their losses, the state keeps these losses.
+    `uncond` has one example's unconditional inputs by name, `shape` is that of its latents. The
+    frozen first stage encodes outside of the differentiated function, or has encoded before. Where
+    the objective draws times by their losses, the state keeps these losses.
     """
-    share = getattr(run.condition, "dropout", 0.0)
     objective = Objective(run, model.process)
 
-    def loss(params: Any, batch: Any) -> tuple[Float[Array, ""], Any]:
+    def loss(params: Any, frozen: Params, batch: Any) -> tuple[Float[Array, ""], Any]:
         losses = denoising_loss(
-            model, run, params, batch["latents"], batch["condition"], batch["index"], batch["t"],
-            train=True,
+            model, run, params, batch["latents"], batch["inputs"], batch["index"], batch["t"],
+            frozen, train=True,
         )  # fmt: skip
         mean = jnp.mean(batch["weight"] * losses)
         return mean, ({"loss": mean}, losses)
@@ -134,15 +153,16 @@ def make_diffusion_step(
         latents = jax.lax.stop_gradient(
             batch_latents(model.autoencoder, frozen, batch, seed, shape)
         )
-        keys = rngs.example_keys(rngs.stream(seed, "condition_dropout"), index)
-        inputs = drop_condition(keys, batch["condition"], empty, share)
+        inputs = drop_inputs(run.conditioners, seed, index, batch["inputs"], uncond)
         t, weight = objective.times(index, state.sampler)
         examples = {
-            "latents": latents, "condition": inputs, "index": index, "t": t, "weight": weight
+            "latents": latents, "inputs": inputs, "index": index, "t": t, "weight": weight
         }  # fmt: skip
 
         def part(examples: Any) -> tuple[Any, Any]:
-            gradients, (metrics, losses) = jax.grad(loss, has_aux=True)(state.params, examples)
+            gradients, (metrics, losses) = jax.grad(loss, has_aux=True)(
+                state.params, frozen, examples
+            )
             return (gradients, metrics), losses
 
         (gradients, metrics), losses = over_parts(part, examples, run.optim.accumulation)

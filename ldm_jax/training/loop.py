@@ -160,7 +160,7 @@ class _Training:
         self.validation = []
         if stage.validation is not None:
             self.validation = validation_batches(
-                stage.validation, run.data, run.loop.validation_batches, stage.condition,
+                stage.validation, run.data, run.loop.validation_batches, stage.inputs,
                 rows=self.rows,
             )  # fmt: skip
         self.score = jax.jit(stage.scores, out_shardings=everywhere)
@@ -208,7 +208,7 @@ class _Training:
         run = self.run
         loader = make_loader(
             self.stage.train, run.data, seed=run.loop.seed, train=True, rows=self.rows,
-            condition=self.stage.condition,
+            inputs=self.stage.inputs,
         )  # fmt: skip
         latest = self.checkpoints.latest_step()
         if latest is None:

@@ -31,8 +31,8 @@ class Stage:
     train: Source
     validation: Source | None
     """None where the config keeps no images for it."""
-    condition: Callable[[Any], Any] | None
-    """Example → its condition input; None in stage one."""
+    inputs: Callable[[Any], Any] | None
+    """Example → what it is conditioned on, as arrays by name; None in stage one."""
     initial: Any = None
     """Trained parameters to begin with; None: fresh ones."""
 

@@ -34,7 +34,7 @@ def frozen_files(run: cfg.Run) -> list[str]:
         files += [f"{FIRST_STAGE}/{CONFIG}", f"{FIRST_STAGE}/{weights}"]
     if isinstance(run, cfg.AutoencoderRun) and run.loss.perceptual is not None:
         files.append(f"{PERCEPTUAL}/{weights}")
-    if isinstance(getattr(run, "condition", None), cfg.TextCondition):
+    if cfg.find(getattr(run, "conditioners", ()), cfg.TextConditioner) is not None:
         files.append(TOKENIZER)
     return files
 

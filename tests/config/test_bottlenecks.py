@@ -19,8 +19,8 @@ def test_json_gives_every_kind_back(kind):
     config = dataclasses.replace(tiny.AUTOENCODER, bottleneck=kind)
     assert cfg.from_json(cfg.to_json(config)) == config
     unet = dataclasses.replace(tiny.UNET, in_channels=3, out_channels=3, pooled_dim=None)
-    classes = cfg.ClassCondition(context_dim=16)
-    model = cfg.Model(cfg.Pixels(), unet, condition=classes, image_size=16)
+    classes = cfg.ClassConditioner(context_dim=16)
+    model = cfg.Model(cfg.Pixels(), unet, conditioners=(classes,), image_size=16)
     assert cfg.from_json(cfg.to_json(model)) == model
 
 

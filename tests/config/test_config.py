@@ -13,6 +13,7 @@ import train
 from ldm_jax import config as cfg
 
 DATA = cfg.Data()
+WITH_MAP = (cfg.TextConditioner(tiny.ENCODER), tiny.CAPTION_MAP)
 SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
 
 
@@ -83,21 +84,30 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
         ),
         (
             lambda: cfg.DiffusionRun(DATA, cfg.UNet(**SMALL)),
-            "unet.context_dim is 768; it must be None to match condition Unconditional",
+            "unet.context_dim is 768; it must be None to match the conditioners .none",
         ),
         (
             lambda: cfg.DiffusionRun(
-                DATA, cfg.UNet(**SMALL, context_dim=None), cfg.ClassCondition(10)
+                DATA, cfg.UNet(**SMALL, context_dim=None), (cfg.ClassConditioner(10),)
             ),
-            "unet.class_count is None; it must be 11 to match condition ClassCondition",
+            "unet.class_count is None; it must be 11 to match the conditioners .ClassConditioner",
         ),
         (
-            lambda: cfg.DiffusionRun(DATA, cfg.UNet(**SMALL), cfg.TextCondition(tiny.ENCODER)),
-            "unet.context_dim is 768; it must be 16 to match condition TextCondition",
+            lambda: cfg.DiffusionRun(DATA, cfg.UNet(**SMALL), (cfg.TextConditioner(tiny.ENCODER),)),
+            "unet.context_dim is 768; it must be 16 to match the conditioners .TextConditioner",
         ),
         (
-            lambda: tiny.diffusion_run("folder", condition=cfg.TextCondition(tiny.MAP_ENCODER)),
-            "unet.concat_channels is 0; it must be 4 to match condition TextCondition",
+            lambda: tiny.diffusion_run("folder", conditioners=WITH_MAP),
+            "unet.concat_channels is 0; it must be 4 to match the conditioners "
+            ".TextConditioner, CaptionMapConditioner",
+        ),
+        (
+            lambda: tiny.diffusion_run("folder", conditioners=WITH_MAP[1:]),
+            "a caption_map only after a text_encoder that is a TextTransformer",
+        ),
+        (
+            lambda: tiny.diffusion_run("folder", conditioners=WITH_MAP[:1] * 2),
+            "it must be of different kinds",
         ),
     ],
 )
@@ -116,10 +126,10 @@ def test_a_first_stage_that_does_not_fit_is_refused():
         with pytest.raises(cfg.ConfigError, match=complaint):
             run.model(dataclasses.replace(tiny.AUTOENCODER, **changes))
 
-    run = tiny.diffusion_run("folder", condition=cfg.TextCondition(tiny.MAP_ENCODER),
+    run = tiny.diffusion_run("folder", conditioners=WITH_MAP,
                              unet=dataclasses.replace(tiny.UNET, concat_channels=4))  # fmt: skip
     run.model(tiny.AUTOENCODER)
-    with pytest.raises(cfg.ConfigError, match="map_size is 8; it must be 4, the side of the lat"):
+    with pytest.raises(cfg.ConfigError, match="caption_map.size is 8; it must be 4, the side"):
         run.model(dataclasses.replace(tiny.AUTOENCODER, patch_size=4))
     learned = tiny.diffusion_run(
         "folder",
@@ -129,7 +139,7 @@ def test_a_first_stage_that_does_not_fit_is_refused():
     with pytest.raises(cfg.ConfigError, match="out_channels is 4; it must be 8, twice the latent"):
         learned.model(tiny.AUTOENCODER)
     plain = tiny.diffusion_run("folder", objective=cfg.Objective(map_weight=1.0))
-    with pytest.raises(cfg.ConfigError, match="map_channels is 0; it must be 4, those of the lat"):
+    with pytest.raises(cfg.ConfigError, match="caption_map.channels is None; it must be 4, those"):
         plain.model(tiny.AUTOENCODER)
 
 
@@ -139,7 +149,7 @@ def test_a_first_stage_that_does_not_fit_is_refused():
         tiny.autoencoder_run("folder"),
         tiny.diffusion_run("folder"),
         cfg.DiffusionRun(
-            DATA, cfg.UNet(**SMALL, context_dim=32), cfg.ClassCondition(context_dim=32)
+            DATA, cfg.UNet(**SMALL, context_dim=32), (cfg.ClassConditioner(context_dim=32),)
         ),
         cfg.Diffusion(cfg.Discrete(2, "given", betas=(0.1, 1.0)), "v"),
         cfg.Diffusion(cfg.RectifiedFlow(shift=3.0), "velocity"),
@@ -149,19 +159,6 @@ def test_json_gives_an_equal_config_back(run):
     text = cfg.to_json(run)
     assert cfg.from_json(text) == run
     assert cfg.to_json(cfg.from_json(text)) == text
-
-
-def test_json_of_earlier_versions():
-    """The discrete process had its fields in Diffusion itself."""
-    run = tiny.diffusion_run("folder")
-    content = json.loads(cfg.to_json(run))
-    process = content["diffusion"].pop("process")
-    flat = ("num_timesteps", "schedule", "beta_start", "beta_end")
-    content["diffusion"] |= {name: process[name] for name in flat}
-    assert cfg.from_json(json.dumps(content)) == run
-    content["diffusion"]["num_timesteps"] = 0
-    with pytest.raises(cfg.ConfigError, match="process.num_timesteps is 0; it must be a whole"):
-        cfg.from_json(json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -204,9 +201,9 @@ def test_overrides_are_typed_and_checked_again(tmp_path):
     run, places = parse("--optim.learning_rate=3e-5", "--unet.dropout=0.25", "--loop.remat")
     assert (run.optim.learning_rate, run.unet.dropout, run.loop.remat) == (3e-5, 0.25, True)
     assert run.optim.beta1 == 0.9 and places.workdir == "run"
-    run, _ = parse("--data.source.path=elsewhere", "--condition.encoder.layers=2")
+    run, _ = parse("--data.source.path=elsewhere", "--conditioners.0.encoder.layers=2")
     assert run.data.source == cfg.ImageFolder(path="elsewhere", validation_fraction=0.2)
-    assert run.condition.encoder.layers == 2
+    assert run.conditioners[0].encoder.layers == 2
     run, _ = parse("--diffusion.process.beta_end=0.02")
     assert run.diffusion.process == cfg.Discrete(100, "cosine", beta_end=0.02)
     run, _ = parse("--objective.min_snr_gamma=3", "--optim.clip_norm=None")
@@ -238,17 +235,6 @@ def test_importing_settings_and_command_lines_does_not_import_jax(module):
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tiny.ROOT, check=True
     )
     assert found.stdout.strip() == "[]"
-
-
-def test_an_earlier_runs_objective_is_read_from_where_it_was():
-    run = tiny.diffusion_run("folder")
-    old = json.loads(cfg.to_json(run))
-    del old["objective"]
-    old["diffusion"] |= {"min_snr_gamma": 4.0, "map_weight": 0.5}
-    objective = cfg.Objective(weighting="min_snr", min_snr_gamma=4.0, map_weight=0.5)
-    assert cfg.from_json(json.dumps(old)) == dataclasses.replace(run, objective=objective)
-    old["diffusion"]["min_snr_gamma"] = None
-    assert cfg.from_json(json.dumps(old)).objective == cfg.Objective(map_weight=0.5)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from ldm_jax.config.checks import Within, field_hints
 INSTANCES = (
     cfg.KL(), cfg.VQ(), cfg.Gumbel(), cfg.FSQ(), cfg.LFQ(), cfg.Classifier(),
     cfg.ClassifierRun(cfg.Data(), cfg.Classifier()), cfg.TextTransformer(), cfg.CLIPText(),
-    cfg.BERTText(), cfg.Unconditional(), cfg.ClassCondition(), cfg.TextCondition(), cfg.Data(),
+    cfg.BERTText(), cfg.ClassConditioner(), cfg.TextConditioner(), cfg.CaptionMapConditioner(),
+    cfg.InpaintingConditioner(), cfg.Data(),
     cfg.DigitScenes(), cfg.ImageFolder(), cfg.EncodedLatents(), cfg.Diffusion(),
     tiny.diffusion_run("folder").model(tiny.AUTOENCODER), cfg.Autoencoder(), cfg.Pixels(),
     cfg.UNet(), cfg.Objective(), cfg.Discrete(), cfg.VP(), cfg.SubVP(), cfg.VE(), cfg.EDM(),
@@ -29,7 +30,7 @@ MAY_BE = {
          "AutoencoderLoss.logvar"},
     0: {"VQ.beta", "VQ.ema_decay", "Gumbel.kl_weight", "LFQ.beta", "LFQ.entropy_weight",
         "Classifier.dropout", "TextTransformer.layers", "CLIPText.skip_last",
-        "ClassCondition.dropout", "TextCondition.dropout", "Data.workers",
+        "ClassConditioner.dropout", "TextConditioner.dropout", "Data.workers",
         "ImageFolder.validation_fraction", "UNet.concat_channels", "UNet.dropout",
         "Objective.p2_gamma", "Objective.vlb_weight", "Objective.times_mean",
         "Objective.noise_offset", "Objective.input_perturbation", "Objective.map_weight",

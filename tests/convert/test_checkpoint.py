@@ -125,7 +125,7 @@ def test_published_shapes_that_do_not_tell_the_prediction():
 
     model = known.MODELS["Stable Diffusion 2 (768, v)"]
     shape = replace(model.unet, num_heads=(1,) * 4)
-    arguments = (replace(model.autoencoder, latent_scale=None), shape, model.condition)
+    arguments = (replace(model.autoencoder, latent_scale=None), shape, model.conditioners)
     with pytest.raises(ConvertError, match="--prediction=eps or --prediction=v"):
         settings.of_known(*arguments, None)
     found = settings.of_known(*arguments, "v")

@@ -22,7 +22,7 @@ def shapes_only(model):
     kind = checkpoint_writing._kind_of(model)
     prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
     if kind is not None:
-        prefixes["conditioner"] = kind.prefix
+        prefixes[components.encoder_of(model).name] = kind.prefix
     places = components.places_of(model, kind)
     tensors = {}
     for part, tree in bundle.shapes(model).items():
@@ -34,7 +34,7 @@ def shapes_only(model):
                 np.float32(0), shape + (1,) * place.trailing
             )
     if kind is components.OPEN_CLIP:
-        last = f"{kind.prefix}transformer.resblocks.{model.condition.encoder.layers}."
+        last = f"{kind.prefix}transformer.resblocks.{components.encoder_of(model).encoder.layers}."
         tensors[last + "ln_1.weight"] = np.zeros(1024, np.float32)
     return tensors
 

@@ -18,9 +18,9 @@ PUBLISHED = {
     "churches-unet": bundle.unet_shapes(MODELS["lsun_churches256"].unet),
     "kl-f8": bundle.autoencoder_shapes(KL_F8),
     "vq-f4": bundle.autoencoder_shapes(VQ_F4),
-    "clip-l": bundle.conditioner_shapes(SD1.condition),
-    "open-clip-h": bundle.conditioner_shapes(SD2.condition),
-    "bert": bundle.conditioner_shapes(MODELS["txt2img-1p4B"].condition),
+    "clip-l": bundle.conditioner_shapes(SD1.conditioners[0]),
+    "open-clip-h": bundle.conditioner_shapes(SD2.conditioners[0]),
+    "bert": bundle.conditioner_shapes(MODELS["txt2img-1p4B"].conditioners[0]),
 }
 
 

@@ -25,19 +25,23 @@ CLIP = cfg.CLIPText(vocab_size=64, max_length=8, width=32, layers=1, num_heads=4
 DATA = cfg.Data(image_size=32, batch_size=16)
 RUNS = {
     "text": cfg.DiffusionRun(
-        DATA, cfg.UNet(**SMALL, context_dim=32, pooled_dim=48), cfg.TextCondition(TEXT)
+        DATA,
+        cfg.UNet(**SMALL, context_dim=32, pooled_dim=48, concat_channels=4),
+        (cfg.TextConditioner(TEXT), cfg.CaptionMapConditioner(16, 4)),
     ),
     "clip, linear projections": cfg.DiffusionRun(
-        DATA, cfg.UNet(**SMALL, context_dim=32, use_linear_projection=True), cfg.TextCondition(CLIP)
+        DATA,
+        cfg.UNet(**SMALL, context_dim=32, use_linear_projection=True),
+        (cfg.TextConditioner(CLIP),),
     ),
     "BERT, resampling residual blocks": cfg.DiffusionRun(
-        DATA, cfg.UNet(**SMALL, context_dim=32, resblock_updown=True), cfg.TextCondition(BERT)
+        DATA, cfg.UNet(**SMALL, context_dim=32, resblock_updown=True), (cfg.TextConditioner(BERT),)
     ),
     "class": cfg.DiffusionRun(
-        DATA, cfg.UNet(**SMALL, class_count=11, context_dim=None), cfg.ClassCondition(10)
+        DATA, cfg.UNet(**SMALL, class_count=11, context_dim=None), (cfg.ClassConditioner(10),)
     ),
     "class token": cfg.DiffusionRun(
-        DATA, cfg.UNet(**SMALL, context_dim=32), cfg.ClassCondition(10, context_dim=32)
+        DATA, cfg.UNet(**SMALL, context_dim=32), (cfg.ClassConditioner(10, context_dim=32),)
     ),
     "unconditional, plain": cfg.DiffusionRun(
         DATA,

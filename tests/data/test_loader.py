@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,8 +32,8 @@ class Numbered:
         }
 
 
-def _condition(example):
-    return np.array([example["label"], 1], np.int64)
+def _inputs(example):
+    return {"label": np.array([example["label"], 1], np.int32), "weight": np.float32(0.5)}
 
 
 def _data(batch_size, **settings):
@@ -53,14 +54,15 @@ def _loader(n=10, batch_size=4, seed=0, train=True, **settings):
     return make_loader(Numbered(n), _data(batch_size), seed=seed, train=train, **settings)
 
 
-def test_batches_hold_images_positions_and_conditions():
-    first, second = _take(_loader(condition=_condition), 2)
-    assert first.keys() == {"image", "index", "condition"}
+def test_batches_hold_images_positions_and_inputs():
+    first, second = _take(_loader(inputs=_inputs), 2)
+    assert first.keys() == {"image", "index", "inputs"}
     assert first["image"].shape == (4, 16, 16, 3) and first["image"].dtype == np.uint8
     assert first["index"].dtype == np.uint32 and second["index"].tolist() == [4, 5, 6, 7]
-    assert first["condition"].dtype == np.int32
-    np.testing.assert_array_equal(first["condition"][:, 0], first["image"][:, 0, 0, 0])
-    assert "condition" not in next(_loader())
+    assert first["inputs"]["label"].dtype == np.int32
+    np.testing.assert_array_equal(first["inputs"]["label"][:, 0], first["image"][:, 0, 0, 0])
+    np.testing.assert_array_equal(first["inputs"]["weight"], np.full(4, 0.5, np.float32))
+    assert "inputs" not in next(_loader())
 
 
 def test_every_epoch_shows_every_example_once_in_a_new_order():
@@ -74,11 +76,12 @@ def test_every_epoch_shows_every_example_once_in_a_new_order():
 
 @pytest.mark.parametrize("rows", [range(8), range(2, 4), (0, 1, 4, 5), (7,)], ids=str)
 def test_wanted_rows_are_those_of_the_global_batch(rows):
-    whole = _take(_loader(batch_size=8, condition=_condition), 4)
-    some = _take(_loader(batch_size=8, condition=_condition, rows=rows), 4)
+    whole = _take(_loader(batch_size=8, inputs=_inputs), 4)
+    some = _take(_loader(batch_size=8, inputs=_inputs, rows=rows), 4)
     for batch, part in zip(whole, some, strict=True):
-        for key, value in batch.items():
-            np.testing.assert_array_equal(part[key], value[list(rows)])
+        jax.tree.map(
+            lambda one, all_: np.testing.assert_array_equal(one, all_[list(rows)]), part, batch
+        )
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 7])  # an epoch is two and a half steps
@@ -128,7 +131,7 @@ def test_without_training_the_order_is_the_sources():
 
 def test_validation_is_finite_and_shared():
     data = _data(4)
-    batches = validation_batches(Numbered(11), data, 5, _condition)
+    batches = validation_batches(Numbered(11), data, 5, _inputs)
     assert _numbers(batches) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert batches[1]["index"].tolist() == [4, 5, 6, 7]
     assert len(validation_batches(Numbered(11), data, 1)) == 1

@@ -74,7 +74,7 @@ def test_a_latent_model_reports_its_latents():
     )
     frozen = {"autoencoder": variables["params"], "latent_scale": jnp.float32(1.0)}
     batch = {
-        "image": np.full((2, 8, 8, 3), 100, np.uint8), "condition": np.zeros(2, np.int32),
+        "image": np.full((2, 8, 8, 3), 100, np.uint8), "inputs": {},
         "index": np.arange(2, dtype=np.uint32),
     }  # fmt: skip
     report = measure(model, params, frozen, [batch], steps=3)

@@ -75,7 +75,7 @@ def test_batches_are_those_of_the_images(latents, pictures):
     def batches(data):
         source = open_source(data.source, 16, "train")
         loader = make_loader(
-            source, data, seed=3, train=True, condition=lambda e: np.int32(e["label"])
+            source, data, seed=3, train=True, inputs=lambda e: {"label": np.int32(e["label"])}
         )
         found = [next(loader) for _ in range(5)]
         loader.close()
@@ -83,23 +83,21 @@ def test_batches_are_those_of_the_images(latents, pictures):
 
     for a, b in zip(batches(of(latents)), batches(tiny.data(pictures)), strict=True):
         np.testing.assert_array_equal(a["index"], b["index"])
-        np.testing.assert_array_equal(a["condition"], b["condition"])
+        np.testing.assert_array_equal(a["inputs"]["label"], b["inputs"]["label"])
         assert a["encoded"].shape == (16, 8, 8, 8) and "image" not in a
 
 
 def test_training_from_latents_is_training_from_images(
     latents, pictures, trained_autoencoder, tmp_path
 ):
-    run = tiny.diffusion_run(pictures, unet=PLAIN, condition=cfg.Unconditional())
+    run = tiny.diffusion_run(pictures, unet=PLAIN, conditioners=())
     trained, first = {}, None
     for name, data in (("images", run.data), ("latents", of(latents))):
         stage = diffusion_stage.diffusion_stage(
             dataclasses.replace(run, data=data), tmp_path / name, trained_autoencoder
         )
         assert len(stage.validation) == len(open_source(run.data.source, 16, "validation"))
-        loader = make_loader(
-            stage.train, data, seed=run.loop.seed, train=True, condition=stage.condition
-        )
+        loader = make_loader(stage.train, data, seed=run.loop.seed, train=True, inputs=stage.inputs)
         first = first or jax.jit(stage.init)(stage.initial)
         state, step, losses = first, jax.jit(stage.step), []
         for _ in range(4):

@@ -83,7 +83,7 @@ def test_classes_guide_an_unconditional_model(trained_text2img, classifier, monk
     pipeline = Pipeline(trained_text2img, classifier=classifier)
     # Captions are no classes; what the model itself is told is not under test.
     monkeypatch.setattr(
-        type(pipeline.helpers), "labels",
+        type(pipeline.guide_models), "labels",
         lambda self, wishes, condition: (np.asarray(wishes, np.int32), [None] * len(wishes)),
     )  # fmt: skip
     images = {
@@ -99,7 +99,9 @@ def test_classes_guide_an_unconditional_model(trained_text2img, classifier, monk
         pipeline.generate([12], sampling=replace(FAST, classifier_scale=1.0))
 
 
-def test_helpers_of_another_kind_are_refused(trained_text2img, trained_autoencoder, classifier):
+def test_guide_models_of_another_kind_are_refused(
+    trained_text2img, trained_autoencoder, classifier
+):
     for name, path, complaint in (
         ("weak_model", trained_autoencoder, "holds no diffusion model"),
         ("classifier", trained_autoencoder, "holds a AutoencoderRun; name the work directory"),

@@ -32,7 +32,7 @@ FAST = cfg.Sampling(steps=2, batch_size=2)
 def _run(folder):
     return tiny.diffusion_run(
         folder, data=replace(tiny.data(folder, 0.0), batch_size=8), unet=UNET, space="pixels",
-        condition=cfg.Unconditional(),
+        conditioners=(),
         loop=replace(tiny.LOOP, steps=1, checkpoint_every=1, sample_every=100),
     )  # fmt: skip
 

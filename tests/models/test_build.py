@@ -7,6 +7,7 @@ import pytest
 from jax import export
 
 from ldm_jax import config as cfg
+from ldm_jax.models import conditioners
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
 
@@ -62,7 +63,7 @@ def test_stable_diffusion_autoencoder():
 
 
 def test_clip_text_encoder():
-    clip = build_conditioner(cfg.TextCondition(cfg.CLIPText()))
+    clip = build_conditioner(cfg.TextConditioner(cfg.CLIPText())).module
     variables = jax.eval_shape(clip.init, KEY, jnp.zeros((1, 77), jnp.int32))
     assert _count(variables) == 123_060_480
     assert {
@@ -75,7 +76,7 @@ def test_clip_text_encoder():
 
 
 def test_bert_text_encoder():
-    bert = build_conditioner(cfg.TextCondition(cfg.BERTText()))
+    bert = build_conditioner(cfg.TextConditioner(cfg.BERTText())).module
     variables = jax.eval_shape(bert.init, KEY, jnp.zeros((1, 77), jnp.int32))
     width, inner, words, places = 1280, 512, 30522, 77
     layer = 4 * width * inner + width + 2 * 4 * width**2 + 5 * width + 2 * 2 * width
@@ -92,18 +93,49 @@ def test_bert_text_encoder():
     } <= _paths(variables)
 
 
-def test_conditioners_of_classes_and_of_nothing():
+def encode(pixels, noise):
+    """A first stage that averages 8 x 8 pixels."""
+    b, h, w, _ = pixels.shape
+    small = pixels.mean(-1).reshape(b, h // 8, 8, w // 8, 8).mean((2, 4))
+    return small[..., None] + noise
+
+
+def test_conditioners_add_up():
+    """Contexts follow each other, channels lie side by side; a class joins the time embedding."""
+    inputs = {
+        "label": jnp.array([0, 4]), "mask": jnp.ones((2, 2, 2, 1)),
+        "masked_image": jnp.full((1, 16, 16, 3), 0.5), "masked_image_noise": jnp.ones((2, 2, 2, 4)),
+        "caption": jnp.zeros((2, 5), jnp.int32),
+    }  # fmt: skip
+    text = cfg.TextTransformer(9, 5, width=6, layers=1, num_heads=1, pooled_dim=4)
+    configs = (
+        cfg.TextConditioner(text), cfg.CaptionMapConditioner(2, 3, 8),
+        cfg.ClassConditioner(4, context_dim=6), cfg.InpaintingConditioner(),
+    )  # fmt: skip
+    built = [build_conditioner(config) for config in configs]
+    params, condition = {}, Condition()
+    for one in built:
+        params[one.name] = one.init(KEY, inputs, condition)
+        condition = condition.joined(one(params[one.name], inputs, condition, encode))
+    assert _count(params["class_token"]) == 5 * 6, "the fifth class is the unconditional one"
+    assert params["inpainting"] == {}
+    assert condition.context.shape == (2, 5 + 1, 6) and condition.pooled.shape == (2, 4)
+    assert condition.concat.shape == (2, 2, 2, 3 + 1 + 4) and condition.label is None
+    np.testing.assert_array_equal(condition.concat[..., 3:4], inputs["mask"])
+    np.testing.assert_array_equal(condition.concat[..., 4:], jnp.full((2, 2, 2, 4), 1.5))
+    again = conditioners.run(built, params, inputs, encode)
+    np.testing.assert_array_equal(again.context, condition.context)
+    slots = cfg.slots_of(configs, latent_channels=4)
+    assert slots == cfg.Slots(context=6, pooled=4, label=None, concat=8)
+
+
+def test_a_label_joins_the_time_embedding_and_nothing_is_nothing():
     labels = jnp.array([0, 4])
-    condition, variables = build_conditioner(cfg.Unconditional()).init_with_output(KEY, labels)
-    assert condition == Condition() and variables == {}
-    by_time = build_conditioner(cfg.ClassCondition(num_classes=4))
-    condition, variables = by_time.init_with_output(KEY, labels)
+    by_time = build_conditioner(cfg.ClassConditioner(num_classes=4))
+    assert by_time.init(KEY, {"label": labels}, Condition()) == {}
+    condition = conditioners.run([by_time], {}, {"label": labels}, encode)
     np.testing.assert_array_equal(condition.label, labels)
-    assert variables == {}
-    by_token = build_conditioner(cfg.ClassCondition(num_classes=4, context_dim=6))
-    condition, variables = by_token.init_with_output(KEY, labels)
-    # The fifth class is the unconditional one.
-    assert condition.context.shape == (2, 1, 6) and _count(variables) == 5 * 6
+    assert conditioners.run([], {}, {}, encode) == Condition()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -115,7 +147,10 @@ def test_a_training_gradient_exports_for_every_platform(dtype):
     text = cfg.TextTransformer(
         vocab_size=9, max_length=4, width=8, layers=1, num_heads=1, pooled_dim=4
     )
-    unet, encoder = build_unet(config, dtype), build_conditioner(cfg.TextCondition(text), dtype)
+    unet, encoder = (
+        build_unet(config, dtype),
+        build_conditioner(cfg.TextConditioner(text), dtype).module,
+    )
     tokens, x, t = jnp.zeros((2, 4), jnp.int32), jnp.zeros((2, 4, 4, 4)), jnp.zeros(2)
     condition, words = jax.eval_shape(encoder.init_with_output, KEY, tokens)
     variables = jax.eval_shape(unet.init, KEY, x, t, condition)

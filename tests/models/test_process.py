@@ -22,9 +22,7 @@ ZERO_SNR = cfg.Discrete(zero_terminal_snr=True)
 
 
 def diffusion_run(diffusion: cfg.Diffusion) -> cfg.DiffusionRun:
-    return replace(
-        tiny.diffusion_run("folder"), condition=cfg.Unconditional(), unet=UNET, diffusion=diffusion
-    )
+    return replace(tiny.diffusion_run("folder"), conditioners=(), unet=UNET, diffusion=diffusion)
 
 
 def model(diffusion: cfg.Diffusion) -> cfg.Model:
@@ -69,16 +67,16 @@ def test_every_process_and_prediction_is_trained_and_drawn(process, kind):
     bundle = ldm.build(run.model(tiny.AUTOENCODER))
     sampling = defaults.settle(bundle.config, cfg.Sampling(steps=4))
     path = defaults.path(bundle.config, bundle.process, sampling)
-    index, inputs = jnp.arange(2, dtype=jnp.uint32), jnp.zeros(2, jnp.int32)
+    index, inputs = jnp.arange(2, dtype=jnp.uint32), {}
 
     def both():
         params = ldm.init_params(bundle, 0)
         drawn = ldm.draw(
-            bundle, params, bundle.condition(params, inputs), None, solver=make_solver("ddim"),
+            bundle, params, bundle.condition(params, {}, inputs), None, solver=make_solver("ddim"),
             levels=path, seed=0, index=index, shape=bundle.latent_shape,
         )  # fmt: skip
         t = bundle.process.time_at(jnp.full(2, 0.5))
-        return drawn, denoising_loss(bundle, run, params, drawn, inputs, index, t, train=False)
+        return drawn, denoising_loss(bundle, run, params, drawn, inputs, index, t, {}, train=False)
 
     drawn, loss = jax.eval_shape(both)
     assert drawn.shape == (2, *bundle.latent_shape) and drawn.dtype == jnp.float32

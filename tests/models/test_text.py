@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.models.text import CLIPTextModel, TextTransformerModel, quick_gelu
+from ldm_jax.models.text import CaptionMapModel, CLIPTextModel, TextTransformerModel, quick_gelu
 
 CLIP = cfg.CLIPText(vocab_size=20, max_length=6, width=8, layers=3, num_heads=2, intermediate=12)
 SMALL = cfg.TextTransformer(
@@ -53,27 +53,18 @@ def test_pooled_vector_tells_where_a_word_stands(parameters):
     assert jax.eval_shape(without.init_with_output, jax.random.key(0), TOKENS)[0].pooled is None
 
 
-def test_the_map_tells_where_a_word_stands_and_leaves_padding_out(parameters):
-    config = dataclasses.replace(SMALL, layers=0, map_size=4, map_channels=3, map_width=16)
-    module = TextTransformerModel(config)
+def test_the_caption_map_tells_where_a_word_stands_and_leaves_padding_out(parameters):
+    module = CaptionMapModel(cfg.CaptionMapConditioner(4, 3, 16))
+    states = jax.random.normal(jax.random.key(1), (*TOKENS.shape, 8))
     short = TOKENS.at[:, 4:].set(0)
-    variables = parameters(module, TOKENS)
+    variables = parameters(module, TOKENS, states)
 
-    def draw(tokens, variables=variables):
-        return module.apply(variables, tokens).concat
+    def draw(tokens, states):
+        return module.apply(variables, tokens, states)
 
-    assert draw(short).shape == (2, 4, 4, 3) and draw(short).dtype == jnp.float32
-    assert not np.allclose(draw(TOKENS), draw(TOKENS[:, ::-1]), atol=1e-3)
-    # Without layers, only padding's own embedding could tell of it.
-    embedding = variables["params"]["embeddings"]["token_embedding"]["embedding"]
-    changed = jax.tree.map(lambda leaf: leaf, variables)
-    changed["params"]["embeddings"]["token_embedding"]["embedding"] = embedding.at[0].set(
-        jnp.arange(8.0)
-    )
-    np.testing.assert_array_equal(draw(short), draw(short, changed))
-    assert module.apply(variables, TOKENS).pooled.shape == (2, 5)
-    plain = TextTransformerModel(SMALL)
-    assert jax.eval_shape(plain.init_with_output, jax.random.key(0), TOKENS)[0].concat is None
+    assert draw(short, states).shape == (2, 4, 4, 3)
+    assert not np.allclose(draw(TOKENS, states), draw(TOKENS, states[:, ::-1]), atol=1e-3)
+    np.testing.assert_array_equal(draw(short, states), draw(short, states.at[:, 4:].set(9.0)))
 
 
 def test_bfloat16_returns_float32():

@@ -72,11 +72,10 @@ def parts_of(pipe):
 def same_outputs(imported, pipe):
     """Asserts that every component of both computes the same."""
     network, first_stage, encoder = parts_of(pipe)
-    config, params = imported.config, {**imported.params, **imported.frozen}
-    params = {
-        name: {"params": jax.tree.map(jnp.asarray, materialize(params[name]))}
-        for name in ("unet", "conditioner", "autoencoder")
-    }
+    config, params = imported.config, {
+        name: {"params": jax.tree.map(jnp.asarray, materialize(part))}
+        for name, part in imported.components().items()
+    }  # fmt: skip
     ours = build_autoencoder(config.autoencoder)
     image = random(1, 3, 16, 16)
     encoded = ours.apply(params["autoencoder"], nhwc(image), method="encode")
@@ -94,8 +93,8 @@ def same_outputs(imported, pipe):
     if encoder is not None:
         tokens = np.arange(2 * 77).reshape(2, 77) % VOCAB
         context = encoder(torch.from_numpy(tokens))[0]
-        built = build_conditioner(config.condition)
-        condition = built.apply(params["conditioner"], jnp.asarray(tokens, jnp.int32))
+        module = build_conditioner(config.conditioners[0]).module
+        condition = module.apply(params["text_encoder"], jnp.asarray(tokens, jnp.int32))
         close(condition.context, context)
     x = random(2, config.unet.in_channels + config.unet.concat_channels, 8, 8)
     t = np.array([3, 901], np.int32)

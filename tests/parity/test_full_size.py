@@ -64,7 +64,7 @@ def test_clip_vit_l():
     expected = peer(torch.from_numpy(tokens)).last_hidden_state
     variables, count = taken(peer, prefix="text_model")
     assert count == 123_060_480
-    module = build_conditioner(cfg.TextCondition(cfg.CLIPText()))
+    module = build_conditioner(cfg.TextConditioner(cfg.CLIPText())).module
     found = jax.jit(module.apply)(variables, jnp.asarray(tokens)).context
     check("CLIP ViT-L/14", context=relative_error(found, expected))
 
@@ -83,7 +83,7 @@ def test_openclip_vit_h():
     ours = cfg.CLIPText(
         width=1024, layers=24, num_heads=16, intermediate=4096, activation="gelu", skip_last=1
     )
-    module = build_conditioner(cfg.TextCondition(ours))
+    module = build_conditioner(cfg.TextConditioner(ours)).module
     found = jax.jit(module.apply)(variables, jnp.asarray(tokens)).context
     check("OpenCLIP ViT-H", context=relative_error(found, expected))
 
@@ -93,7 +93,7 @@ def test_bert():
     tokens = np.random.default_rng(0).integers(0, 30522, (2, 77))
     expected = peer(torch.from_numpy(tokens))[0]
     variables, _ = taken(peer, skip=("to_logits",))
-    module = build_conditioner(cfg.TextCondition(cfg.BERTText()))
+    module = build_conditioner(cfg.TextConditioner(cfg.BERTText())).module
     found = jax.jit(module.apply)(variables, jnp.asarray(tokens)).context
     check("BERT of the 1.45B model", context=relative_error(found, expected))
 

@@ -220,7 +220,7 @@ def test_clip(activation):
             vocab_size=50, max_length=12, width=32, layers=3, num_heads=4, intermediate=64,
             activation=activation, skip_last=skip,
         )  # fmt: skip
-        module = build_conditioner(cfg.TextCondition(ours))
+        module = build_conditioner(cfg.TextConditioner(ours)).module
         unused = ("encoder.layers.2.",) if skip else ()
         variables = to_tree(peer, "text_model", unused)
         check_structure(module, variables, jnp.asarray(tokens))
@@ -235,7 +235,7 @@ def test_bert():
     )  # fmt: skip
     peer = randomize(LDMBertModel(config))
     ours = cfg.BERTText(vocab_size=50, max_length=12, width=24, layers=2, num_heads=4, head_dim=10)
-    module = build_conditioner(cfg.TextCondition(ours))
+    module = build_conditioner(cfg.TextConditioner(ours)).module
     tokens = np.random.default_rng(0).integers(0, 50, (2, 12))
     tokens[:, 8:] = 0
     variables = to_tree(peer, skip=("to_logits",))

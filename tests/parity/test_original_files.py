@@ -53,9 +53,10 @@ def test_whole_file(tmp_path, name):
     assert relative_error(decoded, want["decoded"]) < 1e-5
     condition = Condition()
     if "text" in want or "labels" in given:
-        encoder = build_conditioner(config.condition)
-        inputs = given["tokens"] if "text" in want else given["labels"]
-        condition = jax.jit(encoder.apply)(on_device(imported.params["conditioner"]), inputs)
+        encoder = build_conditioner(config.conditioners[0])
+        inputs = {"caption": given.get("tokens"), "label": given.get("labels")}
+        params = imported.params["conditioners"].get(encoder.name, {})
+        condition = encoder(jax.tree.map(jnp.asarray, params), inputs, Condition(), lambda *_: None)
     if "text" in want:
         assert relative_error(condition.context, want["text"]) < 1e-5
         condition = Condition(context=given["context"])

@@ -129,7 +129,7 @@ def test_text_encoder(name):
             def rename(name):
                 return f"transformer.{compvis.bert_name(name)}"
 
-    module = build_conditioner(cfg.TextCondition(config))
+    module = build_conditioner(cfg.TextConditioner(config)).module
     variables = filled(module, lambda name: f"cond_stage_model.{rename(name)}", tokens)
     context = jax.jit(module.apply)(variables, tokens).context
     assert relative_error(context, golden(name)["text"]) < 1e-5

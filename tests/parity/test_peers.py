@@ -90,7 +90,7 @@ def test_clip(references):
     encoder = cfg.CLIPText(
         vocab_size=50, max_length=12, width=32, layers=2, num_heads=4, intermediate=64
     )
-    clip = build_conditioner(cfg.TextCondition(encoder))
+    clip = build_conditioner(cfg.TextConditioner(encoder)).module
     tokens = jnp.arange(24, dtype=jnp.int32).reshape(2, 12) % 50
     context = jax.jit(clip.apply)(filled(clip, tokens), tokens).context
     np.testing.assert_allclose(context, references["clip"], **CLOSE)

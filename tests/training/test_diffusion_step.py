@@ -37,8 +37,8 @@ class Line(LatentDiffusion):
         object.__setattr__(self, "autoencoder", build_autoencoder(cfg.Pixels()))
         object.__setattr__(self, "learned_variance", run.diffusion.learned_variance)
 
-    def condition(self, params, inputs, weights=None):
-        return Nothing(jnp.zeros((len(inputs), *SHAPE)))
+    def condition(self, params, frozen, inputs):
+        return Nothing(jnp.zeros((len(inputs["caption"]), *SHAPE)))
 
     def network(self, params, x, t, condition, dropout=None):
         share = jnp.zeros_like(x) + params["share"]
@@ -67,7 +67,7 @@ def make_run(diffusion=None, accumulation=1, **objective):
 def batch_of(step, size=16):
     images = np.random.default_rng(step).integers(0, 256, (size, *SHAPE), np.uint8)
     index = np.arange(step * size, (step + 1) * size, dtype=np.uint32)
-    return {"image": images, "index": index, "condition": np.zeros(size, np.int32)}
+    return {"image": images, "index": index, "inputs": {"caption": np.zeros(size, np.int32)}}
 
 
 def train(run, steps=4, devices=8):
@@ -79,7 +79,7 @@ def train(run, steps=4, devices=8):
     mesh = make_mesh(cfg.Mesh(), devices=jax.devices()[:devices])
     shardings = state_sharding(mesh, state)
     step = jax.jit(
-        make_diffusion_step(model, optimizer, run, jnp.int32(0), SHAPE),
+        make_diffusion_step(model, optimizer, run, {"caption": jnp.int32(0)}, SHAPE),
         in_shardings=(shardings, replicated(mesh), batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
     )
@@ -166,9 +166,9 @@ def test_weights_and_validation_in_continuous_time(kind):
     model = Line(run)
     batch = batch_of(0)
     latents = jnp.asarray(batch["image"], jnp.float32) / 127.5 - 1
-    index, inputs = jnp.asarray(batch["index"]), jnp.asarray(batch["condition"])
+    index, inputs = jnp.asarray(batch["index"]), jax.tree.map(jnp.asarray, batch["inputs"])
     params = {"gain": jnp.float32(0.3), "share": jnp.float32(0.1)}
-    losses = jax.jit(lambda p: denoising_losses_by_level(model, run, p, latents, inputs, index))
+    losses = jax.jit(lambda p: denoising_losses_by_level(model, run, p, latents, inputs, index, {}))
     found = losses(params)
     assert list(found) == ["loss", *(f"loss/level_{i}" for i in range(3))]
     assert found == losses(params)

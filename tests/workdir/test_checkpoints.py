@@ -26,7 +26,7 @@ STEPS_TO_COME = 20
 
 def make_state(seed=0):
     kernel = jax.random.normal(jax.random.key(seed), (64, 128))
-    params = {"unet": {"to_q": {"kernel": kernel, "bias": kernel[0]}}, "conditioner": {}}
+    params = {"unet": {"to_q": {"kernel": kernel, "bias": kernel[0]}}, "conditioners": {}}
     return {"step": jnp.int32(seed), "params": params, "ema_params": params,
             "opt_state": OPTIMIZER.init(params)}  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_keys_and_shapes_that_do_not_fit_are_named(saved, template):
     )
     wanted["to_k/kernel"] = wanted["to_q/kernel"]
     del wanted["to_q/bias"]
-    wrong = template | {"params": {"unet": tree.unflatten(wanted), "conditioner": {}}}
+    wrong = template | {"params": {"unet": tree.unflatten(wanted), "conditioners": {}}}
     with pytest.raises(ckpt.CheckpointError) as error:
         restore(saved, wrong)
     text = str(error.value)

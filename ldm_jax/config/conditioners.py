@@ -1,0 +1,199 @@
+"""What a U-Net is conditioned on: conditioners, and what their text encoders are made of.
+
+A model has a tuple of conditioners. Each reads an input of an example by name, such as its
+`caption`, and fills slots of the U-Net: tokens for cross-attention, a vector or a class for the
+time embedding, channels beside the latents.
+"""
+
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+from ldm_jax.config.checks import (
+    CountOrNone,
+    Entries,
+    Share,
+    Side,
+    Width,
+    Within,
+    require,
+    settings,
+)
+
+
+class Slots(NamedTuple):
+    """How wide what a U-Net is conditioned on is; what is None, or 0, is absent."""
+
+    context: int | None = None
+    """Width of the tokens for cross-attention."""
+    pooled: int | None = None
+    """Width of the vector that is projected and added to the time embedding."""
+    label: int | None = None
+    """Number of classes embedded into the time embedding, the unconditional one included."""
+    concat: int = 0
+    """Channels that are concatenated to the latents."""
+
+
+@settings
+class TextTransformer:
+    """A text encoder that is trained together with the U-Net."""
+
+    vocab_size: Entries = 256
+    max_length: Width = 32
+    width: Width = 128
+    layers: Annotated[int, Within(0, 256)] = 2
+    num_heads: Width = 4
+    pooled_dim: Width | None = 256
+    """Width of the pooled vector read off all positions; None: no pooled vector."""
+
+    def __post_init__(self) -> None:
+        require(self.width % self.num_heads == 0, "TextTransformer.num_heads", self.num_heads,
+                f"a divisor of width {self.width}")  # fmt: skip
+
+
+@settings
+class CLIPText:
+    """CLIP's text encoder; the defaults are ViT-L/14, as in Stable Diffusion 1."""
+
+    vocab_size: Entries = 49408
+    max_length: Width = 77
+    width: Width = 768
+    layers: Annotated[int, Within(1, 256)] = 12
+    num_heads: Width = 12
+    intermediate: Entries = 3072
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    skip_last: CountOrNone = 0
+    """How many of the last layers are skipped; 1 is the penultimate output of SD 2."""
+
+    def __post_init__(self) -> None:
+        require(self.width % self.num_heads == 0, "CLIPText.num_heads", self.num_heads,
+                f"a divisor of width {self.width}")  # fmt: skip
+        require(0 <= self.skip_last < self.layers, "CLIPText.skip_last", self.skip_last,
+                f"between 0 and {self.layers - 1}")  # fmt: skip
+
+
+@settings
+class BERTText:
+    """The text encoder of the 1.45B latent diffusion model; `head_dim` is a width of its own."""
+
+    vocab_size: Entries = 30522
+    max_length: Width = 77
+    width: Width = 1280
+    layers: Annotated[int, Within(1, 256)] = 32
+    num_heads: Width = 8
+    head_dim: Width = 64
+
+
+@settings
+class TextConditioner:
+    """A caption, cut into tokens and encoded as the context; with a pooled vector where the
+    encoder has one."""
+
+    name: ClassVar[str] = "text_encoder"
+    inputs: ClassVar[tuple[str, ...]] = ("caption",)
+
+    encoder: TextTransformer | CLIPText | BERTText = field(default_factory=TextTransformer)
+    tokenizer: Literal["word", "bpe", "clip", "bert"] = "word"
+    """What captions are cut into: `word` and `bpe` are made from the training captions, `clip`
+    and `bert` read from files."""
+    dropout: Share = 0.1
+    """Share of training examples whose caption is replaced by the empty one."""
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        return Slots(self.encoder.width, getattr(self.encoder, "pooled_dim", None))
+
+
+@settings
+class CaptionMapConditioner:
+    """A rough picture of the caption beside the latents, drawn from the text encoder's states.
+
+    It comes after a `TextConditioner` with a `TextTransformer`, and drops what that drops.
+    """
+
+    name: ClassVar[str] = "caption_map"
+    inputs: ClassVar[tuple[str, ...]] = ("caption",)
+    dropout: ClassVar[float] = 0.0
+
+    size: Side = 8
+    """Height and width: those of the latents."""
+    channels: Width = 8
+    width: Width = 1024
+    """Hidden units."""
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        return Slots(concat=self.channels)
+
+
+@settings
+class ClassConditioner:
+    """A class label, embedded into the time embedding or as a context of one token."""
+
+    name: ClassVar[str] = "class_token"
+    inputs: ClassVar[tuple[str, ...]] = ("label",)
+
+    num_classes: Entries = 10
+    dropout: Share = 0.1
+    """Share of training examples whose class is replaced by the unconditional one."""
+    context_dim: Width | None = None
+    """Width of the class token; None: the class joins the time embedding."""
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        if self.context_dim is None:
+            return Slots(label=self.num_classes + 1)
+        return Slots(self.context_dim)
+
+
+@settings
+class InpaintingConditioner:
+    """A mask, and the latents of the picture without what it covers, beside the noisy latents:
+    Stable Diffusion's inpainting models of 9 channels."""
+
+    name: ClassVar[str] = "inpainting"
+    inputs: ClassVar[tuple[str, ...]] = ("mask", "masked_image")
+    dropout: ClassVar[float] = 0.0
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        return Slots(concat=1 + latent_channels)
+
+
+Conditioner = TextConditioner | CaptionMapConditioner | ClassConditioner | InpaintingConditioner
+
+
+def find(conditioners: Sequence[Conditioner], kind: type) -> Conditioner | None:
+    """The one of that kind, or None."""
+    return next((c for c in conditioners if isinstance(c, kind)), None)
+
+
+def slots_of(conditioners: Sequence[Conditioner], latent_channels: int) -> Slots:
+    """What all of them together give the U-Net.
+
+    Contexts follow each other, so their widths must be the same; channels and pooled vectors are
+    put side by side.
+
+    Raises:
+        ConfigError: contexts of different widths, two classes, two conditioners of one kind, or a
+            caption's map without the text encoder that it is drawn from.
+    """
+    names = [conditioner.name for conditioner in conditioners]
+    require(len(set(names)) == len(names), "conditioners", names, "of different kinds")
+    if "caption_map" in names:
+        text = find(conditioners[: names.index("caption_map")], TextConditioner)
+        require(text is not None and isinstance(text.encoder, TextTransformer), "conditioners",
+                names, "a caption_map only after a text_encoder that is a TextTransformer"
+                )  # fmt: skip
+    each = [conditioner.slots(latent_channels) for conditioner in conditioners]
+    context = {slots.context for slots in each} - {None}
+    require(len(context) <= 1, "conditioners", sorted(context), "contexts of one width")
+    label = [slots.label for slots in each if slots.label is not None]
+    require(len(label) <= 1, "conditioners", names, "one class at most")
+    pooled = sum(slots.pooled or 0 for slots in each)
+    return Slots(
+        context.pop() if context else None,
+        pooled or None,
+        label[0] if label else None,
+        sum(slots.concat for slots in each),
+    )
