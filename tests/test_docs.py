@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks/RESULTS.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/RESULTS.md",
+    *sorted(ROOT.glob("docs/*.md")),
+]  # fmt: skip
 PAGE = ROOT / "docs/from_ddpm_to_latent_diffusion.md"
 ROOMS = (ROOT, ROOT / "ldm_jax", ROOT / "configs")
 """Where a path in a document may begin."""

@@ -142,9 +142,7 @@ class SampleWriter:
         (condition,) = one.conditions
         stem = f"{one.first_prompt:04d}_{one.first_image:04d}"
         name = f"{stem}.png"
-        text = {CHUNK: json.dumps({"request": one.to_dict()} | self._about)}
-        if isinstance(condition, str):
-            text[infotext.CHUNK] = parameters(one)
+        text = picture_text(one, self._about)
         save_png(self.out / name, image, text)
         digest = hashlib.sha256((self.out / name).read_bytes()).hexdigest()
         entry = {
@@ -201,6 +199,15 @@ def _thumbnail(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray
     small = Image.fromarray(image)
     small.thumbnail((side, side), Image.Resampling.BOX)
     return np.asarray(small)
+
+
+def picture_text(request: Request, about: Mapping[str, Any]) -> dict[str, str]:
+    """The text chunks of one picture's PNG by their keys: its resolved `request`, with what there
+    is to say `about` it, and of captions the web UI's too."""
+    text = {CHUNK: json.dumps({"request": request.to_dict()} | dict(about))}
+    if request.prompt:
+        text[infotext.CHUNK] = parameters(request)
+    return text
 
 
 def parameters(request: Request) -> str:

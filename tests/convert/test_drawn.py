@@ -22,7 +22,7 @@ OWN = cfg.TextTransformer(
 )
 KINDS = {
     **{name: model for name, model in small.MODELS.items() if name != "sd2"},
-    "words": replace(small.MODELS["sd1"], condition=cfg.TextCondition(OWN)),
+    "words": replace(small.MODELS["sd1"], conditioners=(cfg.TextConditioner(OWN),)),
     "pixels": replace(
         small.MODELS["faces"], autoencoder=cfg.Pixels(),
         unet=replace(small.PLAIN, in_channels=3, out_channels=3),
@@ -35,18 +35,20 @@ FORMS = {
     "words": [], "pixels": [], "class": ["compvis"], "class token": ["compvis"],
 }  # fmt: skip
 """What else but native each kind can be written in; both, where nothing is said."""
+CONDITIONS = {"caption": "a red cat", "label": 2}
 
 
 def with_words(config):
     """Room for the words of the tokenizers that tests have."""
-    if not isinstance(config.condition, cfg.TextCondition):
+    text = cfg.find(config.conditioners, cfg.TextConditioner)
+    if text is None:
         return config
-    encoder = replace(config.condition.encoder, vocab_size=600)
-    return replace(config, condition=replace(config.condition, encoder=encoder))
+    text = replace(text, encoder=replace(text.encoder, vocab_size=600))
+    return replace(config, conditioners=(text, *config.conditioners[1:]))
 
 
 def tokenizer_of(config, folder):
-    match getattr(config.condition, "tokenizer", None):
+    match getattr(cfg.find(config.conditioners, cfg.TextConditioner), "tokenizer", None):
         case "clip":
             return clip_files.write_clip(folder)
         case "bert":
@@ -59,14 +61,12 @@ def tokenizer_of(config, folder):
 
 
 def draw(pipeline, config):
-    wish = {cfg.TextCondition: "a red cat", cfg.ClassCondition: 2}.get(type(config.condition))
+    condition = next((CONDITIONS[name] for name in config.inputs if name in CONDITIONS), None)
     picture = Picture()
-    if getattr(config.condition, "inpaint", False):
+    if "mask" in config.inputs:
         picture = Picture(np.full((16, 16, 3), 128, np.uint8), np.ones((16, 16), np.float32))
-    sampling = replace(SAMPLING, guidance_scale=1.0) if wish is None else SAMPLING
-    return pipeline.generate(
-        [wish], np.array([0], np.uint32), sampling=sampling, picture=picture
-    )  # fmt: skip
+    sampling = replace(SAMPLING, guidance_scale=1.0) if condition is None else SAMPLING
+    return pipeline.generate([condition], sampling=sampling, picture=picture)
 
 
 def same_model(found, expected):
