@@ -14,7 +14,11 @@ DIGESTS = "digests.json"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside `path`, flushes to disk, and renames; leaves nothing behind if that fails."""
+    """Writes beside `path`, flushes to disk, and renames; leaves nothing behind if that fails.
+
+    Raises:
+        OSError: names `path`, also where a disk is full.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -22,6 +26,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
