@@ -124,13 +124,9 @@ class Request:
     def __post_init__(self) -> None:
         if self.prompt and self.classes:
             raise ConfigError("give captions or classes, not both: a model takes one of them")
-        for text in (*self.prompt, self.negative_prompt or ""):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise ConfigError(
-                    f"prompt {ascii(text)} is not text that UTF-8 can hold: {error.reason}"
-                ) from error
+        for name, value in self.to_dict().items():
+            for text in value if isinstance(value, list) else [value]:
+                _check_text(name, text)
         check_numbers(len(self.conditions), self.num, self.first_prompt, self.first_image)
         if self.sampling.strength is not None and self.picture.init_image is None:
             raise ConfigError("strength needs init_image, the picture that is drawn on")
@@ -281,6 +277,15 @@ def _build(start: Request, values: Mapping[str, Any]) -> Request:
         groups[home][name] = value
     parts = {g: replace(getattr(start, g), **own) for g, own in groups.items() if g and own}
     return replace(start, **groups[""], **parts)
+
+
+def _check_text(name: str, value: Any) -> None:
+    """Raises ConfigError for text that cannot be written anywhere."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{name} {ascii(value)} is not text that UTF-8 can hold") from error
 
 
 def _default(kind: type, name: str) -> Any:

@@ -112,7 +112,11 @@ class SampleWriter:
         self._new = not out.exists()
         _former(out)
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / RESERVE, bytes(2**16 + 512 * total))
+        try:
+            write_atomically(out / RESERVE, bytes(2**16 + 512 * total))
+        except OSError:
+            self._leave()
+            raise
 
     @property
     def grid(self) -> Path:
@@ -164,7 +168,12 @@ class SampleWriter:
         if self._entries:
             self._write_manifest()
             save_png(self.grid, self._grid())
-        elif self._new and not any(self.out.iterdir()):
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Leaves no folder behind in which nothing was drawn."""
+        if self._new and not any(self.out.iterdir()):
             self.out.rmdir()
 
     def _in_order(self, names: Iterable[str]) -> list[str]:
