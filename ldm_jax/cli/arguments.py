@@ -11,7 +11,7 @@ from typing import Any
 
 import tyro
 
-from ldm_jax.config import ConfigError, Request
+from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.request import paths, settings
 from ldm_jax.core.reading import FileFormatError, printable, read_lines
 
@@ -52,11 +52,9 @@ class Command:
 _DRAWS_ANYWAY = {
     "prompt", "classes", "negative_prompt", "num", "first_prompt", "first_image", "seed", "model",
 }  # fmt: skip
-"""Settings of which no usual value of others depends."""
-_OPEN_A_MODEL = {
-    "model", "weights", "dtype", "tokenizer", "prediction", "original_config", "clip_skip",
-    "tileable", "literal_prompts", "weak_model", "classifier",
-}  # fmt: skip
+"""Settings on which no usual value of others depends."""
+_OPEN_A_MODEL = {f.name for f in fields(ModelChoice)}
+"""What `--verify` takes beside a record, which says all else."""
 
 
 def parse(arguments: Sequence[str]) -> Command:

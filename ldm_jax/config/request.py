@@ -36,6 +36,8 @@ class ModelChoice:
     weights: Annotated[str | None, one_of(Weights)] = None
     """The parameter average, or the parameters as trained last; ema of work directories and raw
     of single files by default."""
+    variant: str | None = None
+    """Of a diffusers folder's weights, such as fp16."""
     dtype: Annotated[str | None, one_of(Dtype)] = None
     """What the networks compute in; float32 unless the model was trained in another."""
     tokenizer: Path | None = None
@@ -44,6 +46,10 @@ class ModelChoice:
     """What the U-Net predicts, where a single file cannot tell."""
     original_config: Path | None = None
     """The YAML file that describes a single checkpoint file."""
+    vae: Path | None = None
+    """Model whose first stage a single file without one, or with another, is given."""
+    text_encoder: Path | None = None
+    """Model, or text encoder's folder, whose text encoder a single file is given."""
     clip_skip: int | None = None
     """Stop so many layers from CLIP's end, for prompt and negative prompt; 1 is all of them."""
     tileable: bool = False

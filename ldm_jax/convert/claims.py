@@ -23,7 +23,7 @@ WIDTHS = {
 """Numbers that some tensor is as long as, at least."""
 OTHERS = {
     "norm_num_groups", "num_heads", "skip_last", "num_timesteps", "image_size", "levels",
-    "revive_after",
+    "revive_after", "steps_offset",
 }  # fmt: skip
 """Numbers that divide others, or that no tensor depends on."""
 

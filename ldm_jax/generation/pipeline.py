@@ -67,7 +67,10 @@ class Pipeline(LoadedModel):
     @classmethod
     def open(cls, choice: cfg.ModelChoice) -> "Pipeline":
         """The model that a request names; raises as `LoadedModel` does."""
-        names = ("weights", "tokenizer", "prediction", "original_config")
+        names = (
+            "weights", "variant", "tokenizer", "prediction", "original_config", "vae",
+            "text_encoder",
+        )  # fmt: skip
         choices = {name: getattr(choice, name) for name in names}
         return cls(
             choice.model, dtype=choice.dtype, clip_skip=choice.clip_skip,

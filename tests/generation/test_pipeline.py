@@ -322,11 +322,15 @@ def test_resampling_needs_a_sampler_that_evaluates_once_a_step(pipeline, sampler
     with pytest.raises(cfg.ConfigError, match="evaluates more than once a step"):
         pipeline.settle(replace(FAST, sampler=sampler, resample=2))
     with pytest.raises(cfg.ConfigError, match="takes none; choose ddpm"):
-        pipeline.settle(replace(FAST, sampler=sampler, classifier_form="mean"))
+        pipeline.settle(
+            replace(FAST, sampler=sampler, classifier_form="mean", classifier_scale=1.0)
+        )
 
 
 def test_noisy_samplers_of_one_evaluation_have_both(pipeline):
     for sampler in ("ddpm", "ddpm_beta", "euler_a", "dpmpp_2m_sde", "reverse_diffusion"):
-        pipeline.settle(replace(FAST, sampler=sampler, resample=2, classifier_form="mean"))
+        pipeline.settle(
+            replace(FAST, sampler=sampler, resample=2, classifier_form="mean", classifier_scale=1.0)
+        )
     with pytest.raises(cfg.ConfigError, match="with corrector evaluates more than once"):
         pipeline.settle(replace(FAST, sampler="ddpm", corrector="langevin", resample=2))

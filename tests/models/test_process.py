@@ -101,6 +101,19 @@ def test_usual_spacings():
     assert spacing(cfg.Discrete(), "eps", "ddim", timesteps=(900.0, 3.5)) is None
 
 
+def test_models_that_compvis_ran_visit_its_list():
+    """It has 31 steps for 30 and none for 300, where "leading" is the same rule to its length."""
+    compvis = model(cfg.Diffusion(spacing="ddim_uniform", final_alpha_bar="first"))
+    for steps, kind, visited in ((50, "ddim_uniform", range(1, 1000, 20)),
+                                 (30, "ddim_uniform", range(1, 992, 33)),
+                                 (300, "leading", range(1, 899, 3))):  # fmt: skip
+        for name in ("ddim", "plms"):
+            settled = defaults.settle(compvis, cfg.Sampling(name, steps=steps))
+            assert settled.spacing == kind
+            path = defaults.path(compvis, build_process(compvis.diffusion.process), settled)
+            np.testing.assert_array_equal(path.timestep[:-1], list(visited)[::-1])
+
+
 @pytest.mark.parametrize(
     ("lists", "first", "steps"),
     [

@@ -32,11 +32,13 @@ PROMPT, NEGATIVE = "a b cat", "ugly"
 GUIDANCE, STEPS, SEED = 7.5, 20, 3
 FIRST = 5
 INDEX = np.array([FIRST], np.uint32)
-SAMPLERS = {
-    "ddim": {"spacing": None},
-    # The peer's own lists for "leading" and "linspace" count one place more than they step.
-    "dpmpp_2m": {"spacing": "trailing"},
-}
+SAMPLERS = {"ddim": {"spacing": None}, "dpmpp_2m": {"spacing": "trailing"}}
+LEADING = {
+    "ddim": diffusers.DDIMScheduler, "plms": diffusers.PNDMScheduler,
+    "euler": diffusers.EulerDiscreteScheduler, "heun": diffusers.HeunDiscreteScheduler,
+    "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
+    "unipc": diffusers.UniPCMultistepScheduler,
+}  # fmt: skip
 
 
 def with_scheduler(peer, sampler):
@@ -98,6 +100,32 @@ def test_text_to_image(models, kind, sampler, size):
         **common,
     ).images  # fmt: skip
     sampling = settings(sampler, height=size[0], width=size[1])
+    found = ours.generate(
+        [PROMPT], first_image=FIRST, sampling=sampling, negative=NEGATIVE, decode=False
+    )
+    assert apart(found, expected) <= CLOSE
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps"),
+    [*(("ddim", steps) for steps in (7, 10, 30, 45, 300)), ("plms", 30), ("euler", 45),
+     ("heun", 7), ("dpmpp_2m", 30), ("unipc", 45)],
+)  # fmt: skip
+def test_step_counts_that_do_not_divide_the_schedule(models, sampler, steps):
+    """With the folder's own list, 'leading' with an offset of 1, as each scheduler counts it."""
+    peer, ours = models("sd1")
+    peer.scheduler = LEADING[sampler].from_config(
+        scheduler().config, timestep_spacing="leading", skip_prk_steps=True
+    )
+    start = noise("initial", ours.model.latent_shape_of(16, 16), channels_last=False)
+    expected = peer(
+        PROMPT, negative_prompt=NEGATIVE, height=16, width=16, num_inference_steps=steps,
+        guidance_scale=GUIDANCE, latents=start, output_type="latent",
+    ).images  # fmt: skip
+    sampling = cfg.Sampling(
+        sampler=sampler, spacing="leading", steps=steps, guidance_scale=GUIDANCE, seed=SEED,
+        height=16, width=16,
+    )  # fmt: skip
     found = ours.generate(
         [PROMPT], first_image=FIRST, sampling=sampling, negative=NEGATIVE, decode=False
     )
