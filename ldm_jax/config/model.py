@@ -1,9 +1,9 @@
 """One whole latent diffusion model: its process, its parts, and how they fit each other."""
 
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Literal
 
-from ldm_jax.config.checks import Positive, Side, require, require_divisible, settings
+from ldm_jax.config.checks import Positive, Side, Within, require, require_divisible, settings
 from ldm_jax.config.conditioners import CaptionMapConditioner, Conditioner, find, slots_of
 from ldm_jax.config.models import FirstStage, UNet
 from ldm_jax.config.processes import Discrete, Process
@@ -21,7 +21,7 @@ class Diffusion:
     """Whether the U-Net says the variance of a step too, in as many channels more."""
     spacing: Literal["trailing", "leading", "linspace", "ddim_uniform"] = "trailing"
     """Which times ddim, ddpm and plms visit unless they are told otherwise."""
-    steps_offset: int = 1
+    steps_offset: Annotated[int, Within(0, 100_000)] = 1
     """The first timestep of spacing "leading"; 1 is Stable Diffusion's."""
     final_alpha_bar: Literal["one", "first"] = "one"
     """Where sampling ends unless it is told otherwise: at no noise, or at that of the first time.
@@ -42,7 +42,7 @@ class Diffusion:
                 f"trailing or linspace for process {process}")  # fmt: skip
         if discrete:
             last = self.process.num_timesteps - 1
-            require(0 <= self.steps_offset <= max(last, 1), "diffusion.steps_offset",
+            require(self.steps_offset <= max(last, 1), "diffusion.steps_offset",
                     self.steps_offset, f"in 0..{last}, a timestep")  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ldm_jax.config.checks import ConfigError, matches, require
+from ldm_jax.config.checks import ConfigError, check_fields, matches, require
 from ldm_jax.config.sampling import Sampling, one_of
 
 Weights = Literal["ema", "raw"]
@@ -63,6 +63,7 @@ class ModelChoice:
     """Work directory of a classifier that guides towards --classes."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, names in _NAMES.items():
             value, allowed = getattr(self, name), typing.get_args(names)
             require(value is None or value in allowed, name, value, f"one of {', '.join(allowed)}")
@@ -90,6 +91,7 @@ class PictureInput:
     """Which of the file's pictures is the first one's."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require(self.latents_row >= 0, "latents_row", self.latents_row, "0 or more")
         blur, around = self.mask_blur, self.only_masked
         require(blur is None or 0 <= blur < 10_000, "mask_blur", blur, "0 to 10000 pixels")
@@ -128,6 +130,7 @@ class Request:
     model: ModelChoice = field(default_factory=ModelChoice)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.prompt and self.classes:
             raise ConfigError("give captions or classes, not both: a model takes one of them")
         for name, value in self.to_dict().items():

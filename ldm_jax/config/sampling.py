@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.checks import ConfigError, check_fields
 
 SamplerName = Literal[
     "ddim", "ddpm", "ddpm_beta", "ddpm_learned", "plms", "euler", "euler_a", "heun", "dpm2",
@@ -110,6 +110,7 @@ class Sampling:
     """Decode in overlapping tiles of so many pixels, for large pictures."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in NAMES:
             value, allowed = getattr(self, name), get_args(NAMES[name])
             if value is not None and value not in allowed:
@@ -153,7 +154,7 @@ class Sampling:
             "height": (_is_side(self.height), f"1 to {MAX_SIDE}"),
             "width": (_is_side(self.width), f"1 to {MAX_SIDE}"),
             "strength": (_is_share(self.strength), "between 0 and 1"),
-            "tile": (_at_least_1(self.tile), "1 or more"),
+            "tile": (self.tile is None or 1 <= self.tile <= MAX_SIDE, f"1 to {MAX_SIDE}"),
         }
         for name, (ok, allowed) in checks.items():
             if not ok:

@@ -23,13 +23,16 @@ INSTANCES = (
     cfg.Perceptual(), cfg.Adversarial(norm="none"), cfg.AutoencoderLoss(l2_weight=1.0),
     cfg.Optim(), cfg.Mesh(data=1), cfg.Loop(),
 )  # fmt: skip
+DRAWING = (cfg.Sampling, cfg.PictureInput, cfg.ModelChoice, cfg.Request)
+"""What is drawn, whose ranges are checked beside its relations."""
 NEVER = (float("nan"), float("inf"), float("-inf"), 10**12 + 1, 10**400, -(10**12), True, "1")
 """What no number may be, a weight of 10^12 aside."""
 MAY_BE = {
     -1: {"Mesh.data", "Mesh.fsdp", "Mesh.tensor", "EDM.p_mean", "Objective.times_mean",
          "AutoencoderLoss.logvar"},
     0: {"VQ.beta", "VQ.ema_decay", "Gumbel.kl_weight", "LFQ.beta", "LFQ.entropy_weight",
-        "Classifier.dropout", "TextTransformer.layers", "CLIPText.skip_last",
+        "Classifier.dropout", "Diffusion.steps_offset", "TextTransformer.layers",
+        "CLIPText.skip_last",
         "ClassConditioner.dropout", "TextConditioner.dropout", "Data.workers",
         "ImageFolder.validation_fraction", "UNet.concat_channels", "UNet.dropout",
         "Objective.p2_gamma", "Objective.vlb_weight", "Objective.times_mean",
@@ -80,7 +83,7 @@ FIELDS = [
 
 def test_all_configs_are_tried():
     public = {kind for _, kind in inspect.getmembers(cfg, inspect.isclass)}
-    configs = {kind for kind in public if dataclasses.is_dataclass(kind)} - {cfg.Sampling}
+    configs = {kind for kind in public if dataclasses.is_dataclass(kind)} - {*DRAWING}
     assert configs == {type(instance) for instance in INSTANCES}
 
 
@@ -132,3 +135,12 @@ def test_every_number_has_a_range(instance, name, hint):
 def test_what_is_refused_says_what_is_allowed(make, complaint):
     with pytest.raises(cfg.ConfigError, match=complaint):
         make()
+
+
+@pytest.mark.parametrize("kind", DRAWING)
+def test_numbers_of_a_drawing_are_numbers(kind):
+    for name, hint in field_hints(kind).items():
+        for value in (float("nan"), float("inf"), True, "1") if numbers(hint) else ():
+            listed = (value,) if "tuple" in str(hint) else value
+            with pytest.raises(cfg.ConfigError, match=name):
+                made(kind(), **{name: listed})
