@@ -12,6 +12,7 @@ from typing import Any
 import tyro
 
 from ldm_jax.config import ConfigError, ModelChoice, Request
+from ldm_jax.config.command_line import switches
 from ldm_jax.config.request import paths, settings
 from ldm_jax.core.reading import FileFormatError, printable, read_lines
 
@@ -158,7 +159,7 @@ def _parsed(arguments: Sequence[str], default: Command) -> Command:
     try:
         with contextlib.redirect_stderr(written):
             return tyro.cli(
-                tyro.conf.OmitArgPrefixes[Command], args=[*arguments], default=default,
+                tyro.conf.OmitArgPrefixes[Command], args=switches(arguments), default=default,
                 prog=PROGRAM,
             )  # fmt: skip
     except SystemExit as stop:
@@ -182,12 +183,15 @@ def _from_png(first: argparse.Namespace) -> tuple[Request, dict[str, Any]]:
     written = read_written(first.from_png, also)
     for problem in written.problems:
         _say(f"{first.from_png}: left out: {problem}")
+    asked = (first.prompt, first.prompts, first.classes) != (None, None, None)
+    if any(problem.startswith("prompt") for problem in written.problems) and not asked:
+        raise FileFormatError(first.from_png, "has a prompt that cannot be used; give --prompt")
     drawn = written.request
     # Usual values that another sampler or model would not have are not carried over to it.
     empty = Request()
     filled = {name: drawn.setting(name) for name in written.filled}
     request = drawn.changed(**{name: empty.setting(name) for name in filled})
-    if (first.prompt, first.prompts, first.classes) != (None, None, None):
+    if asked:
         request = replace(request, prompt=(), classes=())
     return request, filled
 

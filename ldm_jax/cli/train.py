@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import tyro
 
 from ldm_jax import config as cfg
+from ldm_jax.config.command_line import switches
 from ldm_jax.core import processes
 
 PROGRAM = "train.py"
@@ -43,7 +44,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     config = tyro.cli(
         tyro.conf.AvoidSubcommands[type(config)],
         default=config,
-        args=overrides,
+        args=switches(overrides),
         prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=DIR] [--init=PATH]",
         description=HELP,
     )

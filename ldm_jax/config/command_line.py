@@ -1,6 +1,7 @@
 """Command lines that need images, whose defaults come from a config or from a work directory."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,19 @@ HELP = """
 The images are those of --config=FILE, a config; or of --images=FOLDER; or, for a model that was
 trained here, those that it was trained on. Single settings of them follow, such as
 --data.image_size=256."""
+
+
+def switches(words: Sequence[str]) -> list[str]:
+    """Command-line words in which `--a.b=True` and `--a.b=False` are the switches that tyro has for
+    them, `--a.b` and `--a.no-b`."""
+    found = []
+    for word in words:
+        switch = re.fullmatch(r"--((?:[\w-]+\.)*)([\w-]+)=(true|false)", word, re.IGNORECASE)
+        if switch is not None:
+            above, name, value = switch.groups()
+            word = f"--{above}{'' if value.lower() == 'true' else 'no-'}{name}"
+        found.append(word)
+    return found
 
 
 def parse(
@@ -51,7 +65,7 @@ def parse(
             raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
     parsed = tyro.cli(
         tyro.conf.AvoidSubcommands[kind], default=replace(default, data=data or Data()),
-        args=rest, prog=prog, description=description + HELP,
+        args=switches(rest), prog=prog, description=description + HELP,
     )  # fmt: skip
     if isinstance(parsed.data.source, EncodedLatents):
         raise ConfigError(

@@ -124,7 +124,8 @@ def kind_of(path: Path) -> Kind:
     if path.is_file():
         return "compvis"
     if not path.is_dir():
-        raise ConvertError(f"{path} does not exist")
+        what = "is neither a regular file nor a folder" if path.exists() else "does not exist"
+        raise ConvertError(f"{path} {what}")
     if (path / native.CONFIG).is_file():
         return "native"
     if (path / INDEX).is_file():

@@ -76,7 +76,7 @@ def _check_words(words: Sequence[str]) -> None:
 
 def told(error: Exception) -> tuple[int, str]:
     """Exit status and words of an error, for the user."""
-    if isinstance(error, Failed):
+    if isinstance(getattr(error, "status", None), int):
         return error.status, str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)[:2000]:
         return FAILED, (

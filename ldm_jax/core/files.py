@@ -75,7 +75,11 @@ def damage(
         noted = read_json(path)
     except ValueError as error:
         return [f"{path} cannot be read ({error})"]
-    problems = []
+    problems = [
+        f"{file} is no regular file"
+        for file in sorted(directory.rglob("*"))
+        if not (file.is_file() or file.is_dir())
+    ]
     for folder in covered:
         if not any(name.startswith(f"{folder}/") for name in noted):
             problems.append(f"{path} notes no file of {folder}")
@@ -107,7 +111,8 @@ def changes(directory: Path, noted: Any, where: str) -> list[str]:
         if not _is_digest(expected):
             problems.append(f"{where} has no digest of {shown(name)}")
         elif not file.is_file():
-            problems.append(f"{file} is missing")
+            there = os.path.lexists(file)
+            problems.append(f"{file} is {'no regular file' if there else 'missing'}")
         elif file.stat().st_size != expected["bytes"]:
             size = file.stat().st_size
             problems.append(f"{file} has {size} bytes instead of {expected['bytes']}")

@@ -187,7 +187,9 @@ def parse_json(path: str | Path, what: str, data: bytes | str) -> dict[str, Any]
     except FileFormatError:
         raise
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        reason: Any = "nested too deeply" if isinstance(error, RecursionError) else error
+        if "integer string conversion" in str(error):
+            reason = "a number of thousands of digits"
         raise FileFormatError(path, f"{what} is not JSON: {reason}") from error
     if not isinstance(value, dict):
         raise FileFormatError(path, f"{what} is not a JSON object")

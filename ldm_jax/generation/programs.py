@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ldm_jax.core.command import FAILED
+
 ADVICE = {
     "float16": "; try --dtype=bfloat16 or --dtype=float32",
     "bfloat16": "; try --dtype=float32",
@@ -16,6 +18,8 @@ ADVICE = {
 
 class NonFiniteError(ValueError):
     """A network gave infinity or no number."""
+
+    status = FAILED
 
 
 class Programs:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ldm_jax.config.sampling import MAX_SIDE
 from ldm_jax.core.reading import FileFormatError, open_file, shown
 from ldm_jax.images.reading import open_picture
 
@@ -303,11 +304,18 @@ def _one(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any]]:
     return lambda text: (kind(text),)
 
 
+def _sides(text: str) -> tuple[int, int]:
+    width, height = (int(side) for side in text.split("x"))
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise ValueError(text)
+    return width, height
+
+
 _READ: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[Any, ...]]]] = {
     "Steps": (("steps",), _one(int)),
     "CFG scale": (("guidance_scale",), _one(float)),
     "Seed": (("seed",), _one(int)),
-    "Size": (("width", "height"), lambda text: tuple(int(side) for side in text.split("x"))),
+    "Size": (("width", "height"), _sides),
     "Denoising strength": (("strength",), _one(float)),
     "Clip skip": (("clip_skip",), _one(int)),
     "Eta DDIM": (("eta",), _one(float)),

@@ -17,7 +17,7 @@ from PIL import Image
 from ldm_jax.config.request import Request
 from ldm_jax.config.request import paths as request_paths
 from ldm_jax.core.files import write_atomically
-from ldm_jax.core.reading import FileFormatError, parse_json, read_json, shown
+from ldm_jax.core.reading import FileFormatError, parse_json, read_bytes, read_json, shown
 from ldm_jax.images import infotext
 from ldm_jax.images.grid import grid, save_png, save_webp
 
@@ -300,10 +300,10 @@ def _former(out: Path) -> list[Path]:
     if not os.path.lexists(manifest):
         return []
     try:
-        images = read_json(manifest)["images"]
-        names = [name for one in images for name in (one["file"], *one.get("beside", ()))]
-        # Whatever a manifest says, only what lies beside it is deleted.
-        found = [out / Path(name).name for name in names]
+        listed = read_json(manifest)
+        # Whatever a manifest says, only what lies beside it and was drawn is deleted.
+        found = [path for one in listed["images"] for path in _drawn(out, one)]
+        listed["request"], listed["versions"]  # noqa: B018 - others' manifests have none
     except FileFormatError as error:
         raise FolderError(
             f"{error}; --overwrite deletes what it lists, so remove it, or name another folder"
@@ -311,6 +311,19 @@ def _former(out: Path) -> list[Path]:
     except (KeyError, TypeError, AttributeError) as error:
         raise FolderError(
             f"{manifest} is not the manifest of drawn pictures (it has no list {shown('images')} "
-            "of files), which --overwrite would replace; name another folder"
+            "of files, no request or no versions), which --overwrite would replace; name another "
+            "folder"
         ) from error
     return [*found, manifest]
+
+
+def _drawn(out: Path, entry: Mapping[str, Any]) -> list[Path]:
+    """The files of one picture of a manifest, if the picture is still the one that was drawn."""
+    path = out / Path(entry["file"]).name
+    try:
+        same = hashlib.sha256(read_bytes(path)).hexdigest() == entry.get("sha256")
+    except FileFormatError:
+        return []
+    strip, video = f"{path.stem}_strip.png", f"{path.stem}.webp"
+    beside = [out / name for name in entry.get("beside", ()) if name in (strip, video)]
+    return [path, *beside] if same else []

@@ -9,8 +9,8 @@ import sys
 import pytest
 import tiny
 
-import train
 from ldm_jax import config as cfg
+from ldm_jax.cli import train
 
 DATA = cfg.Data()
 WITH_MAP = (cfg.TextConditioner(tiny.ENCODER), tiny.CAPTION_MAP)
@@ -204,6 +204,9 @@ def test_overrides_are_typed_and_checked_again(tmp_path):
     run, _ = parse("--data.source.path=elsewhere", "--conditioners.0.encoder.layers=2")
     assert run.data.source == cfg.ImageFolder(path="elsewhere", validation_fraction=0.2)
     assert run.conditioners[0].encoder.layers == 2
+    for words in (["--loop.no-remat"], ["--loop.remat=False", "--data.source.flip=true"]):
+        run, _ = parse("--loop.remat=True", *words)
+        assert (run.loop.remat, run.data.source.flip) == (False, len(words) == 2)
     run, _ = parse("--diffusion.process.beta_end=0.02")
     assert run.diffusion.process == cfg.Discrete(100, "cosine", beta_end=0.02)
     run, _ = parse("--objective.min_snr_gamma=3", "--optim.clip_norm=None")

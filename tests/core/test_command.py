@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ldm_jax.core.command import FAILED, INTERRUPTED, REFUSED, Failed, run_command
+from ldm_jax.generation.programs import NonFiniteError
 
 
 def run(error, arguments=()):
@@ -24,6 +25,7 @@ def run(error, arguments=()):
         (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), REFUSED, "a.png"),
         (OSError(errno.ENOSPC, "No space left on device", "a.png"), FAILED, "a.png"),
         (Failed("stands still"), FAILED, "stands still"),
+        (NonFiniteError("no numbers"), FAILED, "no numbers"),
         (MemoryError(), FAILED, "not enough memory"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), FAILED, "not enough memory"),
         (KeyError("x"), FAILED, "--debug"),

@@ -54,6 +54,7 @@ def test_what_is_read_is_not_overwritten(tmp_path):
         ('{"name": "web app", "icons": []}', "is not the manifest of drawn pictures"),
         ('{"images": ["a.png"]}', "is not the manifest of drawn pictures"),
         ('{"images": 3}', "is not the manifest of drawn pictures"),
+        ('{"images": []}', "is not the manifest of drawn pictures"),
         ('{"images": [{"file": "a.p', "is not JSON"),
         ("[" * 100_000, "nested too deeply"),
     ],
@@ -71,14 +72,16 @@ def test_a_former_drawing_goes_with_the_first_new_picture_and_nothing_else_does(
     with writer(out) as first:
         first.write(BLACK, 1, 1)
     manifest = json.loads((out / "manifest.json").read_text())
-    manifest["images"].append({"file": "../kept.png"})
+    manifest["images"] += [{"file": "../kept.png"}, {"file": "mine.png", "sha256": "0" * 64}]
     (out / "manifest.json").write_text(json.dumps(manifest))
+    (out / "mine.png").write_text("not drawn, or changed since")
     with pytest.raises(KeyboardInterrupt), writer(out):
         raise KeyboardInterrupt
-    assert listed(out) == ["0001_0001.png", "../kept.png"]
+    assert listed(out) == ["0001_0001.png", "../kept.png", "mine.png"]
     with writer(out) as second:
         second.write(BLACK, 0, 0)
     assert listed(out) == ["0000_0000.png"] and kept.exists()
+    (out / "mine.png").unlink()
     assert sorted(p.name for p in out.iterdir()) == ["0000_0000.png", "grid.png", "manifest.json"]
 
 

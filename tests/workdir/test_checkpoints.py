@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import resource
 import shutil
 import time
@@ -315,6 +316,14 @@ def test_each_file_of_a_checkpoint_must_be_in_the_list(workdir):
         with pytest.raises(ckpt.CheckpointError, match=f"does not note {name}|no file of"):
             ckpt.Checkpoints.load_params(workdir, "ema")
     digests.write_text(json.dumps(noted))
+    pipe = workdir / "checkpoints" / "2" / "_CHECKPOINT_METADATA"
+    content = pipe.read_bytes()
+    pipe.unlink()
+    os.mkfifo(pipe)
+    with pytest.raises(ckpt.CheckpointError, match="_CHECKPOINT_METADATA is no regular file"):
+        ckpt.Checkpoints.load_params(workdir, "ema")
+    pipe.unlink()
+    pipe.write_bytes(content)
     (workdir / "checkpoints" / "2" / "state" / ".DS_Store").write_bytes(b"of a file browser")
     ckpt.Checkpoints.load_params(workdir, "ema")
 
