@@ -30,7 +30,7 @@ class InputMaker:
                         [example["caption"]], encoder.max_length
                     )[0]
                 case cfg.ClassConditioner():
-                    made["label"] = np.int32(example["label"])
+                    made["label"] = np.asarray(example["label"], np.int32)
         return made
 
     def uncond(self) -> Inputs:
@@ -41,7 +41,7 @@ class InputMaker:
                 case cfg.TextConditioner(encoder=encoder):
                     made["caption"] = self._tokenizer.empty(encoder.max_length)
                 case cfg.ClassConditioner(num_classes=count):
-                    made["label"] = np.int32(count)
+                    made["label"] = np.asarray(count, np.int32)
         return made
 
 

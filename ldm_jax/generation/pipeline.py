@@ -299,7 +299,7 @@ class Pipeline(LoadedModel):
             "mask": mask,
             "masked_image": kept[None],  # one for all
             "masked_image_noise": np.asarray(
-                ldm.noise_of(np.uint32(sampling.seed), "sample/masked", index, shape)
+                ldm.noise_of(sampling.seed, "sample/masked", jnp.asarray(index), shape)
             ),
         }
 

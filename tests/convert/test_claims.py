@@ -68,7 +68,7 @@ def test_what_cannot_be_is_refused(claim, words):
 @pytest.mark.parametrize(
     ("part", "field", "value", "words"),
     [
-        ("unet", "context_dim", 4096, "model.json claims ClassCondition.context_dim 4096"),
+        ("unet", "context_dim", 4096, "model.json claims ClassConditioner.context_dim 4096"),
         ("unet", "layers_per_block", 3000, "model.json: config.unet.layers_per_block is 3000"),
         (
             "process",

@@ -98,7 +98,7 @@ def test_options_that_a_record_decides_are_refused(record):
 
 
 def test_without_wishes_a_few_samplers_draw_two_captions(trained_text2img, tmp_path):
-    few = [f"--model={trained_text2img}", f"--out={tmp_path}", "--steps=1", "--batch_size=2",
+    few = [f"--model={trained_text2img}", f"--out={tmp_path}", "--steps=2", "--batch_size=2",
            "--seed=3"]  # fmt: skip
     content = json.loads(sample.benchmark(parse(few)).read_text())
     requests = [case["request"] for case in content["cases"]]

@@ -13,7 +13,7 @@ from ldm_jax.generation.defaults import Picture
 
 PLAIN = replace(tiny.UNET, context_dim=None, pooled_dim=None, attention=(False,))
 UNCONDITIONAL = replace(
-    tiny.diffusion_run("folder"), condition=cfg.Unconditional(), unet=PLAIN,
+    tiny.diffusion_run("folder"), conditioners=(), unet=PLAIN,
     diffusion=cfg.Diffusion(spacing="leading"),
 ).model(tiny.AUTOENCODER)  # fmt: skip
 TEXT = tiny.diffusion_run("folder").model(tiny.AUTOENCODER)

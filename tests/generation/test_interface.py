@@ -36,7 +36,8 @@ def test_a_saved_picture_says_how_it_was_drawn(drawn, tmp_path):
         np.testing.assert_array_equal(np.asarray(image), drawn[3].array)
     assert read_written(tmp_path / "a.png").request == drawn[3].request
     drawn[3].save(tmp_path / "a.webp")
-    assert Image.open(tmp_path / "a.webp").size == drawn[3].image.size
+    with Image.open(tmp_path / "a.webp") as image:
+        assert image.size == drawn[3].image.size
 
 
 def test_one_of_many_is_drawn_alone_and_with_its_latents(model, drawn):
