@@ -82,7 +82,7 @@ def begin(path, by_sigma=False):
 @pytest.mark.parametrize("steps", [2, 5, 20, 200])
 def test_lms(spacing, steps):
     peer = scheduler("LMSDiscreteScheduler", spacing, steps)
-    path = levels(SCHEDULE, steps, spacing, "one")
+    path = levels(SCHEDULE, steps, spacing, "one", "levels")
     x, theirs = begin(path, by_sigma=True)
     # Its weights come from an integral that is stopped at a relative error of 1e-4.
     assert relative(ours(LMS(), path, x), follow(peer, theirs)) < 1e-4
@@ -169,7 +169,7 @@ def test_dpm2(spacing, steps, eta, monkeypatch):
     solver = DPM2Ancestral(1.0) if eta else DPMSolver(2)
     name = "KDPM2AncestralDiscreteScheduler" if eta else "KDPM2DiscreteScheduler"
     peer = scheduler(name, spacing, steps)
-    path = inner_levels(solver, SCHEDULE, levels(SCHEDULE, steps, spacing, "one"))
+    path = inner_levels(solver, SCHEDULE, levels(SCHEDULE, steps, spacing, "one", "levels"))
     module = "k_dpm_2_ancestral_discrete"
     # It draws at the second stage alone; our loop has noise for both.
     drawn = iter(noises(2 * steps)[1::2])
