@@ -88,4 +88,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     for name in ("data", "config", "metrics"):
         if not isinstance(record.get(name), dict):
             raise damaged(directory, f"{path} has no {name}")
+    step = record["data"].get("step", int(directory.name))
+    if step != int(directory.name):
+        raise damaged(directory, f"it is that of step {step} under another name")
     return record

@@ -328,6 +328,12 @@ def test_each_file_of_a_checkpoint_must_be_in_the_list(workdir):
     ckpt.Checkpoints.load_params(workdir, "ema")
 
 
+def test_a_checkpoint_under_another_steps_name_is_refused(workdir):
+    shutil.copytree(workdir / "checkpoints" / "2", workdir / "checkpoints" / "16")
+    with pytest.raises(ckpt.CheckpointError, match="it is that of step 2 under another name"):
+        ckpt.Checkpoints.load_params(workdir, "ema")
+
+
 def test_a_damaged_older_record_keeps_no_newer_checkpoint_from_use(workdir, template, capsys):
     record = workdir / "checkpoints" / "1" / "run" / "metadata"
     record.write_text("{")
