@@ -17,7 +17,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core import tree
 from ldm_jax.models.bottlenecks import gaussian
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
-from ldm_jax.models.conditioners import ClassToken, Condition
+from ldm_jax.models.conditioners import ClassEmbedding, Condition
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -94,10 +94,10 @@ def test_model(name):
     config, classes = compvis.unet_config(name), originals.MODELS[name].get("classes")
     context = given.get("context")
     if classes is not None:
-        token = ClassToken(*classes)
+        token = ClassEmbedding(*classes)
         prefix = "cond_stage_model."
         variables = filled(token, lambda name: prefix + name, given["labels"])
-        context = token.apply(variables, given["labels"]).context
+        context = token.apply(variables, given["labels"])
     split = config.in_channels
     x, concat = given["x"][..., :split], given["x"][..., split:]
     condition = Condition(context=context, concat=concat if config.concat_channels else None)

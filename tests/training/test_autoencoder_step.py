@@ -118,6 +118,7 @@ def test_the_codebook_is_averages_and_loses_no_vector(trained):
 
 def test_going_on_from_a_checkpoint_gives_the_same_bits(trained, tmp_path):
     """With the critic, its statistics and averages, and the codebook's, in the checkpoint."""
+    write_config(tmp_path, make_run())
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(3, trained.states[3], {}, make_run())
         checkpoints.wait()
