@@ -7,11 +7,12 @@ A record is the array of the index's dtype and shape (little endian, C order), t
 with `caption`, `label` and `name`. A shard appears complete or not at all.
 """
 
+import hashlib
 import json
 import math
 import os
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import matches
+from ldm_jax.core import tree
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import FileFormatError, parse_json, read_json
 from ldm_jax.data.sources import DataError, Example, Split
@@ -37,13 +39,16 @@ Kind = Literal["gaussian", "point", "codes"]
 the other along the channels; `point`, unscaled latents before quantisation; `codes`, the numbers
 of the codebook's vectors."""
 
+_AFTER_LATENTS = ("decoder", "post_quant_conv")
+"""Parts of an autoencoder that latents do not depend on."""
+
 
 @dataclass(frozen=True)
 class Index:
     """How one split was encoded, and what is needed to read it."""
 
     encoder: str
-    """SHA-256 of the encoder's parameters."""
+    """`encoder_hash` of what encoded them."""
     source: dict[str, Any]
     """The settings of the images' source as JSON, without where it lies."""
     fingerprint: str
@@ -134,6 +139,20 @@ def read_index(folder: Path) -> Index | None:
             f"{path} is no index of encoded images ({type(error).__name__}: {problem}); "
             "restore it, or encode the data anew"
         ) from error
+
+
+def encoder_hash(params: Mapping[str, Any]) -> str:
+    """SHA-256 of an autoencoder's parameters, in float32, without those of its decoder.
+
+    Two autoencoders with the same hash make the same latents of an image.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(tree.flatten(params).items()):
+        if path.split("/")[0] not in _AFTER_LATENTS:
+            array = np.ascontiguousarray(leaf, np.dtype("<f4"))
+            digest.update(f"{path} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def begin(folder: Path, index: Index) -> None:

@@ -56,10 +56,10 @@ def run(arguments: Arguments) -> None:
     from ldm_jax import convert
     from ldm_jax import latent_diffusion as ldm
     from ldm_jax.core.files import check_writable, write_atomically
+    from ldm_jax.core.progress import Progress
     from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.likelihood import measure
     from ldm_jax.generation.conditions import open_tokenizer
-    from ldm_jax.training.metrics import Progress
 
     data = arguments.data
     check_writable(arguments.out.parent)

@@ -47,6 +47,7 @@ def run(arguments: Arguments) -> None:
 
     from ldm_jax.convert.first_stage import read_first_stage
     from ldm_jax.core.files import check_writable, write_atomically
+    from ldm_jax.core.progress import Progress
     from ldm_jax.data.loader import in_order
     from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.reconstruction import (
@@ -55,7 +56,6 @@ def run(arguments: Arguments) -> None:
         read_perceptual,
     )
     from ldm_jax.images.grid import grid, save_png
-    from ldm_jax.training.metrics import Progress
 
     data, out = arguments.data, arguments.out
     check_writable(out)

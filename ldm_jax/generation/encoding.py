@@ -23,16 +23,15 @@ import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import require, require_divisible
 from ldm_jax.convert.first_stage import FirstStage, read_first_stage
+from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
-from ldm_jax.data.latents import Index, Kind, begin, write_shard
+from ldm_jax.data.latents import Index, Kind, begin, encoder_hash, write_shard
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import DataError, Example, Source, Split, open_source
 from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian
 from ldm_jax.models.build import build_autoencoder
-from ldm_jax.training.latents import encoder_hash
-from ldm_jax.training.metrics import Progress
 
 _WHERE = ("path", "data_dir")
 

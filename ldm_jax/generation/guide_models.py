@@ -23,8 +23,9 @@ from ldm_jax.models.conditioners import Condition, Inputs
 from ldm_jax.models.process import build_process
 from ldm_jax.sampling.classifier_guidance import LogProb
 from ldm_jax.sampling.guided import Guides
-from ldm_jax.training.first_stage import load_first_stage
 from ldm_jax.workdir.checkpoints import Checkpoints
+from ldm_jax.workdir.frozen import load_frozen
+from ldm_jax.workdir.layout import FIRST_STAGE, WEIGHTS
 from ldm_jax.workdir.run_config import read_config
 
 
@@ -199,7 +200,8 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
             "that trained a classifier"
         )
     _, params = Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")
-    autoencoder, frozen = load_first_stage(run, path)
+    folder = path / FIRST_STAGE
+    autoencoder, frozen = read_config(folder).autoencoder, load_frozen(folder, WEIGHTS)
     same = {
         "first stage": with_scale(autoencoder, frozen["latent_scale"]) == config.autoencoder,
         "image size": run.data.image_size == config.image_size,

@@ -1,24 +1,19 @@
 """The latents of a batch, whether it holds images or what the first stage has made of them."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
-from ldm_jax.core import tree
-from ldm_jax.data.latents import LatentsSource
+from ldm_jax.data.latents import LatentsSource, encoder_hash
 from ldm_jax.data.sources import Source
 from ldm_jax.latent_diffusion import Params, sample_posterior, to_pixels
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian, Point, gaussian
 from ldm_jax.models.pixels import Pixels
 from ldm_jax.training.autoencoder_loss import posterior_noise
-
-_AFTER_LATENTS = ("decoder", "post_quant_conv")
 
 
 def posterior_of(
@@ -47,20 +42,6 @@ def batch_latents(
     noise = posterior_noise(seed, batch["index"], shape)
     posterior = posterior_of(autoencoder, frozen["autoencoder"], batch)
     return sample_posterior(frozen, posterior, noise)
-
-
-def encoder_hash(params: Mapping[str, Any]) -> str:
-    """SHA-256 of an autoencoder's parameters, in float32, without those of its decoder.
-
-    Two autoencoders with the same hash make the same latents of an image.
-    """
-    digest = hashlib.sha256()
-    for path, leaf in sorted(tree.flatten(params).items()):
-        if path.split("/")[0] not in _AFTER_LATENTS:
-            array = np.ascontiguousarray(leaf, np.dtype("<f4"))
-            digest.update(f"{path} {array.shape}\n".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def check_encoder(source: Source | None, params: Mapping[str, Any]) -> None:

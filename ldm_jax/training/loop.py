@@ -14,6 +14,7 @@ from jax.experimental import multihost_utils
 from ldm_jax import config as cfg
 from ldm_jax.core import signals
 from ldm_jax.core.command import SAVED, Failed, say
+from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import (
     batch_sharding,
     check_batch,
@@ -28,7 +29,7 @@ from ldm_jax.images.grid import grid
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
 from ldm_jax.training.classifier_stage import classifier_stage
 from ldm_jax.training.diffusion_stage import diffusion_stage
-from ldm_jax.training.metrics import MetricWriter, Progress
+from ldm_jax.training.metrics import MetricWriter
 from ldm_jax.training.stage import GRID_IMAGES, Stage
 from ldm_jax.training.state import TrainState
 from ldm_jax.workdir.checkpoints import Checkpoints

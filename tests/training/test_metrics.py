@@ -1,6 +1,5 @@
-"""Metrics files without duplicates, and progress that can be read in a log."""
+"""Metrics files without duplicates."""
 
-import errno
 import json
 import math
 import resource
@@ -73,33 +72,3 @@ def test_metrics_that_cannot_be_written_stop_no_run(tmp_path, capfd):
     assert f"metrics cannot be written to {tmp_path}: File too large; the run goes on" in said
     write(tmp_path, [2], rewind=1)
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
-
-
-def test_progress_that_nobody_can_read_stops_no_run(monkeypatch):
-    def full(text):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("sys.stderr.write", full)
-    with metrics.Progress("training", total=2) as bar:
-        bar.update(1, loss=1.0)
-
-
-def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
-    with metrics.Progress("training", total=100, initial=50, images=8) as bar:
-        for _ in range(25):
-            now[0] += 1.0
-            bar.update(1, loss=0.125)
-    printed = capsys.readouterr().err.splitlines()
-    assert printed[0] == ("training 60/100, loss 0.125, 8 images/s, 00:10 passed, 00:40 left")
-    assert [line.split()[1].rstrip(",") for line in printed] == ["60/100", "70/100", "75/100"]
-
-
-def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with metrics.Progress("sampling", total=2, images=4) as bar:
-        bar.update(2, loss=1.0)
-    printed = capsys.readouterr().err
-    assert "sampling 100%" in printed
-    assert "images/s" in printed

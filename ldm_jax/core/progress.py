@@ -1,0 +1,81 @@
+"""Progress of anything that takes long: a bar for people, a line now and then for log files."""
+
+import contextlib
+import sys
+import time
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from ldm_jax.core.command import say
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """A bar with values, images/s and time left on stderr; a line now and then where no one looks.
+
+    Use it as a context manager:
+
+        with Progress("training", total=steps, initial=first, images=batch_size) as bar:
+            bar.update(1, loss=loss)
+    """
+
+    def __init__(self, description: str, total: int, initial: int = 0, images: int = 0) -> None:
+        """Args: the task, its steps, those done before, and how many images one step handles.
+
+        With 0 images the rate is in steps.
+        """
+        self._description, self._total, self._done = description, total, initial
+        self._images = images
+        self._active = jax.process_index() == 0
+        self._began = self._shown = time.monotonic()
+        self._initial = self._shown_done = initial
+        self._bar: Any = None
+        self._values = ""
+
+    def __enter__(self) -> "Progress":
+        self._began = self._shown = time.monotonic()
+        if self._active and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=self._total, initial=self._initial, desc=self._description,
+                file=sys.stderr, dynamic_ncols=True, leave=True,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+                "[{elapsed}<{remaining}{postfix}]",
+            )  # fmt: skip
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.close()
+        elif self._active and self._done > self._initial:
+            self._print_line()
+
+    def update(self, steps: int = 1, **values: float) -> None:
+        """Counts `steps` more as done and shows `values`, such as the loss."""
+        self._done += steps
+        self._values = "".join(f", {name} {value:.4g}" for name, value in values.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str((self._values + f", {self._rate()}")[2:], refresh=False)
+            with contextlib.suppress(OSError):  # the terminal may have gone
+                self._bar.update(steps)
+        elif self._active and time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
+            self._print_line()
+            self._shown = time.monotonic()
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        steps = (self._done - self._initial) / seconds
+        rate, unit = (steps * self._images, "images/s") if self._images else (steps, "/s")
+        return f"{rate:.3g}{' ' if self._images else ''}{unit}"
+
+    def _print_line(self) -> None:
+        seconds = time.monotonic() - self._began
+        done = max(self._done - self._initial, 1)
+        left = (self._total - self._done) * seconds / done
+        say(
+            f"{self._description} {self._done}/{self._total}{self._values}, {self._rate()}, "
+            f"{tqdm.format_interval(seconds)} passed, {tqdm.format_interval(left)} left"
+        )
