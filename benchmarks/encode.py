@@ -15,7 +15,7 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle, known
-from ldm_jax.convert.first_stage import FirstStage
+from ldm_jax.convert.parts import FirstStage
 from ldm_jax.generation.encoding import Encoder, Storage
 
 STAGES = {  # name → config, pixels of a side, images at once

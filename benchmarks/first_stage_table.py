@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert.first_stage import read_first_stage
+from ldm_jax.convert.parts import read_first_stage
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.reconstruction import FirstStageProgram, Measurement, measure

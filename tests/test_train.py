@@ -16,7 +16,7 @@ from PIL import Image
 import train
 from ldm_jax import config as cfg
 from ldm_jax.convert import load
-from ldm_jax.convert.first_stage import read_first_stage
+from ldm_jax.convert.parts import read_first_stage
 from ldm_jax.data.tokenizer import load_tokenizer
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.lock import locked

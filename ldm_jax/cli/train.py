@@ -67,7 +67,7 @@ def _number(word: str) -> int:
 
 def trained_parts(config: cfg.Run, init: str | None) -> dict[str, Callable[[], Any]]:
     """What gives stage one the parameters that others trained, where it needs them."""
-    from ldm_jax.convert.first_stage import first_stage_params
+    from ldm_jax.convert.parts import first_stage_params
 
     parts: dict[str, Callable[[], Any]] = {}
     if init is not None:

@@ -10,7 +10,7 @@ from ldm_jax.convert.bundle import ConvertError, Imported
 from ldm_jax.convert.checkpoint import read_checkpoint
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.folder import CONFIG, INDEX, read_component, read_folder
-from ldm_jax.convert.peer_text import read_text_encoder
+from ldm_jax.convert.peer_text import read_text_encoder as read_text_encoder_config
 from ldm_jax.convert.workdir import read_workdir
 from ldm_jax.core.reading import read_json
 
@@ -97,22 +97,32 @@ def _borrowed(given: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
             raise ConvertError(f"--vae={vae} has no first stage: it works on pixels")
         parts["autoencoder"] = other.autoencoder, other.frozen["autoencoder"]
     if text_encoder := given.pop("text_encoder", None):
-        parts["text_encoder"] = _text_encoder(text_encoder)
+        parts["text_encoder"] = read_text_encoder(text_encoder, "--text_encoder")[:2]
     return parts
 
 
-def _text_encoder(path: str | Path) -> tuple[cfg.TextConditioner, dict[str, Any]]:
+def read_text_encoder(
+    path: str | Path, option: str, **choices: Any
+) -> tuple[cfg.TextConditioner, dict[str, Any], Path | None]:
+    """The text encoder of any model, or of its component's folder alone: its conditioner, its
+    parameters, and the tokenizer of a whole model.
+
+    `option` is what the user named `path` with; `choices` are those of `load`.
+
+    Raises:
+        ConvertError, FileFormatError, ConfigError, FileNotFoundError: as `load`, or there is none.
+    """
     config = Path(path) / CONFIG
     if config.is_file() and "model_type" in read_json(config):
         fields = Fields.read(config)
         with fields.naming():
-            text = read_text_encoder(fields)
-        return text, read_component(Path(path), text)[0]
-    other = load(path)
+            text = read_text_encoder_config(fields)
+        return text, read_component(Path(path), text)[0], None
+    other = load(path, **choices)
     text = cfg.find(getattr(other.config, "conditioners", ()), cfg.TextConditioner)
     if text is None:
-        raise ConvertError(f"--text_encoder={path} has no text encoder")
-    return text, other.params["conditioners"][text.name]
+        raise ConvertError(f"{option}={path} has no text encoder")
+    return text, other.params["conditioners"][text.name], other.tokenizer
 
 
 def kind_of(path: Path) -> Kind:

@@ -45,7 +45,7 @@ def run(arguments: Arguments) -> None:
     # JAX starts only now, so that --help and mistakes answer at once.
     import numpy as np
 
-    from ldm_jax.convert.first_stage import read_first_stage
+    from ldm_jax.convert.parts import read_first_stage
     from ldm_jax.core.files import check_writable, write_atomically
     from ldm_jax.core.progress import Progress
     from ldm_jax.data.loader import in_order

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, UInt8
 import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import require, require_divisible
-from ldm_jax.convert.first_stage import FirstStage, read_first_stage
+from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
 from ldm_jax.data.latents import Index, Kind, begin, encoder_hash, write_shard

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle
-from ldm_jax.convert.first_stage import FirstStage, read_first_stage
+from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.data import digit_scenes
 from ldm_jax.evaluation import __main__ as command
 from ldm_jax.evaluation.reconstruction import (

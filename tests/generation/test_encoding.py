@@ -13,7 +13,7 @@ from ldm_jax import config as cfg
 from ldm_jax.cli import encode as command
 from ldm_jax.cli import train
 from ldm_jax.convert import bundle
-from ldm_jax.convert.first_stage import read_first_stage
+from ldm_jax.convert.parts import read_first_stage
 from ldm_jax.data.latents import LatentsSource, read_index
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import DataError, open_source

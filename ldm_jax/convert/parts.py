@@ -1,0 +1,191 @@
+"""Parts of any model by themselves, to encode with, to measure, or to begin a run with: its first
+stage, its text encoder, its U-Net with the conditioners."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import bundle, hub
+from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.loading import kind_of, load, read_text_encoder
+from ldm_jax.core import tree
+from ldm_jax.workdir.run_config import read_config
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """An autoencoder with its parameters, float32 on the host."""
+
+    config: cfg.Autoencoder
+    params: dict[str, Any]
+    latent_scale: float | None
+    """What latents are multiplied by; None where training has yet to measure it."""
+    name: str
+
+
+@dataclass(frozen=True)
+class InitialParams:
+    """What a run of stage two begins with: parameters of another model, float32 on the host."""
+
+    params: dict[str, Any]
+    """`{"unet", "conditioners"}`, these by name, as stage two trains them."""
+    tokenizer: Path | None
+    """Folder with the tokenizer's files, or one `tokenizer.json`; None where there is none."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A text encoder with its parameters, float32 on the host, and its tokenizer's files."""
+
+    config: cfg.TextConditioner
+    params: dict[str, Any]
+    tokenizer: Path | None
+    """As that of `InitialParams`; a text encoder's folder by itself has none."""
+
+
+def read_first_stage(path: str | Path, **choices: Any) -> FirstStage:
+    """The first stage of a work directory, a native or diffusers folder, or a CompVis file, of a
+    whole model or alone. `choices` are those of `load`.
+
+    Of an autoencoder's work directory come the averages where it keeps them, which stage two takes.
+
+    Raises:
+        ConvertError, FileFormatError, ConfigError, FileNotFoundError: as `load`.
+    """
+    imported = load(path, **_weights(path) | choices)
+    if isinstance(imported.autoencoder, cfg.Pixels):
+        raise cfg.ConfigError(f"{path} has no first stage: it works on pixels")
+    scale = imported.frozen.get("latent_scale")
+    return FirstStage(
+        config=imported.autoencoder,
+        params=bundle.materialize(imported.frozen["autoencoder"]),
+        latent_scale=None if scale is None else float(scale),
+        name=str(path),
+    )
+
+
+def first_stage_params(
+    path: str | Path, config: cfg.Autoencoder, option: str = "--init"
+) -> dict[str, Any]:
+    """The parameters (numpy, float32) of the autoencoder in `path`, which `config` must describe.
+
+    Of a work directory's they are the average, or the parameters themselves where none is kept.
+    How a codebook was trained may differ: that is no part of what is loaded.
+
+    Args:
+        path: a work directory, or whatever else `load` reads.
+        config: the autoencoder that they are for.
+        option: what the user named `path` with, for errors.
+
+    Raises:
+        ConfigError, ValueError, OSError: no autoencoder in `path`, or another one; names the
+            settings or parameters that differ.
+    """
+    source = f"{option}={path}"
+    stored = read_first_stage(path)
+    found = stored.config
+    same: dict[str, Any] = {"latent_scale": found.latent_scale}
+    if type(found.bottleneck) is type(config.bottleneck):
+        same["bottleneck"] = found.bottleneck
+    differing = cfg.differences(found, replace(config, **same))
+    _refuse(differing, source, "autoencoder", "config.autoencoder")
+    return _fitting(bundle.autoencoder_shapes(config), stored.params, source)
+
+
+def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") -> InitialParams:
+    """The parameters of U-Net and conditioners of the model in `path`, whose networks `config`
+    must describe.
+
+    Of a work directory they are the averages, or the parameters themselves where none are kept.
+    What a training run chooses may differ: the process and what is predicted, dropout, the first
+    stage that the latents are of.
+
+    Args:
+        path: a work directory, or whatever else `load` reads.
+        config: the model that they are for.
+        option: what the user named `path` with, for errors.
+
+    Raises:
+        ConfigError, ValueError, OSError: no diffusion model in `path`, or one of other networks;
+            names the settings or parameters that differ.
+    """
+    source = f"{option}={path}"
+    imported = load(path, **_weights(path))
+    if not isinstance(imported.config, cfg.Model):
+        raise cfg.ConfigError(f"{source} holds a first stage alone, not a diffusion model")
+    differing = [
+        *cfg.differences(*(replace(of.unet, dropout=0.0) for of in (imported.config, config)),
+                         "unet"),
+        *cfg.differences(*(_undropped(of.conditioners) for of in (imported.config, config)),
+                         "conditioners"),
+    ]  # fmt: skip
+    _refuse(differing, source, "model", "the config's unet and conditioners")
+    shapes = bundle.shapes(config)
+    shapes.pop("autoencoder", None)
+    wanted = {"unet": shapes.pop("unet"), "conditioners": shapes}
+    params = _fitting(wanted, bundle.materialize(imported.params), source)
+    return InitialParams(params, imported.tokenizer)
+
+
+def text_encoder_params(
+    path: str | Path, config: cfg.TextConditioner, option: str = "--text_encoder"
+) -> TextEncoder:
+    """The text encoder in `path`, which `config` must describe but for its dropout.
+
+    Args:
+        path: whatever `load` reads, or the folder of a text encoder alone, as transformers saves
+            it.
+        config: the text encoder that the parameters are for.
+        option: what the user named `path` with, for errors.
+
+    Raises:
+        ConfigError, ValueError, OSError: no text encoder in `path`, or another one; names the
+            settings or parameters that differ.
+    """
+    source = f"{option}={path}"
+    found, params, tokenizer = read_text_encoder(path, option, **_weights(path))
+    differing = cfg.differences(found, replace(config, dropout=found.dropout), config.name)
+    _refuse(differing, source, "text encoder", "the config's text encoder")
+    params = _fitting(bundle.conditioner_shapes(config), bundle.materialize(params), source)
+    return TextEncoder(config, params, tokenizer)
+
+
+def _weights(path: str | Path) -> dict[str, Literal["raw"]]:
+    """What `load` is asked for: the raw weights of a work directory that keeps no averages."""
+    if str(path).startswith(hub.PREFIX):
+        return {}
+    try:
+        trained = kind_of(Path(path)) == "workdir"
+    except ConvertError:
+        return {}  # what is wrong, who reads it says
+    return {"weights": "raw"} if trained and _keeps_no_averages(Path(path)) else {}
+
+
+def _keeps_no_averages(workdir: Path) -> bool:
+    return read_config(workdir).optim.ema_decay is None
+
+
+def _undropped(conditioners: tuple[cfg.Conditioner, ...]) -> tuple[cfg.Conditioner, ...]:
+    """The conditioners without how often training drops them."""
+    return tuple(replace(part, dropout=0.0) if part.dropout else part for part in conditioners)
+
+
+def _refuse(differing: list[tuple[str, Any, Any]], source: str, what: str, setting: str) -> None:
+    """Raises ConfigError, which names the settings that differ, where any do."""
+    if differing:
+        listed = "; ".join(
+            f"{where} is {old!r} there, {new!r} here" for where, old, new in differing
+        )
+        raise cfg.ConfigError(
+            f"{source} holds another {what} than this config's: {listed}. Set {setting} to what "
+            "is there"
+        )
+
+
+def _fitting(shapes: Any, params: Any, source: str) -> dict[str, Any]:
+    """`params` in the order of `shapes`, which must be theirs."""
+    try:
+        return tree.merge(shapes, params)
+    except tree.TreeError as error:
+        raise cfg.ConfigError(f"{source} does not fit this config: {error}") from error
