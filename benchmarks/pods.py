@@ -29,6 +29,7 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.core import sharding
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
+from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_stage import fresh_params
@@ -158,7 +159,8 @@ def trace_sampler(
     def sample(params: Any, frozen: Any, inputs: Any, uncond: Any, index: Any) -> Any:
         return ldm.generate(
             model, params, frozen, inputs, uncond, solver=DDIM(), levels=path,
-            seed=run.loop.seed, index=index, guidance_scale=GUIDANCE, shape=model.latent_shape,
+            seed=run.loop.seed, index=index, guidance=Guidance(scale=GUIDANCE),
+            shape=model.latent_shape,
         )  # fmt: skip
 
     params = jax.eval_shape(lambda: ldm.init_params(model, run.loop.seed))

@@ -30,11 +30,9 @@ from ldm_jax.models.conditioners import Condition, Conditioner, Inputs
 from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.process import build_process
 from ldm_jax.models.unet import UNet2D
-from ldm_jax.sampling import inversion
-from ldm_jax.sampling.guided import ALONE, Guides
+from ldm_jax.sampling import loop
+from ldm_jax.sampling.guidance import NO_GUIDANCE, Guidance
 from ldm_jax.sampling.inpaint import Inpaint
-from ldm_jax.sampling.loop import Sampled, sample
-from ldm_jax.sampling.loop import start as start_at
 
 Params = Mapping[str, Any]
 
@@ -192,27 +190,16 @@ class Start(NamedTuple):
     """Standard normal; None: drawn from the seed."""
     latents: Float[Array, "b h w z"] | None = None
     """Scaled latents of a picture, which get noise at the first level (image-to-image)."""
-    known: Float[Array, "b h w z"] | None = None
+    original: Float[Array, "b h w z"] | None = None
     """Scaled latents of a picture that is kept where `mask` is 0 (inpainting)."""
     mask: Float[Array, "b h w 1"] | None = None
-    """With `known`: 1 where the picture is drawn anew."""
+    """With `original`: 1 where the picture is drawn anew."""
 
 
-NOISE = Start()
+FROM_NOISE = Start()
 
 
-def draw(
-    model: LatentDiffusion,
-    params: Params,
-    cond: Condition,
-    uncond: Condition | None,
-    **how: Any,
-) -> Float[Array, "b zh zw z"]:
-    """Scaled latents for each example of `cond`: `watch`, of which only the end is kept."""
-    return watch(model, params, cond, uncond, **how).x
-
-
-def watch(
+def sample_latents(
     model: LatentDiffusion,
     params: Params,
     cond: Condition,
@@ -222,40 +209,39 @@ def watch(
     levels: Level,
     seed: UInt32[Array, ""] | int,
     index: UInt32[Array, "b"],
-    guidance_scale: Float[Array, ""] | float = 1.0,
     shape: tuple[int, int, int],
-    start: Start = NOISE,
-    guides: Guides = ALONE,
+    start: Start = FROM_NOISE,
+    guidance: Guidance = NO_GUIDANCE,
     resample: int = 1,
     jump: int = 1,
     previews: int = 0,
-) -> Sampled:
-    """Scaled latents of `shape` for each example of `cond`, and what was thought of them.
+) -> loop.Sampled:
+    """Scaled latents of `shape` for each example of `cond`, and predictions on the way to them.
 
     Example `i` is a function of `seed`, `index[i]`, `cond[i]` and `start[i]` alone. With
     `uncond` (the unconditional condition) every evaluation is one network call of twice the
     batch, ordered [unconditional, conditional]; without, classifier-free guidance is off.
-    `guides` holds all other guidance; `resample` and `jump` are those of `Inpaint`. Of the
-    predictions of x0 on the way, `previews` are kept, from the first to the last.
+    `resample` and `jump` are those of `Inpaint`. Of the predictions of x0 on the way, `previews`
+    are kept, from the first to the last.
     """
     noise = start.noise
     if noise is None:
         noise = noise_of(seed, "sample/initial", index, shape)
     first: Level = jax.tree.map(lambda values: values[0], levels)
-    x = start_at(noise, first)
+    x = loop.initial_x(noise, first)
     if start.latents is not None:
         x = first.alpha * start.latents + first.sigma * noise
-    solver = guides.solver(solver)
-    if start.known is not None:
-        solver = Inpaint(solver, start.known, noise, start.mask, resample, jump)
+    solver = guidance.solver(solver)
+    if start.original is not None:
+        solver = Inpaint(solver, start.original, noise, start.mask, resample, jump)
 
-    def denoise_given(x: Array, level: Level, cond: Condition) -> Prediction:
+    def denoise_of(x: Array, level: Level, cond: Condition) -> Prediction:
         network = partial(model.network, params, condition=cond)
         return model.denoiser(network)(x, level)
 
-    denoise = guides.denoiser(denoise_given, cond, uncond, guidance_scale)
+    denoise = guidance.denoiser(denoise_of, cond, uncond)
     keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
-    return sample(solver, denoise, x, levels, keys, return_x0s=previews)
+    return loop.sample(solver, denoise, x, levels, keys, return_x0s=previews)
 
 
 def invert(
@@ -266,11 +252,11 @@ def invert(
     levels: Level,
 ) -> Float[Array, "b zh zw z"]:
     """The noise, of unit variance if the model is right, from which a solver without noise of its
-    own draws the scaled `latents` at the first of `levels`; see `sampling.inversion`."""
+    own draws the scaled `latents` at the first of `levels`; see `sampling.loop.invert`."""
     network = partial(model.network, params, condition=condition)
-    noisy = inversion.invert(model.denoiser(network), latents, levels)
+    noisy = loop.invert(model.denoiser(network), latents, levels)
     first: Level = jax.tree.map(lambda values: values[0], levels)
-    return noisy / start_at(jnp.ones_like(noisy), first)
+    return noisy / loop.initial_x(jnp.ones_like(noisy), first)
 
 
 def generate(
@@ -281,12 +267,13 @@ def generate(
     uncond: Inputs | None,
     **how: Any,
 ) -> UInt8[Array, "b h w c"]:
-    """Images for the named `inputs`, as one traceable program: condition, draw, decode.
+    """Images for the named `inputs`, as one traceable program: condition, sample, decode.
 
     `uncond` holds the inputs that are unconditional, in place of those of the same name, or is
-    None for no guidance; `how` is as in `draw`.
+    None for no guidance; `how` is as in `sample_latents`.
     """
     cond = model.condition(params, frozen, inputs)
     if uncond is not None:
         uncond = model.condition(params, frozen, {**inputs, **uncond})
-    return to_images(model.decode(frozen, draw(model, params, cond, uncond, **how)))
+    latents = sample_latents(model, params, cond, uncond, **how).x
+    return to_images(model.decode(frozen, latents))

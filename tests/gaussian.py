@@ -48,13 +48,13 @@ class Arc:
 
 def arc(steps, first=1.45, last=0.05):
     """Arc's levels, smooth in the step, so that errors show the order of a method alone."""
-    angle = np.linspace(first, last, steps + 1)
-    return Level(
-        timestep=jnp.asarray(angle, jnp.float32),
-        alpha=jnp.asarray(np.cos(angle), jnp.float32),
-        sigma=jnp.asarray(np.sin(angle), jnp.float32),
-        final=jnp.arange(steps + 1) == steps,
-    )
+    return arc_at(np.linspace(first, last, steps + 1))
+
+
+def arc_at(angles):
+    """Arc's levels at these times, the last of them final."""
+    scales = (jnp.asarray(v, jnp.float32) for v in (angles, np.cos(angles), np.sin(angles)))
+    return Level(*scales, final=jnp.arange(angles.size) == angles.size - 1)
 
 
 def flow(x, run):

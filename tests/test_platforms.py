@@ -9,6 +9,7 @@ from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
+from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_stage import fresh_params
@@ -94,7 +95,7 @@ def test_the_demos_sampler_lowers_for_tpu_and_cuda(demo):
     def sample(params, frozen, inputs, index):
         return ldm.generate(
             model, params, frozen, inputs, jax.tree.map(jnp.zeros_like, inputs), solver=DDIM(),
-            levels=levels(model.process, 50), seed=0, index=index, guidance_scale=3.0,
+            levels=levels(model.process, 50), seed=0, index=index, guidance=Guidance(scale=3.0),
             shape=shape,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ from ldm_jax.config.checks import Positive, Side, Within, require, require_divis
 from ldm_jax.config.conditioners import CaptionMapConditioner, Conditioner, find, slots_of
 from ldm_jax.config.models import FirstStage, UNet
 from ldm_jax.config.processes import Discrete, Process
+from ldm_jax.core.names import FinalAlphaBar, PredictionKind
 
 
 @settings
@@ -14,7 +15,7 @@ class Diffusion:
     """The forward process and what the network predicts."""
 
     process: Process = field(default_factory=Discrete)
-    prediction: Literal["eps", "x0", "v", "score", "velocity", "edm"] = "eps"
+    prediction: PredictionKind = "eps"
     sigma_data: Positive = 1.0
     """Standard deviation of what is diffused, for prediction "edm"; scaled latents have 1."""
     learned_variance: bool = False
@@ -23,7 +24,7 @@ class Diffusion:
     """Which times ddim, ddpm and plms visit unless they are told otherwise."""
     steps_offset: Annotated[int, Within(0, 100_000)] = 1
     """The first timestep of spacing "leading"; 1 is Stable Diffusion's."""
-    final_alpha_bar: Literal["one", "first"] = "one"
+    final_alpha_bar: FinalAlphaBar = "one"
     """Where sampling ends unless it is told otherwise: at no noise, or at that of the first time.
     """
 

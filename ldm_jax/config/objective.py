@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from ldm_jax.config.checks import LogRatio, Positive, Weight, Within, require, settings
+from ldm_jax.core.names import Distance, FixedVariance
 
 Weighting = Literal[
     "plain", "x0", "eps", "score", "v", "velocity", "edm", "min_snr", "p2", "debiased",
@@ -17,7 +18,7 @@ class Objective:
     loss: Literal["simple", "hybrid", "vlb"] = "simple"
     """`simple`: the distance of output and target. `hybrid` adds the variational bound for the
     learned variance only, `vlb` is the bound itself; their chain is discrete."""
-    distance: Literal["l2", "l1", "huber"] = "l2"
+    distance: Distance = "l2"
     huber_c: Positive = 0.1
     """Errors far above it count as their absolute value."""
     weighting: Weighting = "plain"
@@ -28,7 +29,7 @@ class Objective:
     p2_gamma: Annotated[float, Within(0.0, 100.0)] = 1.0
     vlb_weight: Weight = 0.001
     """Of the bound in the hybrid loss."""
-    fixed_variance: Literal["beta", "beta_tilde"] = "beta_tilde"
+    fixed_variance: FixedVariance = "beta_tilde"
     """Of the steps in `vlb` and `posterior_kl` where the network learns none."""
     bins: Annotated[int, Within(2, 65536)] | None = None
     """With `hybrid` and `vlb`: how many values the data take in [-1, 1]. None: what 8-bit pixels

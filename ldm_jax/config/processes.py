@@ -7,6 +7,7 @@ and fields these are, and in docs/processes.md.
 from typing import Annotated, Literal
 
 from ldm_jax.config.checks import LogRatio, Within, require, settings
+from ldm_jax.core.names import ScheduleKind
 
 Time = Annotated[float, Within(0.0, 1.0, above=True)]
 Rate = Annotated[float, Within(0.0, 1000.0, above=True)]
@@ -22,9 +23,7 @@ class Discrete:
     """T steps of given betas, as DDPM and Stable Diffusion have them."""
 
     num_timesteps: Annotated[int, Within(1, 100_000)] = 1000
-    schedule: Literal[
-        "linear", "scaled_linear", "sqrt", "cosine", "sigmoid", "sigmoid_betas", "given"
-    ] = "scaled_linear"
+    schedule: Literal[ScheduleKind, "given"] = "scaled_linear"
     """"given" has its numbers in `betas`; sqrt, cosine and sigmoid have no ends."""
     beta_start: Variance = 0.00085
     beta_end: Annotated[float, Within(0.0, 1.0, above=True, below=True)] = 0.012

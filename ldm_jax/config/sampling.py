@@ -2,25 +2,18 @@
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 
 from ldm_jax.config.checks import ConfigError, check_fields
-
-SamplerName = Literal[
-    "ddim", "ddpm", "ddpm_beta", "ddpm_learned", "plms", "euler", "euler_a", "heun", "dpm2",
-    "dpm2_a", "lms", "dpm_solver_1", "dpm_solver_2", "dpm_solver_3", "dpmpp_2m", "dpmpp_2m_sde",
-    "dpmpp_2s_a", "dpmpp_3m_sde", "dpmpp_sde", "unipc", "unipc_3", "unipc_bh1", "deis", "lcm",
-    "euler_maruyama", "reverse_diffusion",
-]  # fmt: skip
-CorrectorName = Literal["langevin", "annealed_langevin"]
-Spacing = Literal[
-    "trailing", "leading", "linspace", "quad", "ddim_uniform", "guided_uniform", "karras",
-    "exponential", "ays_sd15", "ays_sdxl",
-]  # fmt: skip
-GuidanceSchedule = Literal["constant", "linear", "cosine"]
-ClassifierForm = Literal["eps", "mean"]
+from ldm_jax.core.names import (
+    ClassifierForm,
+    CorrectorName,
+    GuidanceSchedule,
+    SamplerName,
+    Spacing,
+)
 
 MAX_PIXELS = 2**28
 """Pixels that are drawn together, at most: a batch of 4096 pictures of 256 x 256, or a picture of

@@ -12,13 +12,10 @@ A noisy example is `x = alpha * x0 + sigma * eps`, whatever the schedule: varian
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Num
-
-PredictionKind = Literal["eps", "x0", "v", "score", "velocity", "edm"]
-"""What a network's output stands for: see `diffusion.parameterization.target`."""
 
 Times = Num[Array, "*t"] | Num[np.ndarray, "*t"] | float | int
 """Times of a process: on the host in float64, or in a program."""
@@ -123,8 +120,17 @@ class Solver(Protocol):
     """A sampler as a state machine: pure functions over a carry that `lax.scan` can hold.
 
     A step calls `denoise` once. What needs more evaluations visits a level twice, or levels
-    `between` those of the list.
+    between those of the list (`inner_ratios`).
     """
+
+    @property
+    def order(self) -> int | None:
+        """The error on the probability flow falls with the steps to this power, for eta 0, and for
+        a solver with memory once it has its first values.
+
+        None for those that always draw noise, whose limit is a distribution.
+        """
+        ...
 
     @property
     def stochastic(self) -> bool:
@@ -138,10 +144,14 @@ class Solver(Protocol):
         """
         ...
 
-    def between(
+    def evaluations(self, steps: int) -> int:
+        """How often a drawing of `steps` steps, the last to a clean example, calls `denoise`."""
+        ...
+
+    def inner_ratios(
         self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
     ) -> Float64[np.ndarray, "k s"]:
-        """sigma / alpha of the k levels that steps from `ratio` to `next_ratio` visit between.
+        """sigma / alpha of the k levels inside steps from `ratio` to `next_ratio`.
 
         On the host; all ratios are finite and above 0. `inner_levels` puts them into the list.
         """

@@ -3,17 +3,16 @@
 Which noise level counts for how much is `weightings.py`; the variational bound is `posterior.py`.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
+from ldm_jax.core.names import Distance, FixedVariance
 from ldm_jax.core.typing import Prediction
-from ldm_jax.diffusion.posterior import FixedVariance, Posterior, vlb_terms
-
-Distance = Literal["l2", "l1", "huber"]
+from ldm_jax.diffusion.posterior import Posterior, vlb_terms
 
 
 def distance_loss(

@@ -10,7 +10,8 @@ from typing import get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-from ldm_jax.core.typing import Denoise, Level, Prediction, PredictionKind, Process
+from ldm_jax.core.names import PredictionKind
+from ldm_jax.core.typing import Denoise, Level, Prediction, Process
 from ldm_jax.diffusion.arrays import per_example
 
 

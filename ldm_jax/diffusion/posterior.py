@@ -4,7 +4,7 @@ Everything that needs care is a table, made once on the host in float64; what is
 are differences that do not cancel. Bounds are in bits per dimension.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ import numpy as np
 from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, Float32, Float64, Int
 
+from ldm_jax.core.names import FixedVariance
 from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.arrays import per_example
 
-FixedVariance = Literal["beta", "beta_tilde"]
 """The variance of a step where the network does not say it: Ho 2020, section 3.2."""
 
 _NARROW = 0.05  # bins of fewer standard deviations are integrated by their middle

@@ -1,16 +1,16 @@
 """Discrete noise schedules: betas, and the process in T steps that they make."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float64, Num
 
+from ldm_jax.core.names import ScheduleKind
 from ldm_jax.core.typing import Scales, Times
 from ldm_jax.diffusion.arrays import as_float, numbers
 
-ScheduleKind = Literal["linear", "scaled_linear", "sqrt", "cosine", "sigmoid", "sigmoid_betas"]
 ENDLESS = ("sqrt", "cosine", "sigmoid")
 """The schedules that are defined by alpha_bar, so that `start` and `end` play no part."""
 MAX_BETA = 0.999

@@ -5,16 +5,12 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float64, Int64
 
-Timesteps = Literal["leading", "trailing", "linspace", "quad", "ddim_uniform", "guided_uniform"]
-"""Rules for timesteps 0..T-1."""
+from ldm_jax.core.names import PublishedSpacing, TimestepSpacing
+
 Grid = Literal["timesteps", "levels", "intervals"]
 """How a family of samplers counts places along the schedule; see `spacing`."""
-Ratios = Literal["karras", "exponential"]
-"""Rules for noise-to-signal ratios."""
-Published = Literal["ays_sd15", "ays_sdxl"]
-"""Lists for schedules that are known."""
 
-ALIGN_YOUR_STEPS: dict[Published, tuple[int, ...]] = {
+ALIGN_YOUR_STEPS: dict[PublishedSpacing, tuple[int, ...]] = {
     "ays_sd15": (999, 850, 736, 645, 545, 455, 343, 233, 124, 24),
     "ays_sdxl": (999, 845, 730, 587, 443, 310, 193, 116, 53, 13),
 }
@@ -23,7 +19,7 @@ ALIGN_YOUR_STEPS: dict[Published, tuple[int, ...]] = {
 
 
 def spacing(
-    kind: Timesteps,
+    kind: TimestepSpacing,
     num_timesteps: int,
     steps: int,
     grid: Grid = "timesteps",
@@ -96,7 +92,7 @@ def spacing(
                     "'guided_uniform' wants; choose other steps or spacing 'leading'"
                 )
             return place * stride
-    raise ValueError(f"spacing is {kind!r}; it must be one of {get_args(Timesteps)}")
+    raise ValueError(f"spacing is {kind!r}; it must be one of {get_args(TimestepSpacing)}")
 
 
 def has_ddim_uniform(num_timesteps: int, steps: int) -> bool:

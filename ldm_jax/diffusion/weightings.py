@@ -11,7 +11,7 @@ from typing import get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-from ldm_jax.core.typing import PredictionKind
+from ldm_jax.core.names import PredictionKind
 from ldm_jax.diffusion.posterior import Posterior
 
 

@@ -8,14 +8,14 @@ from jaxtyping import Array, Float, Float32, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.config.sampling import LISTS
+from ldm_jax.core.names import RatioSpacing
 from ldm_jax.core.typing import Level, Process, Solver
-from ldm_jax.diffusion.spacing import Ratios, has_ddim_uniform
+from ldm_jax.diffusion.spacing import has_ddim_uniform
 from ldm_jax.models.process import build_process
-from ldm_jax.sampling.levels import in_sections, levels, levels_at, levels_of, part
-from ldm_jax.sampling.once import asks_once
+from ldm_jax.sampling.levels import in_sections, inner_levels, levels, levels_at, levels_of, part
 from ldm_jax.sampling.sde import PredictorCorrector
+from ldm_jax.sampling.solver_base import evaluates_once
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, GRIDS, make_solver
-from ldm_jax.sampling.stages import inner_levels
 
 SMALL, SMALL_BATCH = 16 * 16, 32
 """Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
@@ -130,15 +130,16 @@ def bound(model: cfg.Model) -> float:
 
 
 def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]:
-    """The numbers of `Guides` that settled `sampling` gives; another number is no new program."""
+    """The numbers of `Guidance` that settled `sampling` gives; another is no new program."""
     low_high = sampling.guidance_interval
     numbers = {
+        "scale": sampling.guidance_scale,
         "interval": low_high and tuple(np.float32(value) for value in low_high),
         "rescale": sampling.guidance_rescale,
-        "weak_scale": sampling.autoguidance_scale,
+        "autoguidance_scale": sampling.autoguidance_scale,
         "classifier_scale": sampling.classifier_scale,
         "threshold": sampling.threshold,
-        "bound": None if sampling.threshold is None else bound(model),
+        "threshold_bound": None if sampling.threshold is None else bound(model),
     }
     return {
         name: np.float32(value) if isinstance(value, float | int) else value
@@ -202,7 +203,7 @@ def path(
     """
     # Only samplers over timesteps end where some models say; the others end without noise.
     over_time = sampling.sampler in ("ddim", "plms")
-    over_time &= sampling.spacing not in get_args(Ratios)
+    over_time &= sampling.spacing not in get_args(RatioSpacing)
     end = model.diffusion.final_alpha_bar if over_time else "one"
     if sampling.sigmas:
         whole = levels_of(process, np.array(sampling.sigmas, np.float64))
@@ -315,13 +316,13 @@ def _check_guidance(sampling: cfg.Sampling, solver: Solver, visited: Level) -> N
     _check_effects(sampling, visited)
     sampler = sampling.sampler
     whole = "with" if sampling.corrector else "without"
-    if sampling.classifier_form == "mean" and not (solver.stochastic and asks_once(solver)):
+    if sampling.classifier_form == "mean" and not (solver.stochastic and evaluates_once(solver)):
         raise cfg.ConfigError(
             f"classifier_form 'mean' moves the mean of noisy steps of one evaluation, but sampler "
             f"{sampler!r} {whole} corrector takes none; choose ddpm, euler_a or ddim with an eta "
             "above 0, no corrector, or form 'eps'"
         )
-    if sampling.resample > 1 and not asks_once(solver):
+    if sampling.resample > 1 and not evaluates_once(solver):
         raise cfg.ConfigError(
             f"resample is {sampling.resample}, but sampler {sampler!r} {whole} corrector evaluates "
             "more than once a step; choose one that does not, such as ddim or ddpm"
@@ -410,7 +411,7 @@ def _usual_spacing(model: cfg.Model, sampling: cfg.Sampling) -> str | None:
         total = model.diffusion.process.num_timesteps
         return spacing if has_ddim_uniform(total, sampling.steps) else "leading"
     usual = DEFAULT_SPACING[sampling.sampler]
-    by_ratio = usual in get_args(Ratios)
+    by_ratio = usual in get_args(RatioSpacing)
     return "trailing" if by_ratio and model.diffusion.process.ends_in_noise else usual
 
 

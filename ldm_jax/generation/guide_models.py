@@ -21,8 +21,7 @@ from ldm_jax.models.build import build_classifier
 from ldm_jax.models.classifier import Classifier
 from ldm_jax.models.conditioners import Condition, Inputs
 from ldm_jax.models.process import build_process
-from ldm_jax.sampling.classifier_guidance import LogProb
-from ldm_jax.sampling.guided import Guides
+from ldm_jax.sampling.guidance import Guidance, LogProb
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.frozen import load_frozen
 from ldm_jax.workdir.layout import FIRST_STAGE, WEIGHTS
@@ -127,19 +126,19 @@ class GuideModels:
             found["classifier"] = self.classifier.params, labels
         return found
 
-    def guides(
+    def guidance(
         self, guiding: dict[str, Any], numbers: dict[str, Any], schedule: str, form: str | None
-    ) -> Guides:
-        """All guidance but the classifier-free, from what `arguments` gave, in a program."""
-        given = dict(numbers)
+    ) -> Guidance:
+        """All guidance with these `numbers`, and what `arguments` gave, in a program."""
+        models: dict[str, Any] = {}
         if self.weak is not None:
             params, inputs = guiding["weak"]
             # Models that are shown a picture have no autoguidance, so no first stage is needed.
             condition = self.weak.model.condition(params, {}, inputs)
-            given["weak"] = self.weak.denoiser(params, condition)
+            models["weak_denoise"] = self.weak.denoiser(params, condition)
         if self.classifier is not None:
-            given["log_prob"] = self.classifier.log_prob(*guiding["classifier"])
-        return Guides(schedule=schedule, classifier_form=form or "eps", **given)
+            models["log_prob"] = self.classifier.log_prob(*guiding["classifier"])
+        return Guidance(schedule=schedule, classifier_form=form or "eps", **numbers, **models)
 
 
 def read_weak(

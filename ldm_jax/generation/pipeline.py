@@ -179,7 +179,7 @@ class Pipeline(LoadedModel):
     ) -> Float32[np.ndarray, "n zh zw z"]:
         """Noise from which `draw` with the same conditions and settings draws `images` again.
 
-        By DDIM's steps upwards (`ldm_jax.sampling.inversion`), along the levels of `sampling`,
+        By DDIM's steps upwards (`ldm_jax.sampling.loop.invert`), along the levels of `sampling`,
         without guidance; it comes back up to the error of as many steps. It is of about unit
         variance, as `Picture.noise` has to be.
 
@@ -228,7 +228,6 @@ class Pipeline(LoadedModel):
             if guided:
                 inputs |= group.negative(size)
                 uncond = self._condition(mesh, params, frozen, inputs)
-            scalars = np.uint32(sampling.seed), np.float32(sampling.guidance_scale)
             numbers = defaults.guidance_numbers(self.config, sampling)
             guiding = self.guide_models.arguments(
                 *to_global(mesh, (group.of(rows), None if labels is None else labels[rows]))
@@ -237,7 +236,8 @@ class Pipeline(LoadedModel):
             path = defaults.path(self.config, self.model.process, sampling, picture)
             latents, x0s = self._programs.run(
                 "the U-Net", self._draw_program(sampling, previews), params, cond, uncond,
-                to_global(mesh, index), start, *scalars, eta, path, numbers, guiding,
+                to_global(mesh, index), start, np.uint32(sampling.seed), eta, path, numbers,
+                guiding,
             )  # fmt: skip
             if not decode:
                 return np.asarray(latents), None
@@ -292,7 +292,7 @@ class Pipeline(LoadedModel):
         mask = np.repeat(mask[None, ..., None], len(rows), axis=0)
         start = ldm.Start(noise=noise, latents=latents if partly else None)
         if not defaults.is_inpainting(self.config):
-            return start._replace(known=latents, mask=to_global(mesh, mask)), {}
+            return start._replace(original=latents, mask=to_global(mesh, mask)), {}
         shape = self.model.latent_shape_of(sampling.height, sampling.width)
         kept = masks.masked_pixels(pixels, picture.mask)
         return start, {
@@ -327,18 +327,16 @@ class Pipeline(LoadedModel):
 
         def make() -> Callable[..., Any]:
             def draw(
-                params, cond, uncond, index, start, seed, guidance_scale, eta, path,
-                numbers, guiding,
+                params, cond, uncond, index, start, seed, eta, path, numbers, guiding
             ):  # fmt: skip
                 solver = defaults.solver(self.model.process, fixed, eta)
-                guides = self.guide_models.guides(
+                guidance = self.guide_models.guidance(
                     guiding, numbers, fixed.guidance_schedule, fixed.classifier_form
                 )
-                return ldm.watch(
+                return ldm.sample_latents(
                     self.model, params, cond, uncond, solver=solver, levels=path,
-                    seed=seed, index=index, guidance_scale=guidance_scale, shape=shape,
-                    start=start, guides=guides, resample=fixed.resample, jump=fixed.resample_jump,
-                    previews=previews,
+                    seed=seed, index=index, shape=shape, start=start, guidance=guidance,
+                    resample=fixed.resample, jump=fixed.resample_jump, previews=previews,
                 )  # fmt: skip
 
             return draw

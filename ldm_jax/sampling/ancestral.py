@@ -1,38 +1,33 @@
-"""DDIM and DDPM: samplers that step from one noise level to the next by the posterior given x0.
+"""DDIM, DDPM and LCM: a step goes to the predicted x0, and from there to the next noise level.
 
-The previous level always comes from the list of levels, so any list of timesteps is valid.
+The next level always comes from the list of levels, so any list of timesteps is valid.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from ldm_jax.core.typing import Denoise, Level
-from ldm_jax.sampling.moves import Eta, ancestral, check_eta, is_noisy, move, transition
-from ldm_jax.sampling.once import Once
+from ldm_jax.sampling.solver_base import (
+    Carry,
+    Eta,
+    MemorylessSolver,
+    ancestral_step,
+    check_eta,
+    ddim_update,
+    forward_step,
+    is_noisy,
+)
 
 Variance = Literal["beta_tilde", "beta", "learned"]
-
-
-class Carry(NamedTuple):
-    """The examples at the level reached, and the last prediction of the clean ones."""
-
-    x: Float32[Array, "b ..."]
-    x0: Float32[Array, "b ..."]
-
-
-class Memoryless(Once):
-    """What solvers without memory of earlier steps share."""
-
-    def init(self, x: Float32[Array, "b *d"]) -> Carry:
-        """The carry before the first step; nothing is predicted yet."""
-        return Carry(x=x, x0=jnp.zeros_like(x))
+SIGMA_DATA, TIMESTEP_SCALE = 0.5, 10.0
+"""LCM's boundary condition; see there."""
 
 
 @dataclasses.dataclass(frozen=True)
-class DDIM(Memoryless):
+class DDIM(MemorylessSolver):
     """Denoising diffusion implicit models, Song 2020 (arXiv:2010.02502), eq. 12 and 16.
 
     Also k-diffusion's "Euler" (eta 0) and "Euler ancestral" (eta, usually 1): with y = x / alpha
@@ -47,6 +42,7 @@ class DDIM(Memoryless):
     """
 
     eta: Eta = 0.0
+    order = 1
 
     def __post_init__(self) -> None:
         check_eta(self.eta)
@@ -64,17 +60,15 @@ class DDIM(Memoryless):
         denoise: Denoise,
         noise: Float32[Array, "b *d"] | None,
     ) -> Carry:
-        """Song 2020, eq. 12."""
+        """Song 2020, eq. 12: x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std noise."""
         prediction = denoise(carry.x, level)
-        if noise is None:
-            return Carry(move(carry.x, prediction, level, *next_level[1:3]), prediction.x0)
-        kept, std = ancestral(level, next_level, self.eta)
-        x = move(carry.x, prediction, level, next_level.alpha, kept)
-        return Carry(x=x + std * noise, x0=prediction.x0)
+        down, std = ancestral_step(level, next_level, self.eta)
+        x = ddim_update(carry.x, prediction, level, down)
+        return Carry(x=x if noise is None else x + std * noise, x0=prediction.x0)
 
 
 @dataclasses.dataclass(frozen=True)
-class DDPM(Memoryless):
+class DDPM(MemorylessSolver):
     """Ancestral sampling, Ho 2020 (arXiv:2006.11239), eq. 6, 7 and 11, for any list of levels.
 
     `variance` is "beta_tilde", the posterior's, right for data that is a point; "beta", the
@@ -86,17 +80,13 @@ class DDPM(Memoryless):
     """
 
     variance: Variance = "beta_tilde"
+    order, stochastic = None, True
 
     def __post_init__(self) -> None:
         if self.variance not in get_args(Variance):
             raise ValueError(
                 f"variance is {self.variance!r}; it must be one of {get_args(Variance)}"
             )
-
-    @property
-    def stochastic(self) -> bool:
-        """Always True."""
-        return True
 
     def step(
         self,
@@ -108,7 +98,7 @@ class DDPM(Memoryless):
     ) -> Carry:
         """Ho 2020, eq. 6 and 7 with alpha_t and beta_t those of the whole stride."""
         x0, _, share = denoise(carry.x, level)
-        ratio, beta = transition(level, next_level)
+        ratio, beta = forward_step(level, next_level)
         to_next = (next_level.sigma / level.sigma) ** 2
         mean = ratio * to_next * carry.x + next_level.alpha * beta / level.sigma**2 * x0
         std = jnp.where(next_level.final, 0.0, self._std(beta, to_next, share))
@@ -132,3 +122,32 @@ class DDPM(Memoryless):
             )
         # beta_tilde is beta to_next; between them in the logarithm is a power of to_next.
         return jnp.sqrt(beta * to_next ** (1 - share))
+
+
+@dataclasses.dataclass(frozen=True)
+class LCM(MemorylessSolver):
+    """Multistep consistency sampling, Luo 2023 (arXiv:2310.04378), algorithm 3, for distilled nets.
+
+    The boundary condition f = c_skip x + c_out x0 (eq. 9) has the constants of the authors' code:
+    with t the timestep times 10 and sigma_data 1/2, c_skip = sigma_data^2 / (t^2 + sigma_data^2)
+    and c_out = t / sqrt(t^2 + sigma_data^2), which leave x0 alone but at the first few timesteps.
+    Only discrete processes have such timesteps.
+    """
+
+    order, stochastic = None, True
+
+    def step(
+        self,
+        carry: Carry,
+        level: Level,
+        next_level: Level,
+        denoise: Denoise,
+        noise: Float32[Array, "b *d"],
+    ) -> Carry:
+        """alpha' f + sigma' noise; at the final level f alone."""
+        x0 = denoise(carry.x, level).x0
+        t = TIMESTEP_SCALE * level.timestep
+        total = t**2 + SIGMA_DATA**2
+        clean = SIGMA_DATA**2 / total * carry.x + t / jnp.sqrt(total) * x0
+        noisy = next_level.alpha * clean + next_level.sigma * noise
+        return Carry(x=jnp.where(next_level.final, clean, noisy), x0=x0)

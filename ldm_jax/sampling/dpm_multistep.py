@@ -6,23 +6,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
 from ldm_jax.core.typing import Denoise, Level
-from ldm_jax.sampling.history import History, remember, start
-from ldm_jax.sampling.interpolation import change
-from ldm_jax.sampling.moves import (
+from ldm_jax.sampling.solver_base import (
+    BaseSolver,
     Eta,
-    bare,
+    History,
     check_eta,
-    decayed,
-    gain_of_x0,
+    ddim_update,
+    empty_history,
+    is_first_order,
     is_noisy,
     log_snr,
-    move,
+    mean_change,
+    remember,
+    sde_step,
+    x0_coefficient,
 )
-from ldm_jax.sampling.once import Once
 
 
 @dataclasses.dataclass(frozen=True)
-class _OverX0(Once):
+class _OverX0(BaseSolver):
     """x0 followed in lambda, with `eta` of fresh noise. Raises ValueError for a negative eta."""
 
     eta: Eta = 0.0
@@ -47,10 +49,11 @@ class DPMSolverPP2M(_OverX0):
     """
 
     lower_order_final: bool = False
+    order = 2
 
     def init(self, x: Float32[Array, "b *d"]) -> History:
         """The carry before the first step."""
-        return start(x, 1)
+        return empty_history(x, self.order - 1)
 
     def step(
         self,
@@ -60,20 +63,22 @@ class DPMSolverPP2M(_OverX0):
         denoise: Denoise,
         noise: Float32[Array, "b *d"] | None,
     ) -> History:
-        """Algorithm 2, lines 8 to 10: x0 as it would be half a step ahead."""
+        """Algorithm 2, lines 8 to 10: x0 as it would be half a step ahead,
+        D = x0 + h / (2 h_before) (x0 - x0_before), and x' = sigma' / sigma x + alpha' (1 - e^-h) D.
+        """
         prediction = denoise(carry.x, level)
         x0 = prediction.x0
-        here = log_snr(level.alpha, level.sigma)
-        h = log_snr(next_level.alpha, next_level.sigma) - here
-        first_order = bare(level, next_level) | (carry.known == 0)
+        lam = log_snr(level)
+        h = log_snr(next_level) - lam
+        first_order = is_first_order(level, next_level) | (carry.num_values == 0)
         if self.lower_order_final:
             first_order = first_order | next_level.final
-        share = jnp.where(first_order, 0.0, h / (2 * (here - carry.nodes[0])))
-        kept, std = decayed(level, next_level, self.eta)
-        x = move(carry.x, prediction, level, next_level.alpha, kept)
-        x = x + gain_of_x0(level, next_level.alpha, kept) * share * (x0 - carry.values[0])
+        share = jnp.where(first_order, 0.0, h / (2 * (lam - carry.nodes[0])))
+        down, std = sde_step(level, next_level, self.eta)
+        x = ddim_update(carry.x, prediction, level, down)
+        x = x + x0_coefficient(level, down) * share * (x0 - carry.values[0])
         x = x if noise is None else x + std * noise
-        return remember(carry, x, x0, x0, here, level)
+        return remember(carry, x, x0, x0, lam, level)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +90,11 @@ class DPMSolverPP3M(_OverX0):
     second derivative, which makes them of second order; this one is of third for eta 0.
     """
 
+    order = 3
+
     def init(self, x: Float32[Array, "b *d"]) -> History:
         """The carry before the first step."""
-        return start(x, 2)
+        return empty_history(x, self.order - 1)
 
     def step(
         self,
@@ -97,17 +104,19 @@ class DPMSolverPP3M(_OverX0):
         denoise: Denoise,
         noise: Float32[Array, "b *d"] | None,
     ) -> History:
-        """x' = x along x0 + gain sum_k w_k (x0_k - x0) + fresh noise, in lambda."""
+        """x' = sigma' / sigma x + alpha' (1 - e^-h) sum_k w_k x0_k, the w_k under e^lambda; with
+        noise sigma' is what is kept of it, and the weight e^((1 + eta) lambda)."""
         prediction = denoise(carry.x, level)
         x0 = prediction.x0
-        here = log_snr(level.alpha, level.sigma)
-        h = log_snr(next_level.alpha, next_level.sigma) - here
-        values, nodes = (x0, *carry.values), (here, *carry.nodes)
-        at = [(node - here) / h for node in nodes]
-        known = jnp.where(bare(level, next_level) | (h == 0), 1, carry.known + 1)
-        kept, std = decayed(level, next_level, self.eta)
-        x = move(carry.x, prediction, level, next_level.alpha, kept)
-        ahead = change(values, at, (1 + self.eta) * h, known)
-        x = x + gain_of_x0(level, next_level.alpha, kept) * ahead
+        lam = log_snr(level)
+        h = log_snr(next_level) - lam
+        values, nodes = (x0, *carry.values), (lam, *carry.nodes)
+        u = [(node - lam) / h for node in nodes]
+        first_order = is_first_order(level, next_level) | (h == 0)
+        count = jnp.where(first_order, 1, carry.num_values + 1)
+        down, std = sde_step(level, next_level, self.eta)
+        x = ddim_update(carry.x, prediction, level, down)
+        change = mean_change(values, u, (1 + self.eta) * h, count)
+        x = x + x0_coefficient(level, down) * change
         x = x if noise is None else x + std * noise
-        return remember(carry, x, x0, x0, here, level)
+        return remember(carry, x, x0, x0, lam, level)

@@ -1,13 +1,145 @@
-"""Guidance: from denoisers to a denoiser. Each function is one method; they compose."""
+"""Guidance: all of its numbers, and what each kind makes of a denoiser.
+
+`Guidance` holds the numbers and puts the kinds together in one order; each of the functions below
+is one kind, from denoisers to a denoiser. Numbers may be traced.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ldm_jax.core.typing import Denoise, Level, Prediction
-from ldm_jax.sampling.scales import Scale, scale_at
+from ldm_jax.core.names import ClassifierForm, GuidanceSchedule
+from ldm_jax.core.typing import Denoise, Level, Prediction, Solver
+from ldm_jax.sampling.solver_base import WrappedSolver, evaluates_once
+
+Number = float | int | Float[Array, ""]
+Scale = Number | Callable[[Level], Float[Array, ""]]
+"""One scale for all levels, or a function of the level."""
+LogProb = Callable[[Float[Array, "b ..."], Level], Float[Array, "b"]]
+"""log p(y | x) of each noisy example at one level, y being what is wanted of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """What guides a drawing; what is None is absent.
+
+    Schedule and form decide what is compiled, as does what is absent.
+    """
+
+    scale: Number = 1.0
+    """Of classifier-free guidance, where there is an unconditional condition."""
+    schedule: GuidanceSchedule = "constant"
+    """Of all scales over the noise levels; see `scheduled`."""
+    interval: tuple[Number, Number] | None = None
+    """Noise levels, as sigma / alpha, between which any of it acts."""
+    rescale: Number | None = None
+    """Share of the spread that classifier-free guidance adds that is taken away again."""
+    weak_denoise: Denoise | None = None
+    """The denoiser of a weaker model, from which autoguidance leads away."""
+    autoguidance_scale: Number = 1.0
+    log_prob: LogProb | None = None
+    """What a classifier says of what is wanted."""
+    classifier_scale: Number = 1.0
+    classifier_form: ClassifierForm = "eps"
+    threshold: Number | None = None
+    """Quantile of dynamic thresholding."""
+    threshold_bound: Number = 1.0
+    """Range of x0 for it."""
+
+    def denoiser(
+        self,
+        denoise_of: Callable[[Float[Array, "b ..."], Level, PyTree], Prediction],
+        cond: PyTree[Array],
+        uncond: PyTree[Array] | None,
+    ) -> Denoise:
+        """The guided denoiser: classifier-free (where there is an `uncond`), of that
+        autoguidance, of that the classifier's gradient, and last the threshold."""
+        if uncond is None:
+            denoise = partial(denoise_of, cond=cond)
+        else:
+            scale = self._scheduled(self.scale)
+            denoise = classifier_free(denoise_of, cond, uncond, scale, self.rescale)
+        if self.weak_denoise is not None:
+            scale = self._scheduled(self.autoguidance_scale)
+            denoise = autoguidance(denoise, self.weak_denoise, scale)
+        if self.log_prob is not None and self.classifier_form == "eps":
+            denoise = classifier(denoise, self.log_prob, self._classifier_scale())
+        if self.threshold is not None:
+            denoise = threshold(denoise, self.threshold, self.threshold_bound)
+        return denoise
+
+    def solver(self, solver: Solver) -> Solver:
+        """`solver`, moved by the classifier where its form is the mean's."""
+        if self.log_prob is None or self.classifier_form == "eps":
+            return solver
+        return MeanShift(solver, self.log_prob, self._classifier_scale())
+
+    def _scheduled(self, scale: Number) -> Scale:
+        return scheduled(scale, self.schedule, self.interval)
+
+    def _classifier_scale(self) -> Scale:
+        """A classifier's scale is 0, not 1, where it does not act."""
+        return scheduled(self.classifier_scale, self.schedule, self.interval, none=0.0)
+
+
+NO_GUIDANCE = Guidance()
+
+
+# ------------------------------------------------------------------- scales over the noise levels
+
+
+def scale_at(scale: Scale, level: Level) -> Number:
+    """The scale at `level`."""
+    return scale(level) if callable(scale) else scale
+
+
+def scheduled(
+    scale: Number,
+    schedule: GuidanceSchedule = "constant",
+    interval: tuple[Number, Number] | None = None,
+    none: float = 1.0,
+) -> Scale:
+    """`scale` that grows while noise falls, or acts only between two noise levels.
+
+    What guidance adds to `none`, the scale of no guidance, is multiplied by a weight that is
+    `constant` 1, or rises from 0 at pure noise to 2 at none: `linear`, or `cosine` (Wang 2024,
+    arXiv:2404.13040, section 4: the mean over the way is 1). The way is measured by the angle
+    arctan(sigma / alpha), which is the paper's time for a cosine schedule and defined for every
+    process.
+
+    `interval` (low, high): outside of low < sigma / alpha <= high the scale is `none`
+    (Kynkäänniemi 2024, arXiv:2404.07724, eq. 3, whose sigma is sigma / alpha here).
+    Raises ValueError for an unknown schedule.
+    """
+    if schedule not in get_args(GuidanceSchedule):
+        raise ValueError(
+            f"guidance_schedule is {schedule!r}; it must be one of {get_args(GuidanceSchedule)}"
+        )
+    if schedule == "constant" and interval is None:
+        return scale
+
+    def at(level: Level) -> Float[Array, ""]:
+        noise = jnp.arctan2(level.sigma, level.alpha) / (jnp.pi / 2)
+        weight = {
+            "constant": jnp.ones_like(noise),
+            "linear": 2 * (1 - noise),
+            "cosine": 1 + jnp.cos(jnp.pi * noise),
+        }[schedule]
+        value = none + weight * (scale - none)
+        if interval is None:
+            return value
+        ratio = level.sigma / level.alpha  # infinite where alpha is 0
+        return jnp.where((ratio > interval[0]) & (ratio <= interval[1]), value, none)
+
+    return at
+
+
+# ------------------------------------------------------------------- from one model to another
 
 
 def classifier_free(
@@ -15,15 +147,15 @@ def classifier_free(
     cond: PyTree[Array],
     uncond: PyTree[Array],
     scale: Scale,
-    rescale: float | Float[Array, ""] | None = None,
+    rescale: Number | None = None,
 ) -> Denoise:
     """Classifier-free guidance, Ho & Salimans 2022 (arXiv:2207.12598), eq. 6.
 
     eps = eps_u + scale (eps_c - eps_u), so scale 0 is unconditional, 1 conditional (callers who
     know it beforehand save half the work by using the conditional denoiser itself), and the
-    paper's w is scale - 1. It may be traced, or depend on the level (see `scales`). x0 is combined
-    alike, which keeps x0 and eps consistent, both being affine in each other at a given x. A
-    learned variance is the conditional one. With `rescale`, 0 to 1, see `rescaled`.
+    paper's w is scale - 1. It may be traced, or depend on the level (see `scheduled`). x0 is
+    combined alike, which keeps x0 and eps consistent, both being affine in each other at a given x.
+    A learned variance is the conditional one. With `rescale`, 0 to 1, see `rescaled`.
 
     `denoise_of(x, level, cond)` is called once with 2b examples, ordered [uncond, cond]. The
     leaves of `cond` and `uncond` have one row per example, [b, ...]. Raises ValueError if the two
@@ -36,11 +168,11 @@ def classifier_free(
         halves = jax.tree.map(
             lambda values: jnp.split(values, 2), denoise_of(jnp.concatenate([x, x]), level, both)
         )
-        without, given = (
+        unconditional, conditional = (
             Prediction(*(None if pair is None else pair[i] for pair in halves)) for i in (0, 1)
         )
-        guided = extrapolate(without, given, scale_at(scale, level))
-        return guided if rescale is None else rescaled(guided, given, x, level, rescale)
+        guided = extrapolate(unconditional, conditional, scale_at(scale, level))
+        return guided if rescale is None else rescaled(guided, conditional, x, level, rescale)
 
     return denoise
 
@@ -59,33 +191,31 @@ def autoguidance(denoise: Denoise, weak: Denoise, scale: Scale) -> Denoise:
     return guided
 
 
-def extrapolate(
-    base: Prediction, given: Prediction, scale: float | int | Float[Array, ""]
-) -> Prediction:
-    """base + scale (given - base), of x0 and of eps; the variance is `given`'s."""
+def extrapolate(base: Prediction, target: Prediction, scale: Number) -> Prediction:
+    """base + scale (target - base), of x0 and of eps; the variance is the target's."""
     return Prediction(
-        x0=base.x0 + scale * (given.x0 - base.x0),
-        eps=base.eps + scale * (given.eps - base.eps),
-        variance=given.variance,
+        x0=base.x0 + scale * (target.x0 - base.x0),
+        eps=base.eps + scale * (target.eps - base.eps),
+        variance=target.variance,
     )
 
 
 def rescaled(
     guided: Prediction,
-    given: Prediction,
+    conditional: Prediction,
     x: Float[Array, "b *d"],
     level: Level,
-    share: float | Float[Array, ""],
+    share: Number,
 ) -> Prediction:
-    """`guided` with a part `share` of the excess of its spread over `given`'s taken away.
+    """`guided` with a part `share` of the excess of its spread over the conditional's taken away.
 
     Lin 2024 (arXiv:2305.08891), eq. 15 and 16, phi being `share`; the paper uses 0.7. As there it
     is v = alpha eps - sigma x0 whose standard deviation over an example is compared, whatever the
     network predicts; v stays meaningful at all levels, also where alpha is 0.
     """
     alpha, sigma = level.alpha, level.sigma
-    v_guided, v_given = (alpha * p.eps - sigma * p.x0 for p in (guided, given))
-    ratio = _spread(v_given) / jnp.maximum(_spread(v_guided), 1e-12)
+    v_guided, v_conditional = (alpha * p.eps - sigma * p.x0 for p in (guided, conditional))
+    ratio = _spread(v_conditional) / jnp.maximum(_spread(v_guided), 1e-12)
     v = v_guided * (share * ratio + (1 - share))
     power = alpha**2 + sigma**2
     return Prediction(
@@ -97,8 +227,8 @@ def rescaled(
 
 def threshold(
     denoise: Denoise,
-    quantile: float | Float[Array, ""],
-    bound: float | int | Float[Array, ""] = 1.0,
+    quantile: Number,
+    bound: Number = 1.0,
 ) -> Denoise:
     """Dynamic thresholding, Saharia 2022 (arXiv:2205.11487), section 2.3.
 
@@ -137,3 +267,82 @@ def _require_alike(cond: PyTree[Array], uncond: PyTree[Array]) -> None:
                 f"cond{jax.tree_util.keystr(path)} is {c.dtype}{list(c.shape)} but uncond has "
                 f"{u.dtype}{list(u.shape)}; repeat the unconditional row for every example"
             )
+
+
+# ------------------------------------------------------------------- by a classifier's gradient
+
+
+def gradient(log_prob: LogProb, x: Float[Array, "b *d"], level: Level) -> Float[Array, "b *d"]:
+    """The gradient of each example's log p(y | x) by that example."""
+    return jax.grad(lambda x: jnp.sum(log_prob(x, level)))(x)
+
+
+def classifier(denoise: Denoise, log_prob: LogProb, scale: Scale) -> Denoise:
+    """Classifier guidance, Dhariwal & Nichol 2021 (arXiv:2105.05233), algorithm 2, for any solver.
+
+    eps - scale sigma grad log p(y | x), which is the score of p(x) p(y | x)^scale; x0 moves by
+    scale sigma^2 / alpha grad. Where alpha is 0, x says nothing of y and nothing is changed. What
+    is guided may itself be guided, without a classifier or by another model.
+    """
+
+    def guided(x: Float[Array, "b *d"], level: Level) -> Prediction:
+        prediction = denoise(x, level)
+        alpha, sigma = level.alpha, level.sigma
+        some = alpha > 0
+        slope = jnp.where(some, scale_at(scale, level), 0.0) * gradient(log_prob, x, level)
+        return prediction._replace(
+            x0=prediction.x0 + sigma**2 / jnp.where(some, alpha, 1.0) * slope,
+            eps=prediction.eps - sigma * slope,
+        )
+
+    return guided
+
+
+@dataclass(frozen=True, eq=False)
+class MeanShift(WrappedSolver):
+    """`solver`, whose steps' means move by scale Sigma grad log p(y | x), Sigma their variance.
+
+    Dhariwal & Nichol 2021, algorithm 1, the gradient being taken where the step starts. For
+    stochastic solvers that evaluate once a step, where they stand, and add noise in proportion:
+    DDPM with any variance, DDIM with eta above 0, Euler ancestral, DPM-Solver++ 2M SDE. A step
+    without noise is not guided. Raises ValueError for other solvers.
+    """
+
+    log_prob: LogProb
+    scale: Scale
+
+    def __post_init__(self) -> None:
+        name = type(self.solver).__name__
+        if not self.solver.stochastic:
+            raise ValueError(
+                f"{name} adds no noise, whose variance the mean would be moved by; use classifier "
+                "guidance of form 'eps', or a sampler with noise"
+            )
+        if not evaluates_once(self.solver):
+            raise ValueError(
+                f"{name} evaluates more than once a step, of which each would move the mean; use "
+                "classifier guidance of form 'eps', or a sampler that evaluates once"
+            )
+
+    def step(
+        self,
+        carry: Any,
+        level: Level,
+        next_level: Level,
+        denoise: Denoise,
+        noise: Float[Array, "b *d"],
+    ) -> Any:
+        """The solver's step, its mean moved.
+
+        Steps with noise 0 and 1 tell the mean and the deviation, whatever the solver's variance
+        is made of; all three share one prediction.
+        """
+        prediction = denoise(carry.x, level)
+
+        def stepped(noise: Float[Array, "b *d"]) -> Any:
+            return self.solver.step(carry, level, next_level, lambda *_: prediction, noise)
+
+        std = stepped(jnp.ones_like(noise)).x - stepped(jnp.zeros_like(noise)).x
+        slope = gradient(self.log_prob, carry.x, level)
+        reached = stepped(noise)
+        return reached._replace(x=reached.x + scale_at(self.scale, level) * std**2 * slope)

@@ -1,4 +1,4 @@
-"""Inpainting by replacement: a solver that keeps a known part of the picture at every step."""
+"""Inpainting by replacement: a solver that keeps a part of a picture at every step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float64, Int
+from jaxtyping import Array, Float, Int
 
-from ldm_jax.core.typing import Denoise, Level, Solver
-from ldm_jax.sampling.once import asks_once
+from ldm_jax.core.typing import Denoise, Level
+from ldm_jax.sampling.solver_base import WrappedSolver, evaluates_once, forward_step
 
 
 @dataclass(frozen=True, eq=False)
-class Inpaint:
-    """`solver`, after whose steps the pixels where `mask` is 0 are those of `known` at that level.
+class Inpaint(WrappedSolver):
+    """`solver`, after whose steps the pixels where `mask` is 0 are `original`'s at that level.
 
-    Any U-Net serves; it need not be trained for this. The known pixels get the same `noise` at
+    Any U-Net serves; it need not be trained for this. The original pixels get the same `noise` at
     every level, and none at the final one (Lugmayr 2022, arXiv:2201.09865, eq. 8a).
 
     `resample` r above 1 is RePaint (algorithm 1 and section 4.2): what was drawn goes back into
     noise by `jump` levels and is drawn again, so that each stretch of `jump` levels is passed r
-    times and new and known part come to agree; the known pixels then get fresh noise each time. It
+    times and new and kept part come to agree; the original then gets fresh noise each time. It
     costs about r times the evaluations. The solver must evaluate once a step, for a jump out of
     the middle of a step would leave it half done; one with memory starts anew after each jump.
 
@@ -29,8 +29,7 @@ class Inpaint:
     evaluates more than once a step.
     """
 
-    solver: Solver
-    known: Float[Array, "b h w z"]
+    original: Float[Array, "b h w z"]
     noise: Float[Array, "b h w z"]
     mask: Float[Array, "b h w 1"]
     resample: int = 1
@@ -40,7 +39,7 @@ class Inpaint:
         for name in ("resample", "jump"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if self._repaints and not asks_once(self.solver):
+        if self._repaints and not evaluates_once(self.solver):
             raise ValueError(
                 f"resample is {self.resample}, but {type(self.solver).__name__} evaluates more "
                 "than once a step; use a sampler that does not, such as ddim or ddpm"
@@ -57,19 +56,13 @@ class Inpaint:
 
     def visits(self, steps: int) -> Int[np.ndarray, "e"]:
         """The solver's, and with resampling `jumps(steps, resample, jump)`."""
-        return jumps(steps, self.resample, self.jump) if self._repaints else (
-            self.solver.visits(steps)
-        )  # fmt: skip
+        if self._repaints:
+            return jumps(steps, self.resample, self.jump)
+        return self.solver.visits(steps)
 
-    def between(
-        self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
-    ) -> Float64[np.ndarray, "k s"]:
-        """As the solver's."""
-        return self.solver.between(ratio, next_ratio)
-
-    def init(self, x: Float[Array, "b h w z"]) -> Any:
-        """As the solver's."""
-        return self.solver.init(x)
+    def evaluations(self, steps: int) -> int:
+        """The solver's, and with resampling one for each visit but that of the final level."""
+        return self.visits(steps).size - 1 if self._repaints else self.solver.evaluations(steps)
 
     def step(
         self,
@@ -79,32 +72,37 @@ class Inpaint:
         denoise: Denoise,
         noise: Float[Array, "b h w z"] | None,
     ) -> Any:
-        """The solver's step, then the known pixels put back; or a jump back into noise."""
+        """The solver's step, then the original pixels put back; or a jump back into noise."""
         if not self._repaints:
             return self._forward(carry, level, next_level, denoise, noise, self.noise)
         return jax.lax.cond(
             next_level.sigma * level.alpha > level.sigma * next_level.alpha,
             lambda: self._back(carry, level, next_level, noise),
-            # Where pixels are known the solver's noise is lost, and so is free for them.
+            # Where pixels are kept the solver's noise is lost, and so is free for them.
             lambda: self._forward(carry, level, next_level, denoise, noise, noise),
         )
 
     def _forward(
-        self, carry: Any, level: Level, next_level: Level, denoise: Denoise, noise: Any, known: Any
+        self,
+        carry: Any,
+        level: Level,
+        next_level: Level,
+        denoise: Denoise,
+        noise: Float[Array, "b h w z"] | None,
+        original_noise: Float[Array, "b h w z"],
     ) -> Any:
-        """One step towards the data; `known` is the known pixels' noise."""
-        given = noise if self.solver.stochastic else None
-        carry = self.solver.step(carry, level, next_level, denoise, given)
-        noisy = next_level.alpha * self.known + next_level.sigma * known
-        kept = jnp.where(next_level.final, self.known, noisy)
+        """One step towards the data, with `original_noise` on the original pixels."""
+        solver_noise = noise if self.solver.stochastic else None
+        carry = self.solver.step(carry, level, next_level, denoise, solver_noise)
+        noisy = next_level.alpha * self.original + next_level.sigma * original_noise
+        kept = jnp.where(next_level.final, self.original, noisy)
         return carry._replace(x=self.mask * carry.x + (1 - self.mask) * kept)
 
     def _back(
         self, carry: Any, level: Level, next_level: Level, noise: Float[Array, "b h w z"]
     ) -> Any:
         """A sample of q(x at the noisier `next_level` | x at `level`), and no memory."""
-        ratio = next_level.alpha / level.alpha
-        variance = jnp.maximum(next_level.sigma**2 - (ratio * level.sigma) ** 2, 0.0)
+        ratio, variance = forward_step(next_level, level)
         fresh = self.solver.init(ratio * carry.x + jnp.sqrt(variance) * noise)
         return fresh._replace(x0=carry.x0)
 

@@ -1,19 +1,23 @@
 """Noise levels that a sampler visits: made on the host in float64, stored in float32."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float64, Num
 
-from ldm_jax.core.typing import Level, Process
+from ldm_jax.core.names import (
+    FinalAlphaBar,
+    PublishedSpacing,
+    RatioSpacing,
+    Spacing,
+)
+from ldm_jax.core.typing import Level, Process, Solver
 from ldm_jax.diffusion import spacing as spacings
 from ldm_jax.diffusion.processes import RectifiedFlow
 from ldm_jax.diffusion.schedules import NoiseSchedule
 
-Spacing = Literal[spacings.Timesteps, spacings.Ratios, spacings.Published]
-FinalAlphaBar = Literal["first", "one"]
 CONTINUOUS: tuple[Spacing, ...] = ("trailing", "linspace", "karras", "exponential")
 """The spacings that processes in continuous time have."""
 
@@ -52,11 +56,11 @@ def levels(
     if steps < 1 or (most is not None and steps > most):
         allowed = "be 1 or more" if most is None else f"lie in 1..{most}, the schedule's length"
         raise ValueError(f"steps is {steps}; it must {allowed}")
-    if spacing in get_args(spacings.Ratios):
+    if spacing in get_args(RatioSpacing):
         return _by_ratio(process, steps, spacing, final_alpha_bar)
     if not isinstance(process, NoiseSchedule):
         return levels_at(process, _even(process, steps, spacing), final_alpha_bar)
-    if spacing in get_args(spacings.Published):
+    if spacing in get_args(PublishedSpacing):
         return _published(process, steps, spacing, final_alpha_bar)
     times = spacings.spacing(spacing, process.num_timesteps, steps, grid, offset)
     return levels_at(process, times[::-1], final_alpha_bar)
@@ -145,8 +149,42 @@ def part(levels: Level, strength: float | int) -> Level:
     return jax.tree.map(lambda values: values[steps - int(steps * strength) :], levels)
 
 
+def inner_levels(solver: Solver, process: Process, levels: Level) -> Level:
+    """`levels` with those that `solver` visits inside its steps, for `loop.sample`.
+
+    Most solvers have none, and `levels` comes back as it is. On the host in float64, so that
+    neither `levels` nor the solver's eta may be traced. Steps with no noise at their end or no
+    signal at their beginning get none.
+
+    Raises ValueError for levels of which one has more noise than the one before.
+    """
+    alpha, sigma = np.asarray(levels.alpha, np.float64), np.asarray(levels.sigma, np.float64)
+    finite = (alpha[:-1] > 0) & (sigma[1:] > 0)
+    ratio = sigma[:-1][finite] / alpha[:-1][finite]
+    next_ratio = sigma[1:][finite] / alpha[1:][finite]
+    rising = np.flatnonzero(next_ratio > ratio)
+    if rising.size:
+        raise ValueError(f"noise rises after level {rising[0]}; levels must be noisiest first")
+    found = solver.inner_ratios(ratio, next_ratio)
+    if not found.size:
+        return levels
+    times = np.asarray(process.time_of(found), np.float64)
+    scale = np.asarray(process.alpha_at(times), np.float64)
+
+    def merged(own: np.ndarray, inner: np.ndarray) -> np.ndarray:
+        """`own`, with the rows of `inner` after each level that has them."""
+        places = np.repeat(np.flatnonzero(finite) + 1, len(inner))
+        return np.insert(own, places, inner.T.reshape(-1))
+
+    new = Level(times, scale, found * scale, np.zeros(found.shape, bool))
+    old = jax.tree.map(np.asarray, levels)
+    return Level(
+        *(jnp.asarray(merged(a, b.astype(a.dtype))) for a, b in zip(old, new, strict=True))
+    )
+
+
 def _by_ratio(
-    process: Process, steps: int, spacing: spacings.Ratios, final_alpha_bar: FinalAlphaBar
+    process: Process, steps: int, spacing: RatioSpacing, final_alpha_bar: FinalAlphaBar
 ) -> Level:
     if final_alpha_bar != "one":
         raise ValueError(
@@ -165,7 +203,7 @@ def _by_ratio(
 
 
 def _published(
-    schedule: NoiseSchedule, steps: int, spacing: spacings.Published, final: FinalAlphaBar
+    schedule: NoiseSchedule, steps: int, spacing: PublishedSpacing, final: FinalAlphaBar
 ) -> Level:
     times = np.array(spacings.ALIGN_YOUR_STEPS[spacing])
     total = schedule.num_timesteps

@@ -1,4 +1,5 @@
-"""The one loop of every sampler: a solver stepped from level to level under one scan."""
+"""The one loop of every sampler: a solver stepped from level to level under one scan; and the way
+back, from an example to its noise."""
 
 from typing import NamedTuple
 
@@ -8,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Key
 
 from ldm_jax.core import rngs
-from ldm_jax.core.typing import Denoise, Level, Solver
+from ldm_jax.core.typing import Denoise, Level, Prediction, Solver
+from ldm_jax.sampling.ancestral import DDIM
 
 
 class Sampled(NamedTuple):
@@ -18,7 +20,7 @@ class Sampled(NamedTuple):
     x0s: Float[Array, "e b ..."] | None
 
 
-def start(
+def initial_x(
     noise: Float32[Array, "b *d"], level: Level, data_std: float | int = 1.0
 ) -> Float32[Array, "b *d"]:
     """Standard normal `noise` with the variance of x at `level`, alpha^2 data_std^2 + sigma^2.
@@ -82,6 +84,32 @@ def sample(
     x0s = jnp.zeros((kept.size, *x_start.shape), jnp.float32) if return_x0s else None
     (carry, x0s), _ = jax.lax.scan(body, (solver.init(x_start), x0s), inputs)
     return Sampled(x=carry.x, x0s=x0s)
+
+
+def reverse(levels: Level) -> Level:
+    """`levels` from the last to the first, which becomes the final one."""
+    turned = jax.tree.map(lambda values: values[::-1], levels)
+    return turned._replace(final=jnp.arange(turned.final.size) == turned.final.size - 1)
+
+
+def invert(denoise: Denoise, x: Float32[Array, "b *d"], levels: Level) -> Float32[Array, "b *d"]:
+    """The noisy example at the first of `levels` that DDIM brings to x, an example at the last.
+
+    DDIM's steps with eta 0 from level to level upwards (Song 2020, arXiv:2010.02502, section 4.3),
+    as many evaluations as downwards, and back again exact up to the error of the steps. Where the
+    last level has no noise, of which networks know nothing, eps is that at the level before.
+    Divide by the first level's standard deviation of x (see `initial_x`) for noise of unit
+    variance.
+    """
+    noisy: Level = jax.tree.map(lambda values: values[-2:][0], levels)
+
+    def from_clean(x: Float32[Array, "b *d"], level: Level) -> Prediction:
+        clean = level.sigma == 0
+        asked = jax.tree.map(lambda there, here: jnp.where(clean, there, here), noisy, level)
+        x0, eps, _ = denoise(asked.alpha / level.alpha * x, asked)
+        return Prediction(jnp.where(clean, x / level.alpha, x0), eps)
+
+    return sample(DDIM(), from_clean, x, reverse(levels)).x
 
 
 def evenly(evaluations: int, count: int) -> Int[np.ndarray, "k"]:

@@ -1,23 +1,21 @@
 """Predictors of the reverse SDE and correctors by Langevin's equation, after score_sde."""
 
 import dataclasses
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
+from ldm_jax.core.names import CorrectorName
 from ldm_jax.core.typing import Denoise, Level, Process, Solver
-from ldm_jax.sampling.ancestral import Carry, Memoryless
-from ldm_jax.sampling.moves import transition
-from ldm_jax.sampling.once import Once
+from ldm_jax.sampling.solver_base import BaseSolver, Carry, MemorylessSolver, forward_step
 
-CorrectorName = Literal["langevin", "annealed_langevin"]
 Ratio = float | int | Float[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
-class EulerMaruyama(Memoryless):
+class EulerMaruyama(MemorylessSolver):
     """Euler-Maruyama on the reverse SDE, Song 2021 (arXiv:2011.13456), eq. 6, in `process`'s time.
 
     Time runs over the levels' own timesteps. Where they are distant the drift of continuous time
@@ -26,11 +24,7 @@ class EulerMaruyama(Memoryless):
     """
 
     process: Process
-
-    @property
-    def stochastic(self) -> bool:
-        """True."""
-        return True
+    order, stochastic = None, True
 
     def step(
         self,
@@ -53,13 +47,10 @@ class EulerMaruyama(Memoryless):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReverseDiffusion(Memoryless):
+class ReverseDiffusion(MemorylessSolver):
     """The reverse SDE with the forward steps' own strides, Song 2021, eq. 46 (appendix E)."""
 
-    @property
-    def stochastic(self) -> bool:
-        """True."""
-        return True
+    order, stochastic = None, True
 
     def step(
         self,
@@ -71,7 +62,7 @@ class ReverseDiffusion(Memoryless):
     ) -> Carry:
         """(2 - a) x + G^2 score + G noise, where the forward step is x' = a x + G noise."""
         prediction = denoise(carry.x, level)
-        ratio, variance = transition(level, next_level)
+        ratio, variance = forward_step(level, next_level)
         mean = (2 - ratio) * carry.x - variance / level.sigma * prediction.eps
         std = jnp.where(next_level.final, 0.0, jnp.sqrt(variance))
         return Carry(x=mean + std * noise, x0=prediction.x0)
@@ -86,7 +77,7 @@ class CorrectedCarry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictorCorrector(Once):
+class PredictorCorrector(BaseSolver):
     """`corrector_steps` of Langevin's equation at each level, then `predictor`'s step to the next.
 
     Song 2021 (arXiv:2011.13456), algorithms 2 to 5, in the order of their code: a level is
@@ -104,6 +95,7 @@ class PredictorCorrector(Once):
     corrector: CorrectorName = "langevin"
     corrector_steps: int = 1
     snr: Ratio = 0.16
+    order, stochastic = None, True
 
     def __post_init__(self) -> None:
         if self.corrector not in get_args(CorrectorName):
@@ -114,17 +106,12 @@ class PredictorCorrector(Once):
             raise ValueError(f"corrector_steps is {self.corrector_steps}; it must be 1 or more")
         if isinstance(self.snr, float | int) and not self.snr > 0:
             raise ValueError(f"snr is {self.snr}; it must be above 0")
-        if not isinstance(self.predictor, Memoryless):
+        if not isinstance(self.predictor, MemorylessSolver):
             raise ValueError(
                 f"{type(self.predictor).__name__} cannot be corrected, as it remembers earlier "
                 "steps or asks within them; use ddim, ddpm, euler_a, euler_maruyama or "
                 "reverse_diffusion"
             )
-
-    @property
-    def stochastic(self) -> bool:
-        """True."""
-        return True
 
     def visits(self, steps: int) -> Int[np.ndarray, "e"]:
         """Every level but the last `corrector_steps` + 1 times."""
@@ -148,8 +135,8 @@ class PredictorCorrector(Once):
         step = self._length(score, noise, level)
         corrected = carry.x + step * score + jnp.sqrt(2 * step) * noise
         inner = Carry(carry.x, carry.x0)
-        drawn = noise if self.predictor.stochastic else None
-        predicted = self.predictor.step(inner, level, next_level, lambda x, level: found, drawn)
+        fresh = noise if self.predictor.stochastic else None
+        predicted = self.predictor.step(inner, level, next_level, lambda x, level: found, fresh)
         x = jnp.where(carry.visited < self.corrector_steps, corrected, predicted.x)
         return CorrectedCarry(x, found.x0, (carry.visited + 1) % (self.corrector_steps + 1))
 

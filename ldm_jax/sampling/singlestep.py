@@ -1,7 +1,7 @@
-"""Runge-Kutta solvers in lambda: they ask the denoiser at levels between those of the list.
+"""Runge-Kutta solvers: Heun's, and those in lambda that evaluate at levels inside a step.
 
-`inner_levels` puts these levels into the list, on the host. A step then goes from level to level
-as any other; the carry says which of them are between.
+`levels.inner_levels` puts these levels into the list, on the host. A step then goes from level to
+level as any other; the carry says how much of it is done.
 """
 
 import dataclasses
@@ -13,18 +13,65 @@ import numpy as np
 from jaxtyping import Array, Float32, Float64, Int
 
 from ldm_jax.core.typing import Denoise, Level, Prediction
-from ldm_jax.sampling.interpolation import weights
-from ldm_jax.sampling.moves import (
+from ldm_jax.sampling.solver_base import (
+    BaseSolver,
     Eta,
-    ancestral,
-    bare,
-    gain,
-    gain_of_x0,
+    ancestral_step,
+    ddim_update,
+    eps_coefficient,
+    is_first_order,
     is_noisy,
     log_snr,
-    move,
+    polynomial_weights,
+    x0_coefficient,
 )
-from ldm_jax.sampling.once import Once
+
+
+class HeunCarry(NamedTuple):
+    """The examples where the denoiser is asked next, and the slope that led there."""
+
+    x: Float32[Array, "b ..."]
+    x0: Float32[Array, "b ..."]
+    eps: Float32[Array, "b ..."]
+    coefficient: Float32[Array, ""]
+    """What eps was multiplied by; 0 when there is nothing to correct."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Heun(BaseSolver):
+    """Karras 2022 (arXiv:2206.00364), algorithm 1, by 2 steps - 1 evaluations.
+
+    Euler's step along dy/dr = eps, then half the difference between the slopes at its two ends.
+    The step to the final level is Euler's alone: where r = 0 there is no slope.
+    """
+
+    order = 2
+
+    def visits(self, steps: int) -> Int[np.ndarray, "e"]:
+        """0, 1, 1, 2, 2, ..., steps: inner levels twice, to correct there and to go on."""
+        return (np.arange(max(2 * steps, 1)) + 1) // 2
+
+    def init(self, x: Float32[Array, "b *d"]) -> HeunCarry:
+        """The carry before the first step."""
+        return HeunCarry(x, jnp.zeros_like(x), jnp.zeros_like(x), jnp.zeros((), jnp.float32))
+
+    def step(
+        self,
+        carry: HeunCarry,
+        level: Level,
+        next_level: Level,
+        denoise: Denoise,
+        noise: Float32[Array, "b *d"] | None,
+    ) -> HeunCarry:
+        """Algorithm 1's Euler step (line 5), or from a level to itself its correction (line 8)."""
+        prediction = denoise(carry.x, level)
+        eps = prediction.eps
+        correction = carry.coefficient * (eps - carry.eps) / 2
+        # With the same eps at the corrected x, x0 is another. No correction comes without signal.
+        inverse = 1 / jnp.where(level.alpha == 0, 1.0, level.alpha)
+        along = prediction._replace(x0=prediction.x0 + inverse * correction)
+        x = ddim_update(carry.x + correction, along, level, next_level)
+        return HeunCarry(x, prediction.x0, eps, eps_coefficient(level, next_level))
 
 
 class Carry(NamedTuple):
@@ -36,21 +83,26 @@ class Carry(NamedTuple):
     """How many evaluations the step has behind it."""
     base: Float32[Array, "b ..."]
     prediction: Prediction
+    """At the base, as is the level."""
     level: Level
     noise: Float32[Array, "b ..."]
     """What the step's first stage drew."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stages(Once):
-    """What the solvers of this file share: a step from `base`, in stages."""
+class _Stages(BaseSolver):
+    """What the solvers below share: a step from `base` in stages, as many as its order."""
+
+    def evaluations(self, steps: int) -> int:
+        """A stage each, but the last step, to no noise, is of first order with one evaluation."""
+        return self.order * steps - (self.order - 1) if steps else 0
 
     def init(self, x: Float32[Array, "b *d"]) -> Carry:
         """The carry before the first step."""
-        nothing, one = jnp.zeros_like(x), jnp.ones((), jnp.float32)
+        zeros, one = jnp.zeros_like(x), jnp.ones((), jnp.float32)
         level = Level(one, one, one, jnp.zeros((), bool))
         stage = jnp.zeros((), jnp.int32)
-        return Carry(x, nothing, stage, x, Prediction(nothing, nothing), level, nothing)
+        return Carry(x, zeros, stage, x, Prediction(zeros, zeros), level, zeros)
 
     def _begin(self, carry: Carry, level: Level, denoise: Denoise) -> tuple[Carry, Prediction]:
         """The carry whose base is that of this step, and the prediction at `level`."""
@@ -68,12 +120,10 @@ class _Stages(Once):
         since = Level(*(keep(a, b) for a, b in zip(level, carry.level, strict=True)))
         return Carry(carry.x, now.x0, carry.stage, base, prediction, since, carry.noise), now
 
-    def _end(
-        self, carry: Carry, x: Float32[Array, "b *d"], next_level: Level, stages: int
-    ) -> Carry:
+    def _end(self, carry: Carry, x: Float32[Array, "b *d"], next_level: Level) -> Carry:
         """The carry at `next_level`, one stage on."""
-        alone = bare(carry.level, next_level)
-        stage = jnp.where(alone, 0, (carry.stage + 1) % stages)
+        first_order = is_first_order(carry.level, next_level)
+        stage = jnp.where(first_order, 0, (carry.stage + 1) % self.order)
         return carry._replace(x=x, stage=stage)
 
 
@@ -92,12 +142,12 @@ class DPMSolver(_Stages):
         if self.order not in (2, 3):
             raise ValueError(f"order is {self.order}; it must be 2 or 3 (1 is DDIM)")
 
-    def between(
+    def inner_ratios(
         self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
     ) -> Float64[np.ndarray, "k s"]:
         """At equal parts of the step in lambda."""
-        parts = np.arange(1, self.order)[:, None] / self.order
-        return ratio ** (1 - parts) * next_ratio**parts
+        u = np.arange(1, self.order)[:, None] / self.order
+        return ratio ** (1 - u) * next_ratio**u
 
     def step(
         self,
@@ -107,29 +157,31 @@ class DPMSolver(_Stages):
         denoise: Denoise,
         noise: Float32[Array, "b *d"] | None,
     ) -> Carry:
-        """From the base along its eps; then with the change of eps that the last stage found."""
+        """From the base, with eps linear in lambda through there and the last stage: its mean is
+        eps + E[u] / u (eps_stage - eps), at the share u of the way (1/2 for algorithm 1)."""
         carry, now = self._begin(carry, level, denoise)
         began = carry.level
-        start = log_snr(began.alpha, began.sigma)
-        h = log_snr(next_level.alpha, next_level.sigma) - start
-        part = (log_snr(level.alpha, level.sigma) - start) / h
-        # eps is linear in lambda. Half way to the end is the midpoint rule of algorithm 1.
-        mean = 0.5 if self.order == 2 else weights((jnp.zeros(()), jnp.ones(())), -h)[1]
-        share = jnp.where((carry.stage == 0) | (h == 0), 0.0, mean / part)
-        x = move(carry.base, carry.prediction, began, next_level.alpha, next_level.sigma)
-        length = gain(began, next_level.alpha, next_level.sigma)
-        x = x + length * share * (now.eps - carry.prediction.eps)
-        return self._end(carry, x, next_level, self.order)
+        lam = log_snr(began)
+        h = log_snr(next_level) - lam
+        u = (log_snr(level) - lam) / h
+        mean_u = 0.5
+        if self.order == 3:
+            mean_u = polynomial_weights((jnp.zeros(()), jnp.ones(())), -h)[1]
+        share = jnp.where((carry.stage == 0) | (h == 0), 0.0, mean_u / u)
+        x = ddim_update(carry.base, carry.prediction, began, next_level)
+        change = eps_coefficient(began, next_level) * share * (now.eps - carry.prediction.eps)
+        return self._end(carry, x + change, next_level)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Noisy(_Stages):
-    """Two stages of a step that keeps part of the noise and draws the rest (`ancestral`).
+    """Two stages of a step that goes down to less noise and draws the rest (`ancestral_step`).
 
     Raises ValueError for an eta outside 0..1; more would leave no noise to step down to.
     """
 
     eta: Eta = 1.0
+    order = 2
 
     def __post_init__(self) -> None:
         if isinstance(self.eta, float | int) and not 0 <= self.eta <= 1:
@@ -140,24 +192,25 @@ class _Noisy(_Stages):
         """False only where eta is known to be 0 before tracing."""
         return is_noisy(self.eta)
 
-    def between(
+    def inner_ratios(
         self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
     ) -> Float64[np.ndarray, "k s"]:
         """Half way in lambda to the noise that is kept; for eta 1 that is the next level's."""
         std = float(self.eta) * next_ratio * np.sqrt(1 - (next_ratio / ratio) ** 2)
         return np.sqrt(ratio * np.sqrt(next_ratio**2 - std**2))[None]
 
-    def _split(
+    def _down(
         self, carry: Carry, next_level: Level
-    ) -> tuple[Float32[Array, ""], Float32[Array, ""], Float32[Array, ""]]:
-        """sigma that is kept, std that is fresh, and how long in lambda the whole step is.
+    ) -> tuple[Level, Float32[Array, ""], Float32[Array, ""]]:
+        """The level that the step goes down to, std of the fresh noise, and where in lambda the
+        step ends.
 
-        No noise is drawn on the way to the level between.
+        No noise is drawn on the way to the level inside.
         """
-        kept, std = ancestral(carry.level, next_level, self.eta)
-        inner = (carry.stage == 0) & ~bare(carry.level, next_level)
-        kept, std = jnp.where(inner, next_level.sigma, kept), jnp.where(inner, 0.0, std)
-        return kept, std, log_snr(next_level.alpha, kept)
+        down, std = ancestral_step(carry.level, next_level, self.eta)
+        inner = (carry.stage == 0) & ~is_first_order(carry.level, next_level)
+        down = down._replace(sigma=jnp.where(inner, next_level.sigma, down.sigma))
+        return down, jnp.where(inner, 0.0, std), log_snr(down)
 
     def _advance(
         self,
@@ -165,18 +218,19 @@ class _Noisy(_Stages):
         level: Level,
         next_level: Level,
         noise: Float32[Array, "b *d"] | None,
-        gain: Callable[..., Float32[Array, ""]],
-        difference: Float32[Array, "b *d"],
+        coefficient: Callable[[Level, Level], Float32[Array, ""]],
+        change: Float32[Array, "b *d"],
     ) -> Carry:
-        """From the base; at the second stage by the midpoint rule for what has changed since."""
+        """From the base; at the second stage by the midpoint rule, change / (2 u), for the `change`
+        of eps or x0 since, found at the share u of the way."""
         began = carry.level
-        kept, std, end = self._split(carry, next_level)
-        start = log_snr(began.alpha, began.sigma)
-        part = (log_snr(level.alpha, level.sigma) - start) / (end - start)
-        share = jnp.where((carry.stage == 0) | (end == start), 0.0, 0.5 / part)
-        x = move(carry.base, carry.prediction, began, next_level.alpha, kept)
-        x = x + gain(began, next_level.alpha, kept) * share * difference
-        return self._end(carry, x if noise is None else x + std * noise, next_level, 2)
+        down, std, end = self._down(carry, next_level)
+        lam = log_snr(began)
+        u = (log_snr(level) - lam) / (end - lam)
+        share = jnp.where((carry.stage == 0) | (end == lam), 0.0, 0.5 / u)
+        x = ddim_update(carry.base, carry.prediction, began, down)
+        x = x + coefficient(began, down) * share * change
+        return self._end(carry, x if noise is None else x + std * noise, next_level)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,8 +247,8 @@ class DPM2Ancestral(_Noisy):
     ) -> Carry:
         """Along eps to the middle; from the base along the eps found there, and noise."""
         carry, now = self._begin(carry, level, denoise)
-        changed = now.eps - carry.prediction.eps
-        return self._advance(carry, level, next_level, noise, gain, changed)
+        change = now.eps - carry.prediction.eps
+        return self._advance(carry, level, next_level, noise, eps_coefficient, change)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,8 +268,8 @@ class DPMSolverPP2SAncestral(_Noisy):
     ) -> Carry:
         """Along x0 to the middle; from the base along the x0 found there, and noise."""
         carry, now = self._begin(carry, level, denoise)
-        changed = now.x0 - carry.prediction.x0
-        return self._advance(carry, level, next_level, noise, gain_of_x0, changed)
+        change = now.x0 - carry.prediction.x0
+        return self._advance(carry, level, next_level, noise, x0_coefficient, change)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +282,7 @@ class DPMSolverPPSDE(DPMSolverPP2SAncestral):
     both from a Brownian path over sigma, whose share of the middle is nearly that.)
     """
 
-    def between(
+    def inner_ratios(
         self, ratio: Float64[np.ndarray, "s"], next_ratio: Float64[np.ndarray, "s"]
     ) -> Float64[np.ndarray, "k s"]:
         """Half way in lambda."""
@@ -252,9 +306,9 @@ class DPMSolverPPSDE(DPMSolverPP2SAncestral):
         carry = super().step(carry, level, next_level, denoise, noise)
         return carry._replace(noise=noise)
 
-    def _split(
+    def _down(
         self, carry: Carry, next_level: Level
-    ) -> tuple[Float32[Array, ""], Float32[Array, ""], Float32[Array, ""]]:
-        """As of a step of its own, to the middle as to the end; its length is to the level."""
-        kept, std = ancestral(carry.level, next_level, self.eta)
-        return kept, std, log_snr(next_level.alpha, next_level.sigma)
+    ) -> tuple[Level, Float32[Array, ""], Float32[Array, ""]]:
+        """As of a step of its own, to the middle as to the end; its end is that of the level."""
+        down, std = ancestral_step(carry.level, next_level, self.eta)
+        return down, std, log_snr(next_level)

@@ -1,16 +1,13 @@
 """Samplers by the names that users know them by."""
 
-from typing import Literal, get_args
+from typing import get_args
 
+from ldm_jax.core.names import SamplerName, Spacing
 from ldm_jax.core.typing import Process, Solver
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.diffusion.spacing import Grid
-from ldm_jax.sampling.ancestral import DDIM, DDPM
+from ldm_jax.sampling.ancestral import DDIM, DDPM, LCM
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M, DPMSolverPP3M
-from ldm_jax.sampling.heun import Heun
-from ldm_jax.sampling.lcm import LCM
-from ldm_jax.sampling.levels import Spacing
-from ldm_jax.sampling.moves import Eta
 from ldm_jax.sampling.multistep import DEIS, LMS, PLMS
 from ldm_jax.sampling.sde import EulerMaruyama, ReverseDiffusion
 from ldm_jax.sampling.singlestep import (
@@ -18,15 +15,10 @@ from ldm_jax.sampling.singlestep import (
     DPMSolver,
     DPMSolverPP2SAncestral,
     DPMSolverPPSDE,
+    Heun,
 )
+from ldm_jax.sampling.solver_base import Eta
 from ldm_jax.sampling.unipc import UniPC
-
-SamplerName = Literal[
-    "ddim", "ddpm", "ddpm_beta", "ddpm_learned", "plms", "euler", "euler_a", "heun", "dpm2",
-    "dpm2_a", "lms", "dpm_solver_1", "dpm_solver_2", "dpm_solver_3", "dpmpp_2m", "dpmpp_2m_sde",
-    "dpmpp_2s_a", "dpmpp_3m_sde", "dpmpp_sde", "unipc", "unipc_3", "unipc_bh1", "deis", "lcm",
-    "euler_maruyama", "reverse_diffusion",
-]  # fmt: skip
 
 OVER_TIME = (
     "ddim", "ddpm", "ddpm_beta", "ddpm_learned", "plms", "lcm", "euler_maruyama",

@@ -12,6 +12,7 @@ from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from ldm_jax.sampling.ancestral import DDIM
+from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.first_stage import (
@@ -80,7 +81,7 @@ def diffusion_stage(run: cfg.DiffusionRun, workdir: Path, first_stage: Path | No
         samples = ldm.generate(
             model, params, frozen, batch["inputs"], empty or None,
             solver=DDIM(eta=0.0), levels=path, seed=run.loop.seed, index=batch["index"],
-            guidance_scale=GRID_GUIDANCE, shape=shape,
+            guidance=Guidance(scale=GRID_GUIDANCE), shape=shape,
         )  # fmt: skip
         return {"samples": samples}
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.core.typing import Prediction, PredictionKind
+from ldm_jax.core.names import PredictionKind
+from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion import losses, weightings
 from ldm_jax.diffusion.parameterization import q_sample, target, to_prediction
 from ldm_jax.diffusion.posterior import posterior_of

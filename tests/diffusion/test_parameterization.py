@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm_jax.core.typing import Level, PredictionKind
+from ldm_jax.core.names import PredictionKind
+from ldm_jax.core.typing import Level
 from ldm_jax.diffusion.parameterization import (
     make_denoiser,
     network_input,

@@ -71,10 +71,10 @@ def test_every_process_and_prediction_is_trained_and_drawn(process, kind):
 
     def both():
         params = ldm.init_params(bundle, 0)
-        drawn = ldm.draw(
+        drawn = ldm.sample_latents(
             bundle, params, bundle.condition(params, {}, inputs), None, solver=make_solver("ddim"),
             levels=path, seed=0, index=index, shape=bundle.latent_shape,
-        )  # fmt: skip
+        ).x  # fmt: skip
         t = bundle.process.time_at(jnp.full(2, 0.5))
         return drawn, denoising_loss(bundle, run, params, drawn, inputs, index, t, {}, train=False)
 

@@ -10,9 +10,9 @@ import pytest
 from ldm_jax.core.typing import Level, Prediction
 from ldm_jax.diffusion.processes import EDM, VE, VP
 from ldm_jax.sampling.ancestral import DDPM
+from ldm_jax.sampling.levels import inner_levels
 from ldm_jax.sampling.sde import EulerMaruyama, PredictorCorrector, ReverseDiffusion
 from ldm_jax.sampling.solvers import make_solver
-from ldm_jax.sampling.stages import inner_levels
 
 GOLDEN = Path(__file__).parent / "golden"
 RNG = np.random.default_rng(0)

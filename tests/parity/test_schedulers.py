@@ -15,17 +15,16 @@ from test_solvers import KEYS, NOISE, SCHEDULE, SHAPE, network, plain, relative 
 
 from ldm_jax.core import rngs  # noqa: E402
 from ldm_jax.diffusion.parameterization import make_denoiser  # noqa: E402
+from ldm_jax.sampling.ancestral import LCM  # noqa: E402
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M  # noqa: E402
-from ldm_jax.sampling.lcm import LCM  # noqa: E402
-from ldm_jax.sampling.levels import levels, levels_at  # noqa: E402
-from ldm_jax.sampling.loop import sample, start  # noqa: E402
+from ldm_jax.sampling.levels import inner_levels, levels, levels_at  # noqa: E402
+from ldm_jax.sampling.loop import initial_x, sample  # noqa: E402
 from ldm_jax.sampling.multistep import DEIS, LMS  # noqa: E402
 from ldm_jax.sampling.singlestep import (  # noqa: E402
     DPM2Ancestral,
     DPMSolver,
     DPMSolverPP2SAncestral,
 )
-from ldm_jax.sampling.stages import inner_levels  # noqa: E402
 from ldm_jax.sampling.unipc import UniPC  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
@@ -73,7 +72,7 @@ def ours(solver, path, x):
 
 def begin(path, by_sigma=False):
     """Our x at the first level, and the peer's, which is ours / alpha for those over sigma."""
-    x = start(NOISE, jax.tree.map(lambda values: values[0], path))
+    x = initial_x(NOISE, jax.tree.map(lambda values: values[0], path))
     scale = float(path.alpha[0]) if by_sigma else 1.0
     return x, torch.tensor(np.asarray(x, np.float64)) / scale
 

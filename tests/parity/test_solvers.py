@@ -18,7 +18,7 @@ from ldm_jax.diffusion.parameterization import make_denoiser  # noqa: E402
 from ldm_jax.diffusion.schedules import NoiseSchedule  # noqa: E402
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M  # noqa: E402
 from ldm_jax.sampling.levels import levels, part  # noqa: E402
-from ldm_jax.sampling.loop import sample, start  # noqa: E402
+from ldm_jax.sampling.loop import initial_x, sample  # noqa: E402
 from ldm_jax.sampling.solvers import GRIDS, make_solver  # noqa: E402
 
 # The peer hands tensors to numpy in a way that numpy 2 is about to leave.
@@ -99,7 +99,7 @@ def follow(peer, x, model, begin=0, **options):
 def ours(solver, path, kind, x=None):
     """Our end of the path, in float32."""
     if x is None:
-        x = start(NOISE, jax.tree.map(lambda values: values[0], path))
+        x = initial_x(NOISE, jax.tree.map(lambda values: values[0], path))
 
     def ask(x, t):
         return network(jnp, x, t[:, None, None, None])
@@ -153,7 +153,7 @@ def both(name, spacing, kind, steps, eta=None):
     peer.set_timesteps(steps)
     path = path_like(name, spacing, steps)
     scale = float(path.alpha[0]) if name in BY_SIGMA else 1
-    x = start(NOISE, jax.tree.map(lambda values: values[0], path))
+    x = initial_x(NOISE, jax.tree.map(lambda values: values[0], path))
     options = {} if eta is None else {"eta": eta}
     theirs = follow(peer, torch.tensor(np.asarray(x, np.float64)) / scale, model, **options)
     return ours(make_solver(name, eta), path, kind), theirs
@@ -209,7 +209,7 @@ def test_start(name, spacing):
     peer = scheduler(name, spacing, "eps")
     peer.set_timesteps(20)
     first = jax.tree.map(lambda values: values[0], levels(SCHEDULE, 20, spacing, "one"))
-    found = start(NOISE, first, data_std=1 if spacing == "leading" else 0) / first.alpha
+    found = initial_x(NOISE, first, data_std=1 if spacing == "leading" else 0) / first.alpha
     np.testing.assert_allclose(found, NOISE * float(peer.init_noise_sigma), rtol=1e-5)
 
 

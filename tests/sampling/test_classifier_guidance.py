@@ -9,8 +9,8 @@ from gaussian import BASIS, COV, MEAN, STD, denoise, keys, marginal
 from ldm_jax.core.typing import Level
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
-from ldm_jax.sampling.classifier_guidance import MeanShift, classifier, gradient
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M
+from ldm_jax.sampling.guidance import MeanShift, classifier, gradient
 from ldm_jax.sampling.levels import levels
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.sde import PredictorCorrector
@@ -82,7 +82,7 @@ def test_a_mean_shift_needs_noise_and_steps_of_one_evaluation():
     with pytest.raises(ValueError, match="DDIM adds no noise"):
         MeanShift(DDIM(), log_prob, 1.0)
     for name in ("dpm2_a", "dpmpp_2s_a", "dpmpp_sde"):
-        with pytest.raises(ValueError, match="asks the denoiser more than once a step"):
+        with pytest.raises(ValueError, match="evaluates more than once a step"):
             MeanShift(make_solver(name), log_prob, 1.0)
-    with pytest.raises(ValueError, match="PredictorCorrector asks the denoiser more than once"):
+    with pytest.raises(ValueError, match="PredictorCorrector evaluates more than once"):
         MeanShift(PredictorCorrector(DDPM()), log_prob, 1.0)

@@ -7,10 +7,9 @@ import pytest
 from ldm_jax.core import rngs
 from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.processes import RectifiedFlow
-from ldm_jax.sampling.levels import levels
+from ldm_jax.sampling.levels import inner_levels, levels
 from ldm_jax.sampling.loop import sample
 from ldm_jax.sampling.solvers import make_solver
-from ldm_jax.sampling.stages import inner_levels
 
 MEAN, STD = 0.3, 0.5
 NAMES = (

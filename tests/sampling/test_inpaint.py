@@ -1,4 +1,4 @@
-"""Inpainting by replacement keeps the known part, exactly, with every solver."""
+"""Inpainting by replacement keeps a part of a picture, exactly, with every solver."""
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ from ldm_jax.sampling.solvers import make_solver
 
 SHAPE = (2, 4, 4, 3)
 KEYS = rngs.example_keys(rngs.stream(0, "solver"), jnp.arange(2))
-KNOWN, NOISE, START = (
+ORIGINAL, NOISE, START = (
     rngs.normal(rngs.example_keys(rngs.stream(0, name), jnp.arange(2)), SHAPE[1:])
-    for name in ("known", "noise", "start")
+    for name in ("original", "noise", "start")
 )
 MASK = jnp.zeros((2, 4, 4, 1)).at[:, :, 2:].set(1.0)
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
@@ -31,23 +31,23 @@ def spread(x, t):
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "plms", "euler_a", "heun", "dpmpp_2m"])
 @pytest.mark.parametrize("final", ["one", "first"])
-def test_the_known_part_ends_as_it_was_given_and_the_rest_heeds_it(name, final):
+def test_the_kept_part_ends_as_it_was_and_the_rest_heeds_it(name, final):
     denoise, path = make_denoiser(spread, "eps", SCHEDULE), levels(SCHEDULE, 7, "trailing", final)
     draw = jax.jit(
-        lambda known: (
-            sample(Inpaint(make_solver(name), known, NOISE, MASK), denoise, START, path, KEYS).x
+        lambda original: (
+            sample(Inpaint(make_solver(name), original, NOISE, MASK), denoise, START, path, KEYS).x
         )
     )
-    x = draw(KNOWN)
-    np.testing.assert_array_equal(x[:, :, :2], KNOWN[:, :, :2])
-    other = draw(KNOWN + 1)
+    x = draw(ORIGINAL)
+    np.testing.assert_array_equal(x[:, :, :2], ORIGINAL[:, :, :2])
+    other = draw(ORIGINAL + 1)
     assert np.abs(other[:, :, 2:] - x[:, :, 2:]).min() > 1e-4
 
 
-def test_with_nothing_known_it_is_the_solver_alone():
+def test_with_nothing_kept_it_is_the_solver_alone():
     denoise, path = make_denoiser(spread, "eps", SCHEDULE), levels(SCHEDULE, 7)
     alone = sample(make_solver("ddim"), denoise, START, path).x
-    masked = Inpaint(make_solver("ddim"), KNOWN, NOISE, jnp.ones_like(MASK))
+    masked = Inpaint(make_solver("ddim"), ORIGINAL, NOISE, jnp.ones_like(MASK))
     np.testing.assert_array_equal(sample(masked, denoise, START, path).x, alone)
 
 
@@ -59,25 +59,25 @@ def test_order_of_visits_with_resampling():
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp_2m"])
-def test_resampling_keeps_the_known_part_and_calls_the_network_in_one_place(name):
+def test_resampling_keeps_its_part_and_calls_the_network_in_one_place(name):
     path, calls = levels(SCHEDULE, 6, "trailing", "one"), []
 
     def denoise(x, level):
         calls.append(x)
         return make_denoiser(spread, "eps", SCHEDULE)(x, level)
 
-    solver = Inpaint(make_solver(name), KNOWN, NOISE, MASK, resample=3, jump=2)
+    solver = Inpaint(make_solver(name), ORIGINAL, NOISE, MASK, resample=3, jump=2)
     x = jax.jit(lambda x: sample(solver, denoise, x, path, KEYS).x)(START)
-    np.testing.assert_array_equal(x[:, :, :2], KNOWN[:, :, :2])
+    np.testing.assert_array_equal(x[:, :, :2], ORIGINAL[:, :, :2])
     assert np.isfinite(x).all()
     assert len(calls) == 1
 
 
-def test_resampling_learns_what_the_known_part_says_of_the_rest():
-    """Two Gaussian pixels of correlation rho: the second given the first has mean rho known.
+def test_resampling_learns_what_the_kept_part_says_of_the_rest():
+    """Two Gaussian pixels of correlation rho: the second given the first has mean rho times it.
 
     Replacement alone falls short of it, because what is drawn early cannot take back what it
-    decided under the noise of the known pixel; RePaint's figure 2 shows the same with pictures.
+    decided under the noise of the kept pixel; RePaint's figure 2 shows the same with pictures.
     """
     n, rho = 2048, 0.95
     covariance = np.array([[1, rho], [rho, 1]], np.float32)
@@ -94,12 +94,12 @@ def test_resampling_learns_what_the_known_part_says_of_the_rest():
         rngs.normal(rngs.example_keys(rngs.stream(1, name), jnp.arange(n)), (1, 2, 1))
         for name in ("start", "noise")
     )
-    known = jnp.full((n, 1, 2, 1), 1.5)
+    original = jnp.full((n, 1, 2, 1), 1.5)
     mask = jnp.zeros((n, 1, 2, 1)).at[:, :, 1].set(1.0)
     path = levels(SCHEDULE, 25, "trailing", "one")
 
     def error(resample):
-        solver = Inpaint(make_solver("ddpm"), known, noise, mask, resample)
+        solver = Inpaint(make_solver("ddpm"), original, noise, mask, resample)
         x = jax.jit(lambda x: sample(solver, denoise, x, path, keys).x)(start)[:, 0, 1, 0]
         return abs(float(x.mean()) - rho * 1.5), abs(float(x.std()) - (1 - rho**2) ** 0.5)
 
@@ -120,4 +120,4 @@ def test_resampling_learns_what_the_known_part_says_of_the_rest():
 )
 def test_resampling_that_cannot_work_is_refused(name, change, complaint):
     with pytest.raises(ValueError, match=complaint):
-        Inpaint(make_solver(name), KNOWN, NOISE, MASK, **change)
+        Inpaint(make_solver(name), ORIGINAL, NOISE, MASK, **change)

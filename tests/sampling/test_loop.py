@@ -10,7 +10,7 @@ from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.levels import levels, part
-from ldm_jax.sampling.loop import evenly, sample, start
+from ldm_jax.sampling.loop import evenly, initial_x, sample
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 
@@ -145,5 +145,5 @@ def test_part_of_the_way():
 def test_start_has_the_variance_of_the_level():
     first = jax.tree.map(lambda values: values[0], levels(SCHEDULE, 50))
     x = _start(2)
-    np.testing.assert_allclose(start(x, first), x, rtol=1e-6)
-    np.testing.assert_allclose(start(x, first, 0), first.sigma * x, rtol=1e-6)
+    np.testing.assert_allclose(initial_x(x, first), x, rtol=1e-6)
+    np.testing.assert_allclose(initial_x(x, first, 0), first.sigma * x, rtol=1e-6)

@@ -13,7 +13,7 @@ from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.processes import VE, VP, SubVP
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDPM
-from ldm_jax.sampling.classifier_guidance import MeanShift, classifier
+from ldm_jax.sampling.guidance import MeanShift, classifier
 from ldm_jax.sampling.levels import levels
 
 NUMBERS = np.load(Path(__file__).parents[1] / "parity/golden/guidance_likelihood.npz")

@@ -11,12 +11,11 @@ from ldm_jax.diffusion.processes import VE
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDPM
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M, DPMSolverPP3M
-from ldm_jax.sampling.levels import levels, levels_at
+from ldm_jax.sampling.levels import inner_levels, levels, levels_at
 from ldm_jax.sampling.loop import sample
-from ldm_jax.sampling.moves import log_snr
 from ldm_jax.sampling.sde import EulerMaruyama, PredictorCorrector, ReverseDiffusion
+from ldm_jax.sampling.solver_base import log_snr
 from ldm_jax.sampling.solvers import make_solver
-from ldm_jax.sampling.stages import inner_levels
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 N = 8192
@@ -98,22 +97,20 @@ def test_a_corrector_holds_the_distribution_of_a_level(corrector):
     assert abs(got.mean()) < 0.02  # 5 standard errors
 
 
-@pytest.mark.parametrize("predictor", [ReverseDiffusion(), DDPM("beta")])
-def test_predictor_and_corrector_have_the_mean_and_covariance_of_the_data(predictor):
-    path = levels(SCHEDULE, 250, "trailing", "one")
-    got = ends(PredictorCorrector(predictor, "annealed_langevin", 1, 0.16), path)
+def test_predictor_and_corrector_have_the_mean_and_covariance_of_the_data():
+    path = levels(SCHEDULE, 200, "trailing", "one")
+    got = ends(PredictorCorrector(ReverseDiffusion(), "annealed_langevin", 1, 0.16), path)
     np.testing.assert_allclose(got.mean(0), MEAN, atol=0.04)
     np.testing.assert_allclose(np.cov(got.T), COV, atol=0.06)
 
 
 def test_where_variance_explodes():
     process = VE(0.01, 20.0)
-    times = np.linspace(1, 1e-3, 300)
-    path = levels_at(process, times, "one")
+    n, path = 4096, levels_at(process, np.linspace(1, 1e-3, 300), "one")
     for solver in (ReverseDiffusion(), EulerMaruyama(process)):
-        run = jax.jit(lambda x, s=solver: sample(s, denoise, x, path, keys(N, "steps")).x)
-        got = np.asarray(run(marginal(N, path)))
-        np.testing.assert_allclose(got.mean(0), MEAN, atol=0.05)
+        run = jax.jit(lambda x, s=solver: sample(s, denoise, x, path, keys(n, "steps")).x)
+        got = np.asarray(run(marginal(n, path)))
+        np.testing.assert_allclose(got.mean(0), MEAN, atol=0.06)  # 3.8 standard errors
         np.testing.assert_allclose(np.cov(got.T), COV, atol=0.1)
 
 
@@ -127,7 +124,7 @@ def test_third_order_integrates_a_quadratic_x0_exactly():
     )
 
     def quadratic(x, level):
-        x0 = jnp.full_like(x, log_snr(level.alpha, level.sigma) ** 2)
+        x0 = jnp.full_like(x, log_snr(level) ** 2)
         return Prediction(x0, (x - level.alpha * x0) / level.sigma)
 
     def at(steps, solver):
