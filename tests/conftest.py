@@ -55,8 +55,15 @@ def pictures(shared) -> Path:
 
 @pytest.fixture(scope="session")
 def programs(shared) -> Path:
-    """Where the command lines that tests start keep what they compile."""
+    """Where tests, and the command lines that they start, keep what they compile."""
     return shared("programs", lambda folder: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(programs) -> None:
+    """A program that several tests or processes need is compiled by the first of them."""
+    jax.config.update("jax_compilation_cache_dir", str(programs))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @pytest.fixture(scope="session")

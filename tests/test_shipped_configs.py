@@ -133,8 +133,10 @@ def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path
         latents = run.space == "latents"
         stage = diffusion_stage(run, tmp_path, trained_autoencoder if latents else None)
     loader = make_loader(stage.train, run.data, seed=0, train=True, inputs=stage.inputs)
-    before = jax.jit(stage.init)(stage.initial)
-    after, metrics = jax.jit(stage.step)(before, stage.frozen, next(loader))
+    before = tiny.filled(jax.eval_shape(stage.init, stage.initial))
+    # Operation by operation, which configs share where programs would be each one's own.
+    frozen, batch = jax.tree.map(jnp.asarray, (stage.frozen, next(loader)))
+    after, metrics = stage.step(before, frozen, batch)
     assert int(after.step) == 1
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["gradient_norm"] > 0

@@ -76,6 +76,22 @@ def write_config(path: Path, run: cfg.Run) -> Path:
     return path
 
 
+def filled(shapes: Any) -> Any:
+    """A tree of those shapes for which nothing is compiled: small numbers where it has
+    parameters, zeros for counters and for what an optimiser keeps."""
+    import jax
+
+    random = np.random.default_rng(0)
+
+    def fill(path: Any, leaf: Any) -> Any:
+        name = jax.tree_util.keystr(path)
+        params = jax.numpy.issubdtype(leaf.dtype, np.floating) and "opt_state" not in name
+        values = 0.1 * random.standard_normal(leaf.shape) if params else np.zeros(leaf.shape)
+        return jax.numpy.asarray(values, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
 # -------------------------------------------------------------------------------- command lines
 
 
