@@ -140,13 +140,9 @@ def test_unconditional_unet(name):
 # name: multiples of 32 channels, latent channels, coarsest levels with attention, codebook.
 FIRST_STAGES = {
     "kl-f4": ((1, 2, 4), 3, 0, None),
-    "kl-f8": ((1, 2, 4, 4), 4, 0, None),
     "kl-f16": ((1, 1, 2, 2, 4), 16, 1, None),
-    "kl-f32": ((1, 1, 2, 2, 4, 4), 64, 2, None),
-    "vq-f4": ((1, 2, 4), 3, 0, 64),
     "vq-f4-noattn": ((1, 2, 4), 3, 0, 64),
     "vq-f8": ((1, 2, 2, 4), 4, 1, 128),
-    "vq-f16": ((1, 1, 2, 2, 4), 8, 1, 128),
 }
 
 

@@ -87,9 +87,10 @@ def settings(sampler, **changes):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("kind", ["sd1", "sd2"])
-@pytest.mark.parametrize("size", [(16, 16), (24, 40)])
+@pytest.mark.parametrize(
+    ("kind", "sampler", "size"),
+    [("sd1", "ddim", (16, 16)), ("sd1", "dpmpp_2m", (24, 40)), ("sd2", "ddim", (24, 40))],
+)
 def test_text_to_image(models, kind, sampler, size):
     peer, ours = models(kind)
     shape = ours.model.latent_shape_of(*size)
@@ -108,9 +109,8 @@ def test_text_to_image(models, kind, sampler, size):
 
 @pytest.mark.parametrize(
     ("sampler", "steps"),
-    [*(("ddim", steps) for steps in (7, 10, 30, 45, 300)), ("plms", 30), ("euler", 45),
-     ("heun", 7), ("dpmpp_2m", 30), ("unipc", 45)],
-)  # fmt: skip
+    [("ddim", 300), ("plms", 30), ("euler", 10), ("heun", 7), ("dpmpp_2m", 7), ("unipc", 45)],
+)
 def test_step_counts_that_do_not_divide_the_schedule(models, sampler, steps):
     """With the folder's own list, 'leading' with an offset of 1, as each scheduler counts it."""
     peer, ours = models("sd1")
@@ -196,8 +196,9 @@ def mask():
     return white
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("strength", [0.3, 0.75, 1.0])
+@pytest.mark.parametrize(
+    ("sampler", "strength"), [("ddim", 0.3), ("dpmpp_2m", 0.75), ("ddim", 1.0)]
+)
 def test_image_to_image(models, scripted, image, sampler, strength):
     peer, ours = models("sd1")
     peer = diffusers.StableDiffusionImg2ImgPipeline(
@@ -218,10 +219,13 @@ def test_image_to_image(models, scripted, image, sampler, strength):
     assert apart(found, expected) <= CLOSE
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(
-    ("kind", "strength"), [("sd1", 0.75), ("sd1", 1.0), ("inpaint", 1.0), ("inpaint", 0.5)]
-)
+    ("kind", "strength", "sampler"),
+    [
+        ("sd1", 0.75, "dpmpp_2m"), ("sd1", 1.0, "ddim"), ("inpaint", 1.0, "dpmpp_2m"),
+        ("inpaint", 0.5, "ddim"),
+    ],
+)  # fmt: skip
 def test_inpainting(models, scripted, image, mask, kind, strength, sampler):
     peer, ours = models(kind)
     if kind == "sd1":
