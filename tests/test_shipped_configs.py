@@ -128,10 +128,10 @@ def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path
     if isinstance(run, cfg.AutoencoderRun):
         stage = autoencoder_stage(run, tmp_path)
     elif isinstance(run, cfg.ClassifierRun):
-        stage = classifier_stage(run, tmp_path, trained_autoencoder)
+        stage = classifier_stage(run, tmp_path, str(trained_autoencoder))
     else:
         latents = run.space == "latents"
-        stage = diffusion_stage(run, tmp_path, trained_autoencoder if latents else None)
+        stage = diffusion_stage(run, tmp_path, str(trained_autoencoder) if latents else None)
     loader = make_loader(stage.train, run.data, seed=0, train=True, inputs=stage.inputs)
     before = tiny.filled(jax.eval_shape(stage.init, stage.initial))
     # Operation by operation, which configs share where programs would be each one's own.

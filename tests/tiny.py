@@ -92,6 +92,17 @@ def filled(shapes: Any) -> Any:
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
+def fit(
+    run: cfg.Run, workdir: Path, *, first_stage: Path | None = None, init: Path | None = None
+) -> Any:
+    """Trains `run` in this process, as `train.py` does."""
+    from ldm_jax.cli.train import make_stage
+    from ldm_jax.training.loop import fit
+
+    models = [None if path is None else str(path) for path in (first_stage, init)]
+    return fit(run, workdir, lambda: make_stage(run, workdir, *models))
+
+
 # -------------------------------------------------------------------------------- command lines
 
 

@@ -5,12 +5,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from ldm_jax import config as cfg
+from ldm_jax.cli.train import make_stage
 from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.core.reading import read_json
 from ldm_jax.data import digit_scenes, digit_scenes_builder
@@ -57,7 +59,7 @@ def train(clock: Clock, name: str, config: str, out: Path, first_stage: Path | N
     run, workdir = cfg.load(CONFIGS / config), out / name
     with clock.part(name, lambda: finished(workdir, run.loop.steps)):
         if not finished(workdir, run.loop.steps):
-            fit(run, workdir, first_stage)
+            fit(run, workdir, partial(make_stage, run, workdir, first_stage and str(first_stage)))
     return workdir
 
 

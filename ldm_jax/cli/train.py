@@ -1,24 +1,30 @@
 """What `train.py` does."""
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import tyro
 
 from ldm_jax import config as cfg
 from ldm_jax.config.command_line import switches
 from ldm_jax.core import processes
+from ldm_jax.core.command import say
+from ldm_jax.workdir.record import has_checkpoints
+
+if TYPE_CHECKING:  # JAX starts later, so that --help and mistakes answer at once
+    from ldm_jax.training.stage import Stage
 
 PROGRAM = "train.py"
 HELP = """Any field of the config can be overridden here. Beside these there are
 --workdir=DIR, where checkpoints and metrics go and where a run goes on from;
---first_stage=DIR, the work directory of the autoencoder that stage two builds on;
+--first_stage=MODEL, whose autoencoder a new run of stage two builds on;
 --latents=DIR, images that were encoded before, which take the place of the config's;
---init=PATH, a trained autoencoder that a new run of stage one begins with; and
---coordinator=HOST:PORT --num_processes=N --process_id=I, for a run of several processes."""
+--init=MODEL, a trained model that a new run begins with; and
+--coordinator=HOST:PORT --num_processes=N --process_id=I, for a run of several processes.
+A MODEL is a work directory, a model folder, or a single file."""
 
 
 def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
@@ -45,7 +51,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
         tyro.conf.AvoidSubcommands[type(config)],
         default=config,
         args=switches(overrides),
-        prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=DIR] [--init=PATH]",
+        prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=M] [--init=M]",
         description=HELP,
     )
     if places.workdir is None:
@@ -65,16 +71,39 @@ def _number(word: str) -> int:
     return int(word)
 
 
-def trained_parts(config: cfg.Run, init: str | None) -> dict[str, Callable[[], Any]]:
-    """What gives stage one the parameters that others trained, where it needs them."""
-    from ldm_jax.convert.parts import first_stage_params
+def make_stage(
+    run: cfg.Run, workdir: Path, first_stage: str | None = None, init: str | None = None
+) -> "Stage":
+    """What `run` trains, begun with the models that are named; see `fit`.
 
-    parts: dict[str, Callable[[], Any]] = {}
-    if init is not None:
-        parts["initial"] = lambda: first_stage_params(init, config.autoencoder)
-    if isinstance(config, cfg.AutoencoderRun) and config.loss.perceptual is not None:
-        parts["perceptual"] = lambda: lpips(config.loss.perceptual)
-    return parts
+    Raises:
+        cfg.ConfigError, ValueError, OSError: as the stage's own function.
+    """
+    from ldm_jax.training.autoencoder_stage import autoencoder_stage
+    from ldm_jax.training.classifier_stage import classifier_stage
+    from ldm_jax.training.diffusion_stage import diffusion_stage
+
+    _check_places(run, workdir, first_stage, init)
+    match run:
+        case cfg.AutoencoderRun(loss=loss):
+            perceptual = None if loss.perceptual is None else partial(lpips, loss.perceptual)
+            return autoencoder_stage(run, workdir, init, perceptual)
+        case cfg.ClassifierRun():
+            return classifier_stage(run, workdir, first_stage)
+        case cfg.DiffusionRun():
+            return diffusion_stage(run, workdir, first_stage, init)
+
+
+def _check_places(run: cfg.Run, workdir: Path, first_stage: str | None, init: str | None) -> None:
+    """Refuses models that are no use to `run`, and says where they are no longer any."""
+    if first_stage is not None and isinstance(run, cfg.AutoencoderRun):
+        raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
+    if init is not None and isinstance(run, cfg.ClassifierRun):
+        raise cfg.ConfigError(f"--init={init}: a classifier begins with fresh weights")
+    if has_checkpoints(workdir):
+        for option, path in (("--first_stage", first_stage), ("--init", init)):
+            if path is not None:
+                say(f"{option} was for the beginning of this run, which goes on from its own parts")
 
 
 def lpips(config: cfg.Perceptual) -> Any:
@@ -97,10 +126,11 @@ def main(arguments: list[str]) -> None:
         Failed, ValueError, OSError: as `fit`.
     """
     config, places = parse(arguments)
-    first_stage = Path(places.first_stage) if places.first_stage else None
     several = places.coordinator, places.num_processes, places.process_id
     with processes.together(PROGRAM, *several):
         # JAX starts only now, so that --help and mistakes answer at once.
         from ldm_jax.training.loop import fit
 
-        fit(config, Path(places.workdir), first_stage, **trained_parts(config, places.init))
+        workdir = Path(places.workdir)
+        stage = partial(make_stage, config, workdir, places.first_stage, places.init)
+        fit(config, workdir, stage)

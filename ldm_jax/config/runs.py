@@ -9,7 +9,6 @@ from ldm_jax.config.conditioners import (
     CaptionMapConditioner,
     Conditioner,
     InpaintingConditioner,
-    TextConditioner,
     find,
 )
 from ldm_jax.config.data import Data, EncodedLatents
@@ -56,6 +55,9 @@ class DiffusionRun:
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
+    train: Literal["all", "unet", "attention"] = "all"
+    """What is trained: everything; the U-Net alone, so that a text encoder stays as
+    `train.py --init` finds it; or the U-Net's attention to the context alone."""
     space: Literal["latents", "pixels"] = "latents"
     """What is diffused: the latents of a trained autoencoder, or the pixels themselves."""
     objective: Objective = field(default_factory=Objective)
@@ -65,10 +67,6 @@ class DiffusionRun:
         check_conditioners(self.unet, self.conditioners)
         if self.space == "pixels":
             self.model(Pixels())  # raises where they do not fit
-        text = find(self.conditioners, TextConditioner)
-        require(text is None or text.tokenizer in ("word", "bpe"), "text_encoder.tokenizer",
-                text and text.tokenizer,
-                "'word' or 'bpe', which are made from the training captions")  # fmt: skip
         inpaints = find(self.conditioners, InpaintingConditioner) is not None
         require(not inpaints, "conditioners", "InpaintingConditioner", "others in training")
         _check_objective(self.objective, self.diffusion)

@@ -7,9 +7,10 @@ from typing import Literal
 from ldm_jax import config as cfg
 from ldm_jax.convert import bundle
 from ldm_jax.convert.bundle import Imported
-from ldm_jax.training.first_stage import load_first_stage
+from ldm_jax.core import tree
 from ldm_jax.workdir.checkpoints import Checkpoints
-from ldm_jax.workdir.layout import TOKENIZER
+from ldm_jax.workdir.frozen import load_first_stage, load_untrained
+from ldm_jax.workdir.layout import tokenizer_of
 from ldm_jax.workdir.run_config import read_config
 
 
@@ -37,11 +38,15 @@ def read_workdir(
         return bundle.make(run.autoencoder, {"autoencoder": params}, origin=origin)
     autoencoder, frozen = load_first_stage(run, path)
     config = run.model(bundle.with_scale(autoencoder, frozen["latent_scale"]))
-    tokenizer = path / TOKENIZER
+    tokenizer = tokenizer_of(path)
+    params = tree.join(params, load_untrained(run, path))
     imported = bundle.make(
         config,
-        {"unet": params["unet"], **params["conditioners"], "autoencoder": frozen["autoencoder"]},
+        {
+            "unet": params["unet"], **params.get("conditioners", {}),
+            "autoencoder": frozen["autoencoder"],
+        },
         origin=origin,
-        tokenizer=tokenizer if tokenizer.is_file() else None,
+        tokenizer=tokenizer if tokenizer.exists() else None,
     )  # fmt: skip
     return replace(imported, frozen=frozen)

@@ -97,6 +97,33 @@ def mask(tree: Any, rules: Iterable[tuple[str, Any]]) -> Any:
     return jax.tree_util.tree_unflatten(structure, values)
 
 
+def split(tree: Any, rules: Iterable[tuple[str, bool]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Nested dicts as two: the leaves whose rule says True, and the rest; `join` undoes it.
+
+    Raises:
+        TreeError: names the leaves that no rule matches.
+    """
+    chosen = flatten(mask(tree, rules))
+    flat = flatten(tree)
+    return (
+        unflatten({path: leaf for path, leaf in flat.items() if chosen[path]}),
+        unflatten({path: leaf for path, leaf in flat.items() if not chosen[path]}),
+    )
+
+
+def join(a: Any, b: Any) -> dict[str, Any]:
+    """Two trees of nested dicts, no leaf of which is in both, as one.
+
+    Raises:
+        TreeError: a path is in both.
+    """
+    first, second = flatten(a), flatten(b)
+    twice = sorted(first.keys() & second.keys())
+    if twice:
+        raise TreeError(f"in both trees: {_listed(twice)}")
+    return unflatten(first | second)
+
+
 def merge(template: Any, loaded: Any) -> Any:
     """The leaves of `loaded` in the structure of `template`.
 

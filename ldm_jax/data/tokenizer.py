@@ -12,6 +12,7 @@ import tokenizers
 from jaxtyping import Int32
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from ldm_jax import config as cfg
 from ldm_jax.core.reading import parse_json, read_json, read_text
 
 _FILES = (
@@ -166,6 +167,23 @@ def train_tokenizer(
     if backend.get_vocab_size() == len(special):
         raise TokenizerError(f"no words in {len(captions)} captions; nothing to train from")
     return Tokenizer(backend, pad_id=backend.token_to_id(PAD))
+
+
+def read_tokenizer(path: str | Path, text: cfg.TextConditioner) -> Tokenizer:
+    """The tokenizer that `text` asks for, in a folder with its files or in one `tokenizer.json`.
+
+    Raises:
+        TokenizerError, FileFormatError: there is none, it is of another kind, or it has more
+            tokens than the text encoder knows.
+    """
+    load = {"clip": load_clip_tokenizer, "bert": load_bert_tokenizer}
+    tokenizer = load.get(text.tokenizer, load_tokenizer)(path)
+    if tokenizer.vocab_size > text.encoder.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer {path} has {tokenizer.vocab_size} tokens, but the model's text encoder "
+            f"knows {text.encoder.vocab_size}; it belongs to another model"
+        )
+    return tokenizer
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:

@@ -13,9 +13,7 @@ from ldm_jax.data import prompts
 from ldm_jax.data.tokenizer import (
     Tokenizer,
     TokenizerError,
-    load_bert_tokenizer,
-    load_clip_tokenizer,
-    load_tokenizer,
+    read_tokenizer,
 )
 
 Condition = str | int | None
@@ -62,19 +60,7 @@ def open_tokenizer(
             f"{model} has no tokenizer; name a folder with its files: --tokenizer=FOLDER "
             "(vocab.json and merges.txt for CLIP, vocab.txt for BERT)"
         )
-    match text.tokenizer:
-        case "clip":
-            tokenizer = load_clip_tokenizer(path)
-        case "bert":
-            tokenizer = load_bert_tokenizer(path)
-        case _:
-            tokenizer = load_tokenizer(path)
-    if tokenizer.vocab_size > text.encoder.vocab_size:
-        raise TokenizerError(
-            f"the tokenizer {path} has {tokenizer.vocab_size} tokens, but the text encoder of "
-            f"{model} knows {text.encoder.vocab_size}; it belongs to another model"
-        )
-    return tokenizer
+    return read_tokenizer(path, text)
 
 
 def encode_conditions(

@@ -23,8 +23,7 @@ from ldm_jax.models.conditioners import Condition, Inputs
 from ldm_jax.models.process import build_process
 from ldm_jax.sampling.guidance import Guidance, LogProb
 from ldm_jax.workdir.checkpoints import Checkpoints
-from ldm_jax.workdir.frozen import load_frozen
-from ldm_jax.workdir.layout import FIRST_STAGE, WEIGHTS
+from ldm_jax.workdir.frozen import load_first_stage
 from ldm_jax.workdir.run_config import read_config
 
 
@@ -199,8 +198,7 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
             "that trained a classifier"
         )
     _, params = Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")
-    folder = path / FIRST_STAGE
-    autoencoder, frozen = read_config(folder).autoencoder, load_frozen(folder, WEIGHTS)
+    autoencoder, frozen = load_first_stage(run, path)
     same = {
         "first stage": with_scale(autoencoder, frozen["latent_scale"]) == config.autoencoder,
         "image size": run.data.image_size == config.image_size,

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.convert.parts import first_stage_params
 from ldm_jax.core import rngs
 from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder
@@ -28,7 +29,7 @@ Loader = Callable[[], Any]
 def autoencoder_stage(
     run: cfg.AutoencoderRun,
     workdir: Path,
-    initial: Loader | None = None,
+    init: str | None = None,
     perceptual: Loader | None = None,
 ) -> Stage:
     """Stage one: an autoencoder on images.
@@ -36,8 +37,8 @@ def autoencoder_stage(
     Args:
         run: its config.
         workdir: where a copy of LPIPS' parameters is kept.
-        initial: gives the trained parameters to begin with; asked for only by a new run.
-        perceptual: gives LPIPS' parameters, likewise.
+        init: a model whose autoencoder a new run begins with.
+        perceptual: gives LPIPS' parameters; asked for only by a new run.
 
     Raises:
         cfg.ConfigError: a decoder is to be fine-tuned, but nothing trained is given.
@@ -47,23 +48,25 @@ def autoencoder_stage(
         run.autoencoder, dtype=jnp.dtype(run.loop.dtype), remat=run.loop.remat
     )
     fresh, losses = not has_checkpoints(workdir), AutoencoderLoss(autoencoder, run)
-    if fresh and run.train == "decoder" and initial is None:
+    if fresh and run.train == "decoder" and init is None:
         raise cfg.ConfigError(
             "train is 'decoder', but there is no encoder to train it for: name a trained first "
-            "stage with --init=PATH"
+            "stage with --init=MODEL"
         )
     frozen = {}
     if run.loss.perceptual is not None:
         frozen = {"perceptual": _perceptual(workdir, fresh, perceptual)}
 
-    def init(initial: Any) -> TrainState:
+    initial = first_stage_params(init, run.autoencoder) if fresh and init is not None else None
+
+    def begin(initial: Any) -> TrainState:
         params = fresh_params(losses)
         if initial is not None:
             params = jax.tree.map(jnp.asarray, initial)
         return create_autoencoder_state(run, params)
 
     return Stage(
-        init=init,
+        init=begin,
         step=make_autoencoder_step(autoencoder, run),
         scores=losses.scores,
         pictures=lambda params, frozen, batch: pictures(losses, params, batch),
@@ -71,7 +74,7 @@ def autoencoder_stage(
         train=open_source(run.data.source, run.data.image_size, "train"),
         validation=validation_source(run.data),
         inputs=None,
-        initial=initial() if fresh and initial is not None else None,
+        initial=initial,
     )
 
 

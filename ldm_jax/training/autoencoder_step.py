@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -41,6 +42,16 @@ TRAINED = {
 """(pattern of the whole path, whether it is trained) for each choice of `AutoencoderRun.train`."""
 
 
+@flax.struct.dataclass
+class Own:
+    """What stage one alone keeps in its state."""
+
+    critic: Any
+    """A `critic.Critic`, or an empty dict where nothing is trained against one."""
+    codebook: Any
+    """What a codebook of moving averages has gathered, or an empty dict."""
+
+
 def last_kernel(params: Any) -> Float[Array, "..."]:
     """The kernel of the decoder's last layer, where the adaptive weight is measured."""
     return params["decoder"]["conv_out"]["kernel"]
@@ -57,9 +68,8 @@ def autoencoder_optimizer(run: cfg.AutoencoderRun) -> optax.GradientTransformati
 def create_autoencoder_state(run: cfg.AutoencoderRun, params: Any) -> TrainState:
     """The state before the first step of `run`, on `params`."""
     state = create_state(params, autoencoder_optimizer(run), run.optim.ema_decay)
-    if run.loss.adversarial is not None:
-        state = state.replace(critic=CriticTraining(run).create())
-    return state.replace(codebook=create_codebook(run, params))
+    critic = CriticTraining(run).create() if run.loss.adversarial is not None else {}
+    return state.replace(own=Own(critic, create_codebook(run, params)))
 
 
 def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> Step:
@@ -79,14 +89,14 @@ def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> 
         (gradients, batch_stats, metrics), seen = over_parts(learn, batch, parts)
         params, opt_state, norms = descend(optimizer, gradients, state.opt_state, state.params)
         params = _choose(trained, params, state.params)
-        codebook = state.codebook
+        codebook = state.own.codebook
         if run.autoencoder.codes is not None:
             metrics |= code_metrics(run, seen["indices"])
             codebook, params = update_codebook(
                 run, codebook, params, seen["compared"], seen["indices"], state.step
             )
         metrics |= norms
-        critic = state.critic
+        critic = state.own.critic
         if critics is not None:
             critic = critic.replace(batch_stats=batch_stats)
             update = partial(_update_critic, losses, critics, params, parts)
@@ -97,7 +107,8 @@ def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> 
         if run.optim.ema_decay is not None:
             averages = update_ema(ema_params, params, state.step, run.optim.ema_decay)
             ema_params = _choose(trained, averages, ema_params)
-        state = TrainState(state.step + 1, params, ema_params, opt_state, critic, codebook)
+        own = Own(critic, codebook)
+        state = TrainState(state.step + 1, params, ema_params, opt_state, own)
         return state, metrics
 
     return step
@@ -126,7 +137,7 @@ def _learn(
     judge, strength, weigh = no_critic, jnp.zeros(()), _no_weight
     if critics is not None:
         config = critics.config
-        judge = critics.judge(state.critic, active)
+        judge = critics.judge(state.own.critic, active)
         strength = jnp.where(active, config.weight * config.factor, 0.0)
         weigh = adaptive_weight if config.adaptive else _no_weight
     gradients, terms = generator_gradients(

@@ -12,35 +12,31 @@ from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder, build_classifier
 from ldm_jax.models.process import build_process
 from ldm_jax.training.classifier_step import make_classifier_scores, make_classifier_step
-from ldm_jax.training.diffusion_stage import make_frozen_parts
-from ldm_jax.training.first_stage import autoencoder_run, load_first_stage
+from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
 from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.optim import make_optimizer
-from ldm_jax.training.stage import Stage, validation_source
+from ldm_jax.training.stage import Stage, validation_source, wait_for_all
 from ldm_jax.training.state import TrainState, create_state
+from ldm_jax.workdir.frozen import load_first_stage
 from ldm_jax.workdir.record import has_checkpoints
 
 
-def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: Path | None) -> Stage:
-    """A classifier on the first stage in `workdir`, or on that of `first_stage` copied there once.
+def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: str | None) -> Stage:
+    """A classifier on the first stage in `workdir`; a new run puts that of `first_stage` there.
 
-    `first_stage` is an autoencoder, whose latent scale is then measured, or the diffusion model
+    `first_stage` names an autoencoder, whose latent scale is then measured, or the diffusion model
     that is to be guided, which has measured it: the classifier must see latents of that scale.
 
     Raises:
-        cfg.ConfigError: no first stage is given and none is in `workdir`, or it does not fit.
+        cfg.ConfigError: none is named for a new run, or it does not fit.
     """
-    fresh = not has_checkpoints(workdir)
-    if fresh and first_stage is None:
-        raise cfg.ConfigError(
-            f"{workdir} has no first stage yet: name a trained one with --first_stage=WORKDIR"
-        )
-    if first_stage is not None:
-        run.check_first_stage(autoencoder_run(first_stage).autoencoder)
     train = open_source(run.data.source, run.data.image_size, "train")
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
-    if fresh:
-        make_frozen_parts(run, train, workdir, first_stage)
+    if not has_checkpoints(workdir):
+        stage = open_first_stage(workdir, first_stage)
+        run.check_first_stage(stage.config)
+        keep_first_stage(run, train, workdir, stage)
+        wait_for_all("frozen parts")
     stage_one, frozen = load_first_stage(run, workdir)
     validation = validation_source(run.data)
     for source in (train, validation):

@@ -24,6 +24,7 @@ from ldm_jax.training.gradients import Metrics, apply_gradients, over_parts
 from ldm_jax.training.latents import batch_latents
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.state import TrainState
+from ldm_jax.training.trainable import bind
 
 
 def drop_inputs(
@@ -142,8 +143,8 @@ def make_diffusion_step(
 
     def loss(params: Any, frozen: Params, batch: Any) -> tuple[Float[Array, ""], Any]:
         losses = denoising_loss(
-            model, run, params, batch["latents"], batch["inputs"], batch["index"], batch["t"],
-            frozen, train=True,
+            model, run, bind(params, frozen), batch["latents"], batch["inputs"], batch["index"],
+            batch["t"], frozen, train=True,
         )  # fmt: skip
         mean = jnp.mean(batch["weight"] * losses)
         return mean, ({"loss": mean}, losses)
@@ -154,7 +155,7 @@ def make_diffusion_step(
             batch_latents(model.autoencoder, frozen, batch, seed, shape)
         )
         inputs = drop_inputs(run.conditioners, seed, index, batch["inputs"], uncond)
-        t, weight = objective.times(index, state.sampler)
+        t, weight = objective.times(index, state.own)
         examples = {
             "latents": latents, "inputs": inputs, "index": index, "t": t, "weight": weight
         }  # fmt: skip
@@ -166,8 +167,8 @@ def make_diffusion_step(
             return (gradients, metrics), losses
 
         (gradients, metrics), losses = over_parts(part, examples, run.optim.accumulation)
-        if state.sampler:
-            state = state.replace(sampler=state.sampler.observe(t.astype(jnp.int32), losses))
+        if state.own:
+            state = state.replace(own=state.own.observe(t.astype(jnp.int32), losses))
         state, norms = apply_gradients(state, gradients, optimizer, run.optim.ema_decay)
         return state, metrics | norms
 

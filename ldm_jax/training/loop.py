@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,13 @@ from ldm_jax.core.sharding import (
 )
 from ldm_jax.data.loader import make_loader, validation_batches
 from ldm_jax.images.grid import grid
-from ldm_jax.training.autoencoder_stage import autoencoder_stage
-from ldm_jax.training.classifier_stage import classifier_stage
-from ldm_jax.training.diffusion_stage import diffusion_stage
+from ldm_jax.training.evaluator import Evaluator, added, means
 from ldm_jax.training.metrics import MetricWriter
 from ldm_jax.training.stage import GRID_IMAGES, Stage
 from ldm_jax.training.state import TrainState
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.consistency import check_workdir
 from ldm_jax.workdir.lock import locked
-from ldm_jax.workdir.record import has_checkpoints
 from ldm_jax.workdir.run_config import write_config
 
 
@@ -52,18 +49,17 @@ class NonFiniteLoss(Failed):
 def fit(
     run: cfg.Run,
     workdir: Path,
-    first_stage: Path | None = None,
-    *,
-    initial: Callable[[], Any] | None = None,
-    perceptual: Callable[[], Any] | None = None,
+    make_stage: Callable[[], Stage],
+    evaluators: Sequence[Evaluator] = (),
 ) -> TrainState:
     """Trains `run` in `workdir` up to `run.loop.steps`, from its newest checkpoint if it has one.
 
     Args:
         run: what is trained.
         workdir: where it leaves everything.
-        first_stage: work directory of the autoencoder that stage two builds on.
-        initial, perceptual: of stage one, as in `autoencoder_stage`.
+        make_stage: makes the stage of `run`, and writes the frozen parts of a new run into
+            `workdir`; called once this run alone is at work there.
+        evaluators: what is measured beside the stage's own scores.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT, once the state is saved.
@@ -75,7 +71,7 @@ def fit(
     check_batch(mesh, run.data.batch_size, run.optim.accumulation)
     with _alone(workdir):
         check_workdir(workdir, run)
-        stage = _make_stage(run, workdir, first_stage, initial, perceptual)
+        stage = make_stage()
         if jax.process_index() == 0:
             say(f"data: {stage.train.found}")
             write_config(workdir, run)
@@ -85,33 +81,14 @@ def fit(
             MetricWriter(workdir) as writer,
             signals.ask_first() as stop,
         ):
-            return _Training(run, stage, mesh, checkpoints, writer, stop).run_all()
+            own = means("validation", run.loop.validate_every, stage.scores)
+            every = (own, *evaluators)
+            return _Training(run, stage, every, mesh, checkpoints, writer, stop).run_all()
 
 
 def _alone(workdir: Path) -> contextlib.AbstractContextManager[None]:
     """Keeps other runs out of `workdir`; process 0 does it for all processes of this one."""
     return locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
-
-
-def _make_stage(
-    run: cfg.Run,
-    workdir: Path,
-    first_stage: Path | None,
-    initial: Callable[[], Any] | None,
-    perceptual: Callable[[], Any] | None,
-) -> Stage:
-    """What `run` trains; writes its frozen parts where it is new."""
-    if isinstance(run, cfg.AutoencoderRun):
-        if first_stage is not None:
-            raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
-        if initial is not None and has_checkpoints(workdir):
-            say("--init was for the beginning of this run, which goes on from its own checkpoint")
-        return autoencoder_stage(run, workdir, initial, perceptual)
-    if initial is not None:
-        raise cfg.ConfigError("--init begins a first stage; this config trains another")
-    if isinstance(run, cfg.ClassifierRun):
-        return classifier_stage(run, workdir, first_stage)
-    return diffusion_stage(run, workdir, first_stage)
 
 
 def _stopping(stop: signals.Stop, step: int, every: int) -> int | None:
@@ -139,6 +116,7 @@ class _Training:
         self,
         run: cfg.Run,
         stage: Stage,
+        evaluators: Sequence[Evaluator],
         mesh: jax.sharding.Mesh,
         checkpoints: Checkpoints,
         writer: MetricWriter,
@@ -164,7 +142,7 @@ class _Training:
                 stage.validation, run.data, run.loop.validation_batches, stage.inputs,
                 rows=self.rows,
             )  # fmt: skip
-        self.score = jax.jit(stage.scores, out_shardings=everywhere)
+        self.evaluators = [(one, jax.jit(one.sums, out_shardings=everywhere)) for one in evaluators]
         self.draw = jax.jit(
             lambda params, frozen, batch: stage.pictures(
                 params, frozen, jax.tree.map(lambda rows: rows[:GRID_IMAGES], batch)
@@ -246,11 +224,12 @@ class _Training:
             return last or step % every == 0
 
         saving = stopping or due(loop.checkpoint_every)
-        if saving or due(loop.log_every) or due(loop.validate_every) or due(loop.sample_every):
+        measuring = [one for one in self.evaluators if due(one[0].every)]
+        if saving or measuring or due(loop.log_every) or due(loop.sample_every):
             self._log()
         scores = None
-        if self.validation and due(loop.validate_every):
-            scores = self._scores(state)
+        if self.validation and measuring:
+            scores = self._scores(state, measuring)
             self.writer.scalars(step, scores)
         if self.validation and self.stage.pictures and due(loop.sample_every):
             self._pictures(step, state)
@@ -288,18 +267,19 @@ class _Training:
         self.data_wait = 0.0
         self.meter_start = time.perf_counter()
 
-    def _scores(self, state: TrainState) -> dict[str, float]:
-        """Means over the validation batches, each name with "validation_" before it."""
+    def _scores(self, state: TrainState, measuring: list[tuple[Evaluator, Any]]) -> dict:
+        """The results of evaluators, from all validation batches, under their names."""
         began = time.perf_counter()
-        scores = [
-            jax.device_get(self.score(state.eval_params, self.frozen, to_global(self.mesh, batch)))
-            for batch in self.validation
-        ]
+        results: dict[str, float] = {}
+        for evaluator, sums in measuring:
+            totals = None
+            for batch in self.validation:
+                batch = to_global(self.mesh, batch)
+                totals = added(totals, jax.device_get(sums(state.eval_params, self.frozen, batch)))
+            found = evaluator.results(totals)
+            results |= {f"{evaluator.name}_{name}": value for name, value in found.items()}
         self.meter_start += time.perf_counter() - began
-        return {
-            f"validation_{name}": float(np.mean([one[name] for one in scores]))
-            for name in scores[0]
-        }
+        return results
 
     def _pictures(self, step: int, state: TrainState) -> None:
         began = time.perf_counter()

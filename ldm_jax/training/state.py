@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 @flax.struct.dataclass
 class TrainState:
     """Step counter (also the parameter average's), parameters, their average, optimiser, and what
-    only some runs have.
+    the stage alone has.
 
     The leaves are arrays, or what stands for them: shapes, shardings, checkpoint entries.
     """
@@ -22,12 +22,10 @@ class TrainState:
     ema_params: Any
     """The average, or an empty dict where the run keeps none."""
     opt_state: optax.OptState
-    critic: Any = flax.struct.field(default_factory=dict)
-    """The first stage's `critic.Critic`, or an empty dict where nothing is trained against it."""
-    codebook: Any = flax.struct.field(default_factory=dict)
-    """What a codebook of moving averages has gathered, or an empty dict."""
-    sampler: Any = flax.struct.field(default_factory=dict)
-    """The second stage's `timesteps.SecondMoment`, or an empty dict without one."""
+    own: Any = flax.struct.field(default_factory=dict)
+    """What the stage keeps beside: stage one its critic and what its codebook has gathered
+    (`autoencoder_step.Own`), stage two the losses that times are drawn by
+    (`timesteps.SecondMoment`); an empty dict for nothing."""
 
     @property
     def eval_params(self) -> Any:

@@ -12,6 +12,7 @@ import logging
 import math
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -222,6 +223,8 @@ class Checkpoints:
             yield
         except Exception as error:
             self._saving = None
+            # Orbax leaves what it had yet to do; that nobody did it is no news.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             if jax.process_index() == 0:
                 for left in self._root.glob(f"{step}.orbax-checkpoint-tmp*"):
                     shutil.rmtree(left, ignore_errors=True)

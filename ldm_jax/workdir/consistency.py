@@ -53,7 +53,7 @@ def check_same_run(workdir: Path, config: cfg.Run) -> None:
 
 def frozen_digests(workdir: Path, run: cfg.Run) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every frozen file of `run`, for the record of its checkpoints."""
-    return digests(workdir, frozen_files(run))
+    return digests(workdir, frozen_files(run, workdir))
 
 
 def check_parts(workdir: Path, step: int | None = None) -> None:
@@ -86,6 +86,6 @@ def _part_changes(workdir: Path, directory: Path) -> list[str]:
     noted = record.get("frozen")
     if noted is None:
         return found
-    missing = [name for name in frozen_files(run) if name not in noted]
+    missing = [name for name in frozen_files(run, workdir) if name not in noted]
     found += [f"{directory / RECORD} notes no {name}" for name in missing]
     return found + changes(workdir, noted, f"{directory / RECORD}")

@@ -1,5 +1,6 @@
 """Frozen parts of a work directory: safetensors files that are written once."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from ldm_jax import config as cfg
 from ldm_jax.core import tree
 from ldm_jax.core.files import write_atomically
+from ldm_jax.workdir.layout import FIRST_STAGE, UNTRAINED, WEIGHTS
 from ldm_jax.workdir.record import CheckpointError
+from ldm_jax.workdir.run_config import read_config, write_config
 
 
 def save_frozen(folder: Path, name: str, frozen: Any) -> None:
@@ -45,3 +49,40 @@ def load_frozen(folder: Path, name: str) -> dict[str, Any]:
         return tree.unflatten(safetensors.numpy.load_file(path))
     except (safetensors.SafetensorError, tree.TreeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def save_first_stage(
+    workdir: Path, config: cfg.Autoencoder, params: dict[str, Any], latent_scale: float
+) -> None:
+    """Writes the autoencoder that the run in `workdir` builds on."""
+    folder = workdir / FIRST_STAGE
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt's
+    frozen = {"autoencoder": params, "latent_scale": np.float32(latent_scale)}
+    save_frozen(folder, WEIGHTS, frozen)
+    write_config(folder, config)
+
+
+def load_first_stage(
+    run: cfg.DiffusionRun | cfg.ClassifierRun, workdir: Path
+) -> tuple[cfg.FirstStage, dict[str, Any]]:
+    """Config and frozen tree {"autoencoder", "latent_scale"} of the run in `workdir`.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_frozen`.
+    """
+    if isinstance(run, cfg.DiffusionRun) and run.space == "pixels":
+        pixels = cfg.Pixels()
+        return pixels, {"autoencoder": {}, "latent_scale": np.float32(pixels.latent_scale)}
+    folder = workdir / FIRST_STAGE
+    return read_config(folder), load_frozen(folder, WEIGHTS)
+
+
+def load_untrained(run: cfg.Run, workdir: Path) -> dict[str, Any]:
+    """The parameters of the networks that `run` leaves as it found them; {} where it trains all.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_frozen`.
+    """
+    if not isinstance(run, cfg.DiffusionRun) or run.train == "all":
+        return {}
+    return load_frozen(workdir / UNTRAINED, WEIGHTS)

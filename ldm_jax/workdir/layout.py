@@ -6,37 +6,53 @@ WORKDIR/checkpoints/STEP/run            JSON: position of the data, config, vali
                                         and size and SHA-256 of every frozen file
 WORKDIR/checkpoints/STEP/digests.json   size and SHA-256 of every file of the checkpoint
 WORKDIR/first_stage/                    config and weights of the frozen autoencoder
+WORKDIR/untrained/                      weights that the run began with and leaves as they are
 WORKDIR/perceptual/                     LPIPS' weights
-WORKDIR/tokenizer.json                  made from the training captions
+WORKDIR/tokenizer.json, tokenizer/      made from the training captions, or a trained model's
 WORKDIR/metrics.jsonl, tensorboard/     what the run told
 WORKDIR/lock                            who trains here, while someone does
 """
+
+from pathlib import Path
 
 from ldm_jax import config as cfg
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 FIRST_STAGE = "first_stage"
+UNTRAINED = "untrained"
 PERCEPTUAL = "perceptual"
 WEIGHTS = "weights"
 """Name of a frozen part's safetensors file, without its suffix."""
 TOKENIZER = "tokenizer.json"
+TOKENIZER_FILES = "tokenizer"
+"""Folder of a tokenizer that has several files."""
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 LOCK = "lock"
 
 
-def frozen_files(run: cfg.Run) -> list[str]:
-    """The files of a work directory that belong to every checkpoint of `run` and never change."""
+def frozen_files(run: cfg.Run, workdir: Path) -> list[str]:
+    """The files of `workdir` that belong to every checkpoint of `run` and never change."""
     weights = f"{WEIGHTS}.safetensors"
     files = []
     if keeps_first_stage(run):
         files += [f"{FIRST_STAGE}/{CONFIG}", f"{FIRST_STAGE}/{weights}"]
     if isinstance(run, cfg.AutoencoderRun) and run.loss.perceptual is not None:
         files.append(f"{PERCEPTUAL}/{weights}")
+    if isinstance(run, cfg.DiffusionRun) and run.train != "all":
+        files.append(f"{UNTRAINED}/{weights}")
     if cfg.find(getattr(run, "conditioners", ()), cfg.TextConditioner) is not None:
-        files.append(TOKENIZER)
+        folder = workdir / TOKENIZER_FILES
+        several = sorted(folder.iterdir()) if folder.is_dir() else []
+        files += [f"{TOKENIZER_FILES}/{file.name}" for file in several] or [TOKENIZER]
     return files
+
+
+def tokenizer_of(workdir: Path) -> Path:
+    """Where the run in `workdir` keeps its tokenizer: a folder, or one file."""
+    folder = workdir / TOKENIZER_FILES
+    return folder if folder.is_dir() else workdir / TOKENIZER
 
 
 def keeps_first_stage(run: cfg.Run) -> bool:

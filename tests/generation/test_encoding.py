@@ -19,7 +19,6 @@ from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import DataError, open_source
 from ldm_jax.generation import encoding
 from ldm_jax.training import diffusion_stage
-from ldm_jax.training.loop import fit
 
 PLAIN = cfg.UNet(
     block_out_channels=(8,), layers_per_block=1, attention=(False,), num_heads=(1,),
@@ -94,7 +93,7 @@ def test_training_from_latents_is_training_from_images(
     trained, first = {}, None
     for name, data in (("images", run.data), ("latents", of(latents))):
         stage = diffusion_stage.diffusion_stage(
-            dataclasses.replace(run, data=data), tmp_path / name, trained_autoencoder
+            dataclasses.replace(run, data=data), tmp_path / name, str(trained_autoencoder)
         )
         assert len(stage.validation) == len(open_source(run.data.source, 16, "validation"))
         loader = make_loader(stage.train, data, seed=run.loop.seed, train=True, inputs=stage.inputs)
@@ -124,7 +123,7 @@ def test_latents_of_another_encoder_are_refused(latents, pictures, trained_autoe
     (other / "train" / "index.json").write_text(json.dumps(source | {"encoder": "0" * 64}))
     run = dataclasses.replace(tiny.diffusion_run(pictures), data=of(other))
     with pytest.raises(cfg.ConfigError, match="the encoder 0000000000000000, but the first stage"):
-        fit(run, tmp_path / "run", trained_autoencoder)
+        tiny.fit(run, tmp_path / "run", first_stage=trained_autoencoder)
 
 
 def test_processes_and_interruptions_leave_the_same_files(

@@ -9,7 +9,6 @@ import tiny
 from ldm_jax import config as cfg
 from ldm_jax.generation.defaults import Picture
 from ldm_jax.generation.pipeline import Pipeline
-from ldm_jax.training.loop import fit
 
 FAST = cfg.Sampling(steps=3, batch_size=2, guidance_scale=3.0, sampler="ddpm")
 RED = "a red three alone"
@@ -30,7 +29,7 @@ def classifier_run(pictures, **changes):
 def classifier(pictures, trained_text2img, tmp_path_factory):
     """The work directory of a classifier, trained for two steps."""
     workdir = tmp_path_factory.mktemp("classifier")
-    fit(classifier_run(pictures), workdir, trained_text2img)
+    tiny.fit(classifier_run(pictures), workdir, first_stage=trained_text2img)
     return workdir
 
 

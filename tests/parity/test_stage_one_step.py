@@ -68,7 +68,9 @@ def step(request):
         images,
     )  # fmt: skip
     before = create_autoencoder_state(run, params)
-    before = before.replace(critic=before.critic.replace(params=judging))
+    before = before.replace(
+        own=before.own.replace(critic=before.own.critic.replace(params=judging))
+    )
     frozen = {"perceptual": original.parameters(LPIPS(), original.lpips_name, images, images)}
     batch = {"image": images, "index": jnp.arange(original.BATCH, dtype=jnp.uint32)}
     after, metrics = jax.jit(make_autoencoder_step(autoencoder, run))(before, frozen, batch)
@@ -106,7 +108,7 @@ def test_gradients(step):
     """Adam's first moment after one step is (1 - beta1) times the gradient."""
     for state, rename, side in (
         (step.after.opt_state, step.rename, "generator"),
-        (step.after.critic.opt_state, original.discriminator_name, "discriminator"),
+        (step.after.own.critic.opt_state, original.discriminator_name, "discriminator"),
     ):
         moments = optax.tree.get(state, "mu")
         gradients = jax.tree.map(lambda moment: moment / (1 - BETA1), moments)
@@ -117,8 +119,13 @@ def test_gradients(step):
 def test_updates(step):
     for before, after, rename, side in (
         (step.before, step.after, step.rename, "generator"),
-        (step.before.critic, step.after.critic, original.discriminator_name, "discriminator"),
-    ):
+        (
+            step.before.own.critic,
+            step.after.own.critic,
+            original.discriminator_name,
+            "discriminator",
+        ),
+    ):  # fmt: skip
         updates = jax.tree.map(lambda a, b: a - b, after.params, before.params)
         errors = original.differences(updates, rename, step.golden, f"{side}/update")
         # Adam's first updates are the signs of gradients, of which those of next to nothing are
@@ -127,7 +134,7 @@ def test_updates(step):
 
 
 def test_running_statistics(step):
-    for layer, ours in step.after.critic.batch_stats["main"].items():
+    for layer, ours in step.after.own.critic.batch_stats["main"].items():
         for kind in ("mean", "var"):
             name = f"discriminator/statistics/loss.discriminator.main.{layer}.running_{kind}"
             np.testing.assert_allclose(ours[kind], step.golden[name], rtol=1e-5, atol=1e-6)

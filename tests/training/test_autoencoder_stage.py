@@ -9,6 +9,7 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.training.autoencoder_stage import autoencoder_stage, channels_as_images
+from ldm_jax.workdir.checkpoints import Checkpoints
 
 
 def begun(workdir):
@@ -28,15 +29,16 @@ def test_a_run_keeps_the_parameters_of_its_perceptual_loss(pictures, tmp_path):
     tiny.same_bits(autoencoder_stage(run, tmp_path).frozen, {"perceptual": given})
 
 
-def test_a_decoder_needs_an_encoder(pictures, tmp_path):
+def test_a_decoder_needs_an_encoder(pictures, trained_autoencoder, tmp_path):
     run = replace(tiny.autoencoder_run(pictures), train="decoder")
-    with pytest.raises(cfg.ConfigError, match="name a trained first stage with --init=PATH"):
+    with pytest.raises(cfg.ConfigError, match="name a trained first stage with --init=MODEL"):
         autoencoder_stage(run, tmp_path)
-    given = {"decoder": np.ones(3)}
-    assert autoencoder_stage(run, tmp_path, lambda: given).initial is given
+    init = str(trained_autoencoder)
+    begins = autoencoder_stage(run, tmp_path, init).initial
+    tiny.same_bits(begins, Checkpoints.load_params(trained_autoencoder, "ema")[1])
     # Once begun, the checkpoints hold what is trained.
     begun(tmp_path)
-    assert autoencoder_stage(run, tmp_path, lambda: given).initial is None
+    assert autoencoder_stage(run, tmp_path, init).initial is None
 
 
 def test_channels_of_latents_as_pictures():

@@ -81,12 +81,12 @@ def trained():
 
 
 def test_the_critic_begins_when_it_should(trained):
-    first = trained.states[0].critic
+    first = trained.states[0].own.critic
     for state in trained.states[: START + 1]:
-        tiny.same_bits(state.critic, first)
+        tiny.same_bits(state.own.critic, first)
     for metrics in trained.metrics[:START]:
         assert metrics["adversarial"] == metrics["adaptive_weight"] == metrics["accuracy"] == 0
-    begun = trained.states[START + 1].critic
+    begun = trained.states[START + 1].own.critic
     assert any((a != b).any() for a, b in zip(tiny.leaves(begun), tiny.leaves(first), strict=True))
     after = trained.metrics[START]
     assert 0 < after["adaptive_weight"] <= 1e4 and after["critic_gradient_norm"] > 0
@@ -108,10 +108,9 @@ def test_what_is_logged(trained):
 def test_the_codebook_is_averages_and_loses_no_vector(trained):
     state = trained.states[-1]
     vectors = np.asarray(state.params["quantize"]["embedding"]["embedding"])
-    moving = np.asarray(state.codebook.counts) > 1e-6
-    means = (
-        np.asarray(state.codebook.sums)[moving] / np.asarray(state.codebook.counts)[moving, None]
-    )
+    kept = state.own.codebook
+    moving = np.asarray(kept.counts) > 1e-6
+    means = np.asarray(kept.sums)[moving] / np.asarray(kept.counts)[moving, None]
     np.testing.assert_allclose(vectors[moving], means, rtol=1e-5)
     assert trained.metrics[-1]["code_usage"] > trained.metrics[0]["code_usage"]
 
@@ -157,8 +156,8 @@ def test_micro_batches_make_the_same_step():
     learnt = [
         {
             "autoencoder": optax.tree.get(state.opt_state, "mu"),
-            "critic": optax.tree.get(state.critic.opt_state, "mu"),
-            "averages": [state.critic.lecam, state.codebook],
+            "critic": optax.tree.get(state.own.critic.opt_state, "mu"),
+            "averages": [state.own.critic.lecam, state.own.codebook],
         }
         for state in (whole.states[1], parts.states[1])
     ]

@@ -8,7 +8,6 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.training.loop import fit
 
 STEPS = 8
 # Sums over the batch are taken in another order on each arrangement, an error of some 1e-7 a step
@@ -52,10 +51,8 @@ def assert_same_curve(found, expected):
 def test_eight_devices_train_as_one_does(
     run, arrangement, one_device_curve, trained_autoencoder, tmp_path
 ):
-    fit(
-        dataclasses.replace(run, mesh=ARRANGEMENTS[arrangement]), tmp_path / "run",
-        trained_autoencoder,
-    )  # fmt: skip
+    run = dataclasses.replace(run, mesh=ARRANGEMENTS[arrangement])
+    tiny.fit(run, tmp_path / "run", first_stage=trained_autoencoder)
     assert_same_curve(curve(tmp_path / "run"), one_device_curve)
 
 

@@ -24,6 +24,7 @@ from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diff
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.state import create_state
 from ldm_jax.workdir.checkpoints import Checkpoints
+from ldm_jax.workdir.frozen import save_first_stage
 
 SHAPE = (2, 2, 3)
 TIMESTEPS = 4
@@ -75,7 +76,7 @@ def train(run, steps=4, devices=8):
     model, optimizer = Line(run), optax.sgd(run.optim.learning_rate)
     params = {"gain": jnp.float32(0.3), "share": jnp.float32(0.1)}
     state = create_state(params, optimizer, None)
-    state = state.replace(sampler=Objective(run, model.process).initial_sampler())
+    state = state.replace(own=Objective(run, model.process).initial_sampler())
     mesh = make_mesh(cfg.Mesh(), devices=jax.devices()[:devices])
     shardings = state_sharding(mesh, state)
     step = jax.jit(
@@ -103,25 +104,26 @@ def test_dropout_is_the_same_on_all_devices_and_in_parts(devices, parts):
 def test_second_moment_history_is_the_same_on_one_device_and_in_parts():
     objective = MappingProxyType({"times": "second_moment", "low_discrepancy": True})
     state, losses = train(make_run(**objective))
-    assert state.sampler.count.sum() == 64 and np.all(state.sampler.count >= 10)
-    p = state.sampler.probabilities()
+    assert state.own.count.sum() == 64 and np.all(state.own.count >= 10)
+    p = state.own.probabilities()
     assert np.ptp(p) > 0.02, "it is warm, and follows the losses"
     alone, alone_losses = train(make_run(**objective), devices=1)
     parted, parted_losses = train(make_run(**objective, accumulation=2))
     for other, other_losses in ((alone, alone_losses), (parted, parted_losses)):
         np.testing.assert_allclose(other_losses, losses, rtol=1e-5)
-        np.testing.assert_array_equal(other.sampler.count, state.sampler.count)
-        np.testing.assert_allclose(other.sampler.history, state.sampler.history, rtol=1e-5)
+        np.testing.assert_array_equal(other.own.count, state.own.count)
+        np.testing.assert_allclose(other.own.history, state.own.history, rtol=1e-5)
 
 
 def test_the_history_of_losses_is_saved_and_read_back(tmp_path):
-    # A run in the space of pixels keeps no frozen files beside its checkpoints.
-    run = dataclasses.replace(make_run(times="second_moment"), space="pixels", conditioners=())
+    run = make_run(times="second_moment")
+    save_first_stage(tmp_path, tiny.AUTOENCODER, {}, 1.0)
+    (tmp_path / "tokenizer.json").touch()
     sampler = SecondMoment(
         jnp.arange(40, dtype=jnp.float32).reshape(4, 10), jnp.arange(4, dtype=jnp.int32)
     )
     state = create_state({"unet": {"bias": jnp.ones(3)}}, optax.sgd(0.1), None)
-    state = state.replace(sampler=sampler)
+    state = state.replace(own=sampler)
     mesh = make_mesh(cfg.Mesh(data=2, fsdp=4))
     state = jax.device_put(state, state_sharding(mesh, state))
     abstract = jax.tree.map(

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from ldm_jax.training import autoencoder_step
-from ldm_jax.training.loop import NonFiniteLoss, fit
+from ldm_jax.training.loop import NonFiniteLoss
 from ldm_jax.workdir.checkpoints import Checkpoints
 
 
@@ -30,7 +30,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     )  # fmt: skip
     stopped = r"^step 2: not finite: {.*inf.*} \(all terms: {.*'loss'.*checkpoint is step 1\."
     with pytest.raises(NonFiniteLoss, match=stopped):
-        fit(dataclasses.replace(run, optim=optim), tmp_path / "run")
+        tiny.fit(dataclasses.replace(run, optim=optim), tmp_path / "run")
     assert sorted(tiny.losses(tmp_path / "run")) == [1]
     step, params = Checkpoints.load_params(tmp_path / "run", "raw")
     assert step == 1 and all(np.isfinite(leaf).all() for leaf in tiny.leaves(params))
