@@ -14,5 +14,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    told = "interrupted; what was drawn before is in --out, listed in its manifest.json"
-    sys.exit(run_command("sample.py", main, sys.argv[1:], told))
+    interrupted = "interrupted; what was drawn before is in --out, listed in its manifest.json"
+    sys.exit(run_command("sample.py", main, sys.argv[1:], interrupted))

@@ -18,7 +18,7 @@ from ldm_jax import config as cfg
 from ldm_jax.convert.parts import read_first_stage
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import open_source
-from ldm_jax.evaluation.reconstruction import FirstStageProgram, Measurement, measure
+from ldm_jax.evaluation.first_stage_quality import FirstStageProgram, Measurement, measure
 from ldm_jax.images.grid import grid, save_png
 
 IMAGES = 1024

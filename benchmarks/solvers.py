@@ -25,7 +25,7 @@ from tqdm import tqdm
 from ldm_jax import config as cfg
 from ldm_jax.data import digit_scenes
 from ldm_jax.evaluation.rater import Rater, accuracy
-from ldm_jax.generation.defaults import path, settle, solver
+from ldm_jax.generation.defaults import resolve, solver
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.sampling.solvers import SamplerName, make_solver
 
@@ -80,9 +80,8 @@ def main() -> None:
 
 def network_calls(pipeline: Pipeline, sampling: cfg.Sampling) -> int:
     """How often drawing asks the network."""
-    process, settled = pipeline.model.process, settle(pipeline.config, sampling)
-    visited = path(pipeline.config, process, settled)
-    return solver(process, settled).visits(visited.timestep.size - 1).size - 1
+    sampling, levels = resolve(pipeline.config, sampling)
+    return solver(pipeline.model.process, sampling).visits(levels.timestep.size - 1).size - 1
 
 
 def plot(found: list[dict], path: Path) -> None:

@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 
 def open(path: Any, **choices: Any) -> Any:
-    """The model in `path`, ready to draw: see `generation.interface.open_model` and `Model`."""
+    """The model in `path`, ready to draw: see `generation.library.open_model` and `Model`."""
     # JAX starts only now, so that importing the package costs nothing.
-    from ldm_jax.generation.interface import open_model
+    from ldm_jax.generation.library import open_model
 
     return open_model(path, **choices)

@@ -11,7 +11,7 @@ The latent scale is applied in `encode` (by `sample_posterior`) and `decode` and
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,9 @@ from ldm_jax.core import rngs
 from ldm_jax.core.typing import Denoise, Level, Prediction, Process, Solver
 from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.models import conditioners
-from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian, Point
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition, Conditioner, Inputs
-from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.process import build_process
 from ldm_jax.models.unet import UNet2D
 from ldm_jax.sampling import loop
@@ -54,12 +52,21 @@ def sample_posterior(
     return posterior.sample(noise) * frozen["latent_scale"]
 
 
+@runtime_checkable
+class FirstStage(Protocol):
+    """What encodes and decodes: an `Autoencoder`, `Pixels`, or one of these in tiles."""
+
+    def apply(self, variables: Any, *arguments: Any, method: Any) -> Any:
+        """As Flax's, for the methods `encode` and `decode`."""
+        ...
+
+
 @dataclass(frozen=True)
 class LatentDiffusion:
     """Modules and process of one model; every method is a pure function of its arguments."""
 
     config: cfg.Model
-    autoencoder: Autoencoder | Pixels
+    autoencoder: FirstStage
     unet: UNet2D
     conditioners: tuple[Conditioner, ...]
     process: Process

@@ -47,7 +47,9 @@ class Command:
     """Draw the samples of such a record again, and say whether they are equal bit for bit, or how
     far off; the exit status is 1 if they are not."""
     filled: tyro.conf.Suppress[tuple[str, ...]] = ()
-    """Settings of the request that nobody asked for, but a picture was drawn with."""
+    """Usual values that a picture was drawn with, which are kept."""
+    of_picture: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Settings of the request that the picture of `from_png` says, not the command line."""
 
 
 _DRAWS_ANYWAY = {
@@ -87,6 +89,9 @@ def parse(arguments: Sequence[str]) -> Command:
         command = replace(command, request=request)
     if first.from_png is not None:
         _say_files(first.from_png, default.request, command.request)
+        changed = _changed(command.request, default.request)
+        of_picture = tuple(name for name in default.request.to_dict() if name not in changed)
+        command = replace(command, of_picture=of_picture)
     check(command)
     return command
 
@@ -108,9 +113,9 @@ def check(command: Command) -> None:
             if getattr(command, name) is not None:
                 raise ConfigError(f"--benchmark writes a record; leave out --{name}")
     if command.invert is not None:
-        given = request.to_dict()
+        values = request.to_dict()
         for name in ("init_image", "mask", "latents", "negative_prompt"):
-            if given.get(name):
+            if values.get(name):
                 raise ConfigError(f"--invert goes from a picture to its noise; leave out --{name}")
         if command.progress_strip is not None:
             raise ConfigError("--invert writes no pictures; leave out --progress_strip")
@@ -122,8 +127,8 @@ def inputs(command: Command) -> dict[str, Path]:
     """The files and folders that a command reads, by the options that name them."""
     named = {name: Path(p) for name in ("prompts", "from_png", "invert")
              if (p := getattr(command, name)) is not None}  # fmt: skip
-    given = command.request.to_dict()
-    return named | {name: Path(given[name]) for name in paths() if name in given}
+    values = command.request.to_dict()
+    return named | {name: Path(values[name]) for name in paths() if name in values}
 
 
 def _check_verification(command: Command) -> None:
@@ -176,22 +181,22 @@ def _parsed(arguments: Sequence[str], default: Command) -> Command:
 
 
 def _from_png(first: argparse.Namespace) -> tuple[Request, dict[str, Any]]:
-    """What the picture asked for, and the usual values that it was drawn with."""
+    """The picture's request, and the usual values that it was drawn with."""
     from ldm_jax.images.sample_writer import read_written
 
     also = {} if first.init_image is None else {"init_image": str(first.init_image)}
     written = read_written(first.from_png, also)
     for problem in written.problems:
         _say(f"{first.from_png}: left out: {problem}")
-    asked = (first.prompt, first.prompts, first.classes) != (None, None, None)
-    if any(problem.startswith("prompt") for problem in written.problems) and not asked:
+    other_conditions = (first.prompt, first.prompts, first.classes) != (None, None, None)
+    if not other_conditions and any(problem.startswith("prompt") for problem in written.problems):
         raise FileFormatError(first.from_png, "has a prompt that cannot be used; give --prompt")
     drawn = written.request
     # Usual values that another sampler or model would not have are not carried over to it.
-    empty = Request()
+    neutral = Request()
     filled = {name: drawn.setting(name) for name in written.filled}
-    request = drawn.changed(**{name: empty.setting(name) for name in filled})
-    if asked:
+    request = drawn.changed(**{name: neutral.setting(name) for name in filled})
+    if other_conditions:
         request = replace(request, prompt=(), classes=())
     return request, filled
 

@@ -17,8 +17,8 @@ from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.core.reading import read_json
 from ldm_jax.data import digit_scenes, digit_scenes_builder
 from ldm_jax.data.sources import open_source
+from ldm_jax.evaluation.first_stage_quality import reconstruct
 from ldm_jax.evaluation.rater import Rater, accuracy, train_rater
-from ldm_jax.evaluation.reconstruction import reconstruct
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.images.grid import grid, save_png
 from ldm_jax.training.loop import fit
@@ -36,8 +36,8 @@ class Clock:
     def __init__(self, report: Path) -> None:
         self.seconds: dict[str, float] = {}
         if report.exists():
-            told = read_json(report).get("seconds")
-            self.seconds = dict(told) if isinstance(told, dict) else {}
+            before = read_json(report).get("seconds")
+            self.seconds = dict(before) if isinstance(before, dict) else {}
 
     @contextmanager
     def part(self, name: str, done: Callable[[], bool]) -> Iterator[None]:

@@ -38,11 +38,17 @@ class Arguments:
     """HOST:PORT of process 0, where the devices of several processes make one machine (TPU)."""
     num_processes: Annotated[int, Within(1, 65536)] = 1
     """Processes that share the work; each writes its own shards."""
-    process_id: Annotated[int, Within(0, 65535)] = 0
+    process_id: Annotated[int, Within(0, 65535)] | None = None
     """Which of them this is, from 0."""
 
     def __post_init__(self) -> None:
-        require(self.process_id < self.num_processes, "--process_id", self.process_id,
+        require(
+            (self.process_id is None) == (self.num_processes == 1),
+            "--process_id",
+            self.process_id,
+            "given with --num_processes of 2 or more, and only with it",
+        )
+        require((self.process_id or 0) < self.num_processes, "--process_id", self.process_id,
                 f"below --num_processes={self.num_processes}")  # fmt: skip
         require(self.coordinator is None or self.num_processes > 1, "--num_processes",
                 self.num_processes, "given with --coordinator, and be 2 or more")  # fmt: skip
@@ -61,7 +67,7 @@ def run(arguments: Arguments) -> list[str]:
 
     from ldm_jax.generation.encoding import Storage, encode
 
-    index, count = arguments.process_id, arguments.num_processes
+    index, count = arguments.process_id or 0, arguments.num_processes
     if arguments.coordinator is not None:
         jax.distributed.initialize(arguments.coordinator, count, index)
     storage = Storage(

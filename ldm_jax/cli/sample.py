@@ -1,6 +1,7 @@
 """What `sample.py` does: drawing, inverting, and benchmarks that can be repeated."""
 
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status.
 
-    Raises ValueError, OSError, as `parse` and what it is asked to do.
+    Raises ValueError, OSError, as `parse` and the task.
     """
     command = parse(arguments)
     if command.verify is not None:
@@ -38,24 +39,25 @@ def draw(command: Command) -> Path:
     from tqdm import tqdm
 
     from ldm_jax.generation.pipeline import versions
-    from ldm_jax.generation.plan import make_plan
+    from ldm_jax.generation.resolve import resolve
 
-    pipeline = open_pipeline(command.request.model)
-    plan = make_plan(pipeline, command.request)
-    request = plan.request
+    pipeline = open_pipeline(command.request.model, optional=command.of_picture)
+    resolved = resolve(pipeline, command.request)
+    request = resolved.request
     total = len(request.conditions) * request.num
     filled = {*command.filled, *request.to_dict().keys() - command.request.to_dict().keys()}
     writer = SampleWriter(
         command.out, request, total, filled=filled, origin=pipeline.origin, versions=versions()
     )
     with writer, tqdm(total=total, unit="image", desc="sampling") as bar:
-        for rows, images, previews in plan.draw(pipeline, previews=command.progress_strip or 0):
+        strip = command.progress_strip or 0
+        for rows, images, previews in pipeline.run(resolved.plan, previews=strip):
             for i, (row, image) in enumerate(zip(rows, images, strict=True)):
                 place, number = divmod(int(row), request.num)
                 seen = previews
                 if previews is not None:
-                    seen = np.stack([plan.paste(preview) for preview in previews[i]])
-                writer.write(plan.paste(image), place, number, seen, command.video)
+                    seen = np.stack([resolved.paste(preview) for preview in previews[i]])
+                writer.write(resolved.paste(image), place, number, seen, command.video)
             bar.update(len(rows))
     return writer.grid
 
@@ -70,12 +72,12 @@ def invert(command: Command) -> Path:
     import numpy as np
 
     from ldm_jax.core.files import write_atomically
-    from ldm_jax.generation.plan import read_inverted
+    from ldm_jax.generation.resolve import read_inverted
 
-    pipeline = open_pipeline(command.request.model)
+    pipeline = open_pipeline(command.request.model, optional=command.of_picture)
     sampling, images = read_inverted(pipeline, command.request, command.invert)
-    command.out.mkdir(parents=True, exist_ok=True)
     noise = pipeline.invert(images, command.request.conditions, sampling=sampling)
+    command.out.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     np.save(content, noise)
     write_atomically(command.out / "noise.npy", content.getvalue())
@@ -89,7 +91,7 @@ def benchmark(command: Command) -> Path:
 
     from ldm_jax.evaluation import repeatability
 
-    pipeline = open_pipeline(command.request.model)
+    pipeline = open_pipeline(command.request.model, optional=command.of_picture)
     requests = repeatability.usual_requests(pipeline.config, command.request)
     record = command.out / "record.json"
     command.out.mkdir(parents=True, exist_ok=True)
@@ -105,11 +107,9 @@ def verify(command: Command) -> bool:
     check(command)
     record = repeatability.read(command.verify)
     chosen = record.requests[0].model
-    given = command.request.model
     # The record says which model; what the command line says of it goes before that.
-    changes = {
-        name: value for name, value in vars(given).items() if value != getattr(ModelChoice(), name)
-    }
+    named, neutral = vars(command.request.model), vars(ModelChoice())
+    changes = {name: value for name, value in named.items() if value != neutral[name]}
     for name, path in inputs(replace(command, request=record.requests[0], verify=None)).items():
         if name not in changes:
             _say(f"{command.verify} names --{name}={path}, which is read")
@@ -121,11 +121,11 @@ def verify(command: Command) -> bool:
     return equal
 
 
-def open_pipeline(choice: ModelChoice) -> "Pipeline":
-    """The model; says what its importer notes."""
+def open_pipeline(choice: ModelChoice, optional: Collection[str] = ()) -> "Pipeline":
+    """The model; says what its importer notes. `optional` is as in `Pipeline`."""
     from ldm_jax.generation.pipeline import Pipeline
 
-    pipeline = Pipeline.open(choice)
+    pipeline = Pipeline.open(choice, optional)
     for note in pipeline.notes:
         _say(f"note: {note}")
     return pipeline

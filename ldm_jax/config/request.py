@@ -62,6 +62,20 @@ class ModelChoice:
     classifier: Path | None = None
     """Work directory of a classifier that guides towards --classes."""
 
+    @classmethod
+    def of(cls, model: str | Path, **choices: Any) -> "ModelChoice":
+        """The model in a file or folder, with choices of other types than fields have, such as
+        text for a path.
+
+        Raises:
+            ConfigError: a choice that does not exist, of another type, or that is refused.
+        """
+        hints = typing.get_type_hints(cls, include_extras=False)
+        for name in choices:
+            if name not in hints:
+                raise ConfigError(f"{name!r} is no choice of a model, which are {', '.join(hints)}")
+        return cls(Path(model), **{n: _typed(n, v, hints[n]) for n, v in choices.items()})
+
     def __post_init__(self) -> None:
         check_fields(self)
         for name, names in _NAMES.items():
@@ -213,8 +227,9 @@ class Request:
         return found
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Request":
-        """The request that `to_dict` wrote; what is left out has its default.
+    def from_dict(cls, values: Mapping[str, Any], model: ModelChoice | None = None) -> "Request":
+        """The request that `to_dict` wrote, or one to another `model`; what is left out has its
+        default.
 
         Raises:
             ConfigError: a setting that does not exist, of another type, or that is refused.
@@ -225,7 +240,8 @@ class Request:
                 close = difflib.get_close_matches(name, hints, n=1)
                 hint = f"perhaps you meant {close[0]!r}" if close else f"it has {', '.join(hints)}"
                 raise ConfigError(f"{name!r} is no setting of a drawing; {hint}")
-        return _build(cls(), {n: _typed(n, v, hints[n]) for n, v in values.items()})
+        start = cls(model=model or ModelChoice())
+        return _build(start, {n: _typed(n, v, hints[n]) for n, v in values.items()})
 
 
 def check_numbers(conditions: int, num: int, first_prompt: int, first_image: int) -> None:

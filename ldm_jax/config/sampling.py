@@ -39,14 +39,14 @@ class Sampling:
     """Settings of a sampler; what is None is what the model, or the sampler, usually has."""
 
     sampler: Annotated[str | None, one_of(SamplerName)] = None
-    """A `SamplerName`; ddim unless another is asked for."""
+    """A `SamplerName`; ddim by default."""
     steps: int | None = number()
     """Solver steps; 50 by default."""
     guidance_scale: Annotated[float | None, tyro.conf.arg(aliases=["--guidance"])] = number()
     """Scale of classifier-free guidance; 1 is none. By default 7.5 for CLIP, 5 for BERT, else 3;
     with autoguidance 1."""
     guidance_schedule: Annotated[str, one_of(GuidanceSchedule)] = "constant"
-    """How guidance grows while noise falls; the mean stays the scale asked for."""
+    """How guidance grows while noise falls; the mean stays the scale."""
     guidance_interval: tuple[float, ...] | None = number()
     """Two noise levels, as sigma / alpha, between which alone guidance acts: (low, high]."""
     guidance_rescale: float | None = number()
@@ -100,7 +100,7 @@ class Sampling:
     """Pictures drawn at a time. A batch is filled up to it, so that one program draws all of
     them; by default 32 small ones, or 1 of more than 16 x 16 latents."""
     tile: int | None = number()
-    """Decode in overlapping tiles of so many pixels, for large pictures."""
+    """Encode and decode in overlapping tiles of so many pixels, for large pictures."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -108,10 +108,10 @@ class Sampling:
             value, allowed = getattr(self, name), get_args(NAMES[name])
             if value is not None and value not in allowed:
                 raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
-        given = [n for n in ("spacing", *LISTS) if getattr(self, n) not in (None, ())]
-        if len(given) > 1:
+        lists = [n for n in ("spacing", *LISTS) if getattr(self, n) not in (None, ())]
+        if len(lists) > 1:
             raise ConfigError(
-                f"{' and '.join(given)} are given; each says all that is visited, so give one"
+                f"{' and '.join(lists)} are given; each says all that is visited, so give one"
             )
         if self.steps is not None and self._listed not in (0, self.steps):
             raise ConfigError(

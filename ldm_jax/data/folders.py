@@ -25,7 +25,7 @@ from ldm_jax.core.reading import (
     shown,
 )
 from ldm_jax.data.sources import DataError, Example, Split
-from ldm_jax.images.reading import SUFFIXES, read_picture
+from ldm_jax.images.picture_files import SUFFIXES, read_picture
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Lists of captions at the top of a folder, as Hugging Face's `imagefolder` has them."""

@@ -39,7 +39,7 @@ class Arguments:
     probe: Literal["rademacher", "gaussian"] = "rademacher"
     """What the estimator draws."""
     probes: Annotated[int, Within(1, 10_000)] = 1
-    """How often; with 2 or more the error that it makes is told by itself."""
+    """How often; with 2 or more the error that it makes is reported by itself."""
     seed: Seed = 0
     """Of all noise."""
     data: cfg.Data = field(default_factory=cfg.Data)
@@ -58,29 +58,29 @@ def run(arguments: Arguments) -> None:
     from ldm_jax.core.files import check_writable, write_atomically
     from ldm_jax.core.progress import Progress
     from ldm_jax.data.sources import open_source
-    from ldm_jax.evaluation.likelihood import measure
+    from ldm_jax.evaluation.bits_per_dim import measure
     from ldm_jax.generation.conditions import open_tokenizer
 
     data = arguments.data
     check_writable(arguments.out.parent)
     if arguments.out.is_dir():
         raise IsADirectoryError(f"--out={arguments.out} is a folder; name the report's file")
-    loaded = convert.load(arguments.model)
-    if not isinstance(loaded.config, cfg.Model):
+    bundle = convert.load(arguments.model)
+    if not isinstance(bundle.config, cfg.Model):
         raise cfg.ConfigError(f"{arguments.model} holds a first stage alone, which has no density")
-    tokenizer = open_tokenizer(loaded.config.conditioners, loaded.tokenizer, arguments.model)
+    tokenizer = open_tokenizer(bundle.config.conditioners, bundle.tokenizer, arguments.model)
     params, frozen = jax.tree.map(
         lambda leaf: jax.device_put(convert.materialize(leaf, "float32")),
-        (loaded.params, loaded.frozen),
+        (bundle.params, bundle.frozen),
     )
     source = open_source(data.source, data.image_size, arguments.split)
     print(f"data: {source.found}")
     count = min(arguments.num, len(source))
     with Progress("likelihood", count, images=1) as bar:
         found = measure(
-            ldm.build(loaded.config), params, frozen,
+            ldm.build(bundle.config), params, frozen,
             batches(
-                loaded.config.conditioners, tokenizer, source, data, count, arguments.batch_size
+                bundle.config.conditioners, tokenizer, source, data, count, arguments.batch_size
             ),
             bound=arguments.bound, exact=arguments.exact, seed=arguments.seed,
             steps=arguments.steps, tolerance=arguments.tolerance, probe=arguments.probe,

@@ -50,7 +50,7 @@ def run(arguments: Arguments) -> None:
     from ldm_jax.core.progress import Progress
     from ldm_jax.data.loader import in_order
     from ldm_jax.data.sources import open_source
-    from ldm_jax.evaluation.reconstruction import (
+    from ldm_jax.evaluation.first_stage_quality import (
         FirstStageProgram,
         measure,
         read_perceptual,

@@ -24,7 +24,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import FileFormatError, open_file, read_json
 from ldm_jax.generation.pipeline import Pipeline, versions
-from ldm_jax.generation.plan import Plan, make_plan
+from ldm_jax.generation.resolve import ResolvedRequest, resolve
 
 FORMAT = 2
 _REQUIRED = ("format", "dtype", "parameters_sha256", "cases")
@@ -63,10 +63,9 @@ class Result:
         return {name: _sha256(getattr(self, name)) for name in ("latents", "images")}
 
 
-def usual_requests(model: cfg.Model, asked: cfg.Request) -> list[cfg.Request]:
-    """What a benchmark draws: what is asked for, with two captions, two classes or two pictures, a
-    few samplers and `STEPS` where that says none."""
-    request = asked
+def usual_requests(model: cfg.Model, request: cfg.Request) -> list[cfg.Request]:
+    """What a benchmark draws: `request`, with two captions, two classes or two pictures, a few
+    samplers and `STEPS` where it says none."""
     if request.conditions == [None]:
         classes = cfg.find(model.conditioners, cfg.ClassConditioner)
         if "caption" in model.inputs:
@@ -88,18 +87,18 @@ def benchmark(pipeline: Pipeline, path: Path, requests: Sequence[cfg.Request]) -
     before the first.
     """
     cases, arrays = [], {}
-    for number, plan in enumerate([make_plan(pipeline, request) for request in requests]):
-        result = _draw(pipeline, plan)
+    for number, resolved in enumerate([resolve(pipeline, request) for request in requests]):
+        result = _draw(pipeline, resolved)
         rate = len(result.images) / result.seconds
         cases.append(
             {
-                "request": plan.request.to_dict(), "sha256": result.digests(),
+                "request": resolved.request.to_dict(), "sha256": result.digests(),
                 "seconds": result.seconds, "compile_seconds": result.compile_seconds,
                 "images_per_second": rate,
             }
         )  # fmt: skip
         arrays |= {f"{number}/latents": result.latents, f"{number}/images": result.images}
-        yield f"{_title(plan.request)}: {result.seconds:.3f} s, {rate:.3f} images/s"
+        yield f"{_title(resolved.request)}: {result.seconds:.3f} s, {rate:.3f} images/s"
     record = _circumstances(pipeline) | {"cases": cases}
     content = io.BytesIO()
     np.savez(content, **arrays)
@@ -151,16 +150,16 @@ def verify(pipeline: Pipeline, record: Record) -> Iterator[tuple[bool, str]]:
             f"{path} is of other parameters (SHA-256 {content['parameters_sha256'][:12]}…, here "
             f"{here['parameters_sha256'][:12]}…); name the model that it was made with"
         )
-    plans = [make_plan(pipeline, request) for request in record.requests]
+    requests = [resolve(pipeline, request) for request in record.requests]
     for name, value in here.items():
         if content.get(name) != value:
             yield True, f"{name} was {content.get(name)!r}, is {value!r}"
-    for case, recorded, plan in zip(content["cases"], results, plans, strict=True):
-        result = _draw(pipeline, plan)
+    for case, recorded, resolved in zip(content["cases"], results, requests, strict=True):
+        result = _draw(pipeline, resolved)
         equal = result.digests() == case["sha256"]
         how = "bit-equal" if equal else _distance(result, recorded)
         speed = f"{case['seconds'] / result.seconds:.2f} x its speed"
-        yield equal, f"{_title(plan.request)}: {how}, {speed}"
+        yield equal, f"{_title(resolved.request)}: {how}, {speed}"
 
 
 def _results(path: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
@@ -186,17 +185,17 @@ def _results(path: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, np.n
     return found
 
 
-def _draw(pipeline: Pipeline, plan: Plan) -> Result:
+def _draw(pipeline: Pipeline, resolved: ResolvedRequest) -> Result:
     seconds = []
-    count = len(plan.request.conditions) * plan.request.num
+    count = len(resolved.plan.index)
     for _ in range(2):
         began = time.perf_counter()
         rows: list[Any] = [None] * count
-        for batch in plan.draw(pipeline, decode=False):
+        for batch in pipeline.run(resolved.plan, decode=False):
             for row, one in zip(batch.rows, batch.images, strict=True):
                 rows[row] = one
         latents = np.stack(rows)
-        images = pipeline.decode(latents, plan.request.sampling.tile)
+        images = pipeline.decode(latents, resolved.request.sampling.tile)
         seconds.append(time.perf_counter() - began)
     return Result(latents, images, seconds[1], max(seconds[0] - seconds[1], 0.0))
 

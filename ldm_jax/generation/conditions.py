@@ -69,7 +69,7 @@ def encode_conditions(
     conditions: Sequence[Condition],
     negative: Condition,
     emphasis: bool = True,
-) -> list[InputGroup]:
+) -> tuple[InputGroup, ...]:
     """The inputs of all conditions, grouped by shape, each beside unconditional ones of its shape.
 
     A condition's group does not depend on the others': prompts for CLIP have as many chunks as
@@ -96,7 +96,7 @@ def encode_conditions(
             case cfg.ClassConditioner(num_classes=count):
                 inputs["label"] = _labels(conditions, count)
                 uncond["label"] = _labels([negative], count)
-    return [InputGroup(np.arange(len(conditions)), inputs, uncond)]
+    return (InputGroup(np.arange(len(conditions)), inputs, uncond),)
 
 
 def _chunked(
@@ -105,13 +105,13 @@ def _chunked(
     negative: Condition,
     length: int,
     emphasis: bool,
-) -> list[InputGroup]:
+) -> tuple[InputGroup, ...]:
     """One group for each number of chunks, conditions in order."""
     groups: dict[int, list[tuple[int, prompts.Tokens]]] = {}
     for row, caption in enumerate(conditions):
         pair = prompts.encode(tokenizer, [caption or "", negative or ""], length, emphasis)
         groups.setdefault(pair.ids.shape[1], []).append((row, pair))
-    return [
+    return tuple(
         InputGroup(
             rows=np.asarray([row for row, _ in group]),
             inputs={
@@ -123,7 +123,7 @@ def _chunked(
             },
         )
         for group in groups.values()
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def _check_kinds(conditioners: Sequence[cfg.Conditioner], conditions: Sequence[Condition]) -> None:

@@ -1,7 +1,7 @@
-"""How a model draws unless it is told otherwise, and which settings it refuses."""
+"""How a model draws by default, and which settings it refuses."""
 
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
@@ -18,10 +18,10 @@ from ldm_jax.sampling.solver_base import evaluates_once
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, GRIDS, make_solver
 
 SMALL, SMALL_BATCH = 16 * 16, 32
-"""Pictures of so many latents or fewer are drawn in such batches unless another size is asked for;
-larger ones one by one. The number of pictures plays no part, so that no bit depends on it."""
+"""Pictures of so many latents or fewer are drawn in such batches by default; larger ones one by
+one. The number of pictures plays no part, so that no bit depends on it."""
 SAMPLER, STEPS = "ddim", 50
-"""What draws unless something else is asked for."""
+"""What draws by default."""
 LEAST_NOISE = 0.5
 """sigma / alpha at the first level, below which a drawing cannot begin with noise alone."""
 LEAST_TILE = 8
@@ -40,18 +40,27 @@ class Picture:
     """Standard normal starting noise for each picture."""
 
 
-NOTHING = Picture()
+NO_PICTURE = Picture()
 
 
-def settle(
+class Resolved(NamedTuple):
+    """Settings that a model can be drawn with."""
+
+    sampling: cfg.Sampling
+    """With the usual values where there were none; what does not apply is None."""
+    levels: Level
+    """The noise levels that are visited."""
+
+
+def resolve(
     model: cfg.Model,
     sampling: cfg.Sampling,
-    picture: Picture = NOTHING,
+    picture: Picture = NO_PICTURE,
     *,
     textures: bool = False,
-) -> cfg.Sampling:
-    """`sampling` with the model's and the sampler's usual values where none were given; what does
-    not apply stays None.
+) -> Resolved:
+    """`sampling` with the model's and the sampler's usual values where it has none, and the noise
+    levels that it visits.
 
     `picture` is what is drawn on; `textures` says that opposite edges of pictures are to fit each
     other.
@@ -60,24 +69,27 @@ def settle(
         cfg.ConfigError: settings that this model, or this sampler, cannot have, or that would have
             no effect.
     """
-    named = replace(sampling, sampler=given(sampling.sampler, SAMPLER))
+    named = replace(sampling, sampler=or_default(sampling.sampler, SAMPLER))
     corrects, sampler = named.corrector is not None, named.sampler
-    settled = replace(
+    trained_height, trained_width = trained_size(model)
+    resolved = replace(
         named, guidance_scale=_guidance(model, named), spacing=_usual_spacing(model, named),
-        steps=given(named.visited, STEPS),
-        eta=given(named.eta, DEFAULT_ETA.get(sampler)),
-        corrector_steps=given(named.corrector_steps, 1) if corrects else None,
-        snr=given(named.snr, 0.16) if corrects else None,
+        steps=or_default(named.visited, STEPS),
+        eta=or_default(named.eta, DEFAULT_ETA.get(sampler)),
+        corrector_steps=or_default(named.corrector_steps, 1) if corrects else None,
+        snr=or_default(named.snr, 0.16) if corrects else None,
         classifier_form=named.classifier_form
         or (None if named.classifier_scale is None else "eps"),
-        height=named.height or model.image_size, width=named.width or model.image_size,
+        height=named.height or trained_height, width=named.width or trained_width,
         strength=_strength(named, picture),
     )  # fmt: skip
-    settled = replace(settled, batch_size=batch_size(model, settled))
+    resolved = replace(resolved, batch_size=_batch_size(model, resolved))
     process = build_process(model.diffusion.process)
     try:
-        whole = path(model, process, replace(settled, strength=None))
-        visited = path(model, process, settled, picture)
+        whole = _levels(model, process, resolved)
+        chosen = solver(process, resolved)
+        rest = whole if resolved.strength is None else part(whole, resolved.strength)
+        visited = inner_levels(chosen, process, rest)
     except ValueError as error:
         raise cfg.ConfigError(str(error)) from error
     if model.diffusion.process.ends_in_noise and sampler == "euler_maruyama":
@@ -85,40 +97,42 @@ def settle(
             "sampler 'euler_maruyama' follows the process in its time, and where this model's "
             "ends its drift has no bound; choose another"
         )
-    _check_way(settled, whole, visited)
-    _check_guidance(settled, solver(process, settled), visited)
-    _check_size(model, settled, textures)
-    return settled
+    _check_way(resolved, whole, visited)
+    _check_guidance(resolved, chosen, visited)
+    _check_size(model, resolved, textures)
+    return Resolved(resolved, visited)
 
 
-def settle_inversion(
+def resolve_inversion(
     model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False
-) -> cfg.Sampling:
-    """`settle` for the way from a picture up to its noise, which has no guidance and is gone whole.
+) -> Resolved:
+    """`resolve` for the way from a picture up to its noise, which has no guidance and is gone
+    whole.
 
     Raises:
-        cfg.ConfigError: as `settle`, and for guidance, solvers that draw noise of their own, and
+        cfg.ConfigError: as `resolve`, and for guidance, solvers that draw noise of their own, and
             models that are shown a picture.
     """
     if sampling.guidance_scale is None:
         sampling = replace(sampling, guidance_scale=1.0)
-    settled = settle(model, sampling, textures=textures)
+    resolved = resolve(model, sampling, textures=textures)
+    sampling = resolved.sampling
     guides = ("autoguidance_scale", "classifier_scale", "threshold")
-    if settled.guidance_scale != 1 or any(getattr(settled, name) is not None for name in guides):
+    if sampling.guidance_scale != 1 or any(getattr(sampling, name) is not None for name in guides):
         raise cfg.ConfigError(
             "inversion follows the model alone; leave out guidance of every kind (--guidance=1)"
         )
-    if solver(build_process(model.diffusion.process), settled).stochastic:
+    if solver(build_process(model.diffusion.process), sampling).stochastic:
         raise cfg.ConfigError(
-            f"sampler {settled.sampler!r} with eta {settled.eta} and corrector "
-            f"{settled.corrector!r} draws noise on its way, which an inversion cannot know; "
+            f"sampler {sampling.sampler!r} with eta {sampling.eta} and corrector "
+            f"{sampling.corrector!r} draws noise on its way, which an inversion cannot know; "
             "choose one that does not, such as ddim with eta 0"
         )
     if is_inpainting(model):
         raise cfg.ConfigError(
             "inversion shows the model no picture; choose a model that is not for inpainting"
         )
-    return settled
+    return resolved
 
 
 def bound(model: cfg.Model) -> float:
@@ -130,7 +144,7 @@ def bound(model: cfg.Model) -> float:
 
 
 def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]:
-    """The numbers of `Guidance` that settled `sampling` gives; another is no new program."""
+    """The numbers of `Guidance` that resolved `sampling` gives; another is no new program."""
     low_high = sampling.guidance_interval
     numbers = {
         "scale": sampling.guidance_scale,
@@ -148,9 +162,14 @@ def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]
     }
 
 
+def has_clip(config: cfg.Model) -> bool:
+    """Whether the model has CLIP's text encoder."""
+    return isinstance(_text_encoder(config), cfg.CLIPText)
+
+
 def require_emphasis(config: cfg.Model) -> None:
     """Raises ConfigError where brackets in prompts have no meaning that could be switched off."""
-    if not isinstance(_text_encoder(config), cfg.CLIPText):
+    if not has_clip(config):
         raise cfg.ConfigError(
             "literal_prompts is for models with CLIP's text encoder; others take brackets "
             "literally anyway, so leave it out"
@@ -194,10 +213,13 @@ def is_inpainting(model: cfg.Model) -> bool:
     return cfg.find(model.conditioners, cfg.InpaintingConditioner) is not None
 
 
-def path(
-    model: cfg.Model, process: Process, sampling: cfg.Sampling, picture: Picture = NOTHING
-) -> Level:
-    """The noise levels that settled `sampling` visits, from where `picture` starts, and between.
+def trained_size(model: cfg.Model) -> tuple[int, int]:
+    """Height and width of the pictures that the model was trained on."""
+    return model.image_size, model.image_size
+
+
+def _levels(model: cfg.Model, process: Process, sampling: cfg.Sampling) -> Level:
+    """The noise levels of all of the way, from noise alone.
 
     Raises ValueError for levels that `process` does not have.
     """
@@ -206,20 +228,17 @@ def path(
     over_time &= sampling.spacing not in get_args(RatioSpacing)
     end = model.diffusion.final_alpha_bar if over_time else "one"
     if sampling.sigmas:
-        whole = levels_of(process, np.array(sampling.sigmas, np.float64))
-    elif sampling.timesteps:
-        whole = levels_at(process, np.array(sampling.timesteps, np.float64), end)
-    elif sampling.sections:
-        whole = in_sections(process, sampling.sections, end)
-    else:
-        grid, offset = GRIDS[sampling.sampler], model.diffusion.steps_offset
-        whole = levels(process, sampling.steps, sampling.spacing, end, grid, offset)
-    rest = whole if picture.image is None else part(whole, sampling.strength)
-    return inner_levels(solver(process, sampling), process, rest)
+        return levels_of(process, np.array(sampling.sigmas, np.float64))
+    if sampling.timesteps:
+        return levels_at(process, np.array(sampling.timesteps, np.float64), end)
+    if sampling.sections:
+        return in_sections(process, sampling.sections, end)
+    grid, offset = GRIDS[sampling.sampler], model.diffusion.steps_offset
+    return levels(process, sampling.steps, sampling.spacing, end, grid, offset)
 
 
 def solver(process: Process, sampling: cfg.Sampling, eta: Float[Array, ""] | None = None) -> Solver:
-    """The solver of settled `sampling`, with a traced `eta` in place of its own where given.
+    """The solver of resolved `sampling`, with a traced `eta` in place of its own if there is one.
 
     Raises ValueError for what the sampler cannot have.
     """
@@ -229,9 +248,9 @@ def solver(process: Process, sampling: cfg.Sampling, eta: Float[Array, ""] | Non
     return PredictorCorrector(made, sampling.corrector, sampling.corrector_steps, sampling.snr)
 
 
-def batch_size(model: cfg.Model, sampling: cfg.Sampling) -> int:
-    """How many pictures are drawn together with settled `sampling`: as many as it says, or the
-    usual number for the size."""
+def _batch_size(model: cfg.Model, sampling: cfg.Sampling) -> int:
+    """How many pictures are drawn together: as many as `sampling` says, or the usual number for
+    its size."""
     if sampling.batch_size is not None:
         return sampling.batch_size
     latents = sampling.height * sampling.width // model.autoencoder.factor**2
@@ -239,7 +258,7 @@ def batch_size(model: cfg.Model, sampling: cfg.Sampling) -> int:
 
 
 def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, count: int) -> None:
-    """Raises ConfigError unless `count` drawings with settled `sampling` can start so."""
+    """Raises ConfigError unless `count` pictures can be drawn with resolved `sampling`."""
     height, width = sampling.height, sampling.width
     for name in ("image", "mask"):
         array = getattr(picture, name)
@@ -269,7 +288,7 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
 
 
 def _guidance(model: cfg.Model, sampling: cfg.Sampling) -> float:
-    """The scale of classifier-free guidance: the one asked for, or the usual one."""
+    """The scale of classifier-free guidance: that of `sampling`, or the usual one."""
     if not {"caption", "label"} & {*model.inputs}:
         if sampling.guidance_scale not in (None, 1):
             raise cfg.ConfigError(
@@ -279,7 +298,7 @@ def _guidance(model: cfg.Model, sampling: cfg.Sampling) -> float:
         return 1.0
     # Autoguidance stands in for it.
     usual = _usual_guidance(model) if sampling.autoguidance_scale is None else 1.0
-    return given(sampling.guidance_scale, usual)
+    return or_default(sampling.guidance_scale, usual)
 
 
 def _strength(sampling: cfg.Sampling, picture: Picture) -> float | None:
@@ -289,7 +308,7 @@ def _strength(sampling: cfg.Sampling, picture: Picture) -> float | None:
                 f"strength is {sampling.strength}, but there is no picture to draw on"
             )
         return None
-    return given(sampling.strength, 0.75 if picture.mask is None else 1.0)
+    return or_default(sampling.strength, 0.75 if picture.mask is None else 1.0)
 
 
 def _check_way(sampling: cfg.Sampling, whole: Level, visited: Level) -> None:
@@ -321,6 +340,13 @@ def _check_guidance(sampling: cfg.Sampling, solver: Solver, visited: Level) -> N
             f"classifier_form 'mean' moves the mean of noisy steps of one evaluation, but sampler "
             f"{sampler!r} {whole} corrector takes none; choose ddpm, euler_a or ddim with an eta "
             "above 0, no corrector, or form 'eps'"
+        )
+    taken = visited.timestep.shape[0] - 1
+    if sampling.resample > 1 and sampling.resample_jump >= taken:
+        raise cfg.ConfigError(
+            f"resample_jump is {sampling.resample_jump}, but with {taken} steps to take a stretch "
+            f"that is passed again has {taken - 1} at most, so that resample would have no effect; "
+            "choose a shorter one, or more steps"
         )
     if sampling.resample > 1 and not evaluates_once(solver):
         raise cfg.ConfigError(
@@ -369,7 +395,8 @@ def _ratios(visited: Level) -> np.ndarray:
 
 
 def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None:
-    height, width, trained = sampling.height, sampling.width, model.image_size
+    height, width = sampling.height, sampling.width
+    trained = trained_size(model)
     for name, side in (("height", height), ("width", width)):
         if side % factor(model):
             raise cfg.ConfigError(
@@ -386,25 +413,25 @@ def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> Non
             "leave out --tile or --tileable"
         )
     mapped = cfg.find(model.conditioners, cfg.CaptionMapConditioner) is not None
-    if mapped and (height, width) != (trained, trained):
+    if mapped and (height, width) != trained:
         raise cfg.ConfigError(
-            f"this model draws {trained} x {trained} pixels only, because its captions are "
+            f"this model draws {trained[0]} x {trained[1]} pixels only, because its captions are "
             "drawn into a map of that size; set --height and --width"
         )
 
 
-def given(value: Any, default: Any) -> Any:
+def or_default(value: Any, default: Any) -> Any:
     """`value`, or `default` where it is None."""
     return default if value is None else value
 
 
 def _usual_spacing(model: cfg.Model, sampling: cfg.Sampling) -> str | None:
-    """The spacing asked for, or the usual one; None where a list says what is visited."""
+    """The spacing of `sampling`, or the usual one; None where a list says what is visited."""
     if sampling.spacing is not None or any(getattr(sampling, name) for name in LISTS):
         return sampling.spacing
     if sampling.sampler in ("ddim", "ddpm", "plms"):
         # Samplers over timesteps do as was done with the model; "leading" is the original's list
-        # to a length that was asked for, and exists where that does not.
+        # to exactly so many steps, and exists where that does not.
         spacing = model.diffusion.spacing
         if spacing != "ddim_uniform":
             return spacing

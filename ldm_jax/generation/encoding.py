@@ -83,29 +83,33 @@ def encode(
     """Encodes splits of a data set with the first stage of any model; see `encode_split`.
 
     Raises:
-        ConfigError: codes are asked of a first stage that has none.
+        ConfigError: codes of a first stage that has none.
     """
     _check_still(data)
     stage = read_first_stage(first_stage)
     encoder = Encoder(stage, storage)
+    sources = {split: open_source(data.source, data.image_size, split) for split in splits}
+    # Splits of one folder say the same of it.
+    for found in dict.fromkeys(source.found for source in sources.values()):
+        print(f"data: {found}", flush=True)
     return {
-        split: encode_split(stage, data, split, out, storage, encoder, **processes)
-        for split in splits
+        split: encode_split(stage, data, source, out / split, storage, encoder, **processes)
+        for split, source in sources.items()
     }
 
 
 def encode_split(
     stage: FirstStage,
     data: cfg.Data,
-    split: Split,
-    out: Path,
+    source: Source,
+    folder: Path,
     storage: Storage,
     encode: "Encoder",
     *,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Written:
-    """Encodes this process's missing shards of one split into OUT/SPLIT.
+    """Encodes this process's missing shards of one split, the images of `source`, into `folder`.
 
     Raises:
         DataError: the images come augmented, the folder holds another encoding, or an image
@@ -114,16 +118,13 @@ def encode_split(
         NonFiniteLatents: names the image.
     """
     _check_still(data)
-    source = open_source(data.source, data.image_size, split)
-    print(f"data: {source.found}", flush=True)
     began = time.perf_counter()
     index = _index(stage, data, source, storage, encode.kind)
-    folder = out / split
     begin(folder, index)
     todo = [n for n in index.missing(folder) if n % process_count == process_index]
     images = sum(len(index.rows(shard)) for shard in todo)
     rows = encode.rows
-    with Progress(f"encoding {split}", images, images=1) as bar:
+    with Progress(f"encoding {folder.name}", images, images=1) as bar:
         for shard in todo:
             examples = in_order(source, data, index.rows(shard))
             write_shard(folder, index, shard, _encoded(encode, examples, rows, bar))

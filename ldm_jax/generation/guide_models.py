@@ -1,6 +1,6 @@
 """Models that guide another model's drawing: a weaker one of its kind, and a classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ class NoisyClassifier:
 
 @dataclass(frozen=True)
 class GuideModels:
-    """What guides the drawings of one model beside itself; None is absent."""
+    """What guides a model beside itself; None is absent."""
 
     weak: WeakModel | None = None
     classifier: NoisyClassifier | None = None
@@ -81,7 +81,21 @@ class GuideModels:
             None if classifier is None else read_classifier(classifier, config, dtype),
         )
 
-    def settle(self, sampling: cfg.Sampling) -> cfg.Sampling:
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of those that are there."""
+        there = {"weak": self.weak, "classifier": self.classifier}
+        return {name: model.params for name, model in there.items() if model is not None}
+
+    def with_params(self, change: Callable[[Any], Any]) -> "GuideModels":
+        """With changed parameters, such as copies on devices."""
+        weak, classifier = (
+            None if model is None else replace(model, params=change(model.params))
+            for model in (self.weak, self.classifier)
+        )
+        return GuideModels(weak, classifier)
+
+    def resolve(self, sampling: cfg.Sampling) -> cfg.Sampling:
         """`sampling` with the usual scales of those that are there."""
         usual = {"autoguidance_scale": (self.weak, 2.0), "classifier_scale": (self.classifier, 1.0)}
         missing = {
@@ -91,7 +105,7 @@ class GuideModels:
         return replace(sampling, **missing)
 
     def check(self, sampling: cfg.Sampling, conditions: Sequence[Any]) -> None:
-        """Raises ConfigError, ValueError unless settled scales, guide models and conditions belong
+        """Raises ConfigError, ValueError unless resolved scales, guide models and conditions belong
         together."""
         for name, model, scale in (
             ("weak_model", self.weak, sampling.autoguidance_scale),
@@ -99,44 +113,37 @@ class GuideModels:
         ):
             if model is None and scale is not None:
                 raise cfg.ConfigError(f"there is a scale of {scale}, but no {name}; name it too")
-        self.check_conditions(conditions)
-
-    def check_conditions(self, conditions: Sequence[Any]) -> None:
-        """Raises ValueError unless the classifier, if there is one, knows all of `conditions`."""
         if self.classifier is not None:
             check_labels(self.classifier, conditions)
 
     def labels(
         self, conditions: Sequence[Any], model: cfg.Model
     ) -> tuple[np.ndarray | None, Sequence[Any]]:
-        """What the classifier is to see, and what is left for the model to be told."""
+        """What the classifier is shown, and what the model itself is conditioned on."""
         if self.classifier is None:
             return None, conditions
         labels = np.asarray(conditions, np.int32)
         alone = not model.conditioners
         return labels, [None] * len(conditions) if alone else conditions
 
-    def arguments(self, inputs: Inputs, labels: Array | None) -> dict[str, Any]:
-        """Parameters and inputs of the guide models, which a compiled drawing takes."""
-        found: dict[str, Any] = {}
-        if self.weak is not None:
-            found["weak"] = self.weak.params, inputs
-        if self.classifier is not None:
-            found["classifier"] = self.classifier.params, labels
-        return found
-
     def guidance(
-        self, guiding: dict[str, Any], numbers: dict[str, Any], schedule: str, form: str | None
+        self,
+        params: dict[str, Any],
+        inputs: Inputs,
+        labels: Array | None,
+        numbers: dict[str, Any],
+        schedule: str,
+        form: str | None,
     ) -> Guidance:
-        """All guidance with these `numbers`, and what `arguments` gave, in a program."""
+        """All guidance with these `numbers`, in a program: by models with `params`, under the
+        condition of named `inputs` and towards `labels`."""
         models: dict[str, Any] = {}
         if self.weak is not None:
-            params, inputs = guiding["weak"]
             # Models that are shown a picture have no autoguidance, so no first stage is needed.
-            condition = self.weak.model.condition(params, {}, inputs)
-            models["weak_denoise"] = self.weak.denoiser(params, condition)
+            condition = self.weak.model.condition(params["weak"], {}, inputs)
+            models["weak_denoise"] = self.weak.denoiser(params["weak"], condition)
         if self.classifier is not None:
-            models["log_prob"] = self.classifier.log_prob(*guiding["classifier"])
+            models["log_prob"] = self.classifier.log_prob(params["classifier"], labels)
         return Guidance(schedule=schedule, classifier_form=form or "eps", **numbers, **models)
 
 
@@ -152,20 +159,20 @@ def read_weak(
     """
     path = Path(path)
     earlier = path.parent.name == "checkpoints" and path.name.isdigit()
-    loaded = read_workdir(path.parents[1], step=int(path.name)) if earlier else convert.load(path)
-    if not isinstance(loaded.config, cfg.Model):
+    bundle = read_workdir(path.parents[1], step=int(path.name)) if earlier else convert.load(path)
+    if not isinstance(bundle.config, cfg.Model):
         raise cfg.ConfigError(f"--weak_model={path} holds no diffusion model")
-    model = ldm.build(loaded.config, dtype)
-    words = [None if file is None else file.read_bytes() for file in (loaded.tokenizer, tokenizer)]
+    model = ldm.build(bundle.config, dtype)
+    words = [None if file is None else file.read_bytes() for file in (bundle.tokenizer, tokenizer)]
     same = {
-        "first stage": loaded.config.autoencoder == config.autoencoder,
-        "condition": loaded.config.conditioners == config.conditioners and words[0] == words[1],
-        "process": same_process(loaded.config.diffusion, config.diffusion),
+        "first stage": bundle.config.autoencoder == config.autoencoder,
+        "condition": bundle.config.conditioners == config.conditioners and words[0] == words[1],
+        "process": same_process(bundle.config.diffusion, config.diffusion),
     }
     _require_same(same, f"--weak_model={path}")
     if cfg.find(config.conditioners, cfg.InpaintingConditioner) is not None:
         raise cfg.ConfigError("--weak_model: models that are shown a mask have no autoguidance")
-    return WeakModel(model, _stored(loaded.params))
+    return WeakModel(model, bundle.params)
 
 
 def check_weaker(weak: WeakModel, params: Any) -> None:
@@ -205,11 +212,8 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
         "process": same_process(run.diffusion, config.diffusion),
     }
     _require_same(same, f"--classifier={path}")
-    return NoisyClassifier(
-        build_classifier(run.classifier, dtype),
-        _stored(params),
-        build_process(run.diffusion.process),
-    )
+    process = build_process(run.diffusion.process)
+    return NoisyClassifier(build_classifier(run.classifier, dtype), params, process)
 
 
 def check_labels(classifier: NoisyClassifier, conditions: Sequence[Any]) -> None:
@@ -233,11 +237,6 @@ def same_process(a: cfg.Diffusion, b: cfg.Diffusion) -> bool:
         np.allclose(getattr(one, name)(times), getattr(other, name)(times), rtol=1e-6)
         for name in ("alpha_at", "sigma_at", "network_time")
     )
-
-
-def _stored(tree: Any) -> Any:
-    """All leaves on a device, in float32."""
-    return jax.tree.map(lambda leaf: jnp.asarray(convert.materialize(leaf, "float32")), tree)
 
 
 def _require_same(same: dict[str, bool], where: str) -> None:

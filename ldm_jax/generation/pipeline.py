@@ -1,8 +1,10 @@
 """A model, loaded from any form it may have on disk and ready to draw pictures."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,16 +15,25 @@ from jaxtyping import Array, Float32, Int, UInt8, UInt32
 
 import ldm_jax
 from ldm_jax import config as cfg
+from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.config.request import IMAGES_PER_PROMPT, check_numbers
-from ldm_jax.core.sharding import to_global
-from ldm_jax.core.typing import Level
+from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.generation import defaults
-from ldm_jax.generation.conditions import InputGroup
-from ldm_jax.generation.defaults import NOTHING, Picture, check_picture
-from ldm_jax.generation.loaded import LoadedModel
+from ldm_jax.generation.conditions import InputGroup, encode_conditions, open_tokenizer
+from ldm_jax.generation.defaults import NO_PICTURE, Picture, Resolved
+from ldm_jax.generation.guide_models import GuideModels, check_weaker
+from ldm_jax.generation.programs import Programs
 from ldm_jax.images import masks
-from ldm_jax.models.conditioners import Condition, Inputs
+
+COPIERS = 4
+"""Threads that bring parameters to the devices."""
+LOADED = (
+    "weights", "variant", "tokenizer", "prediction", "original_config", "vae", "text_encoder"
+)  # fmt: skip
+"""Choices that say what is loaded."""
+CLIP_CHOICES = ("clip_skip", "literal_prompts")
+"""Choices that models with CLIP's text encoder have."""
 
 
 def image_numbers(
@@ -50,62 +61,116 @@ def versions() -> dict[str, str]:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A drawing that a model can do: all that is the same for each of its batches, made once."""
+
+    resolved: Resolved
+    """Settings, with usual values filled in, and noise levels."""
+    numbers: dict[str, Any]
+    """Of guidance; see `defaults.guidance_numbers`."""
+    index: UInt32[np.ndarray, "n"]
+    """The number of each image."""
+    num: int
+    """Images for each condition."""
+    groups: tuple[InputGroup, ...]
+    """The conditions as the model takes them."""
+    labels: Int[np.ndarray, "c"] | None
+    """What a classifier is shown of each condition."""
+    picture: Picture
+    pixels: Float32[np.ndarray, "h w 3"] | None
+    """Of the picture, in [-1, 1]."""
+    latent_mask: Float32[np.ndarray, "zh zw"] | None
+
+
 class Drawn(NamedTuple):
-    """One batch of drawings."""
+    """One batch of a drawing."""
 
     rows: Int[np.ndarray, "n"]
-    """Which of the conditions they are for."""
+    """Which of all the images they are."""
     images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n zh zw z"]
     """Or scaled latents, where nothing is decoded."""
     previews: UInt8[np.ndarray, "n k h w c"] | None = None
     """What each was to become, as the model saw it at k moments from first to last."""
 
 
-class Pipeline(LoadedModel):
-    """A loaded model as a function from captions, or other conditions, to images."""
+class Pipeline:
+    """A model with its tokenizer as a function from captions, or other conditions, to images."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        optional: Collection[str] = (),
+        **choices: Any,
+    ) -> None:
+        """Loads `path`.
+
+        Args:
+            path: whatever `convert.load` reads.
+            devices: those of this process to draw on; None is all of them.
+            optional: those of CLIP_CHOICES that are left out, with a note, for a model without it.
+            choices: the settings of `cfg.ModelChoice`: `dtype`, `weights`, `weak_model`, ….
+
+        Raises:
+            FileNotFoundError, ValueError: nothing that can be read; the text says what and why.
+        """
+        choice = cfg.ModelChoice.of(path, **choices)
+        loading = {name: getattr(choice, name) for name in LOADED}
+        bundle = convert.load(
+            path, **{n: value for n, value in loading.items() if value is not None}
+        )
+        if not isinstance(bundle.config, cfg.Model):
+            raise cfg.ConfigError(
+                f"{path} holds a first stage alone, not a diffusion model; name the work "
+                "directory, folder or file of a whole model"
+            )
+        self.choice, notes = _applicable(choice, bundle.config, optional)
+        self.origin, self.notes = bundle.origin, (*bundle.notes, *notes)
+        self.dtype = choice.dtype or bundle.origin.get("dtype", "float32")
+        self.config = defaults.skip_layers(bundle.config, self.choice.clip_skip)
+        if self.choice.literal_prompts:
+            defaults.require_emphasis(self.config)
+        self.model = ldm.build(self.config, self.dtype)
+        self.tokenizer = open_tokenizer(self.config.conditioners, bundle.tokenizer, path)
+        devices = list(devices or jax.local_devices())
+        self.params = _on_devices(bundle.params, self.dtype, devices)
+        # The first stage is not safe in float16.
+        first_stage = "float32" if self.dtype == "float16" else self.dtype
+        self.frozen = _on_devices(bundle.frozen, first_stage, devices)
+        self.guide_models = GuideModels.read(
+            self.config, bundle.tokenizer, self.dtype, choice.weak_model, choice.classifier
+        ).with_params(lambda tree: _on_devices(tree, "float32", devices))
+        if self.guide_models.weak is not None:
+            check_weaker(self.guide_models.weak, self.params)
+        self.programs = Programs(
+            self.model, self.params, self.frozen, self.guide_models, dtype=self.dtype,
+            devices=devices, textures=choice.tileable,
+        )  # fmt: skip
 
     @classmethod
-    def open(cls, choice: cfg.ModelChoice) -> "Pipeline":
-        """The model that a request names; raises as `LoadedModel` does."""
-        names = (
-            "weights", "variant", "tokenizer", "prediction", "original_config", "vae",
-            "text_encoder",
-        )  # fmt: skip
-        choices = {name: getattr(choice, name) for name in names}
-        return cls(
-            choice.model, dtype=choice.dtype, clip_skip=choice.clip_skip,
-            tile_textures=choice.tileable, emphasis=not choice.literal_prompts,
-            weak_model=choice.weak_model, classifier=choice.classifier,
-            **{name: value for name, value in choices.items() if value is not None},
-        )  # fmt: skip
+    def open(cls, choice: cfg.ModelChoice, optional: Collection[str] = ()) -> "Pipeline":
+        """The model that a request names; arguments and errors are those of `Pipeline`."""
+        choices = {name: value for name, value in vars(choice).items() if value is not None}
+        return cls(choices.pop("model"), optional=optional, **choices)
 
     def generate(
         self,
         conditions: Sequence[str | int | None],
         *,
-        sampling: cfg.Sampling,
-        num: int = 1,
-        first_prompt: int = 0,
-        first_image: int = 0,
-        negative: str | int | None = None,
-        picture: Picture = NOTHING,
         progress: Callable[[int], None] = lambda images: None,
-        decode: bool = True,
+        **how: Any,
     ) -> UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n zh zw z"]:
         """All that `draw` gives, in the order of `conditions`, those of one side by side.
 
-        `progress` is told after each batch how many images it brought.
+        `how` is as in `draw`; `progress` is called after each batch with the number of its images.
         """
-        images: list[Any] = [None] * (len(conditions) * num)
-        drawn = self.draw(
-            conditions, sampling=sampling, num=num, first_prompt=first_prompt,
-            first_image=first_image, negative=negative, picture=picture, decode=decode,
-        )  # fmt: skip
-        for batch in drawn:
-            for row, image in zip(batch.rows, batch.images, strict=True):
-                images[row] = image
+        images: dict[int, Any] = {}
+        for batch in self.draw(conditions, **how):
+            images |= zip(batch.rows.tolist(), batch.images, strict=True)
             progress(len(batch.rows))
-        return np.stack(images)
+        return np.stack([images[row] for row in sorted(images)])
 
     def draw(
         self,
@@ -116,59 +181,98 @@ class Pipeline(LoadedModel):
         first_prompt: int = 0,
         first_image: int = 0,
         negative: str | int | None = None,
-        picture: Picture = NOTHING,
+        picture: Picture = NO_PICTURE,
         decode: bool = True,
         previews: int = 0,
     ) -> Iterator[Drawn]:
-        """`num` images for each condition, or with `decode` off scaled latents, batch by batch.
+        """`num` images for each condition, or with `decode` off scaled latents, batch by batch:
+        what `run` draws of the plan that `plan` makes.
+
+        Raises:
+            cfg.ConfigError, ValueError: as `resolve` and `plan`.
+            NonFiniteError: says which network failed.
+        """
+        plan = self.plan(
+            conditions, self.resolve(sampling, picture), num=num, first_prompt=first_prompt,
+            first_image=first_image, negative=negative, picture=picture,
+        )  # fmt: skip
+        yield from self.run(plan, decode=decode, previews=previews)
+
+    def resolve(self, sampling: cfg.Sampling, picture: Picture = NO_PICTURE) -> Resolved:
+        """`sampling` with the usual values of this model, and of those that guide it, where it has
+        none; see `defaults.resolve`.
+
+        Raises:
+            cfg.ConfigError: settings that this model, or this sampler, cannot have.
+        """
+        sampling = self.guide_models.resolve(sampling)
+        return defaults.resolve(self.config, sampling, picture, textures=self.choice.tileable)
+
+    def plan(
+        self,
+        conditions: Sequence[str | int | None],
+        resolved: Resolved,
+        *,
+        num: int = 1,
+        first_prompt: int = 0,
+        first_image: int = 0,
+        negative: str | int | None = None,
+        picture: Picture = NO_PICTURE,
+    ) -> Plan:
+        """A drawing of `num` images for each condition; no network is run.
 
         An image depends on its condition, the seed and its number (`image_numbers`): conditions
         are the prompts from `first_prompt` on, their images those from `first_image` on, as the
-        command line counts them. A caption that is listed twice is two prompts. Batches are drawn
-        on as many of the devices as can share one equally. With `previews`, so many predictions
-        of each image on the way are kept and decoded (fewer where there are fewer evaluations),
-        which is another program.
+        command line counts them. A caption that is listed twice is two prompts.
 
         Raises:
-            cfg.ConfigError: settings, or a `picture`, that this model cannot have.
-            NonFiniteError: says which network failed.
+            cfg.ConfigError, ValueError: conditions, or a `picture`, that this model cannot have.
         """
+        sampling = resolved.sampling
         index = image_numbers(len(conditions), num, first_prompt, first_image)
-        sampling = self.check(conditions, sampling, num, negative, picture)
-        conditions = [condition for condition in conditions for _ in range(num)]
-        labels, conditions = self.guide_models.labels(conditions, self.config)
-        guided = sampling.guidance_scale != 1
-        for group in self._inputs(conditions, negative):
-            for rows, count in _batches(group.rows, defaults.batch_size(self.config, sampling)):
-                images, seen = self._draw_batch(
-                    group, rows, index, sampling, guided, picture, decode, labels, previews
-                )
-                seen = None if seen is None else seen[:count]
-                yield Drawn(rows[:count], images[:count], seen)
-
-    def check(
-        self,
-        conditions: Sequence[str | int | None],
-        sampling: cfg.Sampling,
-        num: int = 1,
-        negative: str | int | None = None,
-        picture: Picture = NOTHING,
-    ) -> cfg.Sampling:
-        """`sampling` settled, for a drawing that is possible; nothing is computed.
-
-        Raises:
-            cfg.ConfigError, ValueError: what cannot be drawn, as in `draw`; what conditions say is
-                checked by `check_conditions`.
-        """
-        settled = self.settle(sampling, picture)
-        if negative and settled.guidance_scale == 1:
+        if negative and sampling.guidance_scale == 1:
             raise cfg.ConfigError(
                 f"negative_prompt is {negative!r}, but guidance_scale is 1, with which nothing "
                 "leads away from it"
             )
-        check_picture(self.config, settled, picture, len(conditions) * num)
-        self.guide_models.check(settled, conditions)
-        return settled
+        defaults.check_picture(self.config, sampling, picture, len(index))
+        self.guide_models.check(sampling, conditions)
+        pixels = mask = None
+        if picture.image is not None:
+            pixels = picture.image.astype(np.float32) / 127.5 - 1
+        if picture.mask is not None:
+            mask = masks.latent_mask(picture.mask, self.config.autoencoder.factor)
+        labels, own = self.guide_models.labels(conditions, self.config)
+        return Plan(
+            resolved, defaults.guidance_numbers(self.config, sampling), index, num,
+            self._inputs(own, negative), labels, picture, pixels, mask,
+        )  # fmt: skip
+
+    def run(self, plan: Plan, *, decode: bool = True, previews: int = 0) -> Iterator[Drawn]:
+        """The images of a plan that this pipeline made, or with `decode` off scaled latents, batch
+        by batch.
+
+        Batches are drawn on as many of the devices as can share one equally. With `previews`, so
+        many predictions of each image on the way are kept and decoded (fewer where there are fewer
+        evaluations), which is another program.
+
+        Raises:
+            NonFiniteError: says which network failed.
+        """
+        for group in plan.groups:
+            images = (group.rows[:, None] * plan.num + np.arange(plan.num)).reshape(-1)
+            for rows, count in _batches(images, plan.resolved.sampling.batch_size):
+                drawn, seen = self._draw_batch(plan, group, rows, decode, previews)
+                seen = None if seen is None else seen[:count]
+                yield Drawn(rows[:count], drawn[:count], seen)
+
+    def decode(
+        self, latents: Float32[np.ndarray, "n zh zw z"], tile: int | None = None
+    ) -> UInt8[np.ndarray, "n h w c"]:
+        """Images of scaled latents, such as `draw` gives with `decode` off."""
+        mesh = self.programs.mesh(len(latents))
+        with jax.set_mesh(mesh):
+            return self.programs.decode(mesh, to_global(mesh, latents), tile)
 
     def invert(
         self,
@@ -187,161 +291,105 @@ class Pipeline(LoadedModel):
             cfg.ConfigError: settings with which nothing can be inverted, or images of another
                 size than theirs.
         """
-        sampling = defaults.settle_inversion(self.config, sampling, textures=self._textures)
+        resolved = defaults.resolve_inversion(self.config, sampling, textures=self.choice.tileable)
+        sampling = resolved.sampling
         wanted = (len(conditions), sampling.height, sampling.width)
         if images.shape[:3] != wanted:
             raise cfg.ConfigError(
                 f"the images have shape {images.shape}; for these conditions and settings it must "
                 f"be {(*wanted, 3)}"
             )
-        path = defaults.path(self.config, self.model.process, sampling)
-        size = defaults.batch_size(self.config, sampling)
-        found: list[Any] = [None] * len(conditions)
-        for inputs in self._inputs(conditions, None):
-            for rows, count in _batches(inputs.rows, size):
-                noise = self._invert_batch(inputs.of(rows), images[rows], path)
-                for row, one in zip(rows[:count], noise[:count], strict=True):
-                    found[row] = one
-        return np.stack(found)
+        found: dict[int, Any] = {}
+        for group in self._inputs(conditions, None):
+            for rows, count in _batches(group.rows, sampling.batch_size):
+                mesh = self.programs.mesh(len(rows))
+                with jax.set_mesh(mesh):
+                    noise = self.programs.invert(
+                        mesh, group.of(rows), images[rows], resolved.levels, sampling.tile
+                    )
+                found |= zip(rows[:count].tolist(), np.asarray(noise), strict=False)
+        return np.stack([found[row] for row in sorted(found)])
+
+    def _inputs(
+        self, conditions: Sequence[str | int | None], negative: str | int | None
+    ) -> tuple[InputGroup, ...]:
+        return encode_conditions(
+            self.config.conditioners,
+            self.tokenizer,
+            conditions,
+            negative,
+            emphasis=not self.choice.literal_prompts,
+        )
 
     def _draw_batch(
-        self,
-        group: InputGroup,
-        rows: np.ndarray,
-        index: np.ndarray,
-        sampling: cfg.Sampling,
-        guided: bool,
-        picture: Picture,
-        decode: bool,
-        labels: np.ndarray | None,
-        previews: int,
+        self, plan: Plan, group: InputGroup, rows: np.ndarray, decode: bool, previews: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The images, or latents, of `rows`, all drawn together, and their previews."""
-        size = len(rows)
-        mesh = self._mesh(size)
-        params, frozen = self._place(mesh)
-        index = index[rows]
+        programs, (sampling, levels) = self.programs, plan.resolved
+        mesh, conditions = programs.mesh(len(rows)), rows // plan.num
+        own = group.of(conditions)
+        labels = None if plan.labels is None else plan.labels[conditions]
         with jax.set_mesh(mesh):
-            start, shown = self._start(mesh, frozen, picture, rows, index, sampling)
-            inputs = group.of(rows) | shown
-            cond, uncond = self._condition(mesh, params, frozen, inputs), None
-            if guided:
-                inputs |= group.negative(size)
-                uncond = self._condition(mesh, params, frozen, inputs)
-            numbers = defaults.guidance_numbers(self.config, sampling)
-            guiding = self.guide_models.arguments(
-                *to_global(mesh, (group.of(rows), None if labels is None else labels[rows]))
-            )
-            eta = None if sampling.eta is None else jnp.float32(sampling.eta)
-            path = defaults.path(self.config, self.model.process, sampling, picture)
-            latents, x0s = self._programs.run(
-                "the U-Net", self._draw_program(sampling, previews), params, cond, uncond,
-                to_global(mesh, index), start, np.uint32(sampling.seed), eta, path, numbers,
-                guiding,
+            start, shown = self._start(mesh, plan, rows)
+            inputs, uncond = own | shown, None
+            cond = programs.condition(mesh, inputs, sampling.tile)
+            if sampling.guidance_scale != 1:
+                inputs |= group.negative(len(rows))
+                uncond = programs.condition(mesh, inputs, sampling.tile)
+            latents, x0s = programs.draw(
+                mesh, cond, uncond, plan.index[rows], start, sampling, levels, plan.numbers,
+                (own, labels), previews,
             )  # fmt: skip
             if not decode:
                 return np.asarray(latents), None
-            images = self._decode(frozen, latents, sampling.tile)
+            images = programs.decode(mesh, latents, sampling.tile)
             if x0s is None or not len(x0s):
                 return images, None
-            return images, np.stack([self._decode(frozen, x0, sampling.tile) for x0 in x0s], 1)
-
-    def _invert_batch(self, inputs: Inputs, images: np.ndarray, path: Level) -> np.ndarray:
-        """The noise of `images`, all inverted together."""
-        mesh = self._mesh(len(images))
-        params, frozen = self._place(mesh)
-
-        def encode(frozen: Any, images: Array) -> Array:
-            # Nothing but the mean of the posterior is one picture's alone.
-            shape = self.model.latent_shape_of(*images.shape[1:3])
-            zeros = jnp.zeros((len(images), *shape), jnp.float32)
-            return self.model.encode(frozen, ldm.to_pixels(images), zeros)
-
-        def invert(params: Any, condition: Condition, latents: Array, path: Level) -> Array:
-            return ldm.invert(self.model, params, condition, latents, path)
-
-        with jax.set_mesh(mesh):
-            condition = self._condition(mesh, params, frozen, inputs)
-            encoder = self._programs.get(("encode", "mean"), lambda: encode)
-            given = to_global(mesh, images)
-            latents = self._programs.run("the encoder", encoder, frozen, given)
-            program = self._programs.get("invert", lambda: invert)
-            return np.asarray(
-                self._programs.run("the U-Net", program, params, condition, latents, path)
-            )
+            return images, np.stack([programs.decode(mesh, x0, sampling.tile) for x0 in x0s], 1)
 
     def _start(
-        self,
-        mesh: Mesh,
-        frozen: Any,
-        picture: Picture,
-        rows: np.ndarray,
-        index: np.ndarray,
-        sampling: cfg.Sampling,
-    ) -> tuple[ldm.Start, dict[str, Any]]:
-        """What `draw` starts from, and the inputs of a model that is shown the picture."""
+        self, mesh: Mesh, plan: Plan, rows: np.ndarray
+    ) -> tuple[ldm.Start, dict[str, np.ndarray]]:
+        """What is drawn from, and the inputs of a model that is shown the picture."""
+        picture, sampling, index = plan.picture, plan.resolved.sampling, plan.index[rows]
         noise = None if picture.noise is None else to_global(mesh, picture.noise[rows])
-        if picture.image is None:
+        if plan.pixels is None:
             return ldm.Start(noise=noise), {}
-        pixels = picture.image.astype(np.float32) / 127.5 - 1
-        latents = self._encode(mesh, frozen, pixels, "image", index, sampling.seed)
-        if picture.mask is None:
-            return ldm.Start(noise=noise, latents=latents), {}
-        partly = sampling.strength < 1
-        mask = masks.latent_mask(picture.mask, self.config.autoencoder.factor)
-        mask = np.repeat(mask[None, ..., None], len(rows), axis=0)
+        masked, latents = plan.latent_mask is not None, None
+        is_inpainting = defaults.is_inpainting(self.config)
+        partly = sampling.strength < 1 or not masked
+        if partly or not is_inpainting:
+            latents = self.programs.encode(
+                mesh, plan.pixels[None], "sample/image", index, sampling.seed, sampling.tile
+            )
         start = ldm.Start(noise=noise, latents=latents if partly else None)
-        if not defaults.is_inpainting(self.config):
+        if not masked:
+            return start, {}
+        mask = np.repeat(plan.latent_mask[None, ..., None], len(rows), axis=0)
+        if not is_inpainting:
             return start._replace(original=latents, mask=to_global(mesh, mask)), {}
         shape = self.model.latent_shape_of(sampling.height, sampling.width)
-        kept = masks.masked_pixels(pixels, picture.mask)
         return start, {
             "mask": mask,
-            "masked_image": kept[None],  # one for all
+            "masked_image": masks.masked_pixels(plan.pixels, picture.mask)[None],  # one for all
             "masked_image_noise": np.asarray(
                 ldm.noise_of(sampling.seed, "sample/masked", jnp.asarray(index), shape)
             ),
         }
 
-    def _encode(
-        self, mesh: Mesh, frozen: Any, pixels: np.ndarray, name: str, index: np.ndarray, seed: int
-    ) -> Array:
-        """Scaled latents of one picture, for each image from a posterior sample of its own."""
 
-        def encode(frozen: Any, pixels: Array, index: Array, seed: Array) -> Array:
-            shape = self.model.latent_shape_of(*pixels.shape[1:3])
-            noise = ldm.noise_of(seed, f"sample/{name}", index, shape)
-            return jnp.broadcast_to(self.model.encode(frozen, pixels, noise), noise.shape)
-
-        program = self._programs.get(("encode", name), lambda: encode)
-        return self._programs.run(
-            "the encoder", program, frozen, pixels[None], to_global(mesh, index), np.uint32(seed)
-        )
-
-    def _draw_program(self, sampling: cfg.Sampling, previews: int) -> Callable[..., Any]:
-        """The compiled sampler: a new one only for another size, number of levels or previews, or
-        for settings that are no numbers."""
-        shape = self.model.latent_shape_of(sampling.height, sampling.width)
-        # All that the program knows of the settings; their numbers are its arguments.
-        fixed = replace(sampling.program, height=None, width=None)
-
-        def make() -> Callable[..., Any]:
-            def draw(
-                params, cond, uncond, index, start, seed, eta, path, numbers, guiding
-            ):  # fmt: skip
-                solver = defaults.solver(self.model.process, fixed, eta)
-                guidance = self.guide_models.guidance(
-                    guiding, numbers, fixed.guidance_schedule, fixed.classifier_form
-                )
-                return ldm.sample_latents(
-                    self.model, params, cond, uncond, solver=solver, levels=path,
-                    seed=seed, index=index, shape=shape, start=start, guidance=guidance,
-                    resample=fixed.resample, jump=fixed.resample_jump, previews=previews,
-                )  # fmt: skip
-
-            return draw
-
-        return self._programs.get(("draw", fixed, shape, previews), make)
+def _applicable(
+    choice: cfg.ModelChoice, config: cfg.Model, optional: Collection[str]
+) -> tuple[cfg.ModelChoice, list[str]]:
+    """`choice` without those of `optional` that the model does not have, and notes of them."""
+    neutral = cfg.ModelChoice()
+    left_out = {
+        name: getattr(neutral, name) for name in CLIP_CHOICES
+        if name in optional and getattr(choice, name) != getattr(neutral, name)
+        and not defaults.has_clip(config)
+    }  # fmt: skip
+    notes = [f"{name} is left out: this model has no CLIP text encoder" for name in left_out]
+    return replace(choice, **left_out), notes
 
 
 def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -349,3 +397,20 @@ def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
         yield np.resize(some, size), len(some)
+
+
+def _on_devices(tree: Any, dtype: str, devices: Sequence[jax.Device]) -> Any:
+    """All leaves on each of `devices`: matrices in `dtype`, vectors and scalars in float32.
+
+    A few leaves at a time, so that there is never a second copy of all.
+    """
+    everywhere = replicated(make_mesh(cfg.Mesh(), devices))
+
+    def put(leaf: Any) -> Array:
+        copy = convert.materialize(leaf, dtype if np.ndim(leaf) > 1 else "float32")
+        return jax.device_put(copy, everywhere)
+
+    leaves, structure = jax.tree.flatten(tree)
+    # Copies turn kernels around; numpy does that without holding Python's lock.
+    with ThreadPoolExecutor(COPIERS) as pool:
+        return structure.unflatten(list(pool.map(put, leaves)))

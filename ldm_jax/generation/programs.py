@@ -1,19 +1,35 @@
-"""Compiled functions of a model, each made once, whose results must be finite."""
+"""A model's networks on the devices, as compiled programs: condition, encode, draw, decode."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, UInt8
 
+from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
 from ldm_jax.core.command import FAILED
+from ldm_jax.core.sharding import make_mesh, replicated, to_global
+from ldm_jax.core.typing import Level
+from ldm_jax.generation import defaults
+from ldm_jax.generation.guide_models import GuideModels
+from ldm_jax.generation.tiles import TiledAutoencoder
+from ldm_jax.models.conditioners import Condition, Inputs
+from ldm_jax.models.tileable import tileable
+from ldm_jax.sampling.loop import Sampled
 
 ADVICE = {
     "float16": "; try --dtype=bfloat16 or --dtype=float32",
     "bfloat16": "; try --dtype=float32",
 }
+PIXELS_AT_ONCE = 2**19
+"""Pixels that are decoded together."""
 
 
 class NonFiniteError(ValueError):
@@ -23,36 +39,199 @@ class NonFiniteError(ValueError):
 
 
 class Programs:
-    """Programs by their keys, traced within the context that `around` makes.
+    """What a model computes, each program compiled once, with the parameters where it runs.
 
-    `dtype` is what the networks compute in, for advice.
+    Every method runs on a mesh of `mesh`, inside `jax.set_mesh`, and raises NonFiniteError where
+    results have infinities or NaNs; its text says whose.
     """
 
-    def __init__(self, dtype: str, around: Callable[[], AbstractContextManager]) -> None:
-        self._dtype, self._around = dtype, around
-        self.made: dict[Any, Callable[..., Any]] = {}
+    def __init__(
+        self,
+        model: ldm.LatentDiffusion,
+        params: Any,
+        frozen: Any,
+        guide_models: GuideModels,
+        *,
+        dtype: str,
+        devices: Sequence[jax.Device],
+        textures: bool,
+    ) -> None:
+        """Of `model` with its parameters, and of those that guide it.
 
-    def get(self, key: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-        """The function that `make` makes, compiled, with whether all its results are finite."""
-        if key not in self.made:
-            function = make()
+        Args:
+            model: the model, whose networks compute in `dtype`.
+            params: what was trained.
+            frozen: the first stage.
+            guide_models: with their parameters.
+            dtype: named in errors.
+            devices: those to run on, or on some of them.
+            textures: opposite edges of pictures fit each other.
+        """
+        self._model, self._guide_models = model, guide_models
+        self._everything = params, frozen, guide_models.params
+        self._dtype, self._devices, self._textures = dtype, list(devices), textures
+        self._placed: dict[Mesh, Any] = {}
+        self.compiled: dict[Any, Callable[..., Any]] = {}
+
+    def mesh(self, size: int) -> Mesh:
+        """As many of the devices as can share `size` examples equally."""
+        return make_mesh(cfg.Mesh(), self._devices[: math.gcd(size, len(self._devices))])
+
+    def condition(self, mesh: Mesh, inputs: Inputs, tile: int | None) -> Condition:
+        """What the U-Net is conditioned on; pictures among `inputs` are encoded in tiles."""
+        params, frozen, _ = self._place(mesh)
+        # What has one row serves all examples, whole on every device.
+        placed = {n: to_global(mesh, rows) if len(rows) > 1 else rows for n, rows in inputs.items()}
+        return self._run(
+            "what encodes the condition", ("condition", tile),
+            lambda: self._tiled(tile).condition, params, frozen, placed,
+        )  # fmt: skip
+
+    def encode(
+        self,
+        mesh: Mesh,
+        pixels: np.ndarray,
+        stream: str,
+        index: np.ndarray,
+        seed: int,
+        tile: int | None,
+    ) -> Array:
+        """Scaled latents of one picture, pixels [1, h, w, c] in [-1, 1], for each image of `index`
+        from a posterior sample of its own, of the stream of random numbers with that name."""
+        model = self._tiled(tile)
+
+        def encode(frozen: Any, pixels: Array, index: Array, seed: Array) -> Array:
+            shape = model.latent_shape_of(*pixels.shape[1:3])
+            noise = ldm.noise_of(seed, stream, index, shape)
+            return jnp.broadcast_to(model.encode(frozen, pixels, noise), noise.shape)
+
+        _, frozen, _ = self._place(mesh)
+        return self._run(
+            "the encoder", ("encode", stream, tile), lambda: encode,
+            frozen, pixels, to_global(mesh, index), np.uint32(seed),
+        )  # fmt: skip
+
+    def draw(
+        self,
+        mesh: Mesh,
+        cond: Condition,
+        uncond: Condition | None,
+        index: np.ndarray,
+        start: ldm.Start,
+        sampling: cfg.Sampling,
+        levels: Level,
+        numbers: dict[str, Any],
+        guide_inputs: tuple[Inputs, np.ndarray | None],
+        previews: int,
+    ) -> Sampled:
+        """The sampler: a new program only for another size, number of levels or previews, or for
+        settings that are no numbers.
+
+        Args:
+            mesh: where.
+            cond: the condition.
+            uncond: what is guided away from, or None for no classifier-free guidance.
+            index: the images' numbers.
+            start: what is drawn from.
+            sampling: resolved.
+            levels: the noise levels that it visits.
+            numbers: as `defaults.guidance_numbers` gives.
+            guide_inputs: named inputs for a weaker model, and labels for a classifier.
+            previews: how many predictions on the way are kept.
+        """
+        shape = self._model.latent_shape_of(sampling.height, sampling.width)
+        # All that the program knows of the settings; their numbers are its arguments.
+        fixed = replace(sampling.program, height=None, width=None)
+
+        def draw(
+            params, guide_params, guide_inputs, cond, uncond, index, start, seed, eta, levels,
+            numbers,
+        ):  # fmt: skip
+            solver = defaults.solver(self._model.process, fixed, eta)
+            guidance = self._guide_models.guidance(
+                guide_params, *guide_inputs, numbers, fixed.guidance_schedule, fixed.classifier_form
+            )
+            return ldm.sample_latents(
+                self._model, params, cond, uncond, solver=solver, levels=levels, seed=seed,
+                index=index, shape=shape, start=start, guidance=guidance,
+                resample=fixed.resample, jump=fixed.resample_jump, previews=previews,
+            )  # fmt: skip
+
+        params, _, guide_params = self._place(mesh)
+        return self._run(
+            "the U-Net", ("draw", fixed, shape, previews), lambda: draw,
+            params, guide_params, to_global(mesh, guide_inputs), cond, uncond,
+            to_global(mesh, index), start, np.uint32(sampling.seed),
+            None if sampling.eta is None else jnp.float32(sampling.eta), levels, numbers,
+        )  # fmt: skip
+
+    def decode(self, mesh: Mesh, latents: Array, tile: int | None) -> UInt8[np.ndarray, "b h w c"]:
+        """Images of scaled latents, a few at a time: the decoder's memory is many times that of
+        the U-Net."""
+        _, frozen, _ = self._place(mesh)
+        pixels = latents.shape[1] * latents.shape[2] * self._model.config.autoencoder.factor**2
+        at_once = len(latents.sharding.device_set) * max(1, PIXELS_AT_ONCE // pixels)
+        images = []
+        for begin in range(0, len(latents), at_once):
+            decoded = self._run(
+                "the decoder", ("decode", tile), lambda: self._tiled(tile).decode,
+                frozen, latents[begin : begin + at_once],
+            )  # fmt: skip
+            images.append(np.asarray(jax.jit(ldm.to_images)(decoded)))
+        return np.concatenate(images)
+
+    def invert(
+        self, mesh: Mesh, inputs: Inputs, images: np.ndarray, levels: Level, tile: int | None
+    ) -> Array:
+        """The noise of uint8 images under the condition of `inputs`, along `levels`."""
+        params, frozen, _ = self._place(mesh)
+
+        def encode(frozen: Any, images: Array) -> Array:
+            # Nothing but the mean of the posterior is one picture's alone.
+            shape = self._model.latent_shape_of(*images.shape[1:3])
+            zeros = jnp.zeros((len(images), *shape), jnp.float32)
+            return self._tiled(tile).encode(frozen, ldm.to_pixels(images), zeros)
+
+        def invert(params: Any, condition: Condition, latents: Array, levels: Level) -> Array:
+            return ldm.invert(self._model, params, condition, latents, levels)
+
+        condition = self.condition(mesh, inputs, tile)
+        latents = self._run(
+            "the encoder", ("encode", "mean", tile), lambda: encode,
+            frozen, to_global(mesh, images),
+        )  # fmt: skip
+        return self._run("the U-Net", "invert", lambda: invert, params, condition, latents, levels)
+
+    def _tiled(self, tile: int | None) -> ldm.LatentDiffusion:
+        """The model, whose first stage works in tiles of so many pixels."""
+        if tile is None:
+            return self._model
+        return replace(self._model, autoencoder=TiledAutoencoder(self._model.autoencoder, tile))
+
+    def _place(self, mesh: Mesh) -> Any:
+        """All parameters, whole on each device of `mesh`; brought there once."""
+        if mesh not in self._placed:
+            self._placed[mesh] = jax.device_put(self._everything, replicated(mesh))
+        return self._placed[mesh]
+
+    def _run(
+        self, stage: str, key: Any, make: Callable[[], Callable[..., Any]], *arguments: Any
+    ) -> Any:
+        """What the function that `make` makes gives, compiled once for each `key`.
+
+        Raises NonFiniteError where it has infinities or NaNs; `stage` says whose they are.
+        """
+        if key not in self.compiled:
+            function, around = make(), tileable if self._textures else nullcontext
 
             @jax.jit
             def program(*arguments: Any) -> tuple[Any, Array]:
-                with self._around():
+                with around():
                     result = function(*arguments)
                 return result, _finite(result)
 
-            self.made[key] = program
-        return self.made[key]
-
-    def run(self, stage: str, program: Callable[..., Any], *arguments: Any) -> Any:
-        """The program's result.
-
-        Raises:
-            NonFiniteError: it has infinities or NaNs; `stage` says whose they are.
-        """
-        result, finite = program(*arguments)
+            self.compiled[key] = program
+        result, finite = self.compiled[key](*arguments)
         if not bool(finite):
             raise NonFiniteError(
                 f"{stage} gave values that are not finite, computing in {self._dtype}"

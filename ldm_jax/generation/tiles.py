@@ -6,12 +6,36 @@ norms) it sees of the tile.
 """
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
+
+from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.pixels import Pixels
+
+SHARED = 4
+"""Neighbouring tiles share so much of a tile's side: a quarter."""
+
+
+@dataclass(frozen=True)
+class TiledAutoencoder:
+    """An autoencoder that encodes and decodes in tiles of `tile` pixels along each side."""
+
+    autoencoder: Autoencoder | Pixels
+    tile: int
+
+    def apply(self, variables: Any, x: Array, *, method: Literal["encode", "decode"]) -> Any:
+        """As Flax's of the autoencoder, for its two methods."""
+        factor = self.autoencoder.config.factor
+        whole = partial(self.autoencoder.apply, variables, method=method)
+        tiled = encode_tiled if method == "encode" else decode_tiled
+        side = self.tile // factor
+        return tiled(whole, x, side, side // SHARED, factor)
 
 
 def decode_tiled(

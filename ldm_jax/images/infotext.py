@@ -10,7 +10,8 @@ from typing import Any
 
 from ldm_jax.config.sampling import MAX_SIDE
 from ldm_jax.core.reading import FileFormatError, open_file, shown
-from ldm_jax.images.reading import open_picture
+from ldm_jax.diffusion.spacing import has_ddim_uniform
+from ldm_jax.images.picture_files import open_picture
 
 CHUNK = "parameters"
 """The key of the text chunk."""
@@ -61,6 +62,8 @@ AUTOMATIC = {
 
 DISCRETE = ("ddim", "plms", "ddpm")
 """Samplers over timesteps: they have no schedule type, and space their steps as CompVis did."""
+TIMESTEPS = 1000
+"""Of the models that the web UI draws with."""
 
 
 class InfotextError(ValueError):
@@ -123,10 +126,10 @@ def parse_parameters(text: str) -> Infotext:
     """The prompt, negative prompt and settings of a `parameters` text.
 
     The last line that holds at least three settings, `Steps` among them, is that of the settings;
-    what follows it is left out, and said to be. Without one all lines are prompt. Nothing is
+    what follows it is left out, with a note. Without one all lines are prompt. Nothing is
     stripped from the prompts but the blank after `Negative prompt:`. A comma in a value that is not
     quoted belongs to the value, unless what follows reads as a setting. Of a setting with two
-    values the last counts, as in the web UI, and it is said.
+    values the last counts, as in the web UI, with a note.
     """
     lines = _lines(text).rstrip().split("\n")
     settings: dict[str, str] = {}
@@ -151,7 +154,7 @@ def _lines(text: str) -> str:
 
 
 def _parse_settings(line: str) -> tuple[dict[str, str], list[str]]:
-    """The settings in a line, and what is said of those that have two values."""
+    """The settings in a line, and notes of those that have two values."""
     settings: dict[str, str] = {}
     twice: list[str] = []
     key, end = None, 0
@@ -211,8 +214,9 @@ def read_sampler(settings: Mapping[str, str]) -> tuple[str, str]:
 
     Both `Sampler: DPM++ 2M Karras`, of older versions, and `Sampler: DPM++ 2M, Schedule type:
     Karras` are understood. Without a schedule type, or with `Automatic`, timesteps are spaced as
-    the web UI does for this sampler: DDIM, PLMS and DDPM `leading`; the others `linspace`, but
-    DPM++ 2M, which is `karras` when `Automatic` is written out.
+    the web UI does for this sampler: for DDIM, PLMS and DDPM CompVis' list, `ddim_uniform`, or
+    where that leaves the schedule (which the web UI cuts) `leading`; for the others `linspace`,
+    but DPM++ 2M, which is `karras` when `Automatic` is written out.
 
     Raises:
         InfotextError: a sampler or schedule that is not here, or none.
@@ -229,7 +233,10 @@ def read_sampler(settings: Mapping[str, str]) -> tuple[str, str]:
     sampler = SAMPLERS[name]
     if schedule in ("", "Automatic"):
         if sampler in DISCRETE:
-            return sampler, "leading"
+            steps = settings.get("Steps", "")
+            known = steps.isdecimal() and len(steps) < 10
+            leaves = known and not has_ddim_uniform(TIMESTEPS, int(steps))
+            return sampler, "leading" if leaves else "ddim_uniform"
         return sampler, AUTOMATIC.get(sampler, "linspace") if schedule else "linspace"
     if schedule not in SCHEDULES:
         raise InfotextError(

@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageFilter
 
 from ldm_jax.core.reading import FileFormatError
-from ldm_jax.images.reading import open_picture, read_picture
+from ldm_jax.images.picture_files import open_picture, read_picture
 
 THRESHOLD = 128
 """Grey from here on (128 / 255 > 0.5) is painted anew, as in diffusers."""
@@ -67,7 +67,7 @@ class Inpainting:
 
 
 def load_image(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture file in RGB; `images.reading.read_picture` says how.
+    """A picture file in RGB; `images.picture_files.read_picture` says how.
 
     Raises:
         MaskError: no such file, or one that cannot be read.

@@ -45,7 +45,7 @@ class Written:
 
     request: Request
     filled: tuple[str, ...]
-    """Settings that nobody asked for: the usual ones of model and sampler."""
+    """Settings that were filled in with usual values of model and sampler."""
     problems: tuple[str, ...]
     """What the picture says besides, and cannot be used."""
 

@@ -4,7 +4,7 @@ from PIL import Image
 
 from ldm_jax import config as cfg
 from ldm_jax.data import transforms
-from ldm_jax.images.reading import to_rgb
+from ldm_jax.images.picture_files import to_rgb
 
 
 def _gradient(height, width):

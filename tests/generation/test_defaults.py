@@ -21,18 +21,23 @@ IMAGE = Picture(image=np.zeros((16, 16, 3), np.uint8))
 MASKED = replace(IMAGE, mask=np.ones((16, 16), np.float32))
 
 
+def resolve(*arguments):
+    """The resolved settings."""
+    return defaults.resolve(*arguments).sampling
+
+
 def test_what_applies_is_filled_in_and_nothing_else():
-    settled = defaults.settle(TEXT, cfg.Sampling())
-    assert (settled.sampler, settled.steps, settled.guidance_scale) == ("ddim", 50, 3.0)
-    assert (settled.eta, settled.spacing, settled.batch_size) == (0.0, "trailing", 32)
+    resolved = resolve(TEXT, cfg.Sampling())
+    assert (resolved.sampler, resolved.steps, resolved.guidance_scale) == ("ddim", 50, 3.0)
+    assert (resolved.eta, resolved.spacing, resolved.batch_size) == (0.0, "trailing", 32)
     for name in ("strength", "corrector_steps", "snr", "classifier_form", "threshold"):
-        assert getattr(settled, name) is None
-    assert defaults.settle(TEXT, settled) == settled
-    corrected = defaults.settle(TEXT, cfg.Sampling("ddpm", corrector="langevin"))
+        assert getattr(resolved, name) is None
+    assert resolve(TEXT, resolved) == resolved
+    corrected = resolve(TEXT, cfg.Sampling("ddpm", corrector="langevin"))
     assert (corrected.corrector_steps, corrected.snr, corrected.eta) == (1, 0.16, None)
-    assert defaults.settle(TEXT, cfg.Sampling(), IMAGE).strength == 0.75
-    assert defaults.settle(TEXT, cfg.Sampling(), MASKED).strength == 1.0
-    assert defaults.settle(UNCONDITIONAL, cfg.Sampling()).guidance_scale == 1
+    assert resolve(TEXT, cfg.Sampling(), IMAGE).strength == 0.75
+    assert resolve(TEXT, cfg.Sampling(), MASKED).strength == 1.0
+    assert resolve(UNCONDITIONAL, cfg.Sampling()).guidance_scale == 1
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,7 @@ def test_what_applies_is_filled_in_and_nothing_else():
         (TEXT, {"strength": 0.01}, IMAGE, "strength is 0.01 of 50 steps, which is less than one"),
         (TEXT, {"strength": 0.5, "steps": 1}, MASKED, "which is less than one"),
         (UNCONDITIONAL, {"steps": 1}, None, "1 steps with spacing leading begin at timestep 1"),
+        (TEXT, {"resample": 2, "resample_jump": 9, "steps": 9}, MASKED, "has 8 at most, so that"),
         (TEXT, {"timesteps": (2.0, 1.0)}, None, "2 listed levels begin at timestep 2"),
         (TEXT, {"eta": 0.5, "sampler": "heun"}, None, "sampler 'heun' has none"),
         (UNCONDITIONAL, {"height": 65536, "width": 65536}, None, "65536 pixels|their product"),
@@ -57,13 +63,12 @@ def test_what_applies_is_filled_in_and_nothing_else():
 )
 def test_what_would_have_no_effect_or_no_room_is_refused(model, changes, picture, complaint):
     with pytest.raises(cfg.ConfigError, match=complaint):
-        defaults.settle(model, cfg.Sampling(**changes), picture or Picture())
+        resolve(model, cfg.Sampling(**changes), picture or Picture())
 
 
-def test_strength_0_is_what_was_asked_for():
-    settled = defaults.settle(TEXT, cfg.Sampling(strength=0.0), IMAGE)
-    process = defaults.build_process(TEXT.diffusion.process)
-    assert defaults.path(TEXT, process, settled, IMAGE).timestep.shape == (1,)
+def test_strength_0_takes_no_step():
+    resolved = defaults.resolve(TEXT, cfg.Sampling(strength=0.0), IMAGE)
+    assert resolved.levels.timestep.shape == (1,)
 
 
 CHOICES = {
@@ -77,15 +82,15 @@ CHOICES = {
 
 
 def test_any_two_settings_fit_or_are_refused():
-    """And what fits is settled for good."""
+    """And what fits is resolved for good."""
     fit = 0
     for picture in (Picture(), MASKED):
         for pair in itertools.combinations(CHOICES, 2):
             try:
                 sampling = cfg.Sampling(**{name: CHOICES[name] for name in pair})
-                settled = defaults.settle(UNCONDITIONAL, sampling, picture)
+                resolved = resolve(UNCONDITIONAL, sampling, picture)
             except cfg.ConfigError:
                 continue
             fit += 1
-            assert defaults.settle(UNCONDITIONAL, settled, picture) == settled, pair
+            assert resolve(UNCONDITIONAL, resolved, picture) == resolved, pair
     assert fit > 100

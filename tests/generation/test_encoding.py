@@ -27,6 +27,11 @@ PLAIN = cfg.UNet(
 EXACT = encoding.Storage(dtype="float32", shard_size=16, batch_size=8)
 
 
+def encode_split(stage, data, split, out, storage, encoder, **processes):
+    source = open_source(data.source, data.image_size, split)
+    return encoding.encode_split(stage, data, source, out / split, storage, encoder, **processes)
+
+
 @pytest.fixture(scope="module")
 def stage(trained_autoencoder):
     return read_first_stage(trained_autoencoder)
@@ -44,7 +49,7 @@ def latents(tmp_path_factory, stage, encoder, pictures):
     out = tmp_path_factory.mktemp("latents")
     data = tiny.data(pictures)
     for split in ("train", "validation"):
-        encoding.encode_split(stage, data, split, out, EXACT, encoder)
+        encode_split(stage, data, split, out, EXACT, encoder)
     return out
 
 
@@ -132,7 +137,7 @@ def test_processes_and_interruptions_leave_the_same_files(
     data, folder = tiny.data(pictures), tmp_path / "train"
 
     def part(index):
-        return encoding.encode_split(
+        return encode_split(
             stage, data, "train", tmp_path, EXACT, encoder, process_index=index, process_count=2
         )
 
@@ -172,7 +177,7 @@ def test_processes_and_interruptions_leave_the_same_files(
         LatentsSource(cfg.EncodedLatents(str(tmp_path)), 16, "train")
     other = dataclasses.replace(EXACT, dtype="bfloat16")
     with pytest.raises(DataError, match="another encoding: dtype was 'float32', is 'bfloat16'"):
-        encoding.encode_split(stage, data, "train", tmp_path, other, encoder)
+        encode_split(stage, data, "train", tmp_path, other, encoder)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +191,7 @@ def test_augmented_images_are_refused(pictures, stage, encoder, tmp_path, settin
     data = tiny.data(pictures)
     data = dataclasses.replace(data, source=dataclasses.replace(data.source, **settings))
     with pytest.raises(DataError, match=message):
-        encoding.encode_split(stage, data, "train", tmp_path, EXACT, encoder)
+        encode_split(stage, data, "train", tmp_path, EXACT, encoder)
 
 
 def test_latents_that_are_not_finite_are_refused(stage, pictures, tmp_path):
@@ -201,7 +206,7 @@ def test_latents_that_are_not_finite_are_refused(stage, pictures, tmp_path):
 
     name = open_source(tiny.data(pictures).source, 16, "train").names[2]
     with pytest.raises(encoding.NonFiniteLatents, match=f"latents of {name} are not"):
-        encoding.encode_split(stage, tiny.data(pictures), "train", tmp_path, EXACT, Broken())
+        encode_split(stage, tiny.data(pictures), "train", tmp_path, EXACT, Broken())
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["index.json"]
 
 
@@ -265,7 +270,7 @@ def test_the_command_encodes_both_splits(pictures, trained_autoencoder, tmp_path
     )  # fmt: skip
     assert command.main(list(options)) == 0
     shown = capsys.readouterr().out
-    assert "train: 3" in shown and f"data: 48 images in {pictures} (" in shown
+    assert "train: 3" in shown and shown.count(f"data: 48 images in {pictures} (") == 1
     source = open_source(cfg.EncodedLatents(str(tmp_path)), 16, "validation")
     assert source[0]["encoded"].dtype.name == "bfloat16" and len(source) > 4
     assert command.main([]) == 2
@@ -274,6 +279,7 @@ def test_the_command_encodes_both_splits(pictures, trained_autoencoder, tmp_path
     for wrong, complaint in (
         (("--process_id=2", "--num_processes=2"), "--process_id is 2; it must be below --num_proc"),
         (("--coordinator=localhost:1",), "given with --coordinator"),
+        (("--num_processes=2",), "--process_id is None; it must be given with --num_processes"),
         (("--batch_size=0",), "batch_size is 0"),
         ((f"--out={tmp_path / 'file' / 'below'}",), "file is a file"),
     ):

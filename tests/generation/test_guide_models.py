@@ -50,7 +50,7 @@ def test_new_numbers_draw_other_pictures_with_the_same_program(weakly_guided):
         autoguidance_scale=1.5, guidance_schedule="cosine",
     )  # fmt: skip
     before = weakly_guided.generate([RED], sampling=first)[0]
-    (program,) = (p for key, p in weakly_guided._programs.made.items() if key[0] == "draw")
+    (program,) = (p for key, p in weakly_guided.programs.compiled.items() if key[0] == "draw")
     for change in (
         {"guidance_rescale": 0.9}, {"guidance_interval": (0.5, 1.5)},
         {"autoguidance_scale": 9.0},
@@ -58,15 +58,18 @@ def test_new_numbers_draw_other_pictures_with_the_same_program(weakly_guided):
         other = weakly_guided.generate([RED], sampling=replace(first, **change))[0]
         assert far(before, other) > 0, change
     assert program._cache_size() == 1
+    # Its parameters are on the devices once, beside the model's.
+    (placed,) = weakly_guided.programs._placed.values()
+    assert placed[2].keys() == {"weak"}
 
 
 def test_guidance_is_off_by_itself_where_autoguidance_is_on(weakly_guided):
-    settled = weakly_guided.settle(replace(FAST, guidance_scale=None, autoguidance_scale=2.0))
-    assert settled.guidance_scale == 1
+    sampling = replace(FAST, guidance_scale=None, autoguidance_scale=2.0)
+    assert weakly_guided.resolve(sampling).sampling.guidance_scale == 1
 
 
 def test_a_scale_needs_its_model_and_the_model_has_a_usual_scale(weakly_guided):
-    assert weakly_guided.settle(FAST).autoguidance_scale == 2
+    assert weakly_guided.resolve(FAST).sampling.autoguidance_scale == 2
     with pytest.raises(cfg.ConfigError, match="there is a scale of 1.0, but no classifier"):
         weakly_guided.generate([RED], sampling=replace(FAST, classifier_scale=1.0))
 

@@ -1,6 +1,7 @@
 """Drawing with a trained model: an image depends on what it was asked for, and on nothing else."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
+from ldm_jax.generation import defaults
 from ldm_jax.generation.defaults import Picture
 from ldm_jax.generation.pipeline import Pipeline, image_numbers
 from ldm_jax.generation.programs import NonFiniteError
+from ldm_jax.generation.resolve import resolve
 from ldm_jax.latent_diffusion import to_pixels
 
 LEFT, RIGHT = slice(8), slice(8, 16)
@@ -89,7 +92,7 @@ def test_an_image_hardly_depends_on_the_batch_size(draw, four):
 def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
     pipeline, draw, four
 ):
-    programs = len(pipeline._programs.made)
+    programs = len(pipeline.programs.compiled)
     for changed in (
         draw([RED], seed=1),
         draw([BLUE]),
@@ -99,7 +102,7 @@ def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
     ):
         assert np.abs(changed[0].astype(int) - four[0]).max() > 1
     np.testing.assert_array_equal(draw([RED], negative="")[0], four[0])
-    assert len(pipeline._programs.made) == programs
+    assert len(pipeline.programs.compiled) == programs
 
 
 def test_ddpm_is_noisy_and_repeatable(draw, four):
@@ -116,14 +119,44 @@ def test_progress_is_told_and_weights_can_be_chosen(trained_text2img, four):
     assert raw.origin["step"] == 24
 
 
+def test_what_is_the_same_for_all_batches_is_computed_once(pipeline, monkeypatch):
+    calls = Counter()
+
+    def count(owner, name):
+        function = getattr(owner, name)
+
+        def counted(*arguments, **more):
+            calls[name] += 1
+            return function(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for owner, names in (
+        (defaults, ("resolve", "levels", "guidance_numbers")),
+        (type(pipeline.tokenizer), ("encode",)),
+        (pipeline.programs, ("draw",)),
+    ):
+        for name in names:
+            count(owner, name)
+    placed = len(pipeline.programs._placed)
+    settings = {"prompt": [RED, BLUE], "num": 3, "steps": 3, "batch_size": 4, "guidance_scale": 2}
+    request = cfg.Request.from_dict(settings, model=pipeline.choice)
+    drawn = [*pipeline.run(resolve(pipeline, request).plan)]
+    assert [len(batch.rows) for batch in drawn] == [4, 2] and calls["draw"] == 2
+    assert (calls["resolve"], calls["levels"], calls["guidance_numbers"]) == (1, 1, 1)
+    # Once the prompts, and once what is led away from.
+    assert calls["encode"] == 2
+    assert len(pipeline.programs._placed) <= placed + 1
+
+
 def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
     for conditions, complaint in (
         (["a mauve three alone"], "mauve"),
         ([3], r"conditioned on captions \(--prompt\), not on classes \(--classes\): 3"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            pipeline.check_conditions(conditions)
-    pipeline.check_conditions([None, "", RED])
+            pipeline.plan(conditions, pipeline.resolve(FAST))
+    pipeline.plan([None, "", RED], pipeline.resolve(FAST))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +299,7 @@ def test_latents_can_be_decoded_later(draw, pipeline, four):
 def test_previews_lead_to_the_picture_and_do_not_change_it(pipeline, four):
     sampling = replace(FAST, steps=5)
     (plain,) = pipeline.draw([RED, BLUE], sampling=sampling)
-    decoders = [key for key in pipeline._programs.made if key[0] == "decode"]
+    decoders = [key for key in pipeline.programs.compiled if key[0] == "decode"]
     (seen,) = pipeline.draw([RED, BLUE], sampling=sampling, previews=3)
     assert plain.previews is None and seen.previews.shape == (2, 3, 16, 16, 3)
     # Another program, and the same picture up to its rounding.
@@ -274,7 +307,7 @@ def test_previews_lead_to_the_picture_and_do_not_change_it(pipeline, four):
     # DDIM's last step ends on its prediction.
     np.testing.assert_allclose(seen.previews[:, -1].astype(int), seen.images.astype(int), atol=1)
     assert far(seen.previews[:, 0], seen.images) > far(seen.previews[:, 1], seen.images) > 0.5
-    assert decoders == [key for key in pipeline._programs.made if key[0] == "decode"]
+    assert decoders == [key for key in pipeline.programs.compiled if key[0] == "decode"]
 
 
 def test_a_picture_is_drawn_again_from_its_noise(pipeline, image):
@@ -310,11 +343,11 @@ def test_the_threshold_matters_and_another_value_compiles_nothing(pipeline, draw
     # So strong that x0 leaves three standard deviations, below which nothing is cut.
     strong = partial(draw, [RED, BLUE], guidance_scale=100.0)
     low = strong(threshold=0.5)
-    compiled = {key: program._cache_size() for key, program in pipeline._programs.made.items()}
+    compiled = {key: program._cache_size() for key, program in pipeline.programs.compiled.items()}
     high = strong(threshold=0.995)
     np.testing.assert_array_equal(strong(threshold=0.5), low)
     assert compiled == {
-        key: program._cache_size() for key, program in pipeline._programs.made.items()
+        key: program._cache_size() for key, program in pipeline.programs.compiled.items()
     }
     assert far(low, high) > 0.5 and far(high, strong()) > 0.5
 
@@ -322,17 +355,17 @@ def test_the_threshold_matters_and_another_value_compiles_nothing(pipeline, draw
 @pytest.mark.parametrize("sampler", ["heun", "dpm2", "dpmpp_2s_a", "dpmpp_sde", "plms"])
 def test_resampling_needs_a_sampler_that_evaluates_once_a_step(pipeline, sampler):
     with pytest.raises(cfg.ConfigError, match="evaluates more than once a step"):
-        pipeline.settle(replace(FAST, sampler=sampler, resample=2))
+        pipeline.resolve(replace(FAST, sampler=sampler, resample=2))
     with pytest.raises(cfg.ConfigError, match="takes none; choose ddpm"):
-        pipeline.settle(
+        pipeline.resolve(
             replace(FAST, sampler=sampler, classifier_form="mean", classifier_scale=1.0)
         )
 
 
 def test_noisy_samplers_of_one_evaluation_have_both(pipeline):
     for sampler in ("ddpm", "ddpm_beta", "euler_a", "dpmpp_2m_sde", "reverse_diffusion"):
-        pipeline.settle(
+        pipeline.resolve(
             replace(FAST, sampler=sampler, resample=2, classifier_form="mean", classifier_scale=1.0)
         )
     with pytest.raises(cfg.ConfigError, match="with corrector evaluates more than once"):
-        pipeline.settle(replace(FAST, sampler="ddpm", corrector="langevin", resample=2))
+        pipeline.resolve(replace(FAST, sampler="ddpm", corrector="langevin", resample=2))

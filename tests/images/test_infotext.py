@@ -118,7 +118,7 @@ def test_samplers_have_names_both_ways():
         for spacing in ("linspace", "karras", "trailing"):
             found = infotext.read_sampler(infotext.sampler_settings(ours, spacing))
             discrete = ours in infotext.DISCRETE
-            assert found == (ours, "leading" if discrete else spacing)
+            assert found == (ours, "ddim_uniform" if discrete else spacing)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,8 @@ def test_samplers_have_names_both_ways():
         ({"Sampler": "DPM++ 2M"}, ("dpmpp_2m", "linspace")),
         ({"Sampler": "Euler a", "Schedule type": "Automatic"}, ("euler_a", "linspace")),
         ({"Sampler": "Euler", "Schedule type": "SGM Uniform"}, ("euler", "trailing")),
-        ({"Sampler": "DDIM"}, ("ddim", "leading")),
+        ({"Sampler": "DDIM", "Steps": "30"}, ("ddim", "ddim_uniform")),
+        ({"Sampler": "PLMS", "Steps": "27"}, ("plms", "leading")),
     ],
 )
 def test_samplers_of_both_generations(settings, expected):

@@ -65,15 +65,14 @@ def test_every_process_and_prediction_is_trained_and_drawn(process, kind):
     """Traced only: what they compute is tested where it is computed."""
     run = diffusion_run(cfg.Diffusion(process, kind))
     bundle = ldm.build(run.model(tiny.AUTOENCODER))
-    sampling = defaults.settle(bundle.config, cfg.Sampling(steps=4))
-    path = defaults.path(bundle.config, bundle.process, sampling)
+    levels = defaults.resolve(bundle.config, cfg.Sampling(steps=4)).levels
     index, inputs = jnp.arange(2, dtype=jnp.uint32), {}
 
     def both():
         params = ldm.init_params(bundle, 0)
         drawn = ldm.sample_latents(
             bundle, params, bundle.condition(params, {}, inputs), None, solver=make_solver("ddim"),
-            levels=path, seed=0, index=index, shape=bundle.latent_shape,
+            levels=levels, seed=0, index=index, shape=bundle.latent_shape,
         ).x  # fmt: skip
         t = bundle.process.time_at(jnp.full(2, 0.5))
         return drawn, denoising_loss(bundle, run, params, drawn, inputs, index, t, {}, train=False)
@@ -93,7 +92,7 @@ def test_what_says_nothing_of_the_data_is_refused(process, kind):
 def test_usual_spacings():
     def spacing(process, kind, sampler, **changes):
         sampling = cfg.Sampling(sampler=sampler, **changes)
-        return defaults.settle(model(cfg.Diffusion(process, kind)), sampling).spacing
+        return defaults.resolve(model(cfg.Diffusion(process, kind)), sampling).sampling.spacing
 
     assert spacing(cfg.Discrete(), "eps", "dpmpp_2m") == "karras"
     assert spacing(cfg.EDM(), "edm", "dpmpp_2m") == "karras"
@@ -108,10 +107,9 @@ def test_models_that_compvis_ran_visit_its_list():
                                  (30, "ddim_uniform", range(1, 992, 33)),
                                  (300, "leading", range(1, 899, 3))):  # fmt: skip
         for name in ("ddim", "plms"):
-            settled = defaults.settle(compvis, cfg.Sampling(name, steps=steps))
-            assert settled.spacing == kind
-            path = defaults.path(compvis, build_process(compvis.diffusion.process), settled)
-            np.testing.assert_array_equal(path.timestep[:-1], list(visited)[::-1])
+            resolved = defaults.resolve(compvis, cfg.Sampling(name, steps=steps))
+            assert resolved.sampling.spacing == kind
+            np.testing.assert_array_equal(resolved.levels.timestep[:-1], list(visited)[::-1])
 
 
 @pytest.mark.parametrize(
@@ -124,11 +122,10 @@ def test_models_that_compvis_ran_visit_its_list():
 )
 def test_lists_say_what_is_visited(lists, first, steps):
     usual = model(cfg.Diffusion())
-    settled = defaults.settle(usual, cfg.Sampling(**lists))
-    assert settled.steps == steps
-    path = defaults.path(usual, build_process(cfg.Discrete()), settled)
-    assert path.timestep.size == steps + 1 and path.sigma[-1] == 0
-    assert float(path.timestep[0]) == first
+    sampling, levels = defaults.resolve(usual, cfg.Sampling(**lists))
+    assert sampling.steps == steps
+    assert levels.timestep.size == steps + 1 and levels.sigma[-1] == 0
+    assert float(levels.timestep[0]) == first
 
 
 @pytest.mark.parametrize(
@@ -145,7 +142,7 @@ def test_lists_say_what_is_visited(lists, first, steps):
 )
 def test_levels_that_a_model_does_not_have_are_refused(diffusion, sampling, complaint):
     with pytest.raises(cfg.ConfigError, match=complaint):
-        defaults.settle(model(diffusion), cfg.Sampling(**sampling))
+        defaults.resolve(model(diffusion), cfg.Sampling(**sampling))
 
 
 @pytest.mark.parametrize(

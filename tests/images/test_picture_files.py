@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from ldm_jax.core.reading import FileFormatError
-from ldm_jax.images import reading
+from ldm_jax.images import picture_files
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 24, 4), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("suffix", reading.SUFFIXES)
+@pytest.mark.parametrize("suffix", picture_files.SUFFIXES)
 def test_every_suffix_names_a_format_that_is_opened(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     modes = {".pgm": "L", ".pbm": "1", ".gif": "P"}
     Image.new(modes.get(suffix, "RGB"), (6, 4), 1).save(path)
-    assert reading.read_picture(path).shape == (4, 6, 3)
+    assert picture_files.read_picture(path).shape == (4, 6, 3)
 
 
 def test_formats_that_are_not_meant_are_never_opened(tmp_path, monkeypatch):
@@ -33,7 +33,7 @@ def test_formats_that_are_not_meant_are_never_opened(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(FileFormatError, match="a.png: is no picture that can be read"):
-        reading.read_picture(path)
+        picture_files.read_picture(path)
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):
@@ -41,9 +41,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     (tmp_path / "folder.png").mkdir()
     for name in ("pipe.png", "folder.png"):
         with pytest.raises(FileFormatError, match=name):
-            reading.read_picture(tmp_path / name)
+            picture_files.read_picture(tmp_path / name)
     with pytest.raises(FileFormatError, match="not a regular file"):
-        reading.read_picture("/dev/zero")
+        picture_files.read_picture("/dev/zero")
 
 
 def test_the_pictures_of_phones_are_read(tmp_path):
@@ -51,7 +51,7 @@ def test_the_pictures_of_phones_are_read(tmp_path):
     path = tmp_path / "a.jpg"
     Image.new("RGB", (8, 6), "red").save(path, "MPO", save_all=True,
                                          append_images=[Image.new("RGB", (8, 6))])  # fmt: skip
-    assert reading.read_picture(path)[0, 0, 0] > 200
+    assert picture_files.read_picture(path)[0, 0, 0] > 200
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "CMYK", "RGB", "I;16"])
@@ -63,36 +63,36 @@ def test_bands_make_the_whole(tmp_path, monkeypatch, mode):
         image = image.convert("RGB" if mode in ("P", "CMYK") else mode).convert(mode)
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     image.save(path)
-    whole = reading.read_picture(path)
-    monkeypatch.setattr(reading, "_BAND", 24 * 7)
-    np.testing.assert_array_equal(reading.read_picture(path), whole)
-    np.testing.assert_array_equal(whole, np.asarray(reading.to_rgb(image)))
+    whole = picture_files.read_picture(path)
+    monkeypatch.setattr(picture_files, "_BAND", 24 * 7)
+    np.testing.assert_array_equal(picture_files.read_picture(path), whole)
+    np.testing.assert_array_equal(whole, np.asarray(picture_files.to_rgb(image)))
 
 
 def test_large_pictures_are_reduced_as_far_as_they_are_needed(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     Image.fromarray(NOISE).save(path)
-    assert reading.read_picture(path, at_least=8).shape == (40, 24, 3)
-    monkeypatch.setattr(reading, "LARGE", 500)
-    monkeypatch.setattr(reading, "_BAND", 24 * 7)
-    reduced = reading.read_picture(path, at_least=8)
+    assert picture_files.read_picture(path, at_least=8).shape == (40, 24, 3)
+    monkeypatch.setattr(picture_files, "LARGE", 500)
+    monkeypatch.setattr(picture_files, "_BAND", 24 * 7)
+    reduced = picture_files.read_picture(path, at_least=8)
     np.testing.assert_array_equal(
-        reduced, np.asarray(reading.to_rgb(Image.fromarray(NOISE)).reduce(3))
+        reduced, np.asarray(picture_files.to_rgb(Image.fromarray(NOISE)).reduce(3))
     )
-    assert reading.read_picture(path, at_least=25).shape == (40, 24, 3)
-    assert reading.read_picture(path).shape == (40, 24, 3)
+    assert picture_files.read_picture(path, at_least=25).shape == (40, 24, 3)
+    assert picture_files.read_picture(path).shape == (40, 24, 3)
 
 
 def test_too_large_pictures_are_refused_by_their_numbers(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     Image.fromarray(NOISE).save(path)
-    monkeypatch.setattr(reading, "MAX_PIXELS", 900)
+    monkeypatch.setattr(picture_files, "MAX_PIXELS", 900)
     with pytest.raises(FileFormatError, match="a.png: has 24 x 40 pixels, more than the 900"):
-        reading.read_picture(path)
+        picture_files.read_picture(path)
 
 
 def test_threads_decode_no_more_at_once_than_there_is_room_for():
-    room, held, most = reading._Room(10), [], []
+    room, held, most = picture_files._Room(10), [], []
 
     def work(pixels):
         with room.take(pixels):
@@ -116,4 +116,4 @@ def test_damaged_pictures_are_named(tmp_path):
     for damaged in (content[:30], content[:200], content[:50] + bytes(60) + content[110:], b""):
         path.write_bytes(damaged)
         with pytest.raises(FileFormatError, match="a.png"):
-            reading.read_picture(path)
+            picture_files.read_picture(path)

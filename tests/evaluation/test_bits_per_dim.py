@@ -9,7 +9,7 @@ from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.diffusion.posterior import posterior_of
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.evaluation.likelihood import exact_bits, measure, variational_bound
+from ldm_jax.evaluation.bits_per_dim import exact_bits, measure, variational_bound
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 INDEX = jnp.arange(64, dtype=jnp.uint32)

@@ -16,12 +16,9 @@ from PIL import Image
 
 from ldm_jax import config as cfg
 from ldm_jax.generation.pipeline import Pipeline
-from ldm_jax.generation.plan import make_plan
+from ldm_jax.generation.resolve import resolve
 from ldm_jax.images.grid import save_png
 from ldm_jax.images.sample_writer import picture_text
-
-CHOICES = tuple(field.name for field in fields(cfg.ModelChoice))
-"""Settings that say which model draws, and what of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +31,7 @@ class Sample:
     text: Mapping[str, str]
     """What its PNG says of it, by the key of the text."""
     latents: Float32[np.ndarray, "zh zw z"] | None = None
-    """Scaled; only where they were asked for, and of the part that was painted anew."""
+    """Scaled; only with `return_latents`, and of the part that was painted anew."""
 
     @property
     def image(self) -> Image.Image:
@@ -61,9 +58,9 @@ class Sample:
 class Model:
     """A diffusion model, ready to draw."""
 
-    def __init__(self, pipeline: Pipeline, choice: cfg.ModelChoice) -> None:
-        """Of a `pipeline` that was opened as `choice` says; `open` does both."""
-        self.pipeline, self._choice = pipeline, choice
+    def __init__(self, pipeline: Pipeline) -> None:
+        """That of a `pipeline`."""
+        self.pipeline = pipeline
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -93,28 +90,29 @@ class Model:
         self, prompt: str | Sequence[str], settings: dict[str, Any]
     ) -> Iterator[tuple[int, Sample]]:
         """Each picture with its place among all."""
-        request = self._request(prompt, settings)
-        return_latents = bool(settings.get("return_latents", False))
-        plan = make_plan(self.pipeline, request)
-        for rows, drawn, _ in plan.draw(self.pipeline, decode=not return_latents):
+        return_latents = bool(settings.pop("return_latents", False))
+        resolved = resolve(self.pipeline, self._request(prompt, settings))
+        request = resolved.request
+        for rows, drawn, _ in self.pipeline.run(resolved.plan, decode=not return_latents):
             images, latents = drawn, [None] * len(drawn)
             if return_latents:
                 latents = drawn
-                images = self.pipeline.decode(drawn, plan.request.sampling.tile)
+                images = self.pipeline.decode(drawn, request.sampling.tile)
             for row, image, own in zip(rows, images, latents, strict=True):
-                one = plan.request.one(*divmod(int(row), request.num))
+                one = request.one(*divmod(int(row), request.num))
                 text = picture_text(one, {"origin": self.pipeline.origin})
-                yield int(row), Sample(plan.paste(image), one, text, own)
+                yield int(row), Sample(resolved.paste(image), one, text, own)
 
     def _request(self, prompt: str | Sequence[str], settings: dict[str, Any]) -> cfg.Request:
-        asked = {name: value for name, value in settings.items() if name != "return_latents"}
-        if chosen := [name for name in asked if name in CHOICES]:
+        choice = self.pipeline.choice
+        if chosen := [field.name for field in fields(choice) if field.name in settings]:
             raise cfg.ConfigError(f"{chosen[0]} is a choice of the model; give it to ldm_jax.open")
-        if isinstance(asked.get("classes"), int):
-            asked["classes"] = (asked["classes"],)
+        if isinstance(settings.get("classes"), int):
+            settings |= {"classes": (settings["classes"],)}
         captions = [prompt] if isinstance(prompt, str) else [*prompt]
-        request = cfg.Request.from_dict(asked | ({"prompt": captions} if captions else {}))
-        return request.changed(**vars(self._choice))
+        return cfg.Request.from_dict(
+            settings | ({"prompt": captions} if captions else {}), model=choice
+        )
 
 
 def open_model(path: str | Path, **choices: Any) -> Model:
@@ -129,10 +127,4 @@ def open_model(path: str | Path, **choices: Any) -> Model:
     Raises:
         FileNotFoundError, ValueError: nothing that can be read; the text says what and why.
     """
-    unknown = [name for name in choices if name not in CHOICES]
-    if unknown:
-        raise cfg.ConfigError(
-            f"{unknown[0]!r} is no choice of a model, which are {', '.join(CHOICES)}"
-        )
-    choice = cfg.Request.from_dict({"model": str(path), **choices}).model
-    return Model(Pipeline.open(choice), choice)
+    return Model(Pipeline(path, **choices))

@@ -67,9 +67,9 @@ class FirstStageProgram:
         count = len(images)
         full = images[np.minimum(np.arange(self.rows), count - 1)]
         index = (first + np.arange(self.rows)).astype(np.uint32)
-        given = jax.device_put((full, index), self._sharding)
+        batch = jax.device_put((full, index), self._sharding)
         return jax.tree.map(
-            lambda x: np.asarray(x)[:count], self._run(self._params, self._lpips, *given)
+            lambda x: np.asarray(x)[:count], self._run(self._params, self._lpips, *batch)
         )
 
     def prior(self, found: "Measurement", count: int) -> UInt8[np.ndarray, "n h w 3"]:

@@ -14,7 +14,7 @@ from ldm_jax.convert import bundle
 from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.data import digit_scenes
 from ldm_jax.evaluation import __main__ as command
-from ldm_jax.evaluation.reconstruction import (
+from ldm_jax.evaluation.first_stage_quality import (
     FirstStageProgram,
     codebook,
     measure,

@@ -1,6 +1,6 @@
 """A request against a model: every usual value filled in, every file read, ready to be drawn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,45 +9,33 @@ from jaxtyping import UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.core.npy import read_rows
-from ldm_jax.generation.defaults import Picture, factor, given
-from ldm_jax.generation.pipeline import Drawn, Pipeline
+from ldm_jax.generation.defaults import NO_PICTURE, Picture, factor, or_default, trained_size
+from ldm_jax.generation.pipeline import Pipeline, Plan
 from ldm_jax.images import masks
 
 MASK_BLUR = 4.0
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ResolvedRequest:
     """What a model draws for a request."""
 
     request: cfg.Request
-    """With the usual values of model and sampler where none were given."""
-    picture: Picture
+    """With the usual values of model and sampler where it had none."""
+    plan: Plan
+    """For `Pipeline.run`."""
     paste: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "height width 3"]]
     """Lays a drawn image over the picture whose mask it fills; without one, returns it."""
 
-    def draw(
-        self, pipeline: Pipeline, *, decode: bool = True, previews: int = 0
-    ) -> Iterator[Drawn]:
-        """As `Pipeline.draw`, by the model that the plan was made for."""
-        request = self.request
-        return pipeline.draw(
-            request.conditions, sampling=request.sampling, num=request.num,
-            first_prompt=request.first_prompt, first_image=request.first_image,
-            negative=request.negative_prompt, picture=self.picture, decode=decode,
-            previews=previews,
-        )  # fmt: skip
 
-
-def make_plan(pipeline: Pipeline, request: cfg.Request) -> Plan:
-    """Resolves `request` and reads the files that it names; nothing is computed.
+def resolve(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest:
+    """Resolves `request` and reads the files that it names; no network is run.
 
     Raises:
         cfg.ConfigError, ValueError: what this model cannot draw, or files that cannot be used.
     """
-    pipeline.check_conditions(request.conditions, request.negative_prompt)
     files, sampling = request.picture, request.sampling
-    picture, paste = Picture(), _as_it_is
+    picture, paste = NO_PICTURE, _as_it_is
     if files.init_image is not None:
         image = masks.load_image(files.init_image)
         # Cropped to its mask, a picture is painted at the size of training.
@@ -56,25 +44,28 @@ def make_plan(pipeline: Pipeline, request: cfg.Request) -> Plan:
         if files.mask is None:
             picture = Picture(masks.resize(image, sampling.height, sampling.width))
         else:
-            files = replace(files, mask_blur=given(files.mask_blur, MASK_BLUR))
+            files = replace(files, mask_blur=or_default(files.mask_blur, MASK_BLUR))
             prepared = masks.prepare(
                 image, masks.load_mask(files.mask), sampling.height, sampling.width,
                 blur=files.mask_blur, invert=files.invert_mask, only_masked=files.only_masked,
             )  # fmt: skip
             picture, paste = Picture(prepared.image, prepared.mask), prepared.paste
-    count = len(request.conditions) * request.num
+    resolved = pipeline.resolve(sampling, picture)
+    sampling = resolved.sampling
     if files.latents is not None:
-        settled = pipeline.settle(sampling, picture)
-        shape = pipeline.model.latent_shape_of(settled.height, settled.width)
+        shape = pipeline.model.latent_shape_of(sampling.height, sampling.width)
+        count = len(request.conditions) * request.num
         # One noise serves every prompt where each is drawn once.
         noise = read_rows(
             files.latents, shape, files.latents_row, count, repeat=request.num == 1
         )  # fmt: skip
         picture = replace(picture, noise=noise)
-    settled = pipeline.check(
-        request.conditions, sampling, request.num, request.negative_prompt, picture
-    )
-    return Plan(replace(request, sampling=settled, picture=files), picture, paste)
+    plan = pipeline.plan(
+        request.conditions, resolved, num=request.num, first_prompt=request.first_prompt,
+        first_image=request.first_image, negative=request.negative_prompt, picture=picture,
+    )  # fmt: skip
+    request = replace(request, sampling=sampling, picture=files, model=pipeline.choice)
+    return ResolvedRequest(request, plan, paste)
 
 
 def read_inverted(
@@ -82,7 +73,6 @@ def read_inverted(
 ) -> tuple[cfg.Sampling, UInt8[np.ndarray, "n h w 3"]]:
     """The sampler's settings with the size of the picture in `path`, and that picture for each of
     the request's conditions."""
-    pipeline.check_conditions(request.conditions)
     image = masks.load_image(path)
     sampling = _sized(pipeline, request.sampling, image)
     resized = masks.resize(image, sampling.height, sampling.width)
@@ -93,13 +83,13 @@ def _sized(
     pipeline: Pipeline, sampling: cfg.Sampling, image: UInt8[np.ndarray, "h w 3"] | None
 ) -> cfg.Sampling:
     """`sampling` with the size of `image`, or else of training, where it says none."""
-    model = pipeline.config
-    height, width = (model.image_size,) * 2
+    height, width = trained_size(pipeline.config)
     if image is not None:
-        height, width = masks.size_for(image, factor(model))
+        height, width = masks.size_for(image, factor(pipeline.config))
     return replace(
-        sampling, height=given(sampling.height, height), width=given(sampling.width, width)
-    )
+        sampling, height=or_default(sampling.height, height),
+        width=or_default(sampling.width, width),
+    )  # fmt: skip
 
 
 def _as_it_is(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
