@@ -1,8 +1,17 @@
 """Strict numerics for every test: no silent promotion, shapes checked, eight CPU devices."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# What a test has compiled is not compiled again by another, nor by processes that it starts. Name a
+# folder of your own to keep it between runs.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ldm_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 # Tests compile much and run little: LLVM's slow passes would cost more than they save.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
@@ -24,9 +33,6 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 from filelock import FileLock  # noqa: E402
-
-# Processes share programs that one of them has compiled.
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")

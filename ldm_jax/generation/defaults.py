@@ -320,13 +320,13 @@ def _check_way(sampling: cfg.Sampling, whole: Level, visited: Level) -> None:
             f"strength is {sampling.strength} of {sampling.steps} steps, which is less than one, "
             "so that nothing would be drawn; choose more of either"
         )
-    first = float(whole.sigma[0]), float(whole.alpha[0])
+    time, alpha, sigma, _ = (float(np.asarray(values)[0]) for values in whole)
     how = "listed levels" if sampling.spacing is None else f"steps with spacing {sampling.spacing}"
-    if first[0] < LEAST_NOISE * first[1] and sampling.strength in (None, 1):
+    if sigma < LEAST_NOISE * alpha and sampling.strength in (None, 1):
         raise cfg.ConfigError(
             f"{sampling.steps} {how} begin at "
-            f"timestep {float(whole.timestep[0]):g}, where sigma / alpha is "
-            f"{first[0] / first[1]:.2g}: noise is no picture with so little noise, and would come "
+            f"timestep {time:g}, where sigma / alpha is "
+            f"{sigma / alpha:.2g}: noise is no picture with so little noise, and would come "
             "back as it is; take more steps, or spacing 'trailing'"
         )
 

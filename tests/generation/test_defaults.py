@@ -84,13 +84,13 @@ CHOICES = {
 def test_any_two_settings_fit_or_are_refused():
     """And what fits is resolved for good."""
     fit = 0
-    for picture in (Picture(), MASKED):
-        for pair in itertools.combinations(CHOICES, 2):
-            try:
-                sampling = cfg.Sampling(**{name: CHOICES[name] for name in pair})
-                resolved = resolve(UNCONDITIONAL, sampling, picture)
-            except cfg.ConfigError:
-                continue
-            fit += 1
-            assert resolve(UNCONDITIONAL, resolved, picture) == resolved, pair
-    assert fit > 100
+    for pair in itertools.combinations(CHOICES, 2):
+        picture = Picture() if {"strength", "resample", "tile"}.isdisjoint(pair) else MASKED
+        try:
+            sampling = cfg.Sampling(**{name: CHOICES[name] for name in pair})
+            resolved = resolve(UNCONDITIONAL, sampling, picture)
+        except cfg.ConfigError:
+            continue
+        fit += 1
+        assert resolve(UNCONDITIONAL, resolved, picture) == resolved, pair
+    assert fit > 50
