@@ -56,7 +56,7 @@ def main(arguments: Arguments) -> None:
             denoise = make_denoiser(lambda x, t: unet.apply(params, x, t, nothing), "eps", process)
             return sample(solver, denoise, x, path, keys).x
 
-        calls = solver.visits(path.timestep.size - 1).size - 1
+        calls = solver.evaluations(arguments.steps)
         programs = {
             "network": lambda: network(params, x, jnp.zeros(1), nothing).block_until_ready(),
             "sampler": lambda draw=draw, path=path: draw(params, x, path).block_until_ready(),

@@ -80,8 +80,8 @@ def main() -> None:
 
 def network_calls(pipeline: Pipeline, sampling: cfg.Sampling) -> int:
     """How often drawing asks the network."""
-    sampling, levels = resolve(pipeline.config, sampling)
-    return solver(pipeline.model.process, sampling).visits(levels.timestep.size - 1).size - 1
+    sampling, _ = resolve(pipeline.config, sampling)
+    return solver(pipeline.model.process, sampling).evaluations(sampling.steps)
 
 
 def plot(found: list[dict], path: Path) -> None:
