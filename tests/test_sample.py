@@ -199,7 +199,7 @@ def png(path, **chunks):
 def test_a_picture_cannot_say_where_to_write(trained_text2img, drawn, tmp_path, capsys):
     wicked = {"model": str(trained_text2img), "prompt": [PROMPTS[0]], "steps": 2, "num": 99,
               "out": str(drawn), "overwrite": True, "batch_size": 4, "weak_model": "hf:a/b",
-              "seed": "abc"}  # fmt: skip
+              "seed": "abc", "clip_skip": 2}  # fmt: skip
     path = png(tmp_path / "wicked.png", ldm_jax=json.dumps({"request": wicked}))
     assert redraw(tmp_path / "out", f"--from_png={path}") == tmp_path / "out" / "grid.png"
     assert len(list((tmp_path / "out").glob("0*.png"))) == 1
@@ -209,6 +209,7 @@ def test_a_picture_cannot_say_where_to_write(trained_text2img, drawn, tmp_path, 
         "wicked.png: left out: seed is 'abc'; it must be of type int",
         "weak_model is 'hf:a/b', which is named by you or not at all",
         f"wicked.png names --model={trained_text2img}, which is read",
+        "note: clip_skip is left out: this model has no CLIP text encoder",
     ):
         assert words in said
     for chunk, complaint in (
