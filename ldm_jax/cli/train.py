@@ -22,7 +22,8 @@ HELP = """Any field of the config can be overridden here. Beside these there are
 --workdir=DIR, where checkpoints and metrics go and where a run goes on from;
 --first_stage=MODEL, whose autoencoder a new run of stage two builds on;
 --latents=DIR, images that were encoded before, which take the place of the config's;
---init=MODEL, a trained model that a new run begins with; and
+--init=MODEL, a trained model that a new run begins with;
+--text_encoder=MODEL, one whose text encoder and tokenizer it begins with; and
 --coordinator=HOST:PORT --num_processes=N --process_id=I, for a run of several processes.
 A MODEL is a work directory, a model folder, or a single file."""
 
@@ -35,6 +36,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     parser.add_argument("--first_stage")
     parser.add_argument("--latents")
     parser.add_argument("--init")
+    parser.add_argument("--text_encoder")
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=_number)
     parser.add_argument("--process_id", type=_number)
@@ -72,7 +74,11 @@ def _number(word: str) -> int:
 
 
 def make_stage(
-    run: cfg.Run, workdir: Path, first_stage: str | None = None, init: str | None = None
+    run: cfg.Run,
+    workdir: Path,
+    first_stage: str | None = None,
+    init: str | None = None,
+    text_encoder: str | None = None,
 ) -> "Stage":
     """What `run` trains, begun with the models that are named; see `fit`.
 
@@ -83,7 +89,8 @@ def make_stage(
     from ldm_jax.training.classifier_stage import classifier_stage
     from ldm_jax.training.diffusion_stage import diffusion_stage
 
-    _check_places(run, workdir, first_stage, init)
+    named = {"--first_stage": first_stage, "--init": init, "--text_encoder": text_encoder}
+    _check_models(run, workdir, {option: path for option, path in named.items() if path})
     match run:
         case cfg.AutoencoderRun(loss=loss):
             perceptual = None if loss.perceptual is None else partial(lpips, loss.perceptual)
@@ -91,19 +98,24 @@ def make_stage(
         case cfg.ClassifierRun():
             return classifier_stage(run, workdir, first_stage)
         case cfg.DiffusionRun():
-            return diffusion_stage(run, workdir, first_stage, init)
+            return diffusion_stage(run, workdir, first_stage, init, text_encoder)
 
 
-def _check_places(run: cfg.Run, workdir: Path, first_stage: str | None, init: str | None) -> None:
+_NO_USE = {
+    (cfg.AutoencoderRun, "--first_stage"): "this config trains a first stage",
+    (cfg.AutoencoderRun, "--text_encoder"): "this config trains a first stage",
+    (cfg.ClassifierRun, "--init"): "a classifier begins with fresh weights",
+    (cfg.ClassifierRun, "--text_encoder"): "a classifier reads no text",
+}
+
+
+def _check_models(run: cfg.Run, workdir: Path, named: dict[str, str]) -> None:
     """Refuses models that are no use to `run`, and says where they are no longer any."""
-    if first_stage is not None and isinstance(run, cfg.AutoencoderRun):
-        raise cfg.ConfigError(f"--first_stage={first_stage}: this config trains a first stage")
-    if init is not None and isinstance(run, cfg.ClassifierRun):
-        raise cfg.ConfigError(f"--init={init}: a classifier begins with fresh weights")
-    if has_checkpoints(workdir):
-        for option, path in (("--first_stage", first_stage), ("--init", init)):
-            if path is not None:
-                say(f"{option} was for the beginning of this run, which goes on from its own parts")
+    for option, path in named.items():
+        if reason := _NO_USE.get((type(run), option)):
+            raise cfg.ConfigError(f"{option}={path}: {reason}")
+        if has_checkpoints(workdir):
+            say(f"{option} was for the beginning of this run, which goes on from its own parts")
 
 
 def lpips(config: cfg.Perceptual) -> Any:
@@ -132,5 +144,7 @@ def main(arguments: list[str]) -> None:
         from ldm_jax.training.loop import fit
 
         workdir = Path(places.workdir)
-        stage = partial(make_stage, config, workdir, places.first_stage, places.init)
+        stage = partial(
+            make_stage, config, workdir, places.first_stage, places.init, places.text_encoder
+        )
         fit(config, workdir, stage)

@@ -1,6 +1,5 @@
 """Stage two as the handful of functions that the one loop needs."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +8,24 @@ import jax.numpy as jnp
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.convert.parts import initial_params
-from ldm_jax.convert.placing import copy_tokenizer
+from ldm_jax.core import tree
 from ldm_jax.data.inputs import InputMaker, check_source
-from ldm_jax.data.sources import Source, open_source
-from ldm_jax.data.tokenizer import read_tokenizer, train_tokenizer
+from ldm_jax.data.sources import open_source
+from ldm_jax.data.tokenizer import read_tokenizer
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
+from ldm_jax.training.beginning import begin
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
-from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.optim import make_optimizer
-from ldm_jax.training.stage import Stage, validation_source, wait_for_all
+from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
 from ldm_jax.training.trainable import bind, split
-from ldm_jax.workdir.frozen import load_first_stage, load_untrained, save_frozen
-from ldm_jax.workdir.layout import TOKENIZER, TOKENIZER_FILES, UNTRAINED, WEIGHTS, tokenizer_of
+from ldm_jax.workdir.frozen import load_first_stage, load_untrained
+from ldm_jax.workdir.layout import tokenizer_of
 from ldm_jax.workdir.record import has_checkpoints
 
 GRID_STEPS = 25
@@ -35,7 +33,11 @@ GRID_GUIDANCE = 3.0
 
 
 def diffusion_stage(
-    run: cfg.DiffusionRun, workdir: Path, first_stage: str | None, init: str | None = None
+    run: cfg.DiffusionRun,
+    workdir: Path,
+    first_stage: str | None,
+    init: str | None = None,
+    text_encoder: str | None = None,
 ) -> Stage:
     """Stage two, on the frozen parts in `workdir`; a new run makes them first.
 
@@ -44,6 +46,7 @@ def diffusion_stage(
         workdir: where the frozen parts are kept.
         first_stage: the model whose autoencoder a new run builds on; by default that of `init`.
         init: the model whose U-Net, conditioners and tokenizer a new run begins with.
+        text_encoder: the model whose text encoder and tokenizer it begins with.
 
     Raises:
         cfg.ConfigError: nothing is named that a new run needs, it does not fit, or a first stage
@@ -55,10 +58,10 @@ def diffusion_stage(
         )
     train = open_source(run.data.source, run.data.image_size, "train")
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
-    initial = None
+    initial = {}
     if not has_checkpoints(workdir):
         # What an earlier attempt left may be of other images.
-        initial = _make_frozen_parts(run, train, workdir, first_stage, init)
+        initial = begin(run, train, workdir, first_stage, init, text_encoder)
     autoencoder_config, frozen = load_first_stage(run, workdir)
     frozen["untrained"] = load_untrained(run, workdir)
     tokenizer, text = None, cfg.find(run.conditioners, cfg.TextConditioner)
@@ -77,9 +80,8 @@ def diffusion_stage(
     path = levels(model.process, steps, "trailing", "one")
 
     def init(initial: Any) -> TrainState:
-        params = ldm.init_params(model, run.loop.seed)
-        if initial is not None:
-            params = jax.tree.map(jnp.asarray, initial)
+        params, _ = split(ldm.init_params(model, run.loop.seed), run.train)
+        params = tree.unflatten(tree.flatten(params) | tree.flatten(initial))
         state = create_state(params, optimizer, run.optim.ema_decay)
         return state.replace(own=Objective(run, model.process).initial_sampler())
 
@@ -110,57 +112,3 @@ def diffusion_stage(
         inputs=inputs,
         initial=initial,
     )
-
-
-def _make_frozen_parts(
-    run: cfg.DiffusionRun, train: Source, workdir: Path, first_stage: str | None, init: str | None
-) -> Any:
-    """Writes what a new run builds on into `workdir`: first stage, tokenizer, and what is left as
-    it is. Returns the trained parameters to begin with, or None for fresh ones."""
-    stage = None
-    if run.space == "latents":
-        stage = open_first_stage(workdir, first_stage or init)
-    model = run.model(stage.config if stage else cfg.Pixels())
-    text = cfg.find(run.conditioners, cfg.TextConditioner)
-    if init is None:
-        _check_needs_no_model(run, text)
-    begun = initial_params(init, model) if init is not None else None
-    trained, untrained = split(begun.params, run.train) if begun else (None, {})
-    if stage is not None:
-        keep_first_stage(run, train, workdir, stage)
-    if jax.process_index() == 0:
-        shutil.rmtree(workdir / UNTRAINED, ignore_errors=True)
-        if untrained:
-            save_frozen(workdir / UNTRAINED, WEIGHTS, untrained)
-        if text is not None:
-            _keep_tokenizer(text, train, workdir, begun and begun.tokenizer)
-    wait_for_all("frozen parts")
-    return trained
-
-
-def _check_needs_no_model(run: cfg.DiffusionRun, text: cfg.TextConditioner | None) -> None:
-    """Raises ConfigError where `run` cannot begin without another model's weights."""
-    if run.train != "all":
-        raise cfg.ConfigError(
-            f"train is {run.train!r}, but there is no model whose other weights could stay as they "
-            "are: name one with --init=MODEL"
-        )
-    if text is not None and text.tokenizer in ("clip", "bert"):
-        raise cfg.ConfigError(
-            f"text_encoder.tokenizer is {text.tokenizer!r}, whose files come with a trained model: "
-            "name one with --init=MODEL, or use 'word' or 'bpe', which are made from the captions"
-        )
-
-
-def _keep_tokenizer(
-    text: cfg.TextConditioner, train: Source, workdir: Path, files: Path | None
-) -> None:
-    """The tokenizer in `files`, or one made from the training captions, as the run's own."""
-    shutil.rmtree(workdir / TOKENIZER_FILES, ignore_errors=True)
-    if files is not None:
-        workdir.mkdir(parents=True, exist_ok=True)
-        copy_tokenizer(files, workdir / TOKENIZER_FILES)
-        read_tokenizer(workdir / TOKENIZER_FILES, text)
-        return
-    made = train_tokenizer(train.captions(), text.encoder.vocab_size, text.tokenizer)
-    made.save(workdir / TOKENIZER)

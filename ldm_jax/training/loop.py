@@ -82,8 +82,8 @@ def fit(
             signals.ask_first() as stop,
         ):
             own = means("validation", run.loop.validate_every, stage.scores)
-            every = (own, *evaluators)
-            return _Training(run, stage, every, mesh, checkpoints, writer, stop).run_all()
+            measured = (own, *evaluators)
+            return _Training(run, stage, measured, mesh, checkpoints, writer, stop).run_all()
 
 
 def _alone(workdir: Path) -> contextlib.AbstractContextManager[None]:

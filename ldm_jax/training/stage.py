@@ -34,7 +34,7 @@ class Stage:
     inputs: Callable[[Any], Any] | None
     """Example → what it is conditioned on, as arrays by name; None in stage one."""
     initial: Any = None
-    """Trained parameters to begin with; None: fresh ones."""
+    """Trained parameters to begin with, as `init` takes them; fresh ones for what it has not."""
 
 
 def validation_source(data: cfg.Data) -> Source | None:

@@ -28,5 +28,5 @@ def split(params: Any, train: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def bind(trained: Any, frozen: Mapping[str, Any]) -> Any:
     """All parameters of the networks: those in training with those that `frozen` leaves alone."""
-    untrained = frozen.get("untrained")
-    return {"conditioners": {}} | tree.join(trained, untrained) if untrained else trained
+    # Conditioners may all be without parameters.
+    return {"conditioners": {}} | tree.join(trained, frozen.get("untrained", {}))

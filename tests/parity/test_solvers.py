@@ -24,7 +24,7 @@ from ldm_jax.sampling.solvers import GRIDS, make_solver  # noqa: E402
 # The peer hands tensors to numpy in a way that numpy 2 is about to leave.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-STEPS = (1, 7, 300, 501, 1000)
+STEPS = (1, 2, 7, 30, 45, 300, 501, 1000)
 KINDS = {"eps": "epsilon", "v": "v_prediction"}
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 SHAPE = (2, 3, 4, 4)
@@ -166,7 +166,7 @@ def both(name, spacing, kind, steps, eta=None):
         for case in CASES
         for kind in KINDS
         # How a prediction is read is the same at every number of steps.
-        if not broken(*case) and (kind == "eps" or case[2] == 7)
+        if not broken(*case) and (kind == "eps" or case[2] in (7, 300))
     ],
 )
 def test_trajectories(name, spacing, steps, kind, monkeypatch):
@@ -175,7 +175,7 @@ def test_trajectories(name, spacing, steps, kind, monkeypatch):
     assert relative(found, expected) < 1e-5
 
 
-@pytest.mark.parametrize("steps", [1, 20, 1000])
+@pytest.mark.parametrize("steps", [1, 2, 5, 20, 50, 1000])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_ddim_with_noise(steps, kind, eta, monkeypatch):
@@ -184,7 +184,7 @@ def test_ddim_with_noise(steps, kind, eta, monkeypatch):
     assert relative(found, expected) < 1e-5
 
 
-@pytest.mark.parametrize("steps", [1, 7, 300, 501])
+@pytest.mark.parametrize("steps", [1, 7, 30, 45, 300, 501])
 @pytest.mark.parametrize("name", ["ddim", "plms"])
 def test_the_final_level_of_stable_diffusion(name, steps):
     peer = scheduler(name, "leading", "eps", set_alpha_to_one=False)

@@ -35,7 +35,7 @@ def test_ddim_reaches_the_data(spacing):
 
 @pytest.mark.parametrize("solver", [DDIM(), DDIM(eta=1.0), DDPM(), DDPM("beta")])
 def test_samples_have_the_mean_and_covariance_of_the_data(solver):
-    n, run = 8192, levels(SCHEDULE, 250, "leading", "one")
+    n, run = 8192, levels(SCHEDULE, 500, "leading", "one")
     run_all = jax.jit(lambda x, k: sample(solver, denoise, x, run, k).x)
     got = np.asarray(run_all(marginal(n, run), keys(n, "steps")))
     np.testing.assert_allclose(got.mean(0), MEAN, atol=0.04)  # 3.6 standard errors
@@ -45,7 +45,7 @@ def test_samples_have_the_mean_and_covariance_of_the_data(solver):
 @pytest.mark.parametrize("eta", [1.5, 5.0])
 def test_ddim_with_more_noise_than_there_is_room_for_stays_with_the_data(eta):
     run = levels(SCHEDULE, 100, "trailing", "one")
-    got = np.asarray(sample(DDIM(eta), denoise, marginal(64, run), run, keys(64, "steps")).x)
+    got = np.asarray(sample(DDIM(eta), denoise, marginal(256, run), run, keys(256, "steps")).x)
     assert np.abs(got - MEAN).max() < 6  # six standard deviations of the wider axis
 
 

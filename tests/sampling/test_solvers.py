@@ -58,6 +58,10 @@ def path_of(name, steps, spacing, final="one"):
     return inner_levels(solver_of(name), SCHEDULE, levels(SCHEDULE, steps, spacing, final))
 
 
+# At these strides errors of the next order still show; LMS' is 3.65 from 16 to 64 steps.
+FAR_FROM_ORDER = {"lms": 0.5, "dpmpp_3m_sde": 0.3, "unipc_3": 0.2}
+
+
 @pytest.mark.parametrize("name", [name for name in DISTINCT if path_follower(name).order])
 def test_order_of_convergence_to_the_probability_flow(name):
     """On levels even in lambda, whose first stride is halved five times: a multistep solver's first
@@ -72,7 +76,7 @@ def test_order_of_convergence_to_the_probability_flow(name):
         x = marginal(16, run)
         errors.append(np.abs(draw(x, run) - flow(x, run)).max())
     order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
-    assert round(order) == solver.order, (order, errors)
+    assert abs(order - solver.order) < FAR_FROM_ORDER.get(name, 0.1), (order, errors)
 
 
 # The reverse SDE's own steps are right only in the limit of many; LCM's networks are another kind.
@@ -102,10 +106,11 @@ def test_the_step_to_no_noise_is_exact(name):
 def test_one_and_two_steps_are_finite_and_an_image_does_not_depend_on_its_batch(name):
     solver, noise = solver_of(name), keys(4, "steps")
     run = jax.jit(lambda x, levels: sample(solver, learned, x, levels, noise).x)
-    for steps, final in ((1, "one"), (1, "first"), (3, "first")):  # "first" ends standing still
-        path = path_of(name, steps, "linspace", final)
-        got = run(marginal(4, path), path)
-        assert np.isfinite(got).all()
+    for steps in (1, 3):
+        for final in ("first", "one"):
+            path = path_of(name, steps, "linspace", final)  # "first" ends standing still
+            got = run(marginal(4, path), path)
+            assert np.isfinite(got).all()
     other = marginal(4, path).at[2:].multiply(3.0)
     np.testing.assert_array_equal(run(other, path)[:2], got[:2])
 
@@ -199,8 +204,7 @@ def test_another_eta_compiles_nothing():
         solver = make_solver("dpmpp_2s_a", eta)
         path = inner_levels(solver, SCHEDULE, levels(SCHEDULE, 5, "karras", "one"))
         ends[eta] = draw(jnp.float32(eta), path)
-        if eta == 0.5:  # known before tracing
-            np.testing.assert_allclose(ends[eta], sample(solver, denoise, x, path, k).x, atol=1e-5)
+        np.testing.assert_allclose(ends[eta], sample(solver, denoise, x, path, k).x, atol=1e-5)
     assert len(traced) == 1
     assert np.abs(ends[0.0] - ends[1.0]).max() > 0.1
 

@@ -1,0 +1,126 @@
+"""What a new run of stage two builds on, and what it begins with: parts of trained models."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
+from ldm_jax.convert.parts import initial_params, text_encoder_params
+from ldm_jax.convert.placing import copy_tokenizer
+from ldm_jax.core import tree
+from ldm_jax.data.sources import Source
+from ldm_jax.data.tokenizer import read_tokenizer, train_tokenizer
+from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
+from ldm_jax.training.stage import wait_for_all
+from ldm_jax.training.trainable import split
+from ldm_jax.workdir.frozen import save_frozen
+from ldm_jax.workdir.layout import TOKENIZER, TOKENIZER_FILES, UNTRAINED, WEIGHTS
+
+
+def begin(
+    run: cfg.DiffusionRun,
+    train: Source,
+    workdir: Path,
+    first_stage: str | None,
+    init: str | None,
+    text_encoder: str | None,
+) -> dict[str, Any]:
+    """Writes what a new run builds on into `workdir`: first stage, tokenizer, and the parameters
+    that it leaves as they are. Returns those to begin with, as far as a model gives them.
+
+    Everything is read and compared before anything is written.
+
+    Raises:
+        cfg.ConfigError: what is missing, or does not fit.
+        ConvertError, FileFormatError, TokenizerError, OSError: a model that cannot be read.
+    """
+    stage = None
+    if run.space == "latents":
+        stage = open_first_stage(workdir, first_stage or init)
+    model = run.model(stage.config if stage else cfg.Pixels())
+    text = cfg.find(run.conditioners, cfg.TextConditioner)
+    params, tokenizer = _read(model, text, init, text_encoder)
+    trained, untrained = _divide(run, model, params)
+    if text is not None:
+        _check_tokenizer(text, tokenizer, read=text_encoder or init)
+    if stage is not None:
+        keep_first_stage(run, train, workdir, stage)
+    if jax.process_index() == 0:
+        shutil.rmtree(workdir / UNTRAINED, ignore_errors=True)
+        if run.train != "all":
+            save_frozen(workdir / UNTRAINED, WEIGHTS, untrained)
+        if text is not None:
+            _keep_tokenizer(text, train, workdir, tokenizer)
+    wait_for_all("frozen parts")
+    return trained
+
+
+def _read(
+    model: cfg.Model, text: cfg.TextConditioner | None, init: str | None, text_encoder: str | None
+) -> tuple[dict[str, Any], Path | None]:
+    """The parameters that the named models have, and the files of the tokenizer."""
+    params: dict[str, Any] = {}
+    tokenizer = None
+    if init is not None:
+        found = initial_params(init, model)
+        params, tokenizer = found.params, found.tokenizer
+    if text_encoder is not None:
+        if text is None:
+            raise cfg.ConfigError(f"--text_encoder={text_encoder}: this config has no text encoder")
+        encoder = text_encoder_params(text_encoder, text)
+        own = params.get("conditioners", {}) | {text.name: encoder.params}
+        params, tokenizer = params | {"conditioners": own}, encoder.tokenizer
+    return params, tokenizer
+
+
+def _divide(
+    run: cfg.DiffusionRun, model: cfg.Model, params: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`params` as what is trained and what is left as it is, of which nothing may be missing."""
+    shapes = jax.eval_shape(lambda: ldm.init_params(ldm.build(model), run.loop.seed))
+    trained, untrained = (tree.flatten(part) for part in split(shapes, run.train))
+    found = tree.flatten(params)
+    missing = sorted(untrained.keys() - found.keys())
+    if missing:
+        raise cfg.ConfigError(
+            f"train is {run.train!r}, which leaves {len(missing)} parameters as they are, such as "
+            f"{missing[0]}; name the model that they come from with --init=MODEL, or a text "
+            "encoder's with --text_encoder=MODEL"
+        )
+    return (
+        tree.unflatten({path: leaf for path, leaf in found.items() if path in trained}),
+        tree.unflatten({path: leaf for path, leaf in found.items() if path in untrained}),
+    )
+
+
+def _check_tokenizer(text: cfg.TextConditioner, files: Path | None, read: str | None) -> None:
+    """Raises unless `files` has the tokenizer that `text` asks for, or it can be made."""
+    if files is not None:
+        read_tokenizer(files, text)
+    elif read is not None:
+        raise cfg.ConfigError(
+            f"{read} has no tokenizer; write a copy that has it with python -m ldm_jax.convert "
+            f"{read} TARGET --tokenizer=FOLDER, and name that"
+        )
+    elif text.tokenizer in ("clip", "bert"):
+        raise cfg.ConfigError(
+            f"text_encoder.tokenizer is {text.tokenizer!r}, whose files come with a trained model: "
+            "name one with --init=MODEL or --text_encoder=MODEL, or use 'word' or 'bpe', which are "
+            "made from the captions"
+        )
+
+
+def _keep_tokenizer(
+    text: cfg.TextConditioner, train: Source, workdir: Path, files: Path | None
+) -> None:
+    """The tokenizer in `files`, or one made from the training captions, as the run's own."""
+    shutil.rmtree(workdir / TOKENIZER_FILES, ignore_errors=True)  # an earlier attempt's
+    if files is not None:
+        workdir.mkdir(parents=True, exist_ok=True)
+        copy_tokenizer(files, workdir / TOKENIZER_FILES)
+        return
+    made = train_tokenizer(train.captions(), text.encoder.vocab_size, text.tokenizer)
+    made.save(workdir / TOKENIZER)

@@ -1,0 +1,113 @@
+"""Runs of stage two that begin with parts of trained models."""
+
+import dataclasses
+
+import convert_models as small
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import load
+from ldm_jax.convert.native import write_native
+from ldm_jax.core import tree
+from ldm_jax.data.loader import make_loader
+from ldm_jax.training.diffusion_stage import diffusion_stage
+from ldm_jax.workdir.checkpoints import Checkpoints
+
+LOOP = dataclasses.replace(tiny.LOOP, steps=1, checkpoint_every=1)
+
+
+@pytest.fixture
+def run(pictures):
+    """The run of `trained_text2img`, without validation, which would compile a sampler."""
+    return tiny.diffusion_run(pictures, data=tiny.data(pictures, validation=0.0), loop=LOOP)
+
+
+def unet_alone(run):
+    return dataclasses.replace(run, train="unet")
+
+
+def test_a_frozen_text_encoder_stays_and_the_run_goes_on(run, trained_text2img, tmp_path):
+    workdir, unet = tmp_path / "run", unet_alone(run)
+    state = tiny.fit(unet, workdir, init=trained_text2img)
+    assert state.params.keys() == state.ema_params.keys() == {"unet"}
+    assert Checkpoints.load_params(workdir, "ema")[1].keys() == {"unet"}
+    longer = dataclasses.replace(unet, loop=dataclasses.replace(LOOP, steps=2))
+    assert int(tiny.fit(longer, workdir).step) == 2
+    before, after = load(trained_text2img), load(workdir)
+    tiny.same_bits(after.params["conditioners"], before.params["conditioners"])
+    assert after.tokenizer.is_dir() and (workdir / "untrained/weights.safetensors").is_file()
+
+
+def test_a_fresh_unet_with_a_trained_text_encoder(run, trained_text2img, trained_autoencoder,
+                                                  tmp_path):  # fmt: skip
+    given = load(trained_text2img).params
+    models = str(trained_autoencoder), None, str(trained_text2img)
+    stage = diffusion_stage(unet_alone(run), tmp_path / "frozen", *models)
+    assert stage.initial == {}
+    tiny.same_bits(stage.frozen["untrained"]["conditioners"], given["conditioners"])
+    stage = diffusion_stage(run, tmp_path / "trained", *models)
+    tiny.same_bits(stage.initial, {"conditioners": given["conditioners"]})
+
+
+def test_attention_alone(run, trained_text2img, tmp_path):
+    attention = dataclasses.replace(run, train="attention")
+    stage = diffusion_stage(attention, tmp_path, None, str(trained_text2img))
+    trained = tree.flatten(stage.initial)
+    assert trained and all("/attn2/" in path for path in trained)
+    whole = tree.join(stage.initial, stage.frozen["untrained"])
+    tiny.same_bits(whole, load(trained_text2img).params)
+
+
+@pytest.mark.parametrize("name", ["faces", "class"])
+def test_models_whose_conditioners_have_no_parameters(name, pictures, tmp_path):
+    model = small.MODELS[name]
+    if name == "class":  # ten digits, as the folder of pictures has
+        unet = dataclasses.replace(model.unet, class_count=11)
+        model = dataclasses.replace(model, unet=unet, conditioners=(cfg.ClassConditioner(10),))
+    write_native(small.bundle.make(model, small.numbers(model)), tmp_path / "model")
+    for train in ("all", "unet"):
+        run = cfg.DiffusionRun(
+            tiny.data(pictures, validation=0.0), model.unet, model.conditioners, model.diffusion,
+            loop=LOOP, train=train,
+        )  # fmt: skip
+        stage = diffusion_stage(run, tmp_path / train, None, str(tmp_path / "model"))
+        state = jax.eval_shape(stage.init, stage.initial)
+        tiny.same_bits(stage.initial["unet"], load(tmp_path / "model").params["unet"])
+        batch = next(make_loader(stage.train, run.data, seed=0, train=True, inputs=stage.inputs))
+        after, _ = jax.eval_shape(stage.step, state, stage.frozen, jax.tree.map(np.asarray, batch))
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def test_what_is_missing_is_said_before_anything_is_written(
+    run, pictures, trained_text2img, trained_autoencoder, tmp_path
+):
+    first, whole = str(trained_autoencoder), str(trained_text2img)
+    clip = dataclasses.replace(run.conditioners[0], tokenizer="clip")
+    plain = dataclasses.replace(
+        tiny.UNET, context_dim=None, pooled_dim=None, attention_kind="plain"
+    )
+    other = dataclasses.replace(tiny.UNET, num_heads=(4,))
+    unconditional = dataclasses.replace(run, unet=plain, conditioners=())
+    for changed, models, complaint in (
+        (
+            unet_alone(run),
+            (first,),
+            "train is 'unet', which leaves .* with --init=MODEL, or a text",
+        ),
+        (
+            dataclasses.replace(run, train="attention"),
+            (first,),
+            "train is 'attention', which leaves",
+        ),
+        (dataclasses.replace(unconditional, train="attention"), (first,), "the model has none"),
+        (dataclasses.replace(run, conditioners=(clip,)), (first,), "'clip', whose files come with"),
+        (dataclasses.replace(run, unet=other), (None, whole), "num_heads.0 is 2 there, 4 here"),
+        (unconditional, (first, None, whole), "this config has no text encoder"),
+    ):
+        workdir = tmp_path / "run"
+        with pytest.raises(cfg.ConfigError, match=complaint):
+            diffusion_stage(changed, workdir, *models)
+        assert not workdir.exists()
