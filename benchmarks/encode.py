@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, known
+from ldm_jax.convert import imported_model, published_models
 from ldm_jax.convert.parts import FirstStage
 from ldm_jax.generation.encoding import Encoder, Storage
 
 STAGES = {  # name → config, pixels of a side, images at once
     "demo": (cfg.load("configs/digit_scenes_autoencoder.py").autoencoder, 16, 64),
-    "kl-f8": (known.KL_F8, 256, 1),
+    "kl-f8": (published_models.KL_F8, 256, 1),
 }
 
 
@@ -30,7 +30,7 @@ def measure(name: str, compute: str, repeats: int) -> str:
     generator = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: generator.standard_normal(leaf.shape, np.float32) * 0.02,
-        bundle.autoencoder_shapes(config),
+        imported_model.autoencoder_shapes(config),
     )
     storage = Storage(compute=compute, batch_size=batch)
     encoder = Encoder(FirstStage(config, params, None, name), storage)

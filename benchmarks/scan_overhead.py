@@ -21,7 +21,7 @@ from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.models.build import build_unet
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.sampling.levels import inner_levels, levels
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.scan import sample
 from ldm_jax.sampling.solvers import make_solver
 
 

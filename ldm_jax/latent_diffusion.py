@@ -28,7 +28,7 @@ from ldm_jax.models.build import build_autoencoder, build_conditioner, build_une
 from ldm_jax.models.conditioners import Condition, Conditioner, Inputs
 from ldm_jax.models.process import build_process
 from ldm_jax.models.unet import UNet2D
-from ldm_jax.sampling import loop
+from ldm_jax.sampling import scan
 from ldm_jax.sampling.guidance import NO_GUIDANCE, Guidance
 from ldm_jax.sampling.inpaint import Inpaint
 
@@ -222,7 +222,7 @@ def sample_latents(
     resample: int = 1,
     jump: int = 1,
     previews: int = 0,
-) -> loop.Sampled:
+) -> scan.Sampled:
     """Scaled latents of `shape` for each example of `cond`, and predictions on the way to them.
 
     Example `i` is a function of `seed`, `index[i]`, `cond[i]` and `start[i]` alone. With
@@ -235,7 +235,7 @@ def sample_latents(
     if noise is None:
         noise = noise_of(seed, "sample/initial", index, shape)
     first: Level = jax.tree.map(lambda values: values[0], levels)
-    x = loop.initial_x(noise, first)
+    x = scan.initial_x(noise, first)
     if start.latents is not None:
         x = first.alpha * start.latents + first.sigma * noise
     solver = guidance.solver(solver)
@@ -248,7 +248,7 @@ def sample_latents(
 
     denoise = guidance.denoiser(denoise_of, cond, uncond)
     keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
-    return loop.sample(solver, denoise, x, levels, keys, return_x0s=previews)
+    return scan.sample(solver, denoise, x, levels, keys, return_x0s=previews)
 
 
 def invert(
@@ -261,9 +261,9 @@ def invert(
     """The noise, of unit variance if the model is right, from which a solver without noise of its
     own draws the scaled `latents` at the first of `levels`; see `sampling.loop.invert`."""
     network = partial(model.network, params, condition=condition)
-    noisy = loop.invert(model.denoiser(network), latents, levels)
+    noisy = scan.invert(model.denoiser(network), latents, levels)
     first: Level = jax.tree.map(lambda values: values[0], levels)
-    return noisy / loop.initial_x(jnp.ones_like(noisy), first)
+    return noisy / scan.initial_x(jnp.ones_like(noisy), first)
 
 
 def generate(

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle
-from ldm_jax.convert.bundle import Imported
+from ldm_jax.convert import imported_model
+from ldm_jax.convert.imported_model import Imported
 from ldm_jax.formats.safetensors_file import write_safetensors
 
 GOLDEN = Path(__file__).parent / "convert" / "golden"
@@ -66,12 +66,12 @@ def numbers(config: cfg.Model | cfg.Autoencoder, dtype=np.float32) -> dict[str, 
     """Random parameters for every component, each number another."""
     random = np.random.default_rng(0)
     return jax.tree.map(
-        lambda leaf: random.standard_normal(leaf.shape).astype(dtype), bundle.shapes(config)
+        lambda leaf: random.standard_normal(leaf.shape).astype(dtype), imported_model.shapes(config)
     )
 
 
 def model(name: str, tokenizer: Path | None = None) -> Imported:
-    return bundle.make(MODELS[name], numbers(MODELS[name]), tokenizer=tokenizer)
+    return imported_model.make(MODELS[name], numbers(MODELS[name]), tokenizer=tokenizer)
 
 
 def make_tokenizer(folder: Path) -> Path:

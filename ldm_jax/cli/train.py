@@ -10,7 +10,7 @@ import tyro
 
 from ldm_jax import config as cfg
 from ldm_jax.config.command_line import switches
-from ldm_jax.core import processes
+from ldm_jax.core import distributed
 from ldm_jax.core.command import say
 from ldm_jax.workdir.record import has_checkpoints
 
@@ -58,7 +58,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     )
     if places.workdir is None:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
-    processes.check(places.coordinator, places.num_processes, places.process_id)
+    distributed.check(places.coordinator, places.num_processes, places.process_id)
     return config, places
 
 
@@ -120,7 +120,7 @@ def _check_models(run: cfg.Run, workdir: Path, named: dict[str, str]) -> None:
 
 def lpips(config: cfg.Perceptual) -> Any:
     """LPIPS' parameters from the files that the config names."""
-    from ldm_jax.convert.lpips import HOW_TO_GET, read_lpips
+    from ldm_jax.convert.lpips_weights import HOW_TO_GET, read_lpips
 
     if not config.vgg:
         raise cfg.ConfigError(
@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> None:
     """
     config, places = parse(arguments)
     several = places.coordinator, places.num_processes, places.process_id
-    with processes.together(PROGRAM, *several):
+    with distributed.together(PROGRAM, *several):
         # JAX starts only now, so that --help and mistakes answer at once.
         from ldm_jax.training.loop import fit
 

@@ -7,8 +7,7 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import ConfigError
-from ldm_jax.config.classifier import Classifier, ClassifierRun
-from ldm_jax.config.conditioners import (
+from ldm_jax.config.conditioning import (
     BERTText,
     CaptionMapConditioner,
     ClassConditioner,
@@ -21,17 +20,17 @@ from ldm_jax.config.conditioners import (
     find,
     slots_of,
 )
+from ldm_jax.config.config_files import from_json, load, to_json
 from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.differences import differences
-from ldm_jax.config.files import from_json, load, to_json
+from ldm_jax.config.diffusion_objective import Objective
+from ldm_jax.config.first_stage_loss import Adversarial, AutoencoderLoss, Perceptual
 from ldm_jax.config.model import Diffusion, Model
-from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
-from ldm_jax.config.objective import Objective
-from ldm_jax.config.processes import EDM, VE, VP, Discrete, Process, RectifiedFlow, SubVP
+from ldm_jax.config.networks import Autoencoder, Classifier, FirstStage, Pixels, UNet
+from ldm_jax.config.noise_processes import EDM, VE, VP, Discrete, Process, RectifiedFlow, SubVP
 from ldm_jax.config.request import ModelChoice, PictureInput, Request
-from ldm_jax.config.runs import AutoencoderRun, DiffusionRun, Run
+from ldm_jax.config.runs import AutoencoderRun, ClassifierRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
-from ldm_jax.config.stage_one import Adversarial, AutoencoderLoss, Perceptual
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import tyro
 
 from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.config_files import from_json, load
 from ldm_jax.config.data import Data, EncodedLatents, ImageFolder
-from ldm_jax.config.files import from_json, load
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
 
 Arguments = TypeVar("Arguments")

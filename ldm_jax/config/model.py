@@ -4,9 +4,9 @@ from dataclasses import field
 from typing import Annotated, Literal
 
 from ldm_jax.config.checks import Positive, Side, Within, require, require_divisible, settings
-from ldm_jax.config.conditioners import CaptionMapConditioner, Conditioner, find, slots_of
-from ldm_jax.config.models import FirstStage, UNet
-from ldm_jax.config.processes import Discrete, Process
+from ldm_jax.config.conditioning import CaptionMapConditioner, Conditioner, find, slots_of
+from ldm_jax.config.networks import FirstStage, UNet
+from ldm_jax.config.noise_processes import Discrete, Process
 from ldm_jax.core.names import FinalAlphaBar, PredictionKind
 
 

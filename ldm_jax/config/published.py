@@ -7,7 +7,7 @@ with the legacy weighting.
 from dataclasses import replace
 
 from ldm_jax.config.bottlenecks import VQ
-from ldm_jax.config.models import Autoencoder
+from ldm_jax.config.networks import Autoencoder
 
 
 def _codebook(size: int) -> VQ:

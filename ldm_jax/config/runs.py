@@ -4,19 +4,19 @@ from dataclasses import field
 from typing import Literal
 
 from ldm_jax.config.checks import require, require_divisible, settings
-from ldm_jax.config.classifier import ClassifierRun
-from ldm_jax.config.conditioners import (
+from ldm_jax.config.conditioning import (
     CaptionMapConditioner,
+    ClassConditioner,
     Conditioner,
     InpaintingConditioner,
     find,
 )
 from ldm_jax.config.data import Data, EncodedLatents
+from ldm_jax.config.diffusion_objective import Objective
+from ldm_jax.config.first_stage_loss import AutoencoderLoss, check_loss
 from ldm_jax.config.model import Diffusion, Model, check_conditioners
-from ldm_jax.config.models import Autoencoder, FirstStage, Pixels, UNet
-from ldm_jax.config.objective import Objective
-from ldm_jax.config.processes import Discrete
-from ldm_jax.config.stage_one import AutoencoderLoss, check_loss
+from ldm_jax.config.networks import Autoencoder, Classifier, FirstStage, Pixels, UNet
+from ldm_jax.config.noise_processes import Discrete
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 
@@ -89,6 +89,38 @@ class DiffusionRun:
         return Model(
             autoencoder, self.unet, self.conditioners, self.diffusion, self.data.image_size
         )
+
+
+@settings
+class ClassifierRun:
+    """A classifier trained on the noisy latents of a trained autoencoder.
+
+    `diffusion` must be the process of the models that it is to guide.
+    """
+
+    data: Data
+    classifier: Classifier
+    diffusion: Diffusion = field(default_factory=Diffusion)
+    optim: Optim = field(default_factory=Optim)
+    loop: Loop = field(default_factory=Loop)
+    mesh: Mesh = field(default_factory=Mesh)
+
+    def __post_init__(self) -> None:
+        _check_accumulation(self.data, self.optim)
+
+    @property
+    def conditioners(self) -> tuple[ClassConditioner, ...]:
+        """What the training examples must have: a class each."""
+        return (ClassConditioner(self.classifier.num_classes, dropout=0.0),)
+
+    def check_first_stage(self, autoencoder: Autoencoder) -> None:
+        """Raises ConfigError unless the latents of `autoencoder` fit."""
+        channels = autoencoder.latent_channels
+        require(self.classifier.in_channels == channels, "classifier.in_channels",
+                self.classifier.in_channels, f"{channels}, the first stage's channels")  # fmt: skip
+        require_divisible("data.image_size", self.data.image_size,
+                          autoencoder.factor * self.classifier.encoder.factor,
+                          "the first stage's factor times the classifier's")  # fmt: skip
 
 
 Run = AutoencoderRun | DiffusionRun | ClassifierRun

@@ -4,13 +4,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ldm_jax.convert.bundle import ConvertError, Imported, materialize
+    from ldm_jax.convert.imported_model import ConvertError, Imported, materialize
     from ldm_jax.convert.loading import load
 
 __all__ = ["ConvertError", "Imported", "load", "materialize"]
 
-_MODULES = {"ConvertError": "bundle", "Imported": "bundle", "materialize": "bundle",
-            "load": "loading"}  # fmt: skip
+_MODULES = {
+    "ConvertError": "imported_model",
+    "Imported": "imported_model",
+    "materialize": "imported_model",
+    "load": "loading",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -53,8 +53,8 @@ def run(arguments: Arguments) -> str:
     if (arguments.target is None) != arguments.inspect:
         raise ValueError("name a TARGET to convert to, or give --inspect alone")
     # JAX starts only now, so that --help and mistakes answer at once.
-    from ldm_jax.convert.checkpoint_writing import write_checkpoint
-    from ldm_jax.convert.folder import write_folder
+    from ldm_jax.convert.compvis.writer import write_checkpoint
+    from ldm_jax.convert.diffusers.pipeline_folders import write_folder
     from ldm_jax.convert.loading import load
     from ldm_jax.convert.native import write_native
     from ldm_jax.convert.report import describe

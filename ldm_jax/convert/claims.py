@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.imported_model import ConvertError
 
 DEPTHS = {"layers_per_block", "transformer_layers", "layers"}
 """Numbers of modules, each of which has a tensor of its own."""

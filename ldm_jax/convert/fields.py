@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.core.reading import read_json
 
 MOST = 2**31 - 1

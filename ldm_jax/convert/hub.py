@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.imported_model import ConvertError
 
 PREFIX = "hf:"
 _ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")

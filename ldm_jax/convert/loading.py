@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import hub, native
-from ldm_jax.convert.bundle import ConvertError, Imported
-from ldm_jax.convert.checkpoint import read_checkpoint
+from ldm_jax.convert.compvis.reader import read_checkpoint
+from ldm_jax.convert.diffusers.pipeline_folders import CONFIG, INDEX, read_component, read_folder
+from ldm_jax.convert.diffusers.text_encoders import read_text_encoder as read_text_encoder_config
 from ldm_jax.convert.fields import Fields
-from ldm_jax.convert.folder import CONFIG, INDEX, read_component, read_folder
-from ldm_jax.convert.peer_text import read_text_encoder as read_text_encoder_config
-from ldm_jax.convert.workdir import read_workdir
+from ldm_jax.convert.imported_model import ConvertError, Imported
+from ldm_jax.convert.native import read_workdir
 from ldm_jax.core.reading import read_json
 
 Kind = Literal["workdir", "native", "diffusers", "compvis"]

@@ -1,4 +1,5 @@
-"""This project's own form of a model: a folder that says all about it and loads as it is.
+"""This project's own forms of a model: the work directory of a run, read, and a folder that says
+all about one model and loads as it is, read and written. The folder holds:
 
 model.json             the config, JSON of `cfg.Model`, or `cfg.Autoencoder` of a first stage
 weights.safetensors    the parameters by path: `unet/conv_in/kernel`, `autoencoder/…`
@@ -7,18 +8,23 @@ origin.json            what it was converted from
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, claims
-from ldm_jax.convert.bundle import DTYPES, ConvertError, Dtype, Imported
-from ldm_jax.convert.placing import copy_tokenizer, new_folder
+from ldm_jax.convert import claims, imported_model
+from ldm_jax.convert.imported_model import DTYPES, ConvertError, Dtype, Imported
+from ldm_jax.convert.model_folders import copy_tokenizer, new_folder
 from ldm_jax.core import tree
 from ldm_jax.core.reading import parse_json, read_json, read_text
 from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
+from ldm_jax.workdir.checkpoints import Checkpoints
+from ldm_jax.workdir.frozen import load_first_stage, load_untrained
+from ldm_jax.workdir.layout import tokenizer_of
+from ldm_jax.workdir.run_config import read_config
 
 CONFIG = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -36,7 +42,7 @@ def read_native(path: str | Path) -> Imported:
     path = Path(path)
     config = _config(path / CONFIG)
     tensors, _ = read_safetensors(path / WEIGHTS)
-    for name, part in bundle.component_configs(config).items():
+    for name, part in imported_model.component_configs(config).items():
         own = {n: tensor for n, tensor in tensors.items() if n.startswith(f"{name}/")}
         claims.check(part, own, str(path / CONFIG))
     foreign = [name for name, t in tensors.items() if t.dtype not in DTYPES.values()]
@@ -48,14 +54,14 @@ def read_native(path: str | Path) -> Imported:
         dtype = tensors[name].dtype if name in tensors else leaf.dtype
         return jax.ShapeDtypeStruct(leaf.shape, dtype)
 
-    template = jax.tree_util.tree_map_with_path(wanted, bundle.shapes(config))
+    template = jax.tree_util.tree_map_with_path(wanted, imported_model.shapes(config))
     try:
         components = tree.merge(template, tree.unflatten(tensors))
     except tree.TreeError as error:
         raise ConvertError(f"{path / WEIGHTS} does not fit {CONFIG}: {error}") from error
     tokenizer = path / TOKENIZER
     origin = read_json(path / ORIGIN) if (path / ORIGIN).is_file() else {}
-    return bundle.make(
+    return imported_model.make(
         config, components, tokenizer=tokenizer if tokenizer.is_dir() else None, origin=origin
     )
 
@@ -83,9 +89,47 @@ def write_native(
         ConvertError: `path` exists, or a weight is too large for `dtype`.
     """
     with new_folder(Path(path), overwrite) as folder:
-        tensors = bundle.cast(tree.flatten(imported.components()), dtype)
+        tensors = imported_model.cast(tree.flatten(imported.components()), dtype)
         write_safetensors(folder / WEIGHTS, tensors)
         (folder / CONFIG).write_text(cfg.to_json(imported.config), encoding="utf-8")
         (folder / ORIGIN).write_text(json.dumps(imported.origin, indent=2) + "\n")
         if imported.tokenizer is not None:
             copy_tokenizer(imported.tokenizer, folder / TOKENIZER)
+
+
+def read_workdir(
+    path: str | Path, *, weights: Literal["ema", "raw"] = "ema", step: int | None = None
+) -> Imported:
+    """A checkpoint of a run: a whole model, or the first stage of an autoencoder's run.
+
+    Args:
+        path: what `train.py` wrote.
+        weights: `ema`, the parameter average, or `raw`.
+        step: which checkpoint; None is the newest.
+
+    Raises:
+        FileNotFoundError, ValueError: no checkpoint, a damaged one, or no average.
+    """
+    path = Path(path)
+    run = read_config(path)
+    step, params = Checkpoints.load_params(path, weights, step)
+    origin = {
+        "source": path.name, "kind": "workdir", "weights": weights, "step": step,
+        "dtype": run.loop.dtype,
+    }  # fmt: skip
+    if isinstance(run, cfg.AutoencoderRun):
+        return imported_model.make(run.autoencoder, {"autoencoder": params}, origin=origin)
+    autoencoder, frozen = load_first_stage(run, path)
+    config = run.model(imported_model.with_scale(autoencoder, frozen["latent_scale"]))
+    tokenizer = tokenizer_of(path)
+    params = tree.join(params, load_untrained(run, path))
+    imported = imported_model.make(
+        config,
+        {
+            "unet": params["unet"], **params.get("conditioners", {}),
+            "autoencoder": frozen["autoencoder"],
+        },
+        origin=origin,
+        tokenizer=tokenizer if tokenizer.exists() else None,
+    )  # fmt: skip
+    return replace(imported, frozen=frozen)

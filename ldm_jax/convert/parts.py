@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, hub
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert import hub, imported_model
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.loading import kind_of, load, read_text_encoder
 from ldm_jax.core import tree
 from ldm_jax.workdir.run_config import read_config
@@ -59,7 +59,7 @@ def read_first_stage(path: str | Path, **choices: Any) -> FirstStage:
     scale = imported.frozen.get("latent_scale")
     return FirstStage(
         config=imported.autoencoder,
-        params=bundle.materialize(imported.frozen["autoencoder"]),
+        params=imported_model.materialize(imported.frozen["autoencoder"]),
         latent_scale=None if scale is None else float(scale),
         name=str(path),
     )
@@ -90,7 +90,7 @@ def first_stage_params(
         same["bottleneck"] = found.bottleneck
     differing = cfg.differences(found, replace(config, **same))
     _refuse(differing, source, "autoencoder", "config.autoencoder")
-    return _fitting(bundle.autoencoder_shapes(config), stored.params, source)
+    return _fitting(imported_model.autoencoder_shapes(config), stored.params, source)
 
 
 def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") -> InitialParams:
@@ -121,10 +121,10 @@ def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") 
                          "conditioners"),
     ]  # fmt: skip
     _refuse(differing, source, "model", "the config's unet and conditioners")
-    shapes = bundle.shapes(config)
+    shapes = imported_model.shapes(config)
     shapes.pop("autoencoder", None)
     wanted = {"unet": shapes.pop("unet"), "conditioners": shapes}
-    params = _fitting(wanted, bundle.materialize(imported.params), source)
+    params = _fitting(wanted, imported_model.materialize(imported.params), source)
     return InitialParams(params, imported.tokenizer)
 
 
@@ -147,7 +147,9 @@ def text_encoder_params(
     found, params, tokenizer = read_text_encoder(path, option, **_weights(path))
     differing = cfg.differences(found, replace(config, dropout=found.dropout), config.name)
     _refuse(differing, source, "text encoder", "the config's text encoder")
-    params = _fitting(bundle.conditioner_shapes(config), bundle.materialize(params), source)
+    params = _fitting(
+        imported_model.conditioner_shapes(config), imported_model.materialize(params), source
+    )
     return TextEncoder(config, params, tokenizer)
 
 

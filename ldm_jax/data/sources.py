@@ -26,7 +26,7 @@ class DataError(ValueError):
 class Example(TypedDict):
     """One example: `image` uint8 [h, w, 3], `caption` ('' without one), `label` (0 without).
 
-    Encoded ones have instead of an image `encoded`, as `ldm_jax.data.latents` says.
+    Encoded ones have instead of an image `encoded`, as `ldm_jax.data.encoded_latents` says.
     """
 
     image: NotRequired[UInt8[np.ndarray, "h w 3"]]
@@ -76,7 +76,7 @@ def open_source(
     if isinstance(source, cfg.DigitScenes):
         return DigitScenesSource(source, image_size, split)
     if isinstance(source, cfg.EncodedLatents):
-        from ldm_jax.data.latents import LatentsSource
+        from ldm_jax.data.encoded_latents import LatentsSource
 
         return LatentsSource(source, image_size, split)
     from ldm_jax.data.folders import FolderSource

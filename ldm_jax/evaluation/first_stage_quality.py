@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from ldm_jax import config as cfg
-from ldm_jax.convert.lpips import read_lpips
+from ldm_jax.convert.lpips_weights import read_lpips
 from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.core import rngs
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated

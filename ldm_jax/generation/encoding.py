@@ -25,7 +25,7 @@ from ldm_jax.config.checks import require, require_divisible
 from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
-from ldm_jax.data.latents import Index, Kind, begin, encoder_hash, write_shard
+from ldm_jax.data.encoded_latents import Index, Kind, begin, encoder_hash, write_shard
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import DataError, Example, Source, Split, open_source
 from ldm_jax.latent_diffusion import to_pixels

@@ -14,8 +14,8 @@ from jaxtyping import Array
 from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.convert.bundle import with_scale
-from ldm_jax.convert.workdir import read_workdir
+from ldm_jax.convert.imported_model import with_scale
+from ldm_jax.convert.native import read_workdir
 from ldm_jax.core.typing import Denoise, Level, Process
 from ldm_jax.models.build import build_classifier
 from ldm_jax.models.classifier import Classifier

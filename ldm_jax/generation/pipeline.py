@@ -283,7 +283,7 @@ class Pipeline:
     ) -> Float32[np.ndarray, "n zh zw z"]:
         """Noise from which `draw` with the same conditions and settings draws `images` again.
 
-        By DDIM's steps upwards (`ldm_jax.sampling.loop.invert`), along the levels of `sampling`,
+        By DDIM's steps upwards (`ldm_jax.sampling.scan.invert`), along the levels of `sampling`,
         without guidance; it comes back up to the error of as many steps. It is of about unit
         variance, as `Picture.noise` has to be.
 

@@ -22,7 +22,7 @@ from ldm_jax.generation.guide_models import GuideModels
 from ldm_jax.generation.tiles import TiledAutoencoder
 from ldm_jax.models.conditioners import Condition, Inputs
 from ldm_jax.models.tileable import tileable
-from ldm_jax.sampling.loop import Sampled
+from ldm_jax.sampling.scan import Sampled
 
 ADVICE = {
     "float16": "; try --dtype=bfloat16 or --dtype=float32",

@@ -16,7 +16,7 @@ from ldm_jax.losses import reconstruction as errors
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Bottlenecked
 from ldm_jax.models.lpips import LPIPS
-from ldm_jax.training.codebook import code_metrics
+from ldm_jax.training.codebook_updates import code_metrics
 from ldm_jax.training.gradients import Metrics
 
 Images = Float[Array, "b h w c"]

@@ -24,7 +24,7 @@ from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.losses.adaptive import adaptive_weight, generator_gradients
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
-from ldm_jax.training.codebook import code_metrics, create_codebook, update_codebook
+from ldm_jax.training.codebook_updates import code_metrics, create_codebook, update_codebook
 from ldm_jax.training.critic import Critic, CriticTraining
 from ldm_jax.training.gradients import Metrics, descend, over_parts
 from ldm_jax.training.optim import make_optimizer

@@ -8,8 +8,8 @@ import jax
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.convert.model_folders import copy_tokenizer
 from ldm_jax.convert.parts import initial_params, text_encoder_params
-from ldm_jax.convert.placing import copy_tokenizer
 from ldm_jax.core import tree
 from ldm_jax.data.sources import Source
 from ldm_jax.data.tokenizer import read_tokenizer, train_tokenizer

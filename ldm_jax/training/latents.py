@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
-from ldm_jax.data.latents import LatentsSource, encoder_hash
+from ldm_jax.data.encoded_latents import LatentsSource, encoder_hash
 from ldm_jax.data.sources import Source
 from ldm_jax.latent_diffusion import Params, sample_posterior, to_pixels
 from ldm_jax.models.autoencoder import Autoencoder

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from ldm_jax import config as cfg
-from ldm_jax.data.latents import is_encoded
+from ldm_jax.data.encoded_latents import is_encoded
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.state import TrainState

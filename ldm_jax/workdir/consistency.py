@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.core import processes
+from ldm_jax.core import distributed
 from ldm_jax.core.files import changes, digests
 from ldm_jax.workdir.layout import CONFIG, frozen_files
 from ldm_jax.workdir.record import (
@@ -63,7 +63,7 @@ def check_parts(workdir: Path, step: int | None = None) -> None:
     Checkpoints of earlier versions, which note no frozen files, are compared by their config.
     """
     directory = checkpoint(workdir, step)
-    found = processes.found_by_first(lambda: _part_changes(workdir, directory))
+    found = distributed.found_by_first(lambda: _part_changes(workdir, directory))
     if found:
         raise CheckpointError(
             f"{workdir} is not as checkpoint {directory.name} was trained in it: {found}. Restore "

@@ -4,7 +4,7 @@ besides their state."""
 from pathlib import Path
 from typing import Any
 
-from ldm_jax.core import processes
+from ldm_jax.core import distributed
 from ldm_jax.core.files import DIGESTS, changes, damage
 from ldm_jax.core.reading import read_json
 from ldm_jax.workdir.layout import CHECKPOINTS
@@ -54,7 +54,7 @@ def checkpoint(workdir: Path, step: int | None = None) -> Path:
 
 def check_files(directory: Path) -> None:
     """Raises CheckpointError unless every file is as it was written; process 0 looks."""
-    found = processes.found_by_first(lambda: damage(directory, ITEMS, WRITTEN_AT_COMMIT))
+    found = distributed.found_by_first(lambda: damage(directory, ITEMS, WRITTEN_AT_COMMIT))
     if found:
         raise damaged(directory, found)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, claims
-from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.convert.folder import read_folder, write_folder
+from ldm_jax.convert import claims, imported_model
+from ldm_jax.convert.diffusers.pipeline_folders import read_folder, write_folder
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.native import read_native, write_native
 from ldm_jax.core import tree
 
@@ -37,7 +37,7 @@ def test_every_whole_number_is_of_a_kind():
 @pytest.mark.parametrize("name", small.MODELS)
 def test_what_is_true_is_taken(name):
     config = small.MODELS[name]
-    shapes = tree.flatten(bundle.shapes(config))
+    shapes = tree.flatten(imported_model.shapes(config))
     claims.check(config, {n: np.empty(leaf.shape) for n, leaf in shapes.items()}, "model.json")
 
 
@@ -85,7 +85,7 @@ def test_a_native_folder_is_compared_before_it_is_built(
     write_native(small.model("class token"), tmp_path / "model")
     path = tmp_path / "model/model.json"
     values = json.loads(path.read_text())
-    monkeypatch.setattr(bundle, "shapes", None)
+    monkeypatch.setattr(imported_model, "shapes", None)
     (values["diffusion"] if part == "process" else values)[part][field] = value
     if field == "context_dim":
         values["conditioners"][0][field] = value

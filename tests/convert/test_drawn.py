@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle
+from ldm_jax.convert import imported_model
 from ldm_jax.convert.__main__ import Arguments, run
 from ldm_jax.convert.native import write_native
 from ldm_jax.data.tokenizer import train_tokenizer
@@ -83,7 +83,7 @@ def same_model(found, expected):
 def test_every_form_of_a_model_is_drawn_from(tmp_path, kind):
     config = with_words(KINDS[kind])
     tokenizer = tokenizer_of(config, tmp_path / "source")
-    imported = bundle.make(config, small.numbers(config), tokenizer=tokenizer)
+    imported = imported_model.make(config, small.numbers(config), tokenizer=tokenizer)
     write_native(imported, tmp_path / "native")
     native = Pipeline(tmp_path / "native")
     expected = draw(native, config)

@@ -9,12 +9,13 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import compvis, foreign, known, settings
+from ldm_jax.convert import published_models
 from ldm_jax.convert.__main__ import Arguments, run
-from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.convert.checkpoint import read_checkpoint
-from ldm_jax.convert.checkpoint_writing import write_checkpoint
-from ldm_jax.convert.folder import write_folder
+from ldm_jax.convert.compvis import foreign, keys, settings
+from ldm_jax.convert.compvis.reader import read_checkpoint
+from ldm_jax.convert.compvis.writer import write_checkpoint
+from ldm_jax.convert.diffusers.pipeline_folders import write_folder
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.loading import load
 from ldm_jax.core.reading import FileFormatError
 from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
@@ -84,13 +85,13 @@ def test_markers(read):
 @pytest.mark.parametrize("name", small.golden("compvis_names"))
 def test_names_of_averages_get_their_dots_back(name):
     shapes = small.golden("compvis_names")[name]["shapes"]
-    weights = [n for n in shapes if n.startswith(compvis.UNET)]
-    averages = {compvis.ema_name(n): ONE for n in weights}
+    weights = [n for n in shapes if n.startswith(keys.UNET)]
+    averages = {keys.ema_name(n): ONE for n in weights}
     assert list(foreign.averages_as_weights(averages)) == weights
 
 
 def averages_alone(tensors):
-    return {compvis.ema_name(n) if n.startswith(compvis.UNET) else n: t for n, t in tensors.items()}
+    return {keys.ema_name(n) if n.startswith(keys.UNET) else n: t for n, t in tensors.items()}
 
 
 def test_averages_alone(read):
@@ -110,7 +111,7 @@ def only(*prefixes):
 
 
 def test_a_first_stage_with_its_prefix(read):
-    imported = read(only(compvis.FIRST_STAGE))
+    imported = read(only(keys.FIRST_STAGE))
     assert imported.config == replace(small.AUTOENCODER, latent_scale=None)
     autoencoder = small.model("sd1").frozen["autoencoder"]
     tiny.same_bits(imported.frozen["autoencoder"], autoencoder)
@@ -156,7 +157,7 @@ def test_parts_that_are_missing_are_named_and_can_be_given(read, tmp_path):
 def test_schedules_are_recognised_in_any_precision(dtype, name, zero):
     """Half of the digits leave 0.0313 of a first noise of 0.0292: the formula has them all."""
     other = cfg.Diffusion(cfg.Discrete(1000, "linear", 1e-4, 0.02), "v")
-    for process in {model.diffusion.process for model in known.MODELS.values()}:
+    for process in {model.diffusion.process for model in published_models.MODELS.values()}:
         process = replace(process, zero_terminal_snr=zero)
         noise = betas(process)
         stored = (noise if name == "betas" else np.cumprod(1 - noise)).astype(dtype)

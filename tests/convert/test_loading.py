@@ -10,10 +10,10 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, native
+from ldm_jax.convert import imported_model, native
 from ldm_jax.convert.__main__ import Arguments, main, run
-from ldm_jax.convert.bundle import ConvertError, materialize
-from ldm_jax.convert.folder import write_folder
+from ldm_jax.convert.diffusers.pipeline_folders import write_folder
+from ldm_jax.convert.imported_model import ConvertError, materialize
 from ldm_jax.convert.loading import load
 from ldm_jax.convert.native import read_native, write_native
 from ldm_jax.core.reading import FileFormatError
@@ -37,7 +37,7 @@ def test_native_there_and_back(tmp_path, tokenizer, name):
 
 def test_native_files_that_do_not_fit(tmp_path):
     folder = tmp_path / "model"
-    imported = bundle.make(small.AUTOENCODER, small.numbers(small.AUTOENCODER))
+    imported = imported_model.make(small.AUTOENCODER, small.numbers(small.AUTOENCODER))
     write_native(imported, folder)
     model = folder / "model.json"
     values = json.loads(model.read_text())
@@ -170,7 +170,7 @@ def test_json_of_any_model_is_read_strictly(tmp_path, content, words):
     tokenizer = small.make_tokenizer(tmp_path / "source")
     write_native(small.model("sd1", tokenizer), tmp_path / "native")
     write_folder(small.model("sd1", tokenizer), tmp_path / "diffusers")
-    config = bundle.make(small.AUTOENCODER, small.numbers(small.AUTOENCODER))
+    config = imported_model.make(small.AUTOENCODER, small.numbers(small.AUTOENCODER))
     write_folder(config, tmp_path / "vae")
     for folder in ("native", "diffusers", "vae"):
         for path in sorted((tmp_path / folder).rglob("*.json")):

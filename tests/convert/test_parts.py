@@ -10,8 +10,8 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import ConvertError, bundle
-from ldm_jax.convert.folder import write_folder
+from ldm_jax.convert import ConvertError, imported_model
+from ldm_jax.convert.diffusers.pipeline_folders import write_folder
 from ldm_jax.convert.native import write_native
 from ldm_jax.convert.parts import first_stage_params, initial_params, text_encoder_params
 
@@ -57,7 +57,9 @@ def test_other_networks_are_named(stable, tmp_path):
         initial_params(stable, replace(SD, conditioners=(text,)))
     with pytest.raises(cfg.ConfigError, match=r"--text=.*text_encoder\.encoder\.activation"):
         text_encoder_params(stable, text, "--text")
-    write_native(bundle.make(small.AUTOENCODER, small.numbers(small.AUTOENCODER)), tmp_path / "vae")
+    write_native(
+        imported_model.make(small.AUTOENCODER, small.numbers(small.AUTOENCODER)), tmp_path / "vae"
+    )
     with pytest.raises(cfg.ConfigError, match="holds a first stage alone"):
         initial_params(tmp_path / "vae", SD)
     with pytest.raises(ConvertError, match="--text_encoder=.*has no text encoder"):

@@ -10,7 +10,7 @@ import tiny
 from PIL import Image
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle
+from ldm_jax.convert import imported_model
 from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.data import digit_scenes
 from ldm_jax.evaluation import __main__ as command
@@ -77,7 +77,7 @@ def test_what_is_measured_of_codes(images):
     config = dataclasses.replace(tiny.AUTOENCODER, bottleneck=cfg.VQ(6), latent_scale=2.0)
     draw = np.random.default_rng(0).standard_normal
     params = jax.tree.map(
-        lambda x: draw(x.shape, np.float32) * 0.1, bundle.autoencoder_shapes(config)
+        lambda x: draw(x.shape, np.float32) * 0.1, imported_model.autoencoder_shapes(config)
     )
     program = FirstStageProgram(FirstStage(config, params, 2.0, "random"), batch_size=8)
     found = measure(program, images[:9], keep=2)

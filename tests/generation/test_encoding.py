@@ -12,9 +12,9 @@ import tiny
 from ldm_jax import config as cfg
 from ldm_jax.cli import encode as command
 from ldm_jax.cli import train
-from ldm_jax.convert import bundle
+from ldm_jax.convert import imported_model
 from ldm_jax.convert.parts import read_first_stage
-from ldm_jax.data.latents import LatentsSource, read_index
+from ldm_jax.data.encoded_latents import LatentsSource, read_index
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import DataError, open_source
 from ldm_jax.generation import encoding
@@ -248,7 +248,7 @@ def test_codes_are_the_nearest_vectors():
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     draw = np.random.default_rng(1).standard_normal
     params = jax.tree.map(
-        lambda x: draw(x.shape, np.float32) * 0.1, bundle.autoencoder_shapes(config)
+        lambda x: draw(x.shape, np.float32) * 0.1, imported_model.autoencoder_shapes(config)
     )
     both = jax.jit(
         lambda *given: [

@@ -19,10 +19,10 @@ pytest.importorskip("diffusers")
 from tiny_pipelines import KINDS, VOCAB, autoencoder, pipeline, stable, unconditional  # noqa
 
 from ldm_jax import config as cfg  # noqa: E402
-from ldm_jax.convert.bundle import materialize  # noqa: E402
-from ldm_jax.convert.checkpoint import read_checkpoint  # noqa: E402
-from ldm_jax.convert.checkpoint_writing import write_checkpoint  # noqa: E402
-from ldm_jax.convert.folder import read_folder, write_folder  # noqa: E402
+from ldm_jax.convert.imported_model import materialize  # noqa: E402
+from ldm_jax.convert.compvis.reader import read_checkpoint  # noqa: E402
+from ldm_jax.convert.compvis.writer import write_checkpoint  # noqa: E402
+from ldm_jax.convert.diffusers.pipeline_folders import read_folder, write_folder  # noqa: E402
 from ldm_jax.models.build import (  # noqa: E402
     build_autoencoder,
     build_conditioner,

@@ -18,7 +18,7 @@ from tiny_pipelines import pipeline  # noqa: E402
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax import latent_diffusion as ldm  # noqa: E402
 from ldm_jax.convert import load  # noqa: E402
-from ldm_jax.convert.folder import write_folder  # noqa: E402
+from ldm_jax.convert.diffusers.pipeline_folders import write_folder  # noqa: E402
 from ldm_jax.generation.pipeline import Pipeline  # noqa: E402
 
 pytestmark = [

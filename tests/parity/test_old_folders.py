@@ -12,9 +12,9 @@ diffusers = pytest.importorskip("diffusers")
 
 from tiny_pipelines import stable  # noqa: E402
 
-from ldm_jax.convert import peer_schedulers  # noqa: E402
-from ldm_jax.convert.bundle import ConvertError  # noqa: E402
-from ldm_jax.convert.folder import read_folder  # noqa: E402
+from ldm_jax.convert.diffusers import schedulers  # noqa: E402
+from ldm_jax.convert.diffusers.pipeline_folders import read_folder  # noqa: E402
+from ldm_jax.convert.imported_model import ConvertError  # noqa: E402
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 pytestmark = [
@@ -24,13 +24,13 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", peer_schedulers.SCHEDULERS)
+@pytest.mark.parametrize("name", schedulers.SCHEDULERS)
 def test_defaults_are_those_of_the_classes(name):
     cls = getattr(diffusers, name)
     given = inspect.signature(cls.__init__).parameters
     if "beta_start" not in given:
         pytest.skip(f"{name} needs a package that is not installed")
-    defaults = peer_schedulers.SCHEDULERS[name]
+    defaults = schedulers.SCHEDULERS[name]
     for field in ("timestep_spacing", "set_alpha_to_one", "clip_sample", "beta_schedule",
                   "beta_start", "beta_end"):  # fmt: skip
         theirs = given[field].default if field in given else None

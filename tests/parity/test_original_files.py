@@ -13,8 +13,8 @@ import originals
 import pytest
 import weights
 
-from ldm_jax.convert.bundle import materialize
-from ldm_jax.convert.checkpoint import read_checkpoint
+from ldm_jax.convert.compvis.reader import read_checkpoint
+from ldm_jax.convert.imported_model import materialize
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition
 

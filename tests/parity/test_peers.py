@@ -18,7 +18,7 @@ from ldm_jax.models.build import build_autoencoder, build_conditioner, build_une
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import levels
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.scan import sample
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 

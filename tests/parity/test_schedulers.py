@@ -18,8 +18,8 @@ from ldm_jax.diffusion.parameterization import make_denoiser  # noqa: E402
 from ldm_jax.sampling.ancestral import LCM  # noqa: E402
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M  # noqa: E402
 from ldm_jax.sampling.levels import inner_levels, levels, levels_at  # noqa: E402
-from ldm_jax.sampling.loop import initial_x, sample  # noqa: E402
 from ldm_jax.sampling.multistep import DEIS, LMS  # noqa: E402
+from ldm_jax.sampling.scan import initial_x, sample  # noqa: E402
 from ldm_jax.sampling.singlestep import (  # noqa: E402
     DPM2Ancestral,
     DPMSolver,

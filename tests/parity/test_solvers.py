@@ -18,7 +18,7 @@ from ldm_jax.diffusion.parameterization import make_denoiser  # noqa: E402
 from ldm_jax.diffusion.schedules import NoiseSchedule  # noqa: E402
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M  # noqa: E402
 from ldm_jax.sampling.levels import levels, part  # noqa: E402
-from ldm_jax.sampling.loop import initial_x, sample  # noqa: E402
+from ldm_jax.sampling.scan import initial_x, sample  # noqa: E402
 from ldm_jax.sampling.solvers import GRIDS, make_solver  # noqa: E402
 
 # The peer hands tensors to numpy in a way that numpy 2 is about to leave.

@@ -9,7 +9,7 @@ from gaussian import COV, MEAN, denoise, flow, keys, marginal
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.levels import levels
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.scan import sample
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 

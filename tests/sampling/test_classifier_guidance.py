@@ -12,7 +12,7 @@ from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M
 from ldm_jax.sampling.guidance import MeanShift, classifier, gradient
 from ldm_jax.sampling.levels import levels
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.scan import sample
 from ldm_jax.sampling.sde import PredictorCorrector
 from ldm_jax.sampling.solvers import make_solver
 

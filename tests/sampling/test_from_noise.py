@@ -8,7 +8,7 @@ from ldm_jax.core import rngs
 from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.processes import RectifiedFlow
 from ldm_jax.sampling.levels import inner_levels, levels
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.scan import sample
 from ldm_jax.sampling.solvers import make_solver
 
 MEAN, STD = 0.3, 0.5

@@ -11,7 +11,7 @@ from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.inpaint import Inpaint, jumps
 from ldm_jax.sampling.levels import levels
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.scan import sample
 from ldm_jax.sampling.solvers import make_solver
 
 SHAPE = (2, 4, 4, 3)

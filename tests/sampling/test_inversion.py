@@ -6,7 +6,7 @@ import numpy as np
 from gaussian import arc, denoise, flow, marginal
 
 from ldm_jax.core.typing import Prediction
-from ldm_jax.sampling.loop import invert, reverse, sample
+from ldm_jax.sampling.scan import invert, reverse, sample
 from ldm_jax.sampling.solvers import make_solver
 
 

@@ -9,7 +9,7 @@ from ldm_jax.diffusion.processes import EDM, VE, VP, RectifiedFlow, SubVP
 from ldm_jax.diffusion.schedules import NoiseSchedule, zero_terminal_snr
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.levels import CONTINUOUS, in_sections, levels, levels_at, levels_of
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.scan import sample
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 ZERO = NoiseSchedule(zero_terminal_snr(SCHEDULE.alpha_bar))

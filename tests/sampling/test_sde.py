@@ -12,7 +12,7 @@ from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDPM
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M, DPMSolverPP3M
 from ldm_jax.sampling.levels import inner_levels, levels, levels_at
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.scan import sample
 from ldm_jax.sampling.sde import EulerMaruyama, PredictorCorrector, ReverseDiffusion
 from ldm_jax.sampling.solver_base import log_snr
 from ldm_jax.sampling.solvers import make_solver

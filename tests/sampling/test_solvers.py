@@ -17,7 +17,7 @@ from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.dpm_multistep import DPMSolverPP2M
 from ldm_jax.sampling.levels import inner_levels, levels
-from ldm_jax.sampling.loop import sample
+from ldm_jax.sampling.scan import sample
 from ldm_jax.sampling.singlestep import DPMSolver
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, make_solver
 from ldm_jax.sampling.unipc import UniPC

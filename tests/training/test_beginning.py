@@ -67,7 +67,7 @@ def test_models_whose_conditioners_have_no_parameters(name, pictures, tmp_path):
     if name == "class":  # ten digits, as the folder of pictures has
         unet = dataclasses.replace(model.unet, class_count=11)
         model = dataclasses.replace(model, unet=unet, conditioners=(cfg.ClassConditioner(10),))
-    write_native(small.bundle.make(model, small.numbers(model)), tmp_path / "model")
+    write_native(small.imported_model.make(model, small.numbers(model)), tmp_path / "model")
     for train in ("all", "unet"):
         run = cfg.DiffusionRun(
             tiny.data(pictures, validation=0.0), model.unet, model.conditioners, model.diffusion,

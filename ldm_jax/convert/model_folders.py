@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.imported_model import ConvertError
 
 MARKS = ("model.json", "model_index.json", "config.json")
 """What tells that a folder is a model, which alone may be replaced."""

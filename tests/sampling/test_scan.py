@@ -10,7 +10,7 @@ from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.levels import levels, part
-from ldm_jax.sampling.loop import evenly, initial_x, sample
+from ldm_jax.sampling.scan import evenly, initial_x, sample
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 

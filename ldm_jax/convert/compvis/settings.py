@@ -15,9 +15,9 @@ import ml_dtypes
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, known
-from ldm_jax.convert.bundle import DTYPES, ConvertError
+from ldm_jax.convert import imported_model, published_models
 from ldm_jax.convert.fields import Fields
+from ldm_jax.convert.imported_model import DTYPES, ConvertError
 from ldm_jax.core.reading import FileFormatError, parse_json, read_text
 from ldm_jax.models.process import betas
 
@@ -58,9 +58,9 @@ def of_metadata(
         raise ConvertError(f"its metadata {METADATA} is no model")
     told = replace(
         model.unet, num_heads=unet.num_heads, dropout=unet.dropout
-    ), bundle.bare(model.autoencoder)  # fmt: skip
+    ), imported_model.bare(model.autoencoder)  # fmt: skip
     kinds = [[type(part) for part in parts] for parts in (model.conditioners, conditioners)]
-    same = told == (unet, bundle.bare(autoencoder)) and kinds[0] == kinds[1]
+    same = told == (unet, imported_model.bare(autoencoder)) and kinds[0] == kinds[1]
     if not same:
         raise ConvertError(f"its metadata {METADATA} describes another model than its tensors")
     settings = Settings(
@@ -160,19 +160,19 @@ def of_known(
         ConvertError: there is none, or several that differ in what they predict.
     """
     wanted = PREDICTIONS if prediction is None else (prediction,)
-    found = known.find(autoencoder, unet, conditioners, wanted)
-    any_prediction = found or known.find(autoencoder, unet, conditioners, PREDICTIONS)
+    found = published_models.find(autoencoder, unet, conditioners, wanted)
+    any_prediction = found or published_models.find(autoencoder, unet, conditioners, PREDICTIONS)
     if len({model.diffusion.prediction for _, model in found}) > 1:
         listed = ", ".join(f"{name}: {model.diffusion.prediction}" for name, model in found)
         raise ConvertError(
-            f"the tensors do not tell what the network predicts; {bundle.CHOOSE}--prediction=eps "
-            f"or --prediction=v. Published models of these shapes: {listed}"
+            f"the tensors do not tell what the network predicts; {imported_model.CHOOSE}"
+            f"--prediction=eps or --prediction=v. Published models of these shapes: {listed}"
         )
     if not any_prediction:
         raise ConvertError(
             "this is no published architecture, and its tensors do not tell the number of "
             "attention heads, the noise schedule and the latent scale; "
-            f"{bundle.CHOOSE}--original_config=FILE.yaml, the settings it was trained with"
+            f"{imported_model.CHOOSE}--original_config=FILE.yaml, the settings it was trained with"
         )
     name, model = any_prediction[0]
     return Settings(
@@ -244,7 +244,7 @@ def _candidates(told: cfg.Discrete, noise: np.ndarray, epsilon: float) -> Iterat
         for kind in ("scaled_linear", "linear", "cosine")
         if 0 < first <= last < 1
     ]
-    plain = [model.diffusion.process for model in known.MODELS.values()]
+    plain = [model.diffusion.process for model in published_models.MODELS.values()]
     for process in dict.fromkeys([told, *plain, *fitted]):
         if process.num_timesteps != count:
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.core.reading import shown
 
 UNET = "model.diffusion_model."

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.convert.bundle import DTYPES, ConvertError
+from ldm_jax.convert.imported_model import DTYPES, ConvertError
 from ldm_jax.core import tree
 from ldm_jax.core.reading import shown
 

@@ -6,18 +6,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ldm_jax.convert import compvis
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.compvis import keys
+from ldm_jax.convert.imported_model import ConvertError
 
 Tensors = dict[str, np.ndarray]
 
 _WRAPPERS = ("module.", "model.", "state_dict.", "_orig_mod.")
 """What training in parallel, an outer module or a compiler puts before every name."""
 _FIRST = "input_blocks.0.0.weight"
-_MODEL = compvis.UNET + _FIRST
-_AVERAGE = compvis.ema_name(_MODEL)
+_MODEL = keys.UNET + _FIRST
+_AVERAGE = keys.ema_name(_MODEL)
 _ENCODER = "encoder.conv_in.weight"
-_PARTS = (compvis.UNET, compvis.FIRST_STAGE, compvis.CONDITIONER, compvis.EMA)
+_PARTS = (
+    keys.UNET,
+    keys.FIRST_STAGE,
+    keys.CONDITIONER,
+    keys.EMA,
+)
 
 
 def unwrapped(tensors: Tensors) -> Tensors:
@@ -42,13 +47,13 @@ def has_averages_alone(tensors: Mapping[str, np.ndarray]) -> bool:
 
 def is_first_stage(tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether there is a first stage and no U-Net, with or without its prefix in a whole model."""
-    named = {_ENCODER, compvis.FIRST_STAGE + _ENCODER}
+    named = {_ENCODER, keys.FIRST_STAGE + _ENCODER}
     return not is_model(tensors) and not named.isdisjoint(tensors)
 
 
 def first_stage(tensors: Tensors) -> Tensors:
     """The tensors of a first stage alone without their prefix in a whole model."""
-    prefix = compvis.FIRST_STAGE
+    prefix = keys.FIRST_STAGE
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
@@ -81,13 +86,13 @@ def averages_as_weights(tensors: Tensors) -> Tensors:
     """
     found = {}
     for name, tensor in tensors.items():
-        average = name.startswith(f"{compvis.EMA}diffusion_model")
+        average = name.startswith(f"{keys.EMA}diffusion_model")
         found[_dotted(name) if average else name] = tensor
     return found
 
 
 def _dotted(average: str) -> str:
-    rest, levels = average.removeprefix(compvis.EMA), ["model"]
+    rest, levels = average.removeprefix(keys.EMA), ["model"]
     while match := _WORD.match(rest):
         word, number = match.groups()
         rest = rest[match.end() :]
@@ -96,6 +101,6 @@ def _dotted(average: str) -> str:
         numbers = [number[:-1], number[-1:]] if blocks else [number]
         levels += [word, *filter(None, numbers)]
     name = ".".join(levels)
-    if rest or compvis.ema_name(name) != average:
+    if rest or keys.ema_name(name) != average:
         raise ConvertError(f"it has averages alone, and {average} is none of a U-Net's")
     return name

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.fields import Fields
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.models.process import betas
 
 Json = dict[str, Any]

@@ -8,17 +8,9 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import (
-    bundle,
-    claims,
-    components,
-    compvis,
-    foreign,
-    names,
-    settings,
-    shapes,
-)
-from ldm_jax.convert.bundle import ConvertError, Imported
+from ldm_jax.convert import claims, imported_model, state_dicts
+from ldm_jax.convert.compvis import components, foreign, keys, settings, shapes
+from ldm_jax.convert.imported_model import ConvertError, Imported
 from ldm_jax.core.reading import map_file, shown
 from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
@@ -135,34 +127,34 @@ def _below(tensors: Mapping[str, np.ndarray], prefix: str) -> Tensors:
 
 def _read_first_stage(tensors: Tensors, ema: bool, common: dict[str, Any]) -> Imported:
     config = shapes.autoencoder(tensors)
-    tree = bundle.autoencoder_shapes(config)
-    places = compvis.autoencoder_places([leaf.name for leaf in names.leaves(tree)], config)
+    tree = imported_model.autoencoder_shapes(config)
+    places = keys.autoencoder_places([leaf.name for leaf in state_dicts.leaves(tree)], config)
     if ema:
         tensors = _averaged(tensors, "", places)
     params, ignored = _component(tensors, places, tree, "the first stage", _RULES)
-    return bundle.make(config, {"autoencoder": params}, ignored=ignored, **common)
+    return imported_model.make(config, {"autoencoder": params}, ignored=ignored, **common)
 
 
 def _component(
-    tensors: Tensors, places: Mapping[str, compvis.Place], tree: Any, what: str,
-    rules: names.Rules = (),
+    tensors: Tensors, places: Mapping[str, keys.Place], tree: Any, what: str,
+    rules: state_dicts.Rules = (),
 ) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
-    found, rest = compvis.read(tensors, places)
-    return names.from_torch(found, tree, what, rules, beside=rest)
+    found, rest = keys.read(tensors, places)
+    return state_dicts.from_torch(found, tree, what, rules, beside=rest)
 
 
-def _averaged(tensors: Tensors, prefix: str, places: Mapping[str, compvis.Place]) -> Tensors:
+def _averaged(tensors: Tensors, prefix: str, places: Mapping[str, keys.Place]) -> Tensors:
     """`tensors` with the averages of a component's weights in place of the raw ones.
 
     Raises:
         ConvertError: the file has none, or not of every weight.
     """
-    if not shapes.has(tensors, compvis.EMA):
+    if not shapes.has(tensors, keys.EMA):
         raise ConvertError("it has no averages (model_ema.*); take the raw weights")
-    averages = {prefix + p.name: compvis.ema_name(prefix + p.name) for p in places.values()}
+    averages = {prefix + p.name: keys.ema_name(prefix + p.name) for p in places.values()}
     missing = sorted(name for name, average in averages.items() if average not in tensors)
     if missing:
-        raise ConvertError(f"it has no average of {names.enumerated(missing)}")
+        raise ConvertError(f"it has no average of {state_dicts.enumerated(missing)}")
     used = set(averages.values())
     rest = {name: tensor for name, tensor in tensors.items() if name not in used}
     return rest | {name: tensors[average] for name, average in averages.items()}
@@ -181,19 +173,19 @@ def _read_model(
         notes.append("the file has averages alone (model_ema.*), which are taken")
     autoencoder, encoder, kind = _parts_beside(tensors, borrowed)
     context = encoder and encoder.slots(autoencoder.latent_channels).context
-    unet = shapes.unet(_below(tensors, compvis.UNET), context, autoencoder.latent_channels)
+    unet = shapes.unet(_below(tensors, keys.UNET), context, autoencoder.latent_channels)
     parts = _conditioners(unet, encoder)
     config, found, told = _configure(tensors, metadata, autoencoder, unet, parts, **options)
     common["origin"]["settings"] = found
-    part_configs = bundle.component_configs(config)
+    part_configs = imported_model.component_configs(config)
     for name, part in part_configs.items():
         if name not in borrowed:
             claims.check(part, tensors, found)
 
     places = components.places_of(config, kind)
     if ema:
-        tensors = _averaged(tensors, compvis.UNET, places["unet"])
-    prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
+        tensors = _averaged(tensors, keys.UNET, places["unet"])
+    prefixes = {"unet": keys.UNET, "autoencoder": keys.FIRST_STAGE}
     rules = {"unet": (), "autoencoder": ((r"(loss|model_ema)\..*", "of training"),)}
     if kind is not None:
         prefixes[encoder.name] = kind.prefix
@@ -203,7 +195,7 @@ def _read_model(
     rest = {n: tensor for n, tensor in tensors.items() if n not in replaced}
     ignored = replaced | _ignored_beside(rest, tuple(prefixes.values()))
     for name, part in part_configs.items():
-        tree = bundle.component_shapes(part)
+        tree = imported_model.component_shapes(part)
         if name in borrowed or not tree:
             continue
         prefix, what = prefixes[name], f"the {name}"
@@ -211,14 +203,17 @@ def _read_model(
             _below(tensors, prefix), places[name], tree, what, rules[name]
         )
         ignored |= {prefix + old: why for old, why in left.items()}
-    return bundle.make(config, params, ignored=ignored, notes=(*notes, *told), **common)
+    return imported_model.make(config, params, ignored=ignored, notes=(*notes, *told), **common)
 
 
 _BORROWED = {
     "autoencoder": "the first stage; --vae names another",
     "text_encoder": "the text encoder; --text_encoder names another",
 }
-_PREFIXES = {"autoencoder": compvis.FIRST_STAGE, "text_encoder": compvis.CONDITIONER}
+_PREFIXES = {
+    "autoencoder": keys.FIRST_STAGE,
+    "text_encoder": keys.CONDITIONER,
+}
 
 
 def _below_of(tensors: Tensors, name: str) -> list[str]:
@@ -238,20 +233,20 @@ def _parts_beside(
     if "autoencoder" in borrowed:
         autoencoder = replace(borrowed["autoencoder"][0], latent_scale=None)
     elif _below_of(tensors, "autoencoder"):
-        autoencoder = shapes.autoencoder(_below(tensors, compvis.FIRST_STAGE))
+        autoencoder = shapes.autoencoder(_below(tensors, keys.FIRST_STAGE))
     else:
         raise ConvertError(
-            f"{lacks} {compvis.FIRST_STAGE}*, its first stage; {bundle.CHOOSE}--vae=PATH, of any "
-            "model that has it"
+            f"{lacks} {keys.FIRST_STAGE}*, its first stage; {imported_model.CHOOSE}--vae=PATH, of "
+            "any model that has it"
         )
     if "text_encoder" in borrowed:
         return autoencoder, borrowed["text_encoder"][0], None
     encoder, kind = _encoder(tensors)
-    width = shapes.foreign_context(_below(tensors, compvis.UNET))
+    width = shapes.foreign_context(_below(tensors, keys.UNET))
     if kind is None and width is not None:
         raise ConvertError(
-            f"{lacks} {compvis.CONDITIONER}*, its text encoder, of which its U-Net takes tokens of "
-            f"width {width}; {bundle.CHOOSE}--text_encoder=PATH, of any model that has it"
+            f"{lacks} {keys.CONDITIONER}*, its text encoder, of which its U-Net takes tokens of "
+            f"width {width}; {imported_model.CHOOSE}--text_encoder=PATH, of any model that has it"
         )
     return autoencoder, encoder, kind
 
@@ -263,22 +258,22 @@ def _ignored_beside(tensors: Tensors, prefixes: tuple[str, ...]) -> dict[str, st
         ConvertError: names what there is no reason for.
     """
     rest = [name for name in tensors if not name.startswith(prefixes)]
-    reasons = {name: names.why_ignored(name, _RULES) for name in rest}
+    reasons = {name: state_dicts.why_ignored(name, _RULES) for name in rest}
     unexpected = [name for name, why in reasons.items() if why is None]
     if unexpected:
         raise ConvertError(
-            f"it has unexpected tensors: {names.enumerated(unexpected)}. If they are no part of "
-            "the model, save it without them"
+            f"it has unexpected tensors: {state_dicts.enumerated(unexpected)}. If they are no "
+            "part of the model, save it without them"
         )
     return {name: why for name, why in reasons.items() if why is not None}
 
 
 def _spelled(tensors: Tensors) -> Tensors:
     """Names as today's, where some files leave CLIP's outermost level out."""
-    if shapes.has(tensors, compvis.CLIP + "embeddings."):
+    if shapes.has(tensors, keys.CLIP + "embeddings."):
         return {
-            f"{compvis.CLIP}text_model.{n.removeprefix(compvis.CLIP)}"
-            if n.startswith(compvis.CLIP) else n: t for n, t in tensors.items()
+            f"{keys.CLIP}text_model.{n.removeprefix(keys.CLIP)}"
+            if n.startswith(keys.CLIP) else n: t for n, t in tensors.items()
         }  # fmt: skip
     return tensors
 
@@ -287,11 +282,11 @@ def _encoder(tensors: Tensors) -> tuple[Encoder | None, components.Kind | None]:
     for kind in components.KINDS:
         if kind.prefix + kind.mark in tensors:
             return kind.conditioner(_below(tensors, kind.prefix)), kind
-    other = [name for name in tensors if name.startswith(compvis.CONDITIONER)]
+    other = [name for name in tensors if name.startswith(keys.CONDITIONER)]
     if other:
         raise ConvertError(
-            f"its condition is of an unknown kind: {names.enumerated(other)}; known are CLIP, "
-            "OpenCLIP, the 1.45B model's encoder, and classes"
+            f"its condition is of an unknown kind: {state_dicts.enumerated(other)}; known are "
+            "CLIP, OpenCLIP, the 1.45B model's encoder, and classes"
         )
     return None, None
 
@@ -362,8 +357,8 @@ def _scale(tensors: Tensors, told: float | None) -> float:
     return scale
 
 
-def _unused_layers(config: cfg.Model, kind: components.Kind) -> names.Rules:
-    if kind.prefix != compvis.OPEN_CLIP:
+def _unused_layers(config: cfg.Model, kind: components.Kind) -> state_dicts.Rules:
+    if kind.prefix != keys.OPEN_CLIP:
         return ()
     encoder = components.encoder_of(config).encoder
     last = encoder.layers - encoder.skip_last

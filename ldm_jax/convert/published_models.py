@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ldm_jax import config as cfg
 from ldm_jax.config.published import FIRST_STAGES
-from ldm_jax.convert import bundle
+from ldm_jax.convert import imported_model
 
 KL_F8, VQ_F4 = FIRST_STAGES["kl-f8"], FIRST_STAGES["vq-f4"]
 SD_FIRST_STAGE = replace(KL_F8, latent_scale=0.18215)
@@ -89,7 +89,7 @@ def find(
     for name, model in MODELS.items():
         same = (
             _one_head(unet) == _one_head(model.unet)
-            and bundle.bare(autoencoder) == bundle.bare(model.autoencoder)
+            and imported_model.bare(autoencoder) == imported_model.bare(model.autoencoder)
             and _without_dropout(conditioners) == _without_dropout(model.conditioners)
         )
         if same and model.diffusion.prediction in predictions:
@@ -99,8 +99,8 @@ def find(
 
 def first_stage(config: cfg.FirstStage) -> str | None:
     """The name of the published first stage of this shape, or None."""
-    bare = bundle.bare(config)
-    names = (n for n, c in FIRST_STAGES.items() if bundle.bare(c) == bare)
+    bare = imported_model.bare(config)
+    names = (n for n, c in FIRST_STAGES.items() if imported_model.bare(c) == bare)
     return next(names, None)
 
 

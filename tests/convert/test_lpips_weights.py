@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.convert.lpips import _shapes, fingerprint, read_lpips, write_lpips
-from ldm_jax.convert.names import leaves
+from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.convert.lpips_weights import _shapes, fingerprint, read_lpips, write_lpips
+from ldm_jax.convert.state_dicts import leaves
 from ldm_jax.core import tree
 from ldm_jax.formats.safetensors_file import write_safetensors
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, compvis, names, shapes
+from ldm_jax.convert import imported_model, state_dicts
+from ldm_jax.convert.compvis import keys, shapes
 
 Tensors = dict[str, np.ndarray]
 
@@ -20,7 +21,7 @@ class Kind:
     """A name that it alone has below its prefix."""
     prefix: str
     conditioner: Callable[[Tensors], cfg.Conditioner]
-    places: Callable[..., dict[str, compvis.Place]]
+    places: Callable[..., dict[str, keys.Place]]
 
 
 def _text(
@@ -35,27 +36,32 @@ def _class_token(tensors: Tensors) -> cfg.ClassConditioner:
 
 
 CLIP = Kind(
-    "text_model.embeddings.token_embedding.weight", compvis.CLIP, _text(shapes.clip, "clip"),
-    compvis.clip_places,
+    "text_model.embeddings.token_embedding.weight", keys.CLIP, _text(shapes.clip, "clip"),
+    keys.clip_places,
 )  # fmt: skip
 OPEN_CLIP = Kind(
-    "token_embedding.weight", compvis.OPEN_CLIP, _text(shapes.open_clip, "clip"),
-    compvis.open_clip_places,
+    "token_embedding.weight", keys.OPEN_CLIP, _text(shapes.open_clip, "clip"),
+    keys.open_clip_places,
 )  # fmt: skip
-BERT = Kind("token_emb.weight", compvis.CLIP, _text(shapes.bert, "bert"), compvis.bert_places)
-CLASSES = Kind("embedding.weight", compvis.CONDITIONER, _class_token, compvis.clip_places)
+BERT = Kind(
+    "token_emb.weight",
+    keys.CLIP,
+    _text(shapes.bert, "bert"),
+    keys.bert_places,
+)
+CLASSES = Kind("embedding.weight", keys.CONDITIONER, _class_token, keys.clip_places)
 KINDS = (CLIP, OPEN_CLIP, BERT, CLASSES)
 
 
-def places_of(config: cfg.Model, kind: Kind | None) -> dict[str, dict[str, compvis.Place]]:
+def places_of(config: cfg.Model, kind: Kind | None) -> dict[str, dict[str, keys.Place]]:
     """Where the parameters of each component are, by diffusers name."""
     listed = {
-        name: [leaf.name for leaf in names.leaves(tree)]
-        for name, tree in bundle.shapes(config).items()
+        name: [leaf.name for leaf in state_dicts.leaves(tree)]
+        for name, tree in imported_model.shapes(config).items()
     }
     places = {
-        "unet": compvis.unet_places(listed["unet"], config.unet),
-        "autoencoder": compvis.autoencoder_places(listed["autoencoder"], config.autoencoder),
+        "unet": keys.unet_places(listed["unet"], config.unet),
+        "autoencoder": keys.autoencoder_places(listed["autoencoder"], config.autoencoder),
     }
     if kind is not None:
         name = encoder_of(config).name

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.convert import names
-from ldm_jax.convert.bundle import ConvertError, materialize
+from ldm_jax.convert import state_dicts
+from ldm_jax.convert.imported_model import ConvertError, materialize
 from ldm_jax.core import tree
 from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.formats.safetensors_file import write_safetensors
@@ -52,7 +52,7 @@ def read_lpips(vgg: str | Path, heads: str | Path | None = None) -> dict[str, An
         raise ConvertError(f"{vgg} has no heads (lin0, …); name the file of them too. {HOW_TO_GET}")
     if not any(name.startswith(("features.", "net.")) for name in tensors):
         raise ConvertError(f"{where} has no VGG16 (features.0.weight, …). {HOW_TO_GET}")
-    params, _ = names.from_torch(tensors, _shapes(), where, _IGNORED, _spelled)
+    params, _ = state_dicts.from_torch(tensors, _shapes(), where, _IGNORED, _spelled)
     for path, value in tree.flatten(params).items():
         if not np.isfinite(value).all():
             raise ConvertError(f"{where}: {path} has values that are not finite")
@@ -63,7 +63,7 @@ def read_lpips(vgg: str | Path, heads: str | Path | None = None) -> dict[str, An
 
 def write_lpips(params: Mapping[str, Any], path: str | Path) -> None:
     """One safetensors file that `read_lpips` reads by itself. Raises OSError."""
-    write_safetensors(Path(path), names.to_torch(params), {"format": "pt"})
+    write_safetensors(Path(path), state_dicts.to_torch(params), {"format": "pt"})
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, known
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert import imported_model, published_models
 from ldm_jax.convert.fields import Fields
+from ldm_jax.convert.imported_model import ConvertError
 
 Json = dict[str, Any]
 
@@ -283,13 +283,13 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
         norm_num_groups=fields.whole("norm_num_groups", 32),
         mid_attention=fields.flag("mid_block_add_attention", True),
         attention=attention if any(attention) else (),
-        bottleneck=bundle.codebook(codebook),
+        bottleneck=imported_model.codebook(codebook),
         latent_scale=fields.number("scaling_factor", 0.18215),
     )
     fields.close()
     if quantized and "scaling_factor" not in fields:
         # diffusers would take 0.18215, which the published models, without the field, never had.
-        if known.first_stage(config) is None:
+        if published_models.first_stage(config) is None:
             raise ConvertError(
                 f"{fields.path} has no scaling_factor, and is none of the published VQ models, "
                 'which have 1: add "scaling_factor": 1.0, or what it was trained with'
@@ -300,7 +300,7 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
 
 def write_autoencoder(config: cfg.FirstStage, scale: float, side: int) -> Json:
     """The `config.json` of the first stage for images of `side` pixels."""
-    codebook = bundle.codebook_size(config, "diffusers' models")
+    codebook = imported_model.codebook_size(config, "diffusers' models")
     _refuse("autoencoder.patch_size", config.patch_size, 1)
     attention = config.attention or (False,) * len(config.block_out_channels)
     common: Json = {

@@ -15,7 +15,7 @@ from ldm_jax.config.checks import (
     require,
     settings,
 )
-from ldm_jax.config.models import Autoencoder
+from ldm_jax.config.networks import Autoencoder
 
 
 @settings

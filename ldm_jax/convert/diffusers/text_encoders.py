@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.convert.bundle import ConvertError
 from ldm_jax.convert.fields import Fields
+from ldm_jax.convert.imported_model import ConvertError
 
 Json = dict[str, Any]
 

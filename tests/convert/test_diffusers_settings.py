@@ -8,11 +8,11 @@ import convert_models as small
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import peer_configs
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert.diffusers import architectures
+from ldm_jax.convert.diffusers.pipeline_folders import read_folder, write_folder
+from ldm_jax.convert.diffusers.schedulers import LATENT, STABLE, STABLE_INPAINTING, read_scheduler
 from ldm_jax.convert.fields import Fields
-from ldm_jax.convert.folder import read_folder, write_folder
-from ldm_jax.convert.peer_schedulers import LATENT, STABLE, STABLE_INPAINTING, read_scheduler
+from ldm_jax.convert.imported_model import ConvertError
 
 SD1 = small.MODELS["sd1"]
 
@@ -115,18 +115,18 @@ class TestOtherWays:
             block_out_channels=(32, 96, 64), layers_per_block=1, attention=(True, False, False),
             num_heads=(4, 4, 4), context_dim=64,
         )  # fmt: skip
-        values = peer_configs.write_unet(wide, 8) | {"attention_head_dim": [4, 5, 4]}
-        assert peer_configs.read_unet(Fields(Path("x"), values)).num_heads == (4, 1, 4)
+        values = architectures.write_unet(wide, 8) | {"attention_head_dim": [4, 5, 4]}
+        assert architectures.read_unet(Fields(Path("x"), values)).num_heads == (4, 1, 4)
         values["attention_head_dim"] = [5, 4, 4]
         with pytest.raises(cfg.ConfigError, match="num_heads"):
-            peer_configs.read_unet(Fields(Path("x"), values))
+            architectures.read_unet(Fields(Path("x"), values))
         plain = cfg.UNet(
             block_out_channels=(32, 48, 64), layers_per_block=1, attention=(True, False, False),
             attention_kind="plain", num_heads=(1, 1, 2), context_dim=None, norm_num_groups=16,
         )  # fmt: skip
-        values = peer_configs.write_unet(plain, 8)
+        values = architectures.write_unet(plain, 8)
         assert values["attention_head_dim"] == 32
-        assert peer_configs.read_unet(Fields(Path("x"), values)) == plain
+        assert architectures.read_unet(Fields(Path("x"), values)) == plain
 
     @pytest.mark.parametrize("name", ["LCMScheduler", "DPMSolverSDEScheduler", "TCDScheduler"])
     def test_schedulers(self, saved, name):

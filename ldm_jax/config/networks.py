@@ -1,4 +1,4 @@
-"""What first stages and U-Net are made of."""
+"""What first stages, the U-Net and a classifier of noisy latents are made of."""
 
 from typing import Annotated, Literal
 
@@ -6,6 +6,7 @@ from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import (
     Decay,
     Depth,
+    Entries,
     Positive,
     Width,
     Within,
@@ -159,3 +160,41 @@ class UNet:
     def side_multiple(self) -> int:
         """What the sides of latents must be multiples of; convolutions can halve odd sides."""
         return self.factor if self.resblock_updown else self.patch_size
+
+
+@settings
+class Classifier:
+    """The way down of a U-Net, then attention pooling. Tuples: one entry a level, finest first."""
+
+    in_channels: Width = 4
+    num_classes: Entries = 10
+    block_out_channels: tuple[Width, ...] = (64, 128)
+    layers_per_block: Depth = 1
+    attention: tuple[bool, ...] = (False, True)
+    num_heads: tuple[Width, ...] = (4, 4)
+    """Of each level's attention; the last one's are also the pooling's."""
+    time_scale_shift: bool = True
+    """FiLM: the time embedding scales and shifts, instead of being added."""
+    resblock_updown: bool = True
+    """Residual blocks change the resolution, instead of a plain convolution."""
+    norm_num_groups: Width = 32
+    dropout: Decay = 0.0
+
+    def __post_init__(self) -> None:
+        self.encoder  # noqa: B018 - its own checks
+
+    @property
+    def encoder(self) -> UNet:
+        """The U-Net whose way down this is.
+
+        Raises:
+            ConfigError: settings that no U-Net can have; they are named as the U-Net's.
+        """
+        return UNet(
+            in_channels=self.in_channels, out_channels=self.in_channels,
+            block_out_channels=self.block_out_channels, layers_per_block=self.layers_per_block,
+            attention=self.attention, attention_kind="plain", num_heads=self.num_heads,
+            context_dim=None, time_scale_shift=self.time_scale_shift,
+            resblock_updown=self.resblock_updown, norm_num_groups=self.norm_num_groups,
+            dropout=self.dropout,
+        )  # fmt: skip

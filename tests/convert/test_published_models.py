@@ -6,27 +6,20 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import (
-    bundle,
-    checkpoint,
-    checkpoint_writing,
-    components,
-    compvis,
-    known,
-    names,
-)
+from ldm_jax.convert import imported_model, published_models, state_dicts
+from ldm_jax.convert.compvis import components, keys, reader, writer
 
 
 def shapes_only(model):
     """A file's tensors, each one number that takes no memory."""
-    kind = checkpoint_writing._kind_of(model)
-    prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
+    kind = writer._kind_of(model)
+    prefixes = {"unet": keys.UNET, "autoencoder": keys.FIRST_STAGE}
     if kind is not None:
         prefixes[components.encoder_of(model).name] = kind.prefix
     places = components.places_of(model, kind)
     tensors = {}
-    for part, tree in bundle.shapes(model).items():
-        for leaf in names.leaves(tree):
+    for part, tree in imported_model.shapes(model).items():
+        for leaf in state_dicts.leaves(tree):
             place, shape = places[part][leaf.name], leaf.torch_shape
             if place.part is not None:
                 shape = (3 * shape[0], *shape[1:])
@@ -39,9 +32,9 @@ def shapes_only(model):
     return tensors
 
 
-@pytest.mark.parametrize("name", known.MODELS)
+@pytest.mark.parametrize("name", published_models.MODELS)
 def test_known_by_shapes(monkeypatch, tmp_path, name):
-    model = known.MODELS[name]
+    model = published_models.MODELS[name]
     tensors, prediction = shapes_only(model), None
     if model.unet.context_dim == 1024:
         prediction = model.diffusion.prediction
@@ -49,7 +42,7 @@ def test_known_by_shapes(monkeypatch, tmp_path, name):
         tensors["scale_factor"] = np.asarray(0.25, np.float32)
         scaled = replace(model.autoencoder, latent_scale=0.25)
         model = replace(model, autoencoder=scaled)
-    monkeypatch.setattr(checkpoint, "_read", lambda path: (tensors, {}))
-    found = checkpoint.read_checkpoint(tmp_path / "model.ckpt", prediction=prediction)
+    monkeypatch.setattr(reader, "_read", lambda path: (tensors, {}))
+    found = reader.read_checkpoint(tmp_path / "model.ckpt", prediction=prediction)
     assert found.config == model
     assert isinstance(found.config, cfg.Model)

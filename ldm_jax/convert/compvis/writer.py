@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, components, compvis, names, settings
-from ldm_jax.convert.bundle import ConvertError, Dtype, Imported
-from ldm_jax.convert.components import Kind, Tensors, places_of
+from ldm_jax.convert import imported_model, state_dicts
+from ldm_jax.convert.compvis import components, keys, settings
+from ldm_jax.convert.compvis.components import Kind, Tensors, places_of
+from ldm_jax.convert.imported_model import ConvertError, Dtype, Imported
 from ldm_jax.formats.safetensors_file import write_safetensors
 from ldm_jax.models.process import betas
 
@@ -29,14 +30,14 @@ def write_checkpoint(
     config = imported.config
     if isinstance(config, cfg.Autoencoder):
         _check_autoencoder(config)
-        params = names.to_torch(imported.frozen["autoencoder"])
-        out = compvis.write(params, compvis.autoencoder_places(params, config))
+        params = state_dicts.to_torch(imported.frozen["autoencoder"])
+        out = keys.write(params, keys.autoencoder_places(params, config))
         metadata = {"format": "pt"}
     else:
         out, metadata = _written(imported, config)
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {"betas", "alphas_cumprod", "alphas_cumprod_prev", "scale_factor"}
-    out = {n: t if n in kept else bundle.stored(t, dtype) for n, t in out.items()}
+    out = {n: t if n in kept else imported_model.stored(t, dtype) for n, t in out.items()}
     write_safetensors(path, out, metadata)
 
 
@@ -45,12 +46,12 @@ def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, 
     _check_autoencoder(config.autoencoder)
     _check_unet(config.unet)
     places = places_of(config, kind)
-    prefixes = {"unet": compvis.UNET, "autoencoder": compvis.FIRST_STAGE}
+    prefixes = {"unet": keys.UNET, "autoencoder": keys.FIRST_STAGE}
     if kind is not None:
         prefixes[components.encoder_of(config).name] = kind.prefix
     out: Tensors = {}
     for name, part in imported.components().items():
-        there = compvis.write(names.to_torch(part), places[name])
+        there = keys.write(state_dicts.to_torch(part), places[name])
         out |= {prefixes[name] + n: t for n, t in there.items()}
     if not isinstance(config.diffusion.process, cfg.Discrete):
         raise ConvertError(
@@ -87,7 +88,7 @@ def _kind_of(config: cfg.Model) -> Kind | None:
 
 
 def _check_autoencoder(config: cfg.FirstStage) -> None:
-    bundle.codebook_size(config, "CompVis' files")
+    imported_model.codebook_size(config, "CompVis' files")
     _require("autoencoder.patch_size", config.patch_size, 1)
     _require("autoencoder.norm_num_groups", config.norm_num_groups, 32)
 

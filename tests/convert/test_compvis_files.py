@@ -8,10 +8,11 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import compvis, names
-from ldm_jax.convert.bundle import ConvertError
-from ldm_jax.convert.checkpoint import read_checkpoint
-from ldm_jax.convert.checkpoint_writing import write_checkpoint
+from ldm_jax.convert import state_dicts
+from ldm_jax.convert.compvis import keys
+from ldm_jax.convert.compvis.reader import read_checkpoint
+from ldm_jax.convert.compvis.writer import write_checkpoint
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
 
 ORIGINALS = small.golden("compvis_names")
@@ -61,14 +62,14 @@ def test_written_and_read_is_the_same(tmp_path, name):
 
 def test_fused_attention_is_ordered_by_head():
     """Legacy blocks: rows of head 0's query, key, value, then head 1's."""
-    places = {f"to_{c}": compvis.Place("qkv", i, heads=2) for i, c in enumerate("qkv")}
+    places = {f"to_{c}": keys.Place("qkv", i, heads=2) for i, c in enumerate("qkv")}
     fused = np.arange(12, dtype=np.float32)[:, None]
-    found, rest = compvis.read({"qkv": fused}, places)
+    found, rest = keys.read({"qkv": fused}, places)
     assert found["to_q"].ravel().tolist() == [0, 1, 6, 7]
     assert found["to_k"].ravel().tolist() == [2, 3, 8, 9]
     assert found["to_v"].ravel().tolist() == [4, 5, 10, 11]
     assert not rest
-    np.testing.assert_array_equal(compvis.write(found, places)["qkv"], fused)
+    np.testing.assert_array_equal(keys.write(found, places)["qkv"], fused)
 
 
 def test_averages_are_chosen(tmp_path):
@@ -78,7 +79,7 @@ def test_averages_are_chosen(tmp_path):
     for weights, prefix in (("raw", "model.diffusion_model.input_blocks.0.0.bias"),
                             ("ema", "model_ema.diffusion_modelinput_blocks00bias")):  # fmt: skip
         imported = read_checkpoint(path, ema=weights == "ema", original_config=yaml)
-        found = names.to_torch(imported.params["unet"])["conv_in.bias"]
+        found = state_dicts.to_torch(imported.params["unet"])["conv_in.bias"]
         np.testing.assert_array_equal(found, tensors[prefix])
         assert imported.origin["weights"] == weights
 
@@ -121,9 +122,10 @@ def test_another_schedule_in_the_file(tmp_path):
 
 
 def test_published_shapes_that_do_not_tell_the_prediction():
-    from ldm_jax.convert import known, settings
+    from ldm_jax.convert import published_models
+    from ldm_jax.convert.compvis import settings
 
-    model = known.MODELS["Stable Diffusion 2 (768, v)"]
+    model = published_models.MODELS["Stable Diffusion 2 (768, v)"]
     shape = replace(model.unet, num_heads=(1,) * 4)
     arguments = (replace(model.autoencoder, latent_scale=None), shape, model.conditioners)
     with pytest.raises(ConvertError, match="--prediction=eps or --prediction=v"):

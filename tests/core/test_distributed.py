@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm_jax.core import processes
+from ldm_jax.core import distributed
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,10 @@ from ldm_jax.core import processes
 )
 def test_all_three_options_or_none_and_within_range(given, complaint):
     with pytest.raises(ValueError, match=complaint):
-        processes.check(*given)
+        distributed.check(*given)
 
 
 def test_what_fits_is_taken():
-    processes.check(None, None, None)
-    processes.check("localhost:1234", 2, 1)
-    processes.check("[::1]:1234", 1, 0)
+    distributed.check(None, None, None)
+    distributed.check("localhost:1234", 2, 1)
+    distributed.check("[::1]:1234", 1, 0)

@@ -10,10 +10,11 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, known, peer_configs
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert import imported_model, published_models
+from ldm_jax.convert.diffusers import architectures
+from ldm_jax.convert.diffusers.pipeline_folders import read_folder, write_folder
 from ldm_jax.convert.fields import Fields
-from ldm_jax.convert.folder import read_folder, write_folder
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.core.reading import FileFormatError
 from ldm_jax.models.process import betas
 
@@ -53,7 +54,7 @@ def test_there_and_back_is_the_same(tmp_path, tokenizer, name):
 
 @pytest.mark.parametrize("config", [small.AUTOENCODER, small.CODEBOOK])
 def test_first_stage_alone(tmp_path, config):
-    imported = bundle.make(config, small.numbers(config))
+    imported = imported_model.make(config, small.numbers(config))
     write_folder(imported, tmp_path / "model")
     again = read_folder(tmp_path / "model")
     assert (again.config, again.params) == (config, {})
@@ -62,7 +63,7 @@ def test_first_stage_alone(tmp_path, config):
 
 def test_dtypes_are_kept_or_asked_for(tmp_path, tokenizer):
     config = small.MODELS["sd1"]
-    half = bundle.make(config, small.numbers(config, np.float16), tokenizer=tokenizer)
+    half = imported_model.make(config, small.numbers(config, np.float16), tokenizer=tokenizer)
     write_folder(half, tmp_path / "half")
     write_folder(read_folder(tmp_path / "half"), tmp_path / "single", dtype="float32")
     for folder, dtype in (("half", np.float16), ("single", np.float32)):
@@ -171,7 +172,7 @@ def test_schedules_there_and_back(tmp_path, tokenizer):
 
 
 def test_a_vq_model_must_say_its_scale(tmp_path):
-    imported = bundle.make(small.CODEBOOK, small.numbers(small.CODEBOOK))
+    imported = imported_model.make(small.CODEBOOK, small.numbers(small.CODEBOOK))
     write_folder(imported, tmp_path / "model")
     path = tmp_path / "model/config.json"
     values = json.loads(path.read_text())
@@ -182,11 +183,11 @@ def test_a_vq_model_must_say_its_scale(tmp_path):
 
 
 def test_published_vq_models_have_scale_one_without_saying_it(tmp_path):
-    values = peer_configs.write_autoencoder(known.VQ_F4, 1.0, 256)
+    values = architectures.write_autoencoder(published_models.VQ_F4, 1.0, 256)
     del values["scaling_factor"]
     (tmp_path / "config.json").write_text(json.dumps(values))
-    found = peer_configs.read_autoencoder(Fields.read(tmp_path / "config.json"))
-    assert found == known.VQ_F4 and found.latent_scale == 1.0
+    found = architectures.read_autoencoder(Fields.read(tmp_path / "config.json"))
+    assert found == published_models.VQ_F4 and found.latent_scale == 1.0
 
 
 def weights_of(folder, part, variant):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle
-from ldm_jax.convert.bundle import ConvertError
+from ldm_jax.convert import imported_model
+from ldm_jax.convert.imported_model import ConvertError
 
 Tensors = Mapping[str, np.ndarray]
 _GROUPS = 32
@@ -145,7 +145,7 @@ def autoencoder(tensors: Tensors) -> cfg.Autoencoder:
         norm_num_groups=_GROUPS,
         mid_attention=has(tensors, "encoder.mid.attn_1."),
         attention=attention if any(attention) else (),
-        bottleneck=bundle.codebook(None if codebook is None else codebook.shape[0]),
+        bottleneck=imported_model.codebook(None if codebook is None else codebook.shape[0]),
     )
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import bundle, claims, names, peer_configs, peer_schedulers, peer_text
-from ldm_jax.convert.bundle import ConvertError, Dtype, Imported
+from ldm_jax.convert import claims, imported_model, state_dicts
+from ldm_jax.convert.diffusers import architectures, schedulers, text_encoders
 from ldm_jax.convert.fields import Fields
-from ldm_jax.convert.placing import copy_tokenizer, new_folder
+from ldm_jax.convert.imported_model import ConvertError, Dtype, Imported
+from ldm_jax.convert.model_folders import copy_tokenizer, new_folder
 from ldm_jax.formats.model_files import read_sharded, read_tensors
 from ldm_jax.formats.safetensors_file import write_safetensors
 
@@ -40,11 +41,11 @@ _UNUSED = (
 )
 # Of each kind the constructors override other settings.
 _KINDS = {
-    "StableDiffusionPipeline": peer_schedulers.STABLE,
-    "StableDiffusionImg2ImgPipeline": peer_schedulers.STABLE,
-    "StableDiffusionInpaintPipeline": peer_schedulers.STABLE_INPAINTING,
-    "LDMTextToImagePipeline": peer_schedulers.LATENT,
-    "LDMPipeline": peer_schedulers.LATENT,
+    "StableDiffusionPipeline": schedulers.STABLE,
+    "StableDiffusionImg2ImgPipeline": schedulers.STABLE,
+    "StableDiffusionInpaintPipeline": schedulers.STABLE_INPAINTING,
+    "LDMTextToImagePipeline": schedulers.LATENT,
+    "LDMPipeline": schedulers.LATENT,
 }
 _LATENTS = 64
 """Side of the latents of Stable Diffusion, where nothing says another."""
@@ -71,9 +72,9 @@ def read_folder(
     if not (path / INDEX).is_file():
         fields = Fields.read(path / CONFIG)
         with fields.naming():
-            config = peer_configs.read_autoencoder(fields)
+            config = architectures.read_autoencoder(fields)
         params, ignored, notes = read_component(path, config, variant)
-        return bundle.make(
+        return imported_model.make(
             config, {"autoencoder": params}, ignored=ignored, notes=notes,
             tokenizer=Path(tokenizer) if tokenizer else None, **common,
         )  # fmt: skip
@@ -81,7 +82,7 @@ def read_folder(
     pipeline, places = _places(Fields.read(path / INDEX))
     config, notes = _model(path, places, _KINDS[pipeline])
     components, ignored = {}, {}
-    for name, part in bundle.component_configs(config).items():
+    for name, part in imported_model.component_configs(config).items():
         if name not in places:
             continue
         components[name], left, said = read_component(path / places[name], part, variant)
@@ -91,7 +92,7 @@ def read_folder(
         tokenizer = path / places["tokenizer"]
         if not tokenizer.is_dir():
             raise ConvertError(f"{tokenizer} is missing; {path / INDEX} names it")
-    return bundle.make(
+    return imported_model.make(
         config, components, ignored=ignored, notes=tuple(notes),
         tokenizer=Path(tokenizer) if tokenizer else None, **common,
     )  # fmt: skip
@@ -113,8 +114,8 @@ def read_component(
     file, notes = _weights_file(folder, variant)
     tensors = read_sharded(file) if file.suffix == ".json" else read_tensors(file)
     claims.check(config, tensors, str(folder / CONFIG))
-    shapes = bundle.component_shapes(config)
-    params, ignored = names.from_torch(tensors, shapes, str(file), _UNUSED, _spelling(shapes))
+    shapes = imported_model.component_shapes(config)
+    params, ignored = state_dicts.from_torch(tensors, shapes, str(file), _UNUSED, _spelling(shapes))
     return params, ignored, notes
 
 
@@ -143,16 +144,16 @@ def _model(
     override is overridden here."""
     first_stage = Fields.read(path / places["autoencoder"] / CONFIG)
     with first_stage.naming():
-        autoencoder = peer_configs.read_autoencoder(first_stage)
+        autoencoder = architectures.read_autoencoder(first_stage)
     fields = Fields.read(path / places["unet"] / CONFIG)
     side, size_notes = _latent_side(fields, first_stage, autoencoder.factor, kind)
     with fields.naming():
-        unet = peer_configs.read_unet(fields)
+        unet = architectures.read_unet(fields)
     conditioners: tuple[cfg.Conditioner, ...] = ()
     if "text_encoder" in places:
         text = Fields.read(path / places["text_encoder"] / CONFIG)
         with text.naming():
-            conditioners = (peer_text.read_text_encoder(text),)
+            conditioners = (text_encoders.read_text_encoder(text),)
     inputs, latents = unet.in_channels, autoencoder.latent_channels
     if inputs == 2 * latents + 1 and conditioners:
         unet = replace(unet, in_channels=latents, concat_channels=inputs - latents)
@@ -163,7 +164,7 @@ def _model(
             "text; other conditions that are concatenated are not supported"
         )  # fmt: skip
     schedule = Fields.read(path / places["scheduler"] / "scheduler_config.json")
-    diffusion, notes = peer_schedulers.read_scheduler(schedule, kind)
+    diffusion, notes = schedulers.read_scheduler(schedule, kind)
     try:
         config = cfg.Model(autoencoder, unet, conditioners, diffusion, side * autoencoder.factor)
     except cfg.ConfigError as error:
@@ -197,7 +198,7 @@ def _latent_side(
             f"{side * factor}, as {'its first stage has' if told else 'Stable Diffusion has'}",
         )
     side = unet.whole("sample_size")
-    if kind != peer_schedulers.LATENT and side < _LATENTS and _older(unet, (0, 9)):
+    if kind != schedulers.LATENT and side < _LATENTS and _older(unet, (0, 9)):
         return _LATENTS, (
             f"sample_size is {side} in a file older than diffusers 0.9.0, where its pipeline takes "
             f"{_LATENTS}: pictures are {_LATENTS * factor} pixels wide and high",
@@ -234,7 +235,7 @@ def _weights_file(folder: Path, variant: str | None) -> tuple[Path, tuple[str, .
         return file, (f"{folder.name} has weights of the variant {only} alone, which are taken",)
     wanted = f"of the variant {variant}" if variant else "without a variant"
     present = ", ".join(file.name for file in found.values())
-    has = f"it has {present}; {bundle.CHOOSE}--variant" if present else "it has none"
+    has = f"it has {present}; {imported_model.CHOOSE}--variant" if present else "it has none"
     raise ConvertError(f"{folder} has no weights {wanted}: {has}")
 
 
@@ -283,21 +284,21 @@ def write_folder(
     if isinstance(config, cfg.Autoencoder):
         scale = 0.18215 if isinstance(config.bottleneck, cfg.KL) else 1.0
         scale = config.latent_scale if config.latent_scale is not None else scale
-        described = peer_configs.write_autoencoder(config, scale, 32 * config.factor)
+        described = architectures.write_autoencoder(config, scale, 32 * config.factor)
         with new_folder(path, overwrite) as folder:
             _write_component(folder, described, imported.frozen["autoencoder"], dtype)
         return
     side = config.image_size // config.autoencoder.factor
     described = {
-        "unet": peer_configs.write_unet(config.unet, side),
-        "autoencoder": peer_configs.write_autoencoder(
+        "unet": architectures.write_unet(config.unet, side),
+        "autoencoder": architectures.write_autoencoder(
             config.autoencoder, config.autoencoder.latent_scale, config.image_size
         ),
     }  # fmt: skip
     text = cfg.find(config.conditioners, cfg.TextConditioner)
     if text is not None:
-        described["text_encoder"] = peer_text.write_text_encoder(text.encoder)
-    scheduler = peer_schedulers.write_scheduler(config.diffusion)
+        described["text_encoder"] = text_encoders.write_text_encoder(text.encoder)
+    scheduler = schedulers.write_scheduler(config.diffusion)
     index, places = _index(imported, described)
     with new_folder(path, overwrite) as folder:
         for name, params in imported.components().items():
@@ -305,10 +306,10 @@ def write_folder(
             _write_component(folder / places[name], described[name], params, dtype)
         (folder / "scheduler").mkdir()
         scheduler_file = folder / "scheduler" / "scheduler_config.json"
-        scheduler_file.write_bytes(peer_text.as_text(scheduler))
+        scheduler_file.write_bytes(text_encoders.as_text(scheduler))
         if "tokenizer" in index:
             copy_tokenizer(imported.tokenizer, folder / "tokenizer")
-        (folder / INDEX).write_bytes(peer_text.as_text(index))
+        (folder / INDEX).write_bytes(text_encoders.as_text(index))
 
 
 def _index(
@@ -357,7 +358,7 @@ def _index(
 
 
 def _write_component(folder: Path, described: dict[str, Any], params: Any, dtype: Dtype) -> None:
-    (folder / CONFIG).write_bytes(peer_text.as_text(described))
+    (folder / CONFIG).write_bytes(text_encoders.as_text(described))
     stem = "diffusion_pytorch_model" if "_class_name" in described else "model"
-    tensors: dict[str, np.ndarray] = bundle.cast(names.to_torch(params), dtype)
+    tensors: dict[str, np.ndarray] = imported_model.cast(state_dicts.to_torch(params), dtype)
     write_safetensors(folder / f"{stem}.safetensors", tensors, {"format": "pt"})

@@ -1,0 +1,1 @@
+"""CompVis' single files: what their keys and shapes say, read and written."""

@@ -1,0 +1,1 @@
+"""diffusers' folders: what their JSON files say, read and written."""
