@@ -2,8 +2,8 @@
 
     python -m benchmarks.first_stage_curves NAME=WORKDIR [NAME=WORKDIR ...] --out=FILE.png
 
-Runs whose names differ by what follows a comma ("KL, critic") share a colour; the second one of
-them is dashed. Needs the extra `docs`.
+Runs whose names differ by what follows a comma ("KL, discriminator") share a colour; the second one
+of them is dashed. Needs the extra `docs`.
 """
 
 import argparse
@@ -21,11 +21,11 @@ PANELS = {
     "nll": "L1 + L2 of the batch",
     "code_usage": "share of codes that a batch uses",
     "kl_per_image": "KL of an image, nats",
-    "accuracy": "critic's accuracy",
+    "accuracy": "discriminator's accuracy",
     "adaptive_weight": "adaptive weight",
 }
-CRITIC = ("accuracy", "adaptive_weight")
-"""Zeros until the critic takes part, which are not drawn."""
+DISCRIMINATOR = ("accuracy", "adaptive_weight")
+"""Zeros until the discriminator takes part, which are not drawn."""
 LOGARITHMIC = ("nll", "kl_per_image", "adaptive_weight")
 
 
@@ -33,7 +33,7 @@ def series(workdir: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     found = [(r["step"], r[name]) for r in map(json.loads, lines) if name in r]
-    if name in CRITIC:
+    if name in DISCRIMINATOR:
         found = [(step, value) for step, value in found if value]
     return [step for step, _ in found], [value for _, value in found]
 

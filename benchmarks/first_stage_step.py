@@ -4,10 +4,10 @@
 
 Both sides: Stable Diffusion's autoencoder, L1 + LPIPS (VGG16 with random weights, whose values do
 not matter for time) summed as published, the KL term, PatchGAN with batch norm, the adaptive weight
-at the decoder's last layer, hinge losses, and Adam for autoencoder and critic; the critic learns
-from the reconstructions that the autoencoder has learnt from. PyTorch's side is written plainly
-with autograd, as the published code is. `--profile` times the parts of ours instead. Needs the
-extra `parity`.
+at the decoder's last layer, hinge losses, and Adam for autoencoder and discriminator; the
+discriminator learns from the reconstructions that the autoencoder has learnt from. PyTorch's side
+is written plainly with autograd, as the published code is. `--profile` times the parts of ours
+instead. Needs the extra `parity`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ COMPARED = (1, 3, 6, 9, 12)
 
 
 def our_run(size: int, batch: int) -> cfg.AutoencoderRun:
-    """kl-f8 as published, its critic from the first step on."""
+    """kl-f8 as published, its discriminator from the first step on."""
     return cfg.AutoencoderRun(
         data=cfg.Data(source=cfg.ImageFolder(path="none"), image_size=size, batch_size=batch),
         autoencoder=cfg.Autoencoder(latent_scale=0.18215),
@@ -74,7 +74,7 @@ def ours(images: np.ndarray) -> tuple[Callable[[], None], Any]:
     return call, program
 
 
-def critic() -> nn.Sequential:
+def discriminator() -> nn.Sequential:
     """PatchGAN with three layers of stride 2."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(0.2)]
     for features, stride in ((128, 2), (256, 2), (512, 1)):
@@ -122,7 +122,7 @@ def theirs(images: np.ndarray) -> Callable[[], None]:
         block_out_channels=(128, 256, 512, 512), latent_channels=4, layers_per_block=2,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
-    perceptual, judge = Perceptual(), critic()
+    perceptual, judge = Perceptual(), discriminator()
     optimizers = [
         torch.optim.Adam(network.parameters(), lr=RATE, betas=BETAS)
         for network in (autoencoder, judge)

@@ -1,5 +1,5 @@
 """Compiles Stable Diffusion 1.5's training step, its sampler, and the training step of its first
-stage with a critic for TPU pods and CUDA GPUs, without having any.
+stage with a discriminator for TPU pods and CUDA GPUs, without having any.
 
     python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train first]
     python -m benchmarks.pods --reduced --topology h100:8 a100:8
@@ -93,7 +93,6 @@ def trace_training_step(
 ) -> jax.stages.Traced:
     """The step of stage two as the training loop compiles it: state donated, all sharded."""
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
-    shape = model.latent_shape
     optimizer = make_optimizer(run.optim, run.loop.steps)
 
     def init() -> Any:
@@ -110,7 +109,7 @@ def trace_training_step(
     where = sharding.state_sharding(mesh, state)
     uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}
     step = jax.jit(
-        make_diffusion_step(model, optimizer, run, uncond, shape),
+        make_diffusion_step(model, optimizer, run, uncond),
         in_shardings=(where, sharding.replicated(mesh), sharding.batch_sharding(mesh)),
         out_shardings=(where, sharding.replicated(mesh)),
         donate_argnums=0,
@@ -123,7 +122,7 @@ def trace_training_step(
 def trace_first_stage(
     run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
 ) -> jax.stages.Traced:
-    """The step of stage one with its critic, as the training loop compiles it."""
+    """The step of stage one with its discriminator, as the training loop compiles it."""
     side = min(run.data.image_size, FIRST_STAGE_SIDE)
     first = cfg.AutoencoderRun(
         replace(run.data, image_size=side, batch_size=batch_size),

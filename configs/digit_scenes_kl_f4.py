@@ -1,9 +1,9 @@
-"""Stage one on DigitScenes at 32 px, f = 4, with a Gaussian over latents, then a critic.
+"""Stage one on DigitScenes at 32 px, f = 4, with a Gaussian over latents, then a discriminator.
 
     python train.py --config=configs/digit_scenes_kl_f4.py --workdir=runs/kl_f4
 
-About 4 minutes of one core. Without the critic (`--loss.adversarial.start=600`) 27.1 dB on held-out
-scenes, with it 27.4 dB. See docs/first_stage.md.
+About 4 minutes of one core. Without the discriminator (`--loss.adversarial.start=600`) 27.1 dB on
+held-out scenes, with it 27.4 dB. See docs/first_stage.md.
 """
 
 from ldm_jax import config as cfg

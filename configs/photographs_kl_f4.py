@@ -1,12 +1,13 @@
-r"""Stage one on crops of photographs, 64 px, f = 4, with a Gaussian over latents, then a critic.
+r"""Stage one on crops of photographs, 64 px, f = 4, with a Gaussian over latents, then a
+discriminator.
 
     python -m ldm_jax.data.photographs --out=runs/tiles
     python train.py --config=configs/photographs_kl_f4.py --workdir=runs/photographs_kl_f4 \
         --data.source.path=runs/tiles
 
-About 3 minutes of one core. 24.8 dB on held-out tiles, with the critic or without
-(`--loss.adversarial.start=400`), which is still blurred: more steps help more than the critic. See
-docs/first_stage.md.
+About 3 minutes of one core. 24.8 dB on held-out tiles, with the discriminator or without
+(`--loss.adversarial.start=400`), which is still blurred: more steps help more than the
+discriminator. See docs/first_stage.md.
 """
 
 from ldm_jax import config as cfg

@@ -18,7 +18,7 @@ from ldm_jax import config as cfg
 from ldm_jax.config.published import FIRST_STAGES
 
 BATCH = 48
-CRITICS = {  # first step, weight and strided layers of the critic
+DISCRIMINATORS = {  # first step, weight and strided layers of the discriminator
     "vq-f4": (0, 0.75, 3), "vq-f4-noattn": (11, 0.75, 3), "vq-f8": (1, 0.6, 2),
     "vq-f8-n256": (250_001, 0.75, 3), "vq-f16": (250_001, 0.75, 2),
 }  # fmt: skip
@@ -37,7 +37,9 @@ NAMES = (*FIRST_STAGES, *OTHERS)
 
 def get_config(name: str) -> cfg.AutoencoderRun:
     """The first stage of that name."""
-    start, weight, layers = CRITICS.get(name, (50_001, 0.5 if name.startswith("kl") else 0.75, 3))
+    start, weight, layers = DISCRIMINATORS.get(
+        name, (50_001, 0.5 if name.startswith("kl") else 0.75, 3)
+    )
     return cfg.AutoencoderRun(
         data=cfg.Data(
             source=cfg.ImageFolder(crop="random", flip=True),

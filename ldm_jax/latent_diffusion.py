@@ -74,7 +74,7 @@ class LatentDiffusion:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the latents of one training image."""
-        return self.latent_shape_of(self.config.image_size, self.config.image_size)
+        return self.latent_shape_of(*self.config.sides)
 
     def latent_shape_of(self, height: int, width: int) -> tuple[int, int, int]:
         """Height, width and channels of the latents of an image of so many pixels."""
@@ -104,7 +104,7 @@ class LatentDiffusion:
         `models.conditioners` says what each conditioner takes.
         """
         encode = partial(self.encode, frozen)
-        return conditioners.run(self.conditioners, params["conditioners"], inputs, encode)
+        return conditioners.run(self.conditioners, params.get("conditioners", {}), inputs, encode)
 
     def network(
         self,
@@ -149,8 +149,8 @@ def build(config: cfg.Model, dtype: DTypeLike = "float32", remat: bool = False) 
 
 def zero_inputs(config: cfg.Model, rows: int = 1) -> dict[str, Array]:
     """Inputs of the right shapes, all zero, for each conditioner of the model."""
-    stage, side = config.autoencoder, config.image_size
-    small = side // stage.factor
+    stage, (height, width) = config.autoencoder, config.sides
+    small = height // stage.factor, width // stage.factor
     zeros: dict[str, Array] = {}
     for conditioner in config.conditioners:
         match conditioner:
@@ -159,9 +159,9 @@ def zero_inputs(config: cfg.Model, rows: int = 1) -> dict[str, Array]:
             case cfg.ClassConditioner():
                 zeros["label"] = jnp.zeros((rows,), jnp.int32)
             case cfg.InpaintingConditioner():
-                zeros["mask"] = jnp.zeros((rows, small, small, 1), jnp.float32)
-                zeros["masked_image"] = jnp.zeros((rows, side, side, 3), jnp.float32)
-                latents = (rows, small, small, stage.latent_channels)
+                zeros["mask"] = jnp.zeros((rows, *small, 1), jnp.float32)
+                zeros["masked_image"] = jnp.zeros((rows, height, width, 3), jnp.float32)
+                latents = (rows, *small, stage.latent_channels)
                 zeros["masked_image_noise"] = jnp.zeros(latents, jnp.float32)
     return zeros
 

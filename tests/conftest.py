@@ -99,8 +99,7 @@ def trained_text2img(shared, pictures, programs, trained_autoencoder) -> Path:
 def one_device(monkeypatch) -> None:
     """Trains on one of the eight devices."""
     from ldm_jax.core import sharding
-    from ldm_jax.training import first_stage, loop
+    from ldm_jax.training import loop
 
     mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
-    for module in (loop, first_stage):
-        monkeypatch.setattr(module, "make_mesh", mesh)
+    monkeypatch.setattr(loop, "make_mesh", mesh)

@@ -52,7 +52,7 @@ def test_the_demos_training_step_lowers_for_tpu_and_cuda(demo):
         lambda: create_state(ldm.init_params(model, 0), optimizer, run.optim.ema_decay)
     )
     uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}
-    step = jax.jit(make_diffusion_step(model, optimizer, run, uncond, shape), donate_argnums=0)
+    step = jax.jit(make_diffusion_step(model, optimizer, run, uncond), donate_argnums=0)
 
     def leaves_only(leaves, frozen, batch):
         # Exported programs know no TrainState.

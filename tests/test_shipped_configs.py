@@ -91,8 +91,8 @@ def shrunk(run, pictures):
             layers_per_block=1, attention=(), bottleneck=bottleneck,
         )  # fmt: skip
         if loss.adversarial is not None:
-            critic = replace(loss.adversarial, start=0, channels=8, layers=1)
-            loss = replace(loss, adversarial=critic)
+            discriminator = replace(loss.adversarial, start=0, channels=8, layers=1)
+            loss = replace(loss, adversarial=discriminator)
         return replace(run, data=data, mesh=cfg.Mesh(), autoencoder=autoencoder, loss=loss)
     run = replace(run, data=data, mesh=cfg.Mesh())
     if isinstance(run, cfg.ClassifierRun):
@@ -128,10 +128,12 @@ def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path
     if isinstance(run, cfg.AutoencoderRun):
         stage = autoencoder_stage(run, tmp_path)
     elif isinstance(run, cfg.ClassifierRun):
-        stage = classifier_stage(run, tmp_path, str(trained_autoencoder))
+        stage = classifier_stage(run, tmp_path, tiny.mesh(), str(trained_autoencoder))
     else:
         latents = run.space == "latents"
-        stage = diffusion_stage(run, tmp_path, str(trained_autoencoder) if latents else None)
+        stage = diffusion_stage(
+            run, tmp_path, tiny.mesh(), str(trained_autoencoder) if latents else None
+        )
     loader = make_loader(stage.train, run.data, seed=0, train=True, inputs=stage.inputs)
     before = tiny.filled(jax.eval_shape(stage.init, stage.initial))
     # Operation by operation, which configs share where programs would be each one's own.

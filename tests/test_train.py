@@ -317,8 +317,8 @@ def test_a_decoder_is_trained_for_the_encoder_of_a_finished_run(
 
     status = train.main(arguments(autoencoder, tmp_path / "run", *options, init))
     assert status == 0, capsys.readouterr().err
-    _, before = Checkpoints.load_params(trained_autoencoder, "ema")
-    _, after = Checkpoints.load_params(tmp_path / "run", "raw")
+    before = load(trained_autoencoder).frozen["autoencoder"]
+    after = load(tmp_path / "run", weights="raw").frozen["autoencoder"]
     for name in ("encoder", "quant_conv"):
         tiny.same_bits(after[name], before[name])
     assert (after["decoder"]["conv_out"]["kernel"] != before["decoder"]["conv_out"]["kernel"]).all()

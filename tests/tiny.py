@@ -92,6 +92,15 @@ def filled(shapes: Any) -> Any:
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
+def mesh():
+    """One of the devices."""
+    import jax
+
+    from ldm_jax.core.sharding import make_mesh
+
+    return make_mesh(cfg.Mesh(), jax.devices()[:1])
+
+
 def fit(
     run: cfg.Run, workdir: Path, *, first_stage: Path | None = None, init: Path | None = None
 ) -> Any:
@@ -100,7 +109,7 @@ def fit(
     from ldm_jax.training.loop import fit
 
     models = [None if path is None else str(path) for path in (first_stage, init)]
-    return fit(run, workdir, lambda: make_stage(run, workdir, *models))
+    return fit(run, workdir, lambda mesh: make_stage(run, workdir, mesh, *models))
 
 
 # -------------------------------------------------------------------------------- command lines

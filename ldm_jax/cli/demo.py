@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +58,8 @@ def train(clock: Clock, name: str, config: str, out: Path, first_stage: Path | N
     run, workdir = cfg.load(CONFIGS / config), out / name
     with clock.part(name, lambda: finished(workdir, run.loop.steps)):
         if not finished(workdir, run.loop.steps):
-            fit(run, workdir, partial(make_stage, run, workdir, first_stage and str(first_stage)))
+            model = first_stage and str(first_stage)
+            fit(run, workdir, lambda mesh: make_stage(run, workdir, mesh, model))
     return workdir
 
 
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
     data = cfg.load(CONFIGS / "digit_scenes_text2img.py").data
     dataset = digit_scenes_builder.builder(data.source.data_dir, data.image_size)
     with clock.part("dataset", lambda: digit_scenes_builder.is_built(dataset)):
-        open_source(data.source, data.image_size, "train")
+        open_source(data, "train")
 
     with clock.part("rater", (out / "rater.npz").exists):
         if not (out / "rater.npz").exists():

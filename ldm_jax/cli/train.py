@@ -15,6 +15,8 @@ from ldm_jax.core.command import say
 from ldm_jax.workdir.record import has_checkpoints
 
 if TYPE_CHECKING:  # JAX starts later, so that --help and mistakes answer at once
+    from jax.sharding import Mesh
+
     from ldm_jax.training.stage import Stage
 
 PROGRAM = "train.py"
@@ -76,6 +78,7 @@ def _number(word: str) -> int:
 def make_stage(
     run: cfg.Run,
     workdir: Path,
+    mesh: "Mesh",
     first_stage: str | None = None,
     init: str | None = None,
     text_encoder: str | None = None,
@@ -96,9 +99,9 @@ def make_stage(
             perceptual = None if loss.perceptual is None else partial(lpips, loss.perceptual)
             return autoencoder_stage(run, workdir, init, perceptual)
         case cfg.ClassifierRun():
-            return classifier_stage(run, workdir, first_stage)
+            return classifier_stage(run, workdir, mesh, first_stage)
         case cfg.DiffusionRun():
-            return diffusion_stage(run, workdir, first_stage, init, text_encoder)
+            return diffusion_stage(run, workdir, mesh, first_stage, init, text_encoder)
 
 
 _NO_USE = {
@@ -144,7 +147,5 @@ def main(arguments: list[str]) -> None:
         from ldm_jax.training.loop import fit
 
         workdir = Path(places.workdir)
-        stage = partial(
-            make_stage, config, workdir, places.first_stage, places.init, places.text_encoder
-        )
-        fit(config, workdir, stage)
+        models = places.first_stage, places.init, places.text_encoder
+        fit(config, workdir, lambda mesh: make_stage(config, workdir, mesh, *models))

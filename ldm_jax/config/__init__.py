@@ -6,7 +6,7 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 """
 
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
-from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.checks import ConfigError, image_size
 from ldm_jax.config.conditioning import (
     BERTText,
     CaptionMapConditioner,
@@ -86,6 +86,7 @@ __all__ = [
     "differences",
     "find",
     "from_json",
+    "image_size",
     "load",
     "slots_of",
     "to_json",

@@ -46,6 +46,8 @@ CountOrNone = Annotated[int, Within(0, 2**31 - 1)]
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 Side = Annotated[int, Within(1, 16384)]
 """Pixels or latents along a side."""
+ImageSize = Side | tuple[Side, Side]
+"""Pixels of an image: one number for a square, or (height, width) where they differ."""
 Width = Annotated[int, Within(1, 65536)]
 """Channels, units, positions."""
 Depth = Annotated[int, Within(1, 64)]
@@ -112,7 +114,8 @@ def matches(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return any(value == arg and type(value) is type(arg) for arg in args)
     if origin is tuple:
-        return isinstance(value, tuple) and all(matches(v, args[0]) for v in value)
+        kinds = _entries(value, args) if isinstance(value, tuple) else None
+        return kinds is not None and all(map(matches, value, kinds))
     if origin is not None:
         return isinstance(value, origin)
     if hint is Any:
@@ -122,6 +125,13 @@ def matches(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def _entries(value: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The annotation of each entry of a tuple; None where it has another number of them."""
+    if args[-1] is Ellipsis:
+        return args[:1] * len(value)
+    return args if len(value) == len(args) else None
 
 
 def told(where: str, value: Any, hint: Any) -> str:
@@ -142,7 +152,8 @@ def _allowed(hint: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(repr, args))}"
     if origin is tuple:
-        return f"a tuple, each entry {_allowed(args[0])}"
+        what = "a tuple" if args[-1] is Ellipsis else f"a tuple of {len(args)}"
+        return f"{what}, each entry {_allowed(args[0])}"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "text",
              NoneType: "None"}  # fmt: skip
     return names.get(hint, getattr(hint, "__name__", str(hint)))
@@ -176,5 +187,26 @@ def require_blocks(name: str, levels: int, layers_per_block: int, transformers: 
     )
 
 
-def require_divisible(where: str, value: int, divisor: int, what: str) -> None:
-    require(value % divisor == 0, where, value, f"a multiple of {divisor}, {what}")
+def require_divisible(where: str, value: int | tuple[int, int], divisor: int, what: str) -> None:
+    """Refuses a number, or a height and width, that are no multiples of `divisor`, `what`."""
+    sides = value if isinstance(value, tuple) else (value, value)
+    whole = all(side % divisor == 0 for side in sides)
+    require(whole, where, image_size(*sides), f"a multiple of {divisor}, {what}")
+
+
+def image_size(height: int, width: int) -> int | tuple[int, int]:
+    """A height and a width as the `ImageSize` of a setting."""
+    return height if height == width else (height, width)
+
+
+def height_and_width(where: str, image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Both sides of images of that size.
+
+    Raises:
+        ConfigError: a square is not written as one number.
+    """
+    if isinstance(image_size, int):
+        return image_size, image_size
+    height, width = image_size
+    require(height != width, where, image_size, f"{height}, one number for a square")
+    return height, width

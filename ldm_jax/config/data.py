@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Annotated, Literal
 
-from ldm_jax.config.checks import Share, Side, Within, require, settings
+from ldm_jax.config.checks import ImageSize, Share, Within, height_and_width, require, settings
 
 
 @settings
@@ -43,14 +43,20 @@ class EncodedLatents:
 @settings
 class Data:
     source: DigitScenes | ImageFolder | EncodedLatents = field(default_factory=DigitScenes)
-    image_size: Side = 32
-    """Height and width of the training images in pixels."""
+    image_size: ImageSize = 32
+    """Pixels of the training images: 32 for a square, or (height, width)."""
     batch_size: Annotated[int, Within(1, 2**20)] = 64
     """Examples per optimiser step, over all devices and accumulation steps."""
     workers: Annotated[int, Within(0, 1024)] = 0
     """Loader processes; 0 loads in threads of the training process."""
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the training images in pixels."""
+        return height_and_width("data.image_size", self.image_size)
+
     def __post_init__(self) -> None:
+        self.sides  # noqa: B018 - its own checks
         if isinstance(self.source, DigitScenes):
             sizes = (16, 32, 64)
             require(self.image_size in sizes, "data.image_size", self.image_size, f"one of {sizes}")

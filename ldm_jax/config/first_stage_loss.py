@@ -1,4 +1,5 @@
-"""What an autoencoder is trained for: reconstruction, its bottleneck's price, and a critic."""
+"""What an autoencoder is trained for: reconstruction, its bottleneck's price, and a
+discriminator."""
 
 from typing import Annotated, Literal
 
@@ -33,35 +34,37 @@ class Perceptual:
 
 @settings
 class Adversarial:
-    """A critic of patches (PatchGAN, Isola 2017) that is trained against the autoencoder."""
+    """A discriminator of patches (PatchGAN, Isola 2017) that is trained against the autoencoder."""
 
     weight: Positive = 0.5
     start: CountOrNone = 50_001
-    """Steps done before the critic begins; until then it neither costs nor changes anything."""
+    """Steps done before the discriminator begins; until then it neither costs nor changes
+    anything."""
     loss: Literal["hinge", "vanilla"] = "hinge"
-    """The critic's; `vanilla` is the non-saturating one."""
+    """The discriminator's; `vanilla` is the non-saturating one."""
     factor: Positive = 1.0
-    """Multiplies the autoencoder's and the critic's adversarial losses."""
+    """Multiplies the autoencoder's and the discriminator's adversarial losses."""
     adaptive: bool = True
     """Scales the autoencoder's adversarial loss until, at the decoder's last layer, its gradient
     is as large as that of the reconstruction (Esser 2021, equation 7)."""
     sees: Literal["same", "updated"] = "same"
-    """Which reconstructions the critic learns from: those that the autoencoder has just learnt
-    from, or those of the updated autoencoder. The published code does the latter, which costs a
-    second forward pass."""
+    """Which reconstructions the discriminator learns from: those that the autoencoder has just
+    learnt from, or those of the updated autoencoder. The published code does the latter, which
+    costs a second forward pass."""
     channels: Width = 64
     layers: Annotated[int, Within(1, 12)] = 3
     """Convolutions of stride 2; 3 makes patches of 70 pixels."""
     norm: Literal["batch", "none"] = "batch"
     """`none` trains the same however a batch is divided into micro-batches."""
     r1_gamma: Weight = 0.0
-    """Weight of the critic's squared gradient at real images (Mescheder 2018, equation 9)."""
+    """Weight of the discriminator's squared gradient at real images (Mescheder 2018, equation
+    9)."""
     lecam_weight: Weight = 0.0
     """Weight of the distance of its outputs from their running averages (Tseng 2021)."""
     lecam_decay: Decay = 0.999
     learning_rate: LearningRate | None = None
-    """The critic's; None: the autoencoder's. All else is as in `optim`; its schedule and warm-up
-    begin when it does."""
+    """The discriminator's; None: the autoencoder's. All else is as in `optim`; its schedule and
+    warm-up begin when it does."""
 
     def __post_init__(self) -> None:
         if self.r1_gamma:
@@ -97,19 +100,19 @@ class AutoencoderLoss:
                 "0 with reduction 'published_vq', which has none")  # fmt: skip
 
 
-def check_loss(loss: AutoencoderLoss, autoencoder: Autoencoder, image_size: int) -> None:
+def check_loss(loss: AutoencoderLoss, autoencoder: Autoencoder, sides: tuple[int, int]) -> None:
     """Raises ConfigError unless the terms can be computed for such an autoencoder's images."""
     kind = "published_vq" if isinstance(autoencoder.bottleneck, KL) else "published_kl"
     name = type(autoencoder.bottleneck).__name__
     require(loss.reduction != kind, "loss.reduction", loss.reduction,
             f"another with bottleneck {name}: that one is not defined for it")  # fmt: skip
     if loss.perceptual is not None:
-        require(image_size >= 16, "data.image_size", image_size,
+        require(min(sides) >= 16, "data.image_size", min(sides),
                 "16 or more for loss.perceptual, which pools by 16")  # fmt: skip
         require(autoencoder.image_channels == 3, "autoencoder.image_channels",
                 autoencoder.image_channels, "3 for loss.perceptual")  # fmt: skip
     if loss.adversarial is not None:
         layers = loss.adversarial.layers
         least = 3 * 2**layers
-        require(image_size >= least, "data.image_size", image_size,
-                f"{least} or more for a critic of loss.adversarial.layers {layers}")  # fmt: skip
+        require(min(sides) >= least, "data.image_size", min(sides),
+                f"{least} or more for loss.adversarial.layers {layers}")  # fmt: skip

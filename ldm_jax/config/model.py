@@ -3,7 +3,15 @@
 from dataclasses import field
 from typing import Annotated, Literal
 
-from ldm_jax.config.checks import Positive, Side, Within, require, require_divisible, settings
+from ldm_jax.config.checks import (
+    ImageSize,
+    Positive,
+    Within,
+    height_and_width,
+    require,
+    require_divisible,
+    settings,
+)
 from ldm_jax.config.conditioning import CaptionMapConditioner, Conditioner, find, slots_of
 from ldm_jax.config.networks import FirstStage, UNet
 from ldm_jax.config.noise_processes import Discrete, Process
@@ -56,8 +64,8 @@ class Model:
     conditioners: tuple[Conditioner, ...] = ()
     """What it is conditioned on; () is unconditional."""
     diffusion: Diffusion = field(default_factory=Diffusion)
-    image_size: Side = 512
-    """Height and width of the images that it was trained on."""
+    image_size: ImageSize = 512
+    """Pixels of the images that it was trained on: 512 for a square, or (height, width)."""
 
     def __post_init__(self) -> None:
         check_conditioners(self.unet, self.conditioners)
@@ -69,11 +77,18 @@ class Model:
                 self.unet.out_channels, f"{times * channels},{why} the latent channels of the "
                 f"first stage, as diffusion.learned_variance is {self.diffusion.learned_variance}"
                 )  # fmt: skip
-        require_divisible("image_size", self.image_size, factor * self.unet.side_multiple,
+        require_divisible("image_size", self.sides, factor * self.unet.side_multiple,
                           "what first stage and U-Net can divide")  # fmt: skip
-        drawn, side = find(self.conditioners, CaptionMapConditioner), self.image_size // factor
-        require(drawn is None or drawn.size == side, "caption_map.size", drawn and drawn.size,
-                f"{side}, the side of the latents")  # fmt: skip
+        drawn = find(self.conditioners, CaptionMapConditioner)
+        latents = tuple(side // factor for side in self.sides)
+        require(drawn is None or latents == (drawn.size, drawn.size), "caption_map.size",
+                drawn and drawn.size,
+                f"the height and the width of the latents, {latents}")  # fmt: skip
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the images that it was trained on, in pixels."""
+        return height_and_width("image_size", self.image_size)
 
     @property
     def inputs(self) -> tuple[str, ...]:

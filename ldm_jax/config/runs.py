@@ -38,9 +38,9 @@ class AutoencoderRun:
         _check_accumulation(self.data, self.optim)
         require(not isinstance(self.data.source, EncodedLatents), "data.source", self.data.source,
                 "a source of images in stage one")  # fmt: skip
-        require_divisible("data.image_size", self.data.image_size,
+        require_divisible("data.image_size", self.data.sides,
                           self.autoencoder.factor, "the autoencoder's factor")  # fmt: skip
-        check_loss(self.loss, self.autoencoder, self.data.image_size)
+        check_loss(self.loss, self.autoencoder, self.data.sides)
 
 
 @settings
@@ -118,7 +118,7 @@ class ClassifierRun:
         channels = autoencoder.latent_channels
         require(self.classifier.in_channels == channels, "classifier.in_channels",
                 self.classifier.in_channels, f"{channels}, the first stage's channels")  # fmt: skip
-        require_divisible("data.image_size", self.data.image_size,
+        require_divisible("data.image_size", self.data.sides,
                           autoencoder.factor * self.classifier.encoder.factor,
                           "the first stage's factor times the classifier's")  # fmt: skip
 

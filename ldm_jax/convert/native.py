@@ -117,12 +117,12 @@ def read_workdir(
         "source": path.name, "kind": "workdir", "weights": weights, "step": step,
         "dtype": run.loop.dtype,
     }  # fmt: skip
+    params = tree.join(params, load_untrained(run, path))
     if isinstance(run, cfg.AutoencoderRun):
         return imported_model.make(run.autoencoder, {"autoencoder": params}, origin=origin)
     autoencoder, frozen = load_first_stage(run, path)
     config = run.model(imported_model.with_scale(autoencoder, frozen["latent_scale"]))
     tokenizer = tokenizer_of(path)
-    params = tree.join(params, load_untrained(run, path))
     imported = imported_model.make(
         config,
         {

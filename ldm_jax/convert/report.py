@@ -31,7 +31,7 @@ def describe(imported: Imported) -> str:
             f"U-Net: {_fields(config.unet)}",
             f"process: {process.prediction} prediction, {_process(process.process)}",
             f"sampling: {process.spacing} timesteps, ending at alpha_bar {process.final_alpha_bar}",
-            f"images: {config.image_size} x {config.image_size}",
+            "images: {} x {}".format(*config.sides),
             f"tokenizer: {imported.tokenizer or 'none'}",
         ]
     name = published_models.first_stage(imported.autoencoder)

@@ -53,7 +53,8 @@ class Index:
     """The settings of the images' source as JSON, without where it lies."""
     fingerprint: str
     """Of the source of the images."""
-    image_size: int
+    image_size: tuple[int, int]
+    """Height and width of the images in pixels."""
     kind: Kind
     dtype: str
     shape: tuple[int, ...]
@@ -125,7 +126,7 @@ def read_index(folder: Path) -> Index | None:
         return None
     try:
         found = read_json(path)
-        lists = {name: tuple(found[name]) for name in ("shape", "class_names")}
+        lists = {name: tuple(found[name]) for name in ("image_size", "shape", "class_names")}
         index = Index(**{**found, **lists})
         wrong = [
             f.name for f in fields(Index) if not matches(getattr(index, f.name), _HINTS[f.name])
@@ -210,9 +211,9 @@ def write_shard(
 class LatentsSource:
     """The examples of one split as they were encoded, in the order of their images' source."""
 
-    def __init__(self, source: cfg.EncodedLatents, image_size: int, split: Split):
+    def __init__(self, source: cfg.EncodedLatents, sides: tuple[int, int], split: Split):
         self.broken: dict[str, str] = {}
-        self._opened_with = (source, image_size, split)
+        self._opened_with = (source, sides, split)
         if not source.path:
             raise DataError("data.source.path is missing: name the folder of encoded images")
         self.folder = Path(source.path) / split
@@ -229,10 +230,11 @@ class LatentsSource:
                 f"missing or damaged, {index.path(self.folder, missing[0]).name} first; the "
                 "command that began it goes on with it"
             )
-        if image_size != index.image_size:
+        if sides != index.image_size:
+            asked, encoded = ("{} x {}".format(*pair) for pair in (sides, index.image_size))
             raise DataError(
-                f"data.image_size is {image_size}, but {source.path} was encoded from images of "
-                f"{index.image_size} pixels"
+                f"data.image_size is {asked}, but {source.path} was encoded from images of "
+                f"{encoded} pixels (height x width)"
             )
         self.index = index
         self.class_names, self.has_captions = index.class_names, index.has_captions

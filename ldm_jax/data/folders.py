@@ -40,12 +40,12 @@ class FolderSource:
     the order of their names. Captions: `read_captions` has their forms. An image belongs to
     validation by a hash of its path, which adding images does not change.
 
-    Where images are resized, JPEG files larger than twice `image_size`, and other very large
+    Where images are resized, JPEG files larger than twice `sides`, and other very large
     pictures, are decoded at a reduced scale that is still at least that size, which costs a
     fraction of the time and memory.
     """
 
-    def __init__(self, folder: cfg.ImageFolder, image_size: int, split: Split):
+    def __init__(self, folder: cfg.ImageFolder, sides: tuple[int, int], split: Split):
         root = Path(folder.path)
         if split == "test":
             raise DataError("a folder of images has no test split; use 'train' or 'validation'")
@@ -67,7 +67,7 @@ class FolderSource:
         """Images skipped so far by this process, and why."""
         self.found = _told(listing, split, len(kept), captions, origin, len(self.class_names))
         self._root, self._skip = root, folder.on_broken == "skip"
-        self._at_least = None if folder.resize == "none" else 2 * image_size
+        self._at_least = None if folder.resize == "none" else 2 * max(sides)
         self._captions = [captions[n] for n in kept] if captions is not None else None
         classes = {name: number for number, name in enumerate(self.class_names)}
         self._labels = [classes[n.split("/")[0]] if classes else 0 for n in kept]

@@ -225,11 +225,11 @@ def _load_one(source: Source, data: cfg.Data, row: int) -> Example:
 
 def _fitted(
     image: UInt8[np.ndarray, "h w 3"], data: cfg.Data, seed: int | None, position: int
-) -> UInt8[np.ndarray, "size size 3"]:
+) -> UInt8[np.ndarray, "height width 3"]:
     if isinstance(data.source, cfg.ImageFolder):
         below = None if seed is None else transforms.draws(seed, position)
-        return transforms.fit(image, data.source, data.image_size, below)
-    if image.shape[:2] != (data.image_size, data.image_size):
+        return transforms.choose_crop(image.shape[:2], data.source, data.sides, below).image(image)
+    if image.shape[:2] != data.sides:
         raise DataError(
             f"an image of {image.shape[0]} x {image.shape[1]} pixels came from the source; "
             f"data.image_size is {data.image_size}"

@@ -60,28 +60,27 @@ class Source(Protocol):
         ...
 
 
-def open_source(
-    source: cfg.DigitScenes | cfg.ImageFolder | cfg.EncodedLatents, image_size: int, split: Split
-) -> Source:
+def open_source(data: cfg.Data, split: Split) -> Source:
     """The examples of one split.
 
-    DigitScenes come at `image_size` and are built where they are absent; of several processes on
-    a file system one builds and the others wait for it. Images of a folder come at their own size
-    (JPEG at least twice `image_size`; see `FolderSource`), and a folder has no test split. Encoded
-    latents have the splits that were encoded.
+    DigitScenes come at the size of `data` and are built where they are absent; of several
+    processes on a file system one builds and the others wait for it. Images of a folder come at
+    their own size (JPEG at least twice that of `data`; see `FolderSource`), and a folder has no
+    test split. Encoded latents have the splits that were encoded.
 
     Raises:
         DataError: the folder does not make a dataset, or the split is empty.
     """
+    source, sides = data.source, data.sides
     if isinstance(source, cfg.DigitScenes):
-        return DigitScenesSource(source, image_size, split)
+        return DigitScenesSource(source, sides[0], split)
     if isinstance(source, cfg.EncodedLatents):
         from ldm_jax.data.encoded_latents import LatentsSource
 
-        return LatentsSource(source, image_size, split)
+        return LatentsSource(source, sides, split)
     from ldm_jax.data.folders import FolderSource
 
-    return FolderSource(source, image_size, split)
+    return FolderSource(source, sides, split)
 
 
 # ------------------------------------------------------------------------------- DigitScenes
@@ -126,7 +125,7 @@ class DigitScenesSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A loader process opens the files anew instead of receiving the kept images.
-        return open_source, self._opened_with
+        return DigitScenesSource, self._opened_with
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -2,6 +2,7 @@
 but the seed and the example's global position in the run."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -27,52 +28,73 @@ def draws(seed: int, position: int) -> Callable[[int], int]:
 
 
 _LONG = 8
-"""Pictures more than so many times as long as wide are cropped before they are resized."""
+"""Pictures more than so many times as long as they shall be are cropped before they are resized."""
 
 
-def fit(
-    image: UInt8[np.ndarray, "h w 3"],
+@dataclass(frozen=True)
+class Crop:
+    """How all that lies on one picture is resized, cropped and mirrored, in this order."""
+
+    whole: tuple[int, int]
+    """Height and width of the picture as it is, as all of these are."""
+    resized: tuple[int, int]
+    corner: tuple[int, int]
+    """Top and left of what is shown of the resized picture."""
+    size: tuple[int, int]
+    mirrored: bool
+
+    def image(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "height width 3"]:
+        """What is shown of the picture."""
+        top, left = self.corner
+        height, width = self.size
+        if self.whole != self.resized and any(
+            side > _LONG * shown for side, shown in zip(self.resized, self.size, strict=True)
+        ):
+            # Resized as a whole, a line of a pixel's width would be gigabytes.
+            y, x = (old / new for old, new in zip(self.whole, self.resized, strict=True))
+            box = left * x, top * y, (left + width) * x, (top + height) * y
+            image = _resize(image, self.size, self.resized, box)
+        else:
+            image = _resize(image, self.resized, self.resized)
+            image = image[top : top + height, left : left + width]
+        return np.ascontiguousarray(image[:, ::-1] if self.mirrored else image)
+
+
+def choose_crop(
+    whole: tuple[int, int],
     folder: cfg.ImageFolder,
-    size: int,
+    size: tuple[int, int],
     below: Callable[[int], int] | None = None,
-) -> UInt8[np.ndarray, "size size 3"]:
-    """What a folder's settings make of one image: resized, cropped to `size`, perhaps mirrored.
+) -> Crop:
+    """What a folder's settings make of a picture with the height and width `whole`, to be `size`.
 
     Without `below` (of `draws`, in training) the crop is central and nothing is mirrored.
 
     Raises:
-        ValueError: the image is smaller than the crop and is not to be resized.
+        ValueError: the picture is smaller than the crop and is not to be resized.
     """
-    sides = resized(image.shape[:2], size, folder.resize)
+    sides = resized(whole, size, folder.resize)
     corner = _corner(sides, size, below if folder.crop == "random" else None)
-    if max(sides) > _LONG * size and sides != image.shape[:2]:
-        # Resized as a whole, a line of a pixel's width would be gigabytes.
-        scale = [side / target for side, target in zip(image.shape[:2], sides, strict=True)]
-        (top, bottom), (left, right) = (
-            (start * s, (start + size) * s) for start, s in zip(corner, scale, strict=True)
-        )
-        image = _resize(image, (size, size), sides, (left, top, right, bottom))
-    else:
-        top, left = corner
-        image = _resize(image, sides, sides)[top : top + size, left : left + size]
-    if folder.flip and below is not None and below(2):
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
+    mirrored = folder.flip and below is not None and below(2) == 1
+    return Crop(whole, sides, corner, size, mirrored)
 
 
 def resized(
-    sides: tuple[int, int], size: int, mode: Literal["shorter_side", "exact", "none"]
+    sides: tuple[int, int],
+    size: tuple[int, int],
+    mode: Literal["shorter_side", "exact", "none"],
 ) -> tuple[int, int]:
-    """Height and width after resizing: a shorter side of `size` and the other in proportion,
-    rounded, or a square, or what they were."""
+    """Height and width after resizing: the least that cover `size`, in proportion and rounded; or
+    `size` itself; or what they were."""
     if mode == "none":
         return sides
     if mode == "exact":
-        return size, size
-    # Whole-number arithmetic, so that the shorter side is exactly `size`.
-    shorter = min(sides)
-    height, width = ((2 * side * size + shorter) // (2 * shorter) for side in sides)
-    return height, width
+        return size
+    (h, w), (height, width) = sides, size
+    # Whole-number arithmetic, so that the side that just covers does so exactly.
+    if height * w >= width * h:
+        return height, (2 * w * height + h) // (2 * h)
+    return (2 * h * width + w) // (2 * w), width
 
 
 def _resize(
@@ -95,13 +117,13 @@ def _resize(
 
 
 def _corner(
-    sides: tuple[int, int], size: int, below: Callable[[int], int] | None
+    sides: tuple[int, int], size: tuple[int, int], below: Callable[[int], int] | None
 ) -> tuple[int, int]:
-    """Where a square of `size` begins in an image of these sides: in its middle, or at random."""
-    spare_y, spare_x = sides[0] - size, sides[1] - size
+    """Where a crop of `size` begins in an image of these sides: in its middle, or at random."""
+    spare_y, spare_x = sides[0] - size[0], sides[1] - size[1]
     if spare_y < 0 or spare_x < 0:
         raise ValueError(
-            f"cannot crop {size} x {size} out of {sides[0]} x {sides[1]} pixels; "
+            f"cannot crop {size[0]} x {size[1]} out of {sides[0]} x {sides[1]} pixels; "
             "set data.source.resize to another than 'none'"
         )
     if below is None:

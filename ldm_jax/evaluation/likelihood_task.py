@@ -73,7 +73,7 @@ def run(arguments: Arguments) -> None:
         lambda leaf: jax.device_put(convert.materialize(leaf, "float32")),
         (bundle.params, bundle.frozen),
     )
-    source = open_source(data.source, data.image_size, arguments.split)
+    source = open_source(data, arguments.split)
     print(f"data: {source.found}")
     count = min(arguments.num, len(source))
     with Progress("likelihood", count, images=1) as bar:

@@ -60,7 +60,7 @@ def run(arguments: Arguments) -> None:
     data, out = arguments.data, arguments.out
     check_writable(out)
     stage = read_first_stage(arguments.model)
-    source = open_source(data.source, data.image_size, arguments.split)
+    source = open_source(data, arguments.split)
     print(f"data: {source.found}")
     count = min(arguments.num, len(source))
     lpips = read_perceptual(Path(arguments.model), arguments.vgg, arguments.heads)

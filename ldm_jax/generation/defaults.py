@@ -71,7 +71,7 @@ def resolve(
     """
     named = replace(sampling, sampler=or_default(sampling.sampler, SAMPLER))
     corrects, sampler = named.corrector is not None, named.sampler
-    trained_height, trained_width = trained_size(model)
+    trained_height, trained_width = model.sides
     resolved = replace(
         named, guidance_scale=_guidance(model, named), spacing=_usual_spacing(model, named),
         steps=or_default(named.visited, STEPS),
@@ -211,11 +211,6 @@ def factor(model: cfg.Model) -> int:
 def is_inpainting(model: cfg.Model) -> bool:
     """Whether the U-Net itself is shown a mask and a picture."""
     return cfg.find(model.conditioners, cfg.InpaintingConditioner) is not None
-
-
-def trained_size(model: cfg.Model) -> tuple[int, int]:
-    """Height and width of the pictures that the model was trained on."""
-    return model.image_size, model.image_size
 
 
 def _levels(model: cfg.Model, process: Process, sampling: cfg.Sampling) -> Level:
@@ -396,7 +391,7 @@ def _ratios(visited: Level) -> np.ndarray:
 
 def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None:
     height, width = sampling.height, sampling.width
-    trained = trained_size(model)
+    trained = model.sides
     for name, side in (("height", height), ("width", width)):
         if side % factor(model):
             raise cfg.ConfigError(

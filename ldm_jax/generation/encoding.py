@@ -88,7 +88,7 @@ def encode(
     _check_still(data)
     stage = read_first_stage(first_stage)
     encoder = Encoder(stage, storage)
-    sources = {split: open_source(data.source, data.image_size, split) for split in splits}
+    sources = {split: open_source(data, split) for split in splits}
     # Splits of one folder say the same of it.
     for found in dict.fromkeys(source.found for source in sources.values()):
         print(f"data: {found}", flush=True)
@@ -220,20 +220,18 @@ def _kind(config: cfg.Autoencoder, storage: Storage) -> Kind:
 def _index(
     stage: FirstStage, data: cfg.Data, source: Source, storage: Storage, kind: Kind
 ) -> Index:
-    side, channels = data.image_size // stage.config.factor, stage.config.latent_channels
-    require_divisible(
-        "data.image_size", data.image_size, stage.config.factor, "the first stage's factor"
-    )
+    factor, channels = stage.config.factor, stage.config.latent_channels
+    require_divisible("data.image_size", data.sides, factor, "the first stage's factor")
     last = {"gaussian": (2 * channels,), "point": (channels,), "codes": ()}[kind]
     settings = json.loads(cfg.to_json(data.source))
     return Index(
         encoder=encoder_hash(stage.params),
         source={k: v for k, v in settings.items() if k not in _WHERE},
         fingerprint=source.fingerprint,
-        image_size=data.image_size,
+        image_size=data.sides,
         kind=kind,
         dtype="int32" if kind == "codes" else storage.dtype,
-        shape=(side, side, *last),
+        shape=(*(side // factor for side in data.sides), *last),
         latent_scale=stage.latent_scale,
         compute=storage.compute,
         examples=len(source),

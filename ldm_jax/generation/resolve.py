@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.core.npy import read_rows
-from ldm_jax.generation.defaults import NO_PICTURE, Picture, factor, or_default, trained_size
+from ldm_jax.generation.defaults import NO_PICTURE, Picture, factor, or_default
 from ldm_jax.generation.pipeline import Pipeline, Plan
 from ldm_jax.images import masks
 
@@ -83,7 +83,7 @@ def _sized(
     pipeline: Pipeline, sampling: cfg.Sampling, image: UInt8[np.ndarray, "h w 3"] | None
 ) -> cfg.Sampling:
     """`sampling` with the size of `image`, or else of training, where it says none."""
-    height, width = trained_size(pipeline.config)
+    height, width = pipeline.config.sides
     if image is not None:
         height, width = masks.size_for(image, factor(pipeline.config))
     return replace(

@@ -37,20 +37,21 @@ def vanilla_generator(fake: Float[Array, "*logits"]) -> Float[Array, ""]:
 
 
 def r1_penalty(
-    critic: Callable[[Float[Array, "b h w c"]], Float[Array, "b ..."]],
+    discriminator: Callable[[Float[Array, "b h w c"]], Float[Array, "b ..."]],
     images: Float[Array, "b h w c"],
     gamma: float | Float[Array, ""],
 ) -> Float[Array, ""]:
-    """gamma/2 times the mean over images of |d critic(image) / d image|^2, summed over its values
-    (Mescheder 2018, arXiv:1801.04406, eq. 9).
+    """gamma/2 times the mean over images of |d discriminator(image) / d image|^2, summed over its
+    values (Mescheder 2018, arXiv:1801.04406, eq. 9).
 
-    The critic's value for an image is the mean of its logits. The critic must judge each image by
-    itself: with batch statistics the gradient would mix images. The penalty holds the gradient of
-    the critic, so its gradient with respect to the parameters differentiates twice.
+    The discriminator's value for an image is the mean of its logits. The discriminator must judge
+    each image by itself: with batch statistics the gradient would mix images. The penalty holds the
+    gradient of the discriminator, so its gradient with respect to the parameters differentiates
+    twice.
     """
 
     def total(images: Float[Array, "b h w c"]) -> Float[Array, ""]:
-        logits = critic(images)
+        logits = discriminator(images)
         return jnp.sum(jnp.mean(logits.reshape(logits.shape[0], -1), axis=1))
 
     slope = jax.grad(total)(images).astype(jnp.float32)

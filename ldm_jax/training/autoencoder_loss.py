@@ -1,4 +1,4 @@
-"""What an autoencoder minimises besides the critic's verdict, and what is measured of it."""
+"""What an autoencoder minimises besides the discriminator's verdict, and what is measured of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Num, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
@@ -36,24 +36,24 @@ class AutoencoderLoss:
     autoencoder: Autoencoder
     run: cfg.AutoencoderRun
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the latents of one training image."""
-        config = self.run.autoencoder
-        side = self.run.data.image_size // config.factor
-        return side, side, config.latent_channels
+    def latent_shape(self, images: Num[Array, "b h w c"]) -> tuple[int, int, int]:
+        """Height, width and channels of the latents of one of these images."""
+        config, (height, width) = self.run.autoencoder, images.shape[1:3]
+        return height // config.factor, width // config.factor, config.latent_channels
 
     def reconstruct(self, params: Any, batch: Any) -> tuple[Images, Bottlenecked]:
         """The batch's images by way of a sample of their latents, and what passed the bottleneck.
 
         The draw is a function of the run's seed and the example's global index.
         """
-        noise = self.noise(batch["index"])
+        noise = self.noise(batch["index"], self.latent_shape(batch["image"]))
         return self.autoencoder.apply({"params": params}, to_pixels(batch["image"]), noise)
 
-    def noise(self, index: UInt32[Array, "b"]) -> Float[Array, "b zh zw n"] | None:
+    def noise(
+        self, index: UInt32[Array, "b"], shape: tuple[int, int, int]
+    ) -> Float[Array, "b zh zw n"] | None:
         """What the bottleneck draws with: normal for KL, Gumbel for each code, else nothing."""
-        seed, shape = self.run.loop.seed, self.latent_shape
+        seed = self.run.loop.seed
         match self.run.autoencoder.bottleneck:
             case cfg.KL():
                 return posterior_noise(seed, index, shape)

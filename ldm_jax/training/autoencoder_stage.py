@@ -17,9 +17,11 @@ from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
-from ldm_jax.training.stage import Stage, validation_source
+from ldm_jax.training.gradients import Metrics
+from ldm_jax.training.stage import Stage, validation_source, wait_for_all
 from ldm_jax.training.state import TrainState
-from ldm_jax.workdir.frozen import load_frozen, save_frozen
+from ldm_jax.training.trainable import bind, split
+from ldm_jax.workdir.frozen import load_frozen, load_untrained, save_frozen, save_untrained
 from ldm_jax.workdir.layout import PERCEPTUAL, WEIGHTS
 from ldm_jax.workdir.record import has_checkpoints
 
@@ -53,11 +55,12 @@ def autoencoder_stage(
             "train is 'decoder', but there is no encoder to train it for: name a trained first "
             "stage with --init=MODEL"
         )
-    frozen = {}
+    initial = None
+    if fresh:
+        initial = _begin(run, workdir, init)
+    frozen = {"untrained": load_untrained(run, workdir)}
     if run.loss.perceptual is not None:
-        frozen = {"perceptual": _perceptual(workdir, fresh, perceptual)}
-
-    initial = first_stage_params(init, run.autoencoder) if fresh and init is not None else None
+        frozen["perceptual"] = _perceptual(workdir, fresh, perceptual)
 
     def begin(initial: Any) -> TrainState:
         params = fresh_params(losses)
@@ -65,25 +68,38 @@ def autoencoder_stage(
             params = jax.tree.map(jnp.asarray, initial)
         return create_autoencoder_state(run, params)
 
+    def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
+        return losses.scores(bind(params, frozen), frozen, batch)
+
     return Stage(
         init=begin,
         step=make_autoencoder_step(autoencoder, run),
-        scores=losses.scores,
-        pictures=lambda params, frozen, batch: pictures(losses, params, batch),
+        scores=scores,
+        pictures=lambda params, frozen, batch: pictures(losses, bind(params, frozen), batch),
         frozen=frozen,
-        train=open_source(run.data.source, run.data.image_size, "train"),
+        train=open_source(run.data, "train"),
         validation=validation_source(run.data),
         inputs=None,
         initial=initial,
     )
 
 
+def _begin(run: cfg.AutoencoderRun, workdir: Path, init: str | None) -> Any:
+    """What a new run trains of the model `init`, or None; the rest is written into `workdir`."""
+    if init is None:
+        return None
+    trained, untrained = split(first_stage_params(init, run.autoencoder), run.train)
+    if run.train != "all":
+        save_untrained(workdir, untrained)
+        wait_for_all("frozen parts")
+    return trained
+
+
 def fresh_params(losses: AutoencoderLoss) -> Any:
     """Parameters of the autoencoder drawn from a named stream of the run's seed."""
     run = losses.run
-    side, channels = run.data.image_size, run.autoencoder.image_channels
     key = rngs.stream(run.loop.seed, "init/autoencoder")
-    image = jnp.zeros((1, side, side, channels), jnp.float32)
+    image = jnp.zeros((1, *run.data.sides, run.autoencoder.image_channels), jnp.float32)
     return losses.autoencoder.init(key, image)["params"]
 
 
@@ -98,7 +114,7 @@ def pictures(losses: AutoencoderLoss, params: Any, batch: Any) -> dict[str, Any]
         return ldm.to_images(apply({"params": params}, latents, method="decode"))
 
     keys = rngs.example_keys(rngs.stream(losses.run.loop.seed, "prior"), batch["index"])
-    shape, codes = losses.latent_shape, losses.run.autoencoder.codes
+    shape, codes = losses.latent_shape(images), losses.run.autoencoder.codes
     if codes is None:
         prior = decode(rngs.normal(keys, shape))
     else:
@@ -107,13 +123,11 @@ def pictures(losses: AutoencoderLoss, params: Any, batch: Any) -> dict[str, Any]
     return {
         "reconstructions": jnp.concatenate([images, decode(encoded.mode)]),
         "prior_samples": prior,
-        "latents": channels_as_images(encoded.mode, images.shape[1]),
+        "latents": channels_as_images(encoded.mode, losses.run.autoencoder.factor),
     }
 
 
-def channels_as_images(
-    latents: Float[Array, "b zh zw z"], side: int
-) -> UInt8[Array, "n side side 3"]:
+def channels_as_images(latents: Float[Array, "b zh zw z"], factor: int) -> UInt8[Array, "n h w 3"]:
     """The channels of latents, one after the other for all of the batch, as grey pictures.
 
     Black is each channel's least value in the batch, white its largest.
@@ -121,9 +135,8 @@ def channels_as_images(
     low = jnp.min(latents, (0, 1, 2), keepdims=True)
     spread = jnp.max(latents, (0, 1, 2), keepdims=True) - low
     grey = (latents - low) / jnp.maximum(spread, 1e-12)
-    times = side // latents.shape[1]
     grey = jnp.moveaxis(grey, -1, 0).reshape(-1, *latents.shape[1:3], 1)
-    large = jnp.repeat(jnp.repeat(grey, times, axis=1), times, axis=2)
+    large = jnp.repeat(jnp.repeat(grey, factor, axis=1), factor, axis=2)
     return jnp.repeat(ldm.to_images(large * 2 - 1), 3, axis=-1)
 
 

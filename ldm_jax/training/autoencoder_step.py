@@ -1,8 +1,9 @@
-"""Stage one's pure training step: the autoencoder's optimiser, its codebook, then its critic's.
+"""Stage one's pure training step: the autoencoder's optimiser, its codebook, then its
+discriminator's.
 
-In the order of the published code: the autoencoder is updated against the critic as it is, then
-the critic. The critic learns from the reconstructions that the autoencoder has just learnt from,
-or, as published, from those of the updated autoencoder (`adversarial.sees`).
+In the order of the published code: the autoencoder is updated against the discriminator as it is,
+then the discriminator. The discriminator learns from the reconstructions that the autoencoder has
+just learnt from, or, as published, from those of the updated autoencoder (`adversarial.sees`).
 
 With accumulation both sides' gradients are averages over micro-batches, each with an adaptive
 weight and batch statistics of its own, as when the published code accumulates.
@@ -15,39 +16,29 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
-from ldm_jax.core import tree
 from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.losses.adaptive import adaptive_weight, generator_gradients
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.codebook_updates import code_metrics, create_codebook, update_codebook
-from ldm_jax.training.critic import Critic, CriticTraining
+from ldm_jax.training.discriminator_training import Discriminator, DiscriminatorTraining
 from ldm_jax.training.gradients import Metrics, descend, over_parts
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.state import TrainState, create_state, update_ema
+from ldm_jax.training.trainable import bind
 
 Step = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
-
-TRAINED = {
-    "all": ((r".*", True),),
-    "decoder": (
-        (r"(decoder|post_quant_conv)/.*", True),
-        (r"(encoder|quant_conv|quantize)/.*", False),
-    ),
-}
-"""(pattern of the whole path, whether it is trained) for each choice of `AutoencoderRun.train`."""
 
 
 @flax.struct.dataclass
 class Own:
     """What stage one alone keeps in its state."""
 
-    critic: Any
-    """A `critic.Critic`, or an empty dict where nothing is trained against one."""
+    discriminator: Any
+    """A `Discriminator`, or an empty dict where nothing is trained against one."""
     codebook: Any
     """What a codebook of moving averages has gathered, or an empty dict."""
 
@@ -57,38 +48,27 @@ def last_kernel(params: Any) -> Float[Array, "..."]:
     return params["decoder"]["conv_out"]["kernel"]
 
 
-def autoencoder_optimizer(run: cfg.AutoencoderRun) -> optax.GradientTransformation:
-    """The optimiser of what `run.train` says; the rest has no moments."""
-    optimizer = make_optimizer(run.optim, run.loop.steps)
-    if run.train == "all":
-        return optimizer
-    return optax.masked(optimizer, lambda params: tree.mask(params, TRAINED[run.train]))
-
-
 def create_autoencoder_state(run: cfg.AutoencoderRun, params: Any) -> TrainState:
-    """The state before the first step of `run`, on `params`."""
-    state = create_state(params, autoencoder_optimizer(run), run.optim.ema_decay)
-    critic = CriticTraining(run).create() if run.loss.adversarial is not None else {}
-    return state.replace(own=Own(critic, create_codebook(run, params)))
+    """The state before the first step of `run`, on the `params` that it trains."""
+    optimizer = make_optimizer(run.optim, run.loop.steps)
+    state = create_state(params, optimizer, run.optim.ema_decay)
+    discriminator = DiscriminatorTraining(run).create() if run.loss.adversarial is not None else {}
+    return state.replace(own=Own(discriminator, create_codebook(run, params)))
 
 
 def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> Step:
-    """`step(state, frozen, batch) -> (state, metrics)`; `frozen` holds LPIPS' parameters, if any.
-
-    What `run.train` leaves out gets neither gradient nor weight decay: it keeps its bits.
-    """
+    """`step(state, frozen, batch) -> (state, metrics)`; `frozen` holds LPIPS' parameters, if any,
+    and those of the autoencoder that are not trained."""
     losses, parts = AutoencoderLoss(autoencoder, run), run.optim.accumulation
     adversarial = run.loss.adversarial
-    critics = CriticTraining(run) if adversarial is not None else None
-    optimizer = autoencoder_optimizer(run)
+    trainer = DiscriminatorTraining(run) if adversarial is not None else None
+    optimizer = make_optimizer(run.optim, run.loop.steps)
 
     def step(state: TrainState, frozen: Any, batch: Any) -> tuple[TrainState, Metrics]:
-        trained = tree.mask(state.params, TRAINED[run.train])
-        active = state.step >= adversarial.start if critics is not None else None
-        learn = partial(_learn, losses, critics, state, frozen, trained, active)
+        active = state.step >= adversarial.start if trainer is not None else None
+        learn = partial(_learn, losses, trainer, state, frozen, active)
         (gradients, batch_stats, metrics), seen = over_parts(learn, batch, parts)
         params, opt_state, norms = descend(optimizer, gradients, state.opt_state, state.params)
-        params = _choose(trained, params, state.params)
         codebook = state.own.codebook
         if run.autoencoder.codes is not None:
             metrics |= code_metrics(run, seen["indices"])
@@ -96,18 +76,17 @@ def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> 
                 run, codebook, params, seen["compared"], seen["indices"], state.step
             )
         metrics |= norms
-        critic = state.own.critic
-        if critics is not None:
-            critic = critic.replace(batch_stats=batch_stats)
-            update = partial(_update_critic, losses, critics, params, parts)
+        discriminator = state.own.discriminator
+        if trainer is not None:
+            discriminator = discriminator.replace(batch_stats=batch_stats)
+            update = partial(_update_discriminator, losses, trainer, bind(params, frozen), parts)
             judges = {"batch": batch, "images": seen["images"]}
-            critic, judged = _when(active, update, critic, judges)
+            discriminator, judged = _when(active, update, discriminator, judges)
             metrics |= judged
         ema_params = state.ema_params
         if run.optim.ema_decay is not None:
-            averages = update_ema(ema_params, params, state.step, run.optim.ema_decay)
-            ema_params = _choose(trained, averages, ema_params)
-        own = Own(critic, codebook)
+            ema_params = update_ema(ema_params, params, state.step, run.optim.ema_decay)
+        own = Own(discriminator, codebook)
         state = TrainState(state.step + 1, params, ema_params, opt_state, own)
         return state, metrics
 
@@ -116,37 +95,35 @@ def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> 
 
 def _learn(
     losses: AutoencoderLoss,
-    critics: CriticTraining | None,
+    trainer: DiscriminatorTraining | None,
     state: TrainState,
     frozen: Any,
-    trained: Any,
     active: Array | None,
     batch: Any,
 ) -> tuple[Any, Any]:
-    """Gradients of the autoencoder, the critic's running statistics after it, and metrics; and
-    of each image the reconstruction, the codes, and what was compared with them."""
+    """Gradients of the autoencoder, the discriminator's running statistics after it, and metrics;
+    and of each image the reconstruction, the codes, and what was compared with them."""
     pixels = to_pixels(batch["image"])
 
     def forward(params: Any) -> tuple[Any, Any]:
-        image, passed = losses.reconstruct(params, batch)
+        image, passed = losses.reconstruct(bind(params, frozen), batch)
         return (image, losses.penalty(passed)), passed
 
-    def no_critic(images: Float[Array, "b h w c"]) -> tuple[Float[Array, ""], Any]:
+    def no_discriminator(images: Float[Array, "b h w c"]) -> tuple[Float[Array, ""], Any]:
         return jnp.zeros(()), {}
 
-    judge, strength, weigh = no_critic, jnp.zeros(()), _no_weight
-    if critics is not None:
-        config = critics.config
-        judge = critics.judge(state.own.critic, active)
+    judge, strength, weigh = no_discriminator, jnp.zeros(()), _no_weight
+    if trainer is not None:
+        config = trainer.config
+        judge = trainer.judge(state.own.discriminator, active)
         strength = jnp.where(active, config.weight * config.factor, 0.0)
         weigh = adaptive_weight if config.adaptive else _no_weight
     gradients, terms = generator_gradients(
         forward, state.params, losses.nll(frozen, pixels), judge, last_kernel, strength, weigh
     )
-    gradients = _choose(trained, gradients, jax.tree.map(jnp.zeros_like, gradients))
     metrics = {"loss": terms.total, "nll": terms.nll} | terms.nll_aux
     metrics |= losses.measures(terms.image, pixels, terms.forward_aux)
-    if critics is not None:
+    if trainer is not None:
         metrics["adversarial"] = terms.adversarial
         metrics["adaptive_weight"] = jnp.where(active, terms.weight, 0.0)
     passed = terms.forward_aux
@@ -154,42 +131,38 @@ def _learn(
     return (gradients, terms.adversarial_aux, metrics), seen
 
 
-def _update_critic(
+def _update_discriminator(
     losses: AutoencoderLoss,
-    critics: CriticTraining,
+    trainer: DiscriminatorTraining,
     params: Any,
     parts: int,
-    critic: Critic,
+    discriminator: Discriminator,
     seen: Any,
-) -> tuple[Critic, Metrics]:
-    """One step of the critic, on the reconstructions seen or on new ones with `params`."""
+) -> tuple[Discriminator, Metrics]:
+    """One step of the discriminator, on the reconstructions seen or on new ones with `params`."""
 
     def learn(part: Any) -> tuple[Any, Any]:
         real, fake = to_pixels(part["batch"]["image"]), part["images"]
-        if critics.config.sees == "updated":
+        if trainer.config.sees == "updated":
             fake, _ = losses.reconstruct(params, part["batch"])
-        return critics.gradients(critic, real, fake), ()
+        return trainer.gradients(discriminator, real, fake), ()
 
     (gradients, batch_stats, lecam, metrics), _ = over_parts(learn, seen, parts)
-    critic, norms = critics.update(critic, gradients, batch_stats, lecam)
-    return critic, metrics | norms
+    discriminator, norms = trainer.update(discriminator, gradients, batch_stats, lecam)
+    return discriminator, metrics | norms
 
 
 def _when(
-    active: Array, update: Callable[[Any, Any], tuple[Any, Metrics]], critic: Any, seen: Any
+    active: Array, update: Callable[[Any, Any], tuple[Any, Metrics]], discriminator: Any, seen: Any
 ) -> tuple[Any, Metrics]:
-    """`update(critic, seen)` if active; else the critic as it is, and zeros for metrics."""
-    _, metrics = jax.eval_shape(update, critic, seen)
+    """`update(discriminator, seen)` if active; else the discriminator as it is, and zeros for
+    metrics."""
+    _, metrics = jax.eval_shape(update, discriminator, seen)
 
-    def skip(critic: Any, seen: Any) -> tuple[Any, Metrics]:
-        return critic, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+    def skip(discriminator: Any, seen: Any) -> tuple[Any, Metrics]:
+        return discriminator, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
 
-    return jax.lax.cond(active, update, skip, critic, seen)
-
-
-def _choose(mask: Any, chosen: Any, other: Any) -> Any:
-    """The leaves of `chosen` where `mask` says so, else those of `other`."""
-    return jax.tree.map(lambda this, a, b: a if this else b, mask, chosen, other)
+    return jax.lax.cond(active, update, skip, discriminator, seen)
 
 
 def _no_weight(nll: Float[Array, "..."], adversarial: Float[Array, "..."]) -> Float[Array, ""]:

@@ -16,14 +16,15 @@ from ldm_jax.data.tokenizer import read_tokenizer, train_tokenizer
 from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
 from ldm_jax.training.stage import wait_for_all
 from ldm_jax.training.trainable import split
-from ldm_jax.workdir.frozen import save_frozen
-from ldm_jax.workdir.layout import TOKENIZER, TOKENIZER_FILES, UNTRAINED, WEIGHTS
+from ldm_jax.workdir.frozen import save_untrained
+from ldm_jax.workdir.layout import TOKENIZER, TOKENIZER_FILES
 
 
 def begin(
     run: cfg.DiffusionRun,
     train: Source,
     workdir: Path,
+    mesh: jax.sharding.Mesh,
     first_stage: str | None,
     init: str | None,
     text_encoder: str | None,
@@ -47,13 +48,11 @@ def begin(
     if text is not None:
         _check_tokenizer(text, tokenizer, read=text_encoder or init)
     if stage is not None:
-        keep_first_stage(run, train, workdir, stage)
-    if jax.process_index() == 0:
-        shutil.rmtree(workdir / UNTRAINED, ignore_errors=True)
-        if run.train != "all":
-            save_frozen(workdir / UNTRAINED, WEIGHTS, untrained)
-        if text is not None:
-            _keep_tokenizer(text, train, workdir, tokenizer)
+        keep_first_stage(run, train, workdir, mesh, stage)
+    if run.train != "all":
+        save_untrained(workdir, untrained)
+    if text is not None and jax.process_index() == 0:
+        _keep_tokenizer(text, train, workdir, tokenizer)
     wait_for_all("frozen parts")
     return trained
 

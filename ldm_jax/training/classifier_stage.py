@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ldm_jax import config as cfg
@@ -21,7 +22,9 @@ from ldm_jax.workdir.frozen import load_first_stage
 from ldm_jax.workdir.record import has_checkpoints
 
 
-def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: str | None) -> Stage:
+def classifier_stage(
+    run: cfg.ClassifierRun, workdir: Path, mesh: jax.sharding.Mesh, first_stage: str | None
+) -> Stage:
     """A classifier on the first stage in `workdir`; a new run puts that of `first_stage` there.
 
     `first_stage` names an autoencoder, whose latent scale is then measured, or the diffusion model
@@ -30,12 +33,12 @@ def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: str | N
     Raises:
         cfg.ConfigError: none is named for a new run, or it does not fit.
     """
-    train = open_source(run.data.source, run.data.image_size, "train")
+    train = open_source(run.data, "train")
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     if not has_checkpoints(workdir):
         stage = open_first_stage(workdir, first_stage)
         run.check_first_stage(stage.config)
-        keep_first_stage(run, train, workdir, stage)
+        keep_first_stage(run, train, workdir, mesh, stage)
         wait_for_all("frozen parts")
     stage_one, frozen = load_first_stage(run, workdir)
     validation = validation_source(run.data)
@@ -45,17 +48,17 @@ def classifier_stage(run: cfg.ClassifierRun, workdir: Path, first_stage: str | N
     classifier = build_classifier(run.classifier, jnp.dtype(run.loop.dtype), run.loop.remat)
     process = build_process(run.diffusion.process)
     optimizer = make_optimizer(run.optim, run.loop.steps)
-    side = run.data.image_size // stage_one.factor
-    shape = (side, side, stage_one.latent_channels)
+    height, width = (side // stage_one.factor for side in run.data.sides)
 
     def init(initial: Any) -> TrainState:
         del initial
         key = rngs.stream(run.loop.seed, "init/classifier")
-        zeros = jnp.zeros((1, *shape), jnp.float32), jnp.zeros(1, jnp.int32)
-        return create_state(classifier.init(key, *zeros)["params"], optimizer, run.optim.ema_decay)
+        x = jnp.zeros((1, height, width, stage_one.latent_channels), jnp.float32)
+        params = classifier.init(key, x, jnp.zeros(1, jnp.int32))["params"]
+        return create_state(params, optimizer, run.optim.ema_decay)
 
     def encode(frozen: Any, batch: Any) -> Any:
-        return batch_latents(autoencoder, frozen, batch, run.loop.seed, shape)
+        return batch_latents(autoencoder, frozen, batch, run.loop.seed)
 
     return Stage(
         init=init,

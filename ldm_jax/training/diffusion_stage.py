@@ -35,6 +35,7 @@ GRID_GUIDANCE = 3.0
 def diffusion_stage(
     run: cfg.DiffusionRun,
     workdir: Path,
+    mesh: jax.sharding.Mesh,
     first_stage: str | None,
     init: str | None = None,
     text_encoder: str | None = None,
@@ -44,6 +45,7 @@ def diffusion_stage(
     Args:
         run: its config.
         workdir: where the frozen parts are kept.
+        mesh: the devices that measure the latents' scale where no model says it.
         first_stage: the model whose autoencoder a new run builds on; by default that of `init`.
         init: the model whose U-Net, conditioners and tokenizer a new run begins with.
         text_encoder: the model whose text encoder and tokenizer it begins with.
@@ -56,12 +58,12 @@ def diffusion_stage(
         raise cfg.ConfigError(
             f"--first_stage={first_stage}: this config's space is 'pixels', which needs none"
         )
-    train = open_source(run.data.source, run.data.image_size, "train")
+    train = open_source(run.data, "train")
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     initial = {}
     if not has_checkpoints(workdir):
         # What an earlier attempt left may be of other images.
-        initial = begin(run, train, workdir, first_stage, init, text_encoder)
+        initial = begin(run, train, workdir, mesh, first_stage, init, text_encoder)
     autoencoder_config, frozen = load_first_stage(run, workdir)
     frozen["untrained"] = load_untrained(run, workdir)
     tokenizer, text = None, cfg.find(run.conditioners, cfg.TextConditioner)
@@ -73,7 +75,6 @@ def diffusion_stage(
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
-    shape = model.latent_shape
     optimizer = make_optimizer(run.optim, run.loop.steps)
     # A short schedule has no more steps than timesteps.
     steps = min(GRID_STEPS, getattr(run.diffusion.process, "num_timesteps", GRID_STEPS))
@@ -86,13 +87,14 @@ def diffusion_stage(
         return state.replace(own=Objective(run, model.process).initial_sampler())
 
     def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
-        latents = batch_latents(model.autoencoder, frozen, batch, run.loop.seed, shape)
+        latents = batch_latents(model.autoencoder, frozen, batch, run.loop.seed)
         return denoising_losses_by_level(
             model, run, bind(params, frozen), latents, batch["inputs"], batch["index"], frozen
         )
 
     def pictures(params: Any, frozen: Any, batch: Any) -> dict[str, Any]:
         rows = len(batch["index"])
+        shape = batch_latents(model.autoencoder, frozen, batch, run.loop.seed).shape[1:]
         empty = {name: jnp.stack([value] * rows) for name, value in uncond.items()}
         samples = ldm.generate(
             model, bind(params, frozen), frozen, batch["inputs"], empty or None,
@@ -103,7 +105,7 @@ def diffusion_stage(
 
     return Stage(
         init=init,
-        step=make_diffusion_step(model, optimizer, run, uncond, shape),
+        step=make_diffusion_step(model, optimizer, run, uncond),
         scores=scores,
         pictures=pictures,
         frozen=frozen,

@@ -131,13 +131,12 @@ def make_diffusion_step(
     optimizer: optax.GradientTransformation,
     run: cfg.DiffusionRun,
     uncond: Inputs,
-    shape: tuple[int, int, int],
 ) -> Callable[[TrainState, Params, Any], tuple[TrainState, Metrics]]:
     """`step(state, frozen, batch) -> (state, metrics)`.
 
-    `uncond` has one example's unconditional inputs by name, `shape` is that of its latents. The
-    frozen first stage encodes outside of the differentiated function, or has encoded before. Where
-    the objective draws times by their losses, the state keeps these losses.
+    `uncond` has one example's unconditional inputs by name. The frozen first stage encodes
+    outside of the differentiated function, or has encoded before. Where the objective draws times
+    by their losses, the state keeps these losses.
     """
     objective = Objective(run, model.process)
 
@@ -151,9 +150,7 @@ def make_diffusion_step(
 
     def step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Metrics]:
         index, seed = batch["index"], run.loop.seed
-        latents = jax.lax.stop_gradient(
-            batch_latents(model.autoencoder, frozen, batch, seed, shape)
-        )
+        latents = jax.lax.stop_gradient(batch_latents(model.autoencoder, frozen, batch, seed))
         inputs = drop_inputs(run.conditioners, seed, index, batch["inputs"], uncond)
         t, weight = objective.times(index, state.own)
         examples = {

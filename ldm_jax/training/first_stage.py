@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ldm_jax import config as cfg
 from ldm_jax.convert.parts import FirstStage, read_first_stage
-from ldm_jax.core.sharding import local_rows, make_mesh, to_global
+from ldm_jax.core.sharding import local_rows, to_global
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import Source
 from ldm_jax.models.build import build_autoencoder
@@ -32,42 +32,44 @@ def open_first_stage(workdir: Path, first_stage: str | None) -> FirstStage:
 
 
 def keep_first_stage(
-    run: cfg.DiffusionRun | cfg.ClassifierRun, train: Source, workdir: Path, stage: FirstStage
+    run: cfg.DiffusionRun | cfg.ClassifierRun,
+    train: Source,
+    workdir: Path,
+    mesh: jax.sharding.Mesh,
+    stage: FirstStage,
 ) -> None:
     """Writes the first stage's parameters with its latent scale into `workdir`.
 
-    A scale that neither its config nor its model says is measured.
+    A scale that neither its config nor its model says is measured, on the devices of `mesh`.
 
     Raises:
         cfg.ConfigError: `train` holds latents of another encoder.
     """
     check_encoder(train, stage.params)
-    scale = stage.latent_scale or _measured_scale(stage.config, stage.params, run, train)
+    scale = stage.latent_scale or _measured_scale(stage, run, train, mesh)
     if jax.process_index() == 0:
         save_first_stage(workdir, stage.config, stage.params, scale)
 
 
 def _measured_scale(
-    config: cfg.Autoencoder,
-    params: Any,
+    stage: FirstStage,
     run: cfg.DiffusionRun | cfg.ClassifierRun,
     train: Source,
+    mesh: jax.sharding.Mesh,
 ) -> float:
     """1 / std of the latents of the first global batch (Rombach 2022, appendix G).
 
     Each process sees its own rows; the mean over the global array makes all of them agree.
     """
-    mesh = make_mesh(run.mesh)
     rows = local_rows(mesh, run.data.batch_size)
     loader = make_loader(train, run.data, seed=run.loop.seed, train=True, rows=rows)
     batch = to_global(mesh, next(loader))
-    autoencoder = build_autoencoder(config)
-    side = run.data.image_size // config.factor
-    shape = (side, side, config.latent_channels)
+    autoencoder = build_autoencoder(stage.config)
 
     @jax.jit
     def std(params: Any, batch: Any) -> Any:
         posterior = posterior_of(autoencoder, params, batch)
-        return jnp.std(posterior.sample(posterior_noise(run.loop.seed, batch["index"], shape)))
+        noise = posterior_noise(run.loop.seed, batch["index"], posterior.mode.shape[1:])
+        return jnp.std(posterior.sample(noise))
 
-    return 1 / float(std(params, batch))
+    return 1 / float(std(stage.params, batch))

@@ -36,11 +36,10 @@ def batch_latents(
     frozen: Params,
     batch: Mapping[str, Any],
     seed: int,
-    shape: tuple[int, int, int],
 ) -> Float[Array, "b zh zw z"]:
-    """Scaled latents of a batch, each of `shape` and sampled with the noise of its index."""
-    noise = posterior_noise(seed, batch["index"], shape)
+    """Scaled latents of a batch, each sampled with the noise of its index."""
     posterior = posterior_of(autoencoder, frozen["autoencoder"], batch)
+    noise = posterior_noise(seed, batch["index"], posterior.mode.shape[1:])
     return sample_posterior(frozen, posterior, noise)
 
 

@@ -49,7 +49,7 @@ class NonFiniteLoss(Failed):
 def fit(
     run: cfg.Run,
     workdir: Path,
-    make_stage: Callable[[], Stage],
+    make_stage: Callable[[jax.sharding.Mesh], Stage],
     evaluators: Sequence[Evaluator] = (),
 ) -> TrainState:
     """Trains `run` in `workdir` up to `run.loop.steps`, from its newest checkpoint if it has one.
@@ -57,8 +57,8 @@ def fit(
     Args:
         run: what is trained.
         workdir: where it leaves everything.
-        make_stage: makes the stage of `run`, and writes the frozen parts of a new run into
-            `workdir`; called once this run alone is at work there.
+        make_stage: makes the stage of `run` for the devices of a mesh, and writes the frozen parts
+            of a new run into `workdir`; called once this run alone is at work there.
         evaluators: what is measured beside the stage's own scores.
 
     Raises:
@@ -71,7 +71,7 @@ def fit(
     check_batch(mesh, run.data.batch_size, run.optim.accumulation)
     with _alone(workdir):
         check_workdir(workdir, run)
-        stage = make_stage()
+        stage = make_stage(mesh)
         if jax.process_index() == 0:
             say(f"data: {stage.train.found}")
             write_config(workdir, run)
@@ -126,6 +126,7 @@ class _Training:
         self.run, self.stage, self.mesh = run, stage, mesh
         self.checkpoints, self.writer, self.stop = checkpoints, writer, stop
         self.unread: list[tuple[int, Any]] = []
+        self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
         self.data_wait = self.compile_seconds = self.meter_start = 0.0
         abstract, everywhere = jax.eval_shape(stage.init, stage.initial), replicated(mesh)
         self.shardings = state_sharding(mesh, abstract)
@@ -160,7 +161,7 @@ class _Training:
             return state
         if first:
             say(f"going on from step {first}")
-        program = None
+        self.meter_start = time.perf_counter()
         progress = Progress("training", loop.steps, first, self.run.data.batch_size)
         with _begun(), progress as self.progress:
             for step in range(first + 1, loop.steps + 1):
@@ -168,8 +169,7 @@ class _Training:
                 waiting = time.perf_counter()
                 batch = to_global(self.mesh, next(loader))
                 self.data_wait += time.perf_counter() - waiting
-                program = program or self._compile(state, batch)
-                state, metrics = program(state, self.frozen, batch)
+                state, metrics = self._step(state, batch)(state, self.frozen, batch)
                 self.unread.append((step, metrics))
                 stopping = _stopping(self.stop, step, loop.log_every)
                 self._after(step, state, loader, stopping is not None)
@@ -198,8 +198,15 @@ class _Training:
         self.writer.rewind(latest)
         return state, loader
 
+    def _step(self, state: TrainState, batch: Any) -> Any:
+        """The training step compiled for the shapes of `batch`; it takes its state's memory for
+        the new state."""
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shapes not in self.steps:
+            self.steps[shapes] = self._compile(state, batch)
+        return self.steps[shapes]
+
     def _compile(self, state: TrainState, batch: Any) -> Any:
-        """The compiled training step, which takes its state's memory for the new state."""
         began = time.perf_counter()
         step = jax.jit(
             self.stage.step,
@@ -211,8 +218,9 @@ class _Training:
             donate_argnums=0,
         )  # fmt: skip
         program = step.lower(state, self.frozen, batch).compile()
-        self.compile_seconds = time.perf_counter() - began
-        self.meter_start = time.perf_counter()
+        seconds = time.perf_counter() - began
+        self.compile_seconds += seconds
+        self.meter_start += seconds
         return program
 
     def _after(self, step: int, state: TrainState, loader: Any, stopping: bool) -> None:

@@ -43,7 +43,7 @@ def validation_source(data: cfg.Data) -> Source | None:
         return None
     if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):
         return None
-    return open_source(data.source, data.image_size, "validation")
+    return open_source(data, "validation")
 
 
 def wait_for_all(name: str) -> None:

@@ -23,7 +23,7 @@ class TrainState:
     """The average, or an empty dict where the run keeps none."""
     opt_state: optax.OptState
     own: Any = flax.struct.field(default_factory=dict)
-    """What the stage keeps beside: stage one its critic and what its codebook has gathered
+    """What the stage keeps beside: stage one its discriminator and what its codebook has gathered
     (`autoencoder_step.Own`), stage two the losses that times are drawn by
     (`timesteps.SecondMoment`); an empty dict for nothing."""
 

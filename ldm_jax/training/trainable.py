@@ -1,4 +1,4 @@
-"""What a run of stage two trains, and how the rest is put beside it."""
+"""What a run trains, and how the rest is put beside it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +8,16 @@ from ldm_jax.core import tree
 
 TRAINED = {
     "all": ((r".*", True),),
+    "decoder": ((r"(decoder|post_quant_conv)/.*", True), (r".*", False)),
     "unet": ((r"unet/.*", True), (r"conditioners/.*", False)),
     "attention": ((r"unet/.*/attn2/.*", True), (r".*", False)),
 }
-"""(pattern of the whole path, whether it is trained) for each choice of `DiffusionRun.train`."""
+"""(pattern of the whole path, whether it is trained) for each choice of a run's `train`: of an
+autoencoder's parameters in stage one, of `{"unet", "conditioners"}` in stage two."""
 
 
 def split(params: Any, train: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`{"unet", "conditioners"}` as what is trained and what is left as it is.
+    """All parameters as what is trained and what is left as it is.
 
     Raises:
         cfg.ConfigError: the model has nothing of what is to be trained.
@@ -28,5 +30,4 @@ def split(params: Any, train: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def bind(trained: Any, frozen: Mapping[str, Any]) -> Any:
     """All parameters of the networks: those in training with those that `frozen` leaves alone."""
-    # Conditioners may all be without parameters.
-    return {"conditioners": {}} | tree.join(trained, frozen.get("untrained", {}))
+    return tree.join(trained, frozen.get("untrained", {}))

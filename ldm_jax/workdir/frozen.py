@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -11,7 +12,7 @@ import safetensors.numpy
 from ldm_jax import config as cfg
 from ldm_jax.core import tree
 from ldm_jax.core.files import write_atomically
-from ldm_jax.workdir.layout import FIRST_STAGE, UNTRAINED, WEIGHTS
+from ldm_jax.workdir.layout import FIRST_STAGE, UNTRAINED, WEIGHTS, keeps_untrained
 from ldm_jax.workdir.record import CheckpointError
 from ldm_jax.workdir.run_config import read_config, write_config
 
@@ -77,12 +78,19 @@ def load_first_stage(
     return read_config(folder), load_frozen(folder, WEIGHTS)
 
 
+def save_untrained(workdir: Path, params: dict[str, Any]) -> None:
+    """Writes the parameters of the networks that the run in `workdir` leaves as they are."""
+    if jax.process_index() == 0:
+        shutil.rmtree(workdir / UNTRAINED, ignore_errors=True)  # an earlier attempt's
+        save_frozen(workdir / UNTRAINED, WEIGHTS, params)
+
+
 def load_untrained(run: cfg.Run, workdir: Path) -> dict[str, Any]:
     """The parameters of the networks that `run` leaves as it found them; {} where it trains all.
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_frozen`.
     """
-    if not isinstance(run, cfg.DiffusionRun) or run.train == "all":
+    if not keeps_untrained(run):
         return {}
     return load_frozen(workdir / UNTRAINED, WEIGHTS)

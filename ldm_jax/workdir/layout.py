@@ -40,7 +40,7 @@ def frozen_files(run: cfg.Run, workdir: Path) -> list[str]:
         files += [f"{FIRST_STAGE}/{CONFIG}", f"{FIRST_STAGE}/{weights}"]
     if isinstance(run, cfg.AutoencoderRun) and run.loss.perceptual is not None:
         files.append(f"{PERCEPTUAL}/{weights}")
-    if isinstance(run, cfg.DiffusionRun) and run.train != "all":
+    if keeps_untrained(run):
         files.append(f"{UNTRAINED}/{weights}")
     if cfg.find(getattr(run, "conditioners", ()), cfg.TextConditioner) is not None:
         folder = workdir / TOKENIZER_FILES
@@ -53,6 +53,11 @@ def tokenizer_of(workdir: Path) -> Path:
     """Where the run in `workdir` keeps its tokenizer: a folder, or one file."""
     folder = workdir / TOKENIZER_FILES
     return folder if folder.is_dir() else workdir / TOKENIZER
+
+
+def keeps_untrained(run: cfg.Run) -> bool:
+    """Whether `run` leaves parts of its own networks as they are."""
+    return not isinstance(run, cfg.ClassifierRun) and run.train != "all"
 
 
 def keeps_first_stage(run: cfg.Run) -> bool:

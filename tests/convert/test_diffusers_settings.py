@@ -92,15 +92,17 @@ class TestOtherWays:
 
     @pytest.mark.parametrize(
         ("side", "size", "words"),
-        [([8, 8], 16, None), ([12, 8], 16, "pictures of 16 x 24"), (None, 48, "as its first stage"),
+        [([8, 8], 16, None), ([12, 8], (24, 16), None), (None, 48, "as its first stage"),
          (9, 18, None)],
     )  # fmt: skip
-    def test_sizes(self, saved, side, size, words):
+    def test_sizes(self, saved, tmp_path, side, size, words):
         folder = saved("unet/config.json", sample_size=side)
         saved("vae/config.json", sample_size=48)
         imported = read_folder(folder)
         assert imported.config.image_size == size
         assert [words in note for note in imported.notes] == [True] * (words is not None)
+        write_folder(imported, tmp_path / "again")
+        assert read_folder(tmp_path / "again").config == imported.config
 
     def test_no_size_at_all(self, saved):
         folder = saved("unet/config.json", sample_size=None)

@@ -149,7 +149,7 @@ def folder(tmp_path):
 
 
 def test_augmentation_is_random_but_a_function_of_the_position(folder):
-    source, data = sources.open_source(folder, 16, "train"), _data(6, source=folder)
+    source, data = sources.open_source(cfg.Data(folder, 16), "train"), _data(6, source=folder)
     whole = _take(make_loader(source, data, seed=0, train=True), 3)
     assert whole[0]["image"].shape == (6, 16, 16, 3)
     resumed = make_loader(source, data, seed=0, train=True, rows=range(3, 6))
@@ -161,7 +161,7 @@ def test_augmentation_is_random_but_a_function_of_the_position(folder):
 
 
 def test_loader_processes_give_the_same_batches(folder):
-    source = sources.open_source(folder, 16, "train")
+    source = sources.open_source(cfg.Data(folder, 16), "train")
     threads = make_loader(source, _data(4, source=folder), seed=0, train=True)
     processes = make_loader(source, _data(4, source=folder, workers=1), seed=0, train=True)
     state = processes.get_state() | {"step": 5}
@@ -172,7 +172,7 @@ def test_loader_processes_give_the_same_batches(folder):
 
 def test_a_broken_image_reaches_the_user(folder, tmp_path):
     (tmp_path / "3.png").write_text("broken")
-    source = sources.open_source(folder, 16, "train")
+    source = sources.open_source(cfg.Data(folder, 16), "train")
     loader = make_loader(source, _data(6, source=folder), seed=0, train=True)
     with pytest.raises(sources.DataError, match=r"3\.png"):
         next(loader)

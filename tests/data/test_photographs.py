@@ -18,7 +18,7 @@ def test_tiles_make_a_folder_with_validation(tmp_path, capsys):
     run = cfg.load(tiny.ROOT / "configs" / "photographs_kl_f4.py")
     folder = replace(run.data.source, path=str(tmp_path / "tiles"))
     train, held_out = (
-        open_source(folder, run.data.image_size, split) for split in ("train", "validation")
+        open_source(replace(run.data, source=folder), split) for split in ("train", "validation")
     )
     # Enough for more than one batch, of both photographs, and nothing in both splits.
     assert len(train) + len(held_out) == 96 and len(held_out) >= 2 * run.data.batch_size

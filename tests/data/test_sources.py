@@ -17,7 +17,7 @@ def _write(path, colour=(200, 10, 10), size=(9, 6)):
 
 def _open(root, split="train", **settings):
     settings = {"validation_fraction": 0.0} | settings
-    return sources.open_source(cfg.ImageFolder(path=str(root), **settings), 8, split)
+    return sources.open_source(cfg.Data(cfg.ImageFolder(path=str(root), **settings), 8), split)
 
 
 def test_subfolders_are_classes(tmp_path):
@@ -273,7 +273,7 @@ def scenes(tmp_path_factory):
 
 
 def test_digit_scenes_are_built_and_read(scenes):
-    source = sources.open_source(cfg.DigitScenes(data_dir=scenes), 16, "train")
+    source = sources.open_source(cfg.Data(cfg.DigitScenes(data_dir=scenes), 16), "train")
     assert len(source) == 40 and source.has_captions and len(source.class_names) == 10
     for i in (3, 39, 3, -1):  # the second time from memory
         expected = digit_scenes.example("train", i % 40, 16)
@@ -289,5 +289,5 @@ def test_digit_scenes_are_built_and_read(scenes):
 
 def test_digit_scenes_of_few_digits(scenes):
     config = cfg.DigitScenes(data_dir=scenes, max_digits=1)
-    source = sources.open_source(config, 16, "validation")
+    source = sources.open_source(cfg.Data(config, 16), "validation")
     assert [source[i]["caption"].split()[-1] for i in range(len(source))] == ["alone"] * 2

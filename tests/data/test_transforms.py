@@ -14,6 +14,11 @@ def _gradient(height, width):
     return np.ascontiguousarray(np.concatenate(parts, axis=2))
 
 
+def fit(image, folder, size, below=None):
+    """`image` as a square of `size`."""
+    return transforms.choose_crop(image.shape[:2], folder, (size, size), below).image(image)
+
+
 def test_draws_depend_on_seed_and_position_only():
     first = [transforms.draws(0, p)(1000) for p in range(20)]
     assert first == [transforms.draws(0, p)(1000) for p in range(20)]
@@ -25,20 +30,22 @@ def test_draws_depend_on_seed_and_position_only():
 
 def test_images_keep_their_proportions_or_are_distorted():
     sides = (30, 61)
-    assert transforms.resized(sides, 10, "shorter_side") == (10, 20)
-    assert transforms.resized(sides, 60, "shorter_side") == (60, 122)
-    assert transforms.resized(sides, 10, "exact") == (10, 10)
-    assert transforms.resized(sides, 10, "none") == sides
+    assert transforms.resized(sides, (10, 10), "shorter_side") == (10, 20)
+    assert transforms.resized(sides, (60, 60), "shorter_side") == (60, 122)
+    assert transforms.resized(sides, (10, 10), "exact") == (10, 10)
+    assert transforms.resized(sides, (10, 10), "none") == sides
+    assert transforms.resized(sides, (20, 32), "shorter_side") == (20, 41)
+    assert transforms.resized(sides, (10, 32), "shorter_side") == (16, 32)
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 61), (61, 30), (200, 30), (7, 9), (16, 16)])
 def test_images_are_resized_as_a_whole_and_then_cropped(height, width):
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    sides = transforms.resized((height, width), 16, "shorter_side")
+    sides = transforms.resized((height, width), (16, 16), "shorter_side")
     kernel = Image.Resampling.LANCZOS if min(height, width) > 16 else Image.Resampling.BICUBIC
     whole = np.asarray(Image.fromarray(image).resize(sides[::-1], kernel))
     top, left = (sides[0] - 16) // 2, (sides[1] - 16) // 2
-    fitted = transforms.fit(image, cfg.ImageFolder(path="x"), 16)
+    fitted = fit(image, cfg.ImageFolder(path="x"), 16)
     np.testing.assert_array_equal(fitted, whole[top : top + 16, left : left + 16])
 
 
@@ -51,46 +58,53 @@ def test_long_images_are_cropped_and_then_resized(monkeypatch):
         lambda self, size, *a, _f=Image.Image.resize, **k: made.append(size) or _f(self, size, *a,
                                                                                  **k),
     )  # fmt: skip
-    fitted = transforms.fit(line, cfg.ImageFolder(path="x"), 256)
+    fitted = fit(line, cfg.ImageFolder(path="x"), 256)
     assert fitted.shape == (256, 256, 3) and made == [(256, 256)]
     assert np.abs(fitted[..., 0].astype(int) - 127).max() <= 1  # its middle
     # Where both ways are open they give the same picture.
     image = _gradient(300, 20)
     monkeypatch.setattr(transforms, "_LONG", 2)
-    cropped = transforms.fit(image, cfg.ImageFolder(path="x", crop="random"), 10,
-                             transforms.draws(0, 3))  # fmt: skip
+    folder = cfg.ImageFolder(path="x", crop="random")
+    cropped = fit(image, folder, 10, transforms.draws(0, 3))
     monkeypatch.setattr(transforms, "_LONG", 100)
-    whole = transforms.fit(image, cfg.ImageFolder(path="x", crop="random"), 10,
-                           transforms.draws(0, 3))  # fmt: skip
+    whole = fit(image, folder, 10, transforms.draws(0, 3))
     assert np.abs(cropped.astype(int) - whole).max() <= 1
 
 
 def test_shrinking_averages():
     stripes = np.tile(np.array([0, 255], np.uint8)[None, :, None], (64, 32, 3))
-    shrunk = transforms.fit(stripes, cfg.ImageFolder(path="x", resize="exact"), 8)
+    shrunk = fit(stripes, cfg.ImageFolder(path="x", resize="exact"), 8)
     assert np.abs(shrunk.astype(int) - 127).max() < 20
 
 
 def test_crops_are_central_or_random_and_small_images_refused():
     image = _gradient(20, 12)
     folder = cfg.ImageFolder(path="x", resize="none", crop="random")
-    np.testing.assert_array_equal(transforms.fit(image, folder, 10), image[5:15, 1:11])
-    corners = {
-        transforms.fit(image, folder, 10, transforms.draws(0, p))[0, 0].tobytes()
-        for p in range(400)
-    }
+    np.testing.assert_array_equal(fit(image, folder, 10), image[5:15, 1:11])
+    corners = {fit(image, folder, 10, transforms.draws(0, p))[0, 0].tobytes() for p in range(400)}
     assert len(corners) == 11 * 3
     with pytest.raises(ValueError, match="20 x 12 pixels"):
-        transforms.fit(image, folder, 16)
+        fit(image, folder, 16)
+
+
+@pytest.mark.parametrize("resize", ["shorter_side", "exact"])
+def test_crops_may_be_taller_or_wider(resize):
+    folder = cfg.ImageFolder(path="x", resize=resize, crop="random", flip=True)
+    for whole in ((30, 61), (61, 30), (7, 9), (900, 2)):
+        for size in ((8, 20), (20, 8)):
+            crop = transforms.choose_crop(whole, folder, size, transforms.draws(0, 1))
+            assert crop.image(_gradient(*whole)).shape == (*size, 3)
+            fits = zip(crop.corner, crop.size, crop.resized, strict=True)
+            assert all(0 <= start <= start + side <= end for start, side, end in fits)
 
 
 def test_flip_mirrors_half_of_the_training_images_only():
     folder, image = cfg.ImageFolder(path="x", flip=True), _gradient(8, 8)
-    fitted = [transforms.fit(image, folder, 8, transforms.draws(0, p)) for p in range(200)]
+    fitted = [fit(image, folder, 8, transforms.draws(0, p)) for p in range(200)]
     mirrored = sum(np.array_equal(f, image[:, ::-1]) for f in fitted)
     assert 70 < mirrored < 130
     assert mirrored + sum(np.array_equal(f, image) for f in fitted) == 200
-    np.testing.assert_array_equal(transforms.fit(image, folder, 8), image)
+    np.testing.assert_array_equal(fit(image, folder, 8), image)
 
 
 def test_to_rgb_lays_transparency_over_white():

@@ -28,7 +28,7 @@ EXACT = encoding.Storage(dtype="float32", shard_size=16, batch_size=8)
 
 
 def encode_split(stage, data, split, out, storage, encoder, **processes):
-    source = open_source(data.source, data.image_size, split)
+    source = open_source(data, split)
     return encoding.encode_split(stage, data, source, out / split, storage, encoder, **processes)
 
 
@@ -60,8 +60,8 @@ def of(folder, **changes):
 def test_latents_are_those_of_the_images_with_all_that_belongs_to_them(
     latents, pictures, stage, encoder
 ):
-    images = open_source(tiny.data(pictures).source, 16, "train")
-    found = open_source(cfg.EncodedLatents(str(latents)), 16, "train")
+    images = open_source(cfg.Data(tiny.data(pictures).source, 16), "train")
+    found = open_source(cfg.Data(cfg.EncodedLatents(str(latents)), 16), "train")
     assert len(found) == len(images) and found.class_names == images.class_names
     assert list(found.captions()) == list(images.captions())
     for row in (0, 17, len(images) - 1):
@@ -77,7 +77,7 @@ def test_batches_are_those_of_the_images(latents, pictures):
     """Same order over epochs, same index, same condition."""
 
     def batches(data):
-        source = open_source(data.source, 16, "train")
+        source = open_source(cfg.Data(data.source, 16), "train")
         loader = make_loader(
             source, data, seed=3, train=True, inputs=lambda e: {"label": np.int32(e["label"])}
         )
@@ -98,9 +98,14 @@ def test_training_from_latents_is_training_from_images(
     trained, first = {}, None
     for name, data in (("images", run.data), ("latents", of(latents))):
         stage = diffusion_stage.diffusion_stage(
-            dataclasses.replace(run, data=data), tmp_path / name, str(trained_autoencoder)
+            dataclasses.replace(run, data=data),
+            tmp_path / name,
+            tiny.mesh(),
+            str(trained_autoencoder),
         )
-        assert len(stage.validation) == len(open_source(run.data.source, 16, "validation"))
+        assert len(stage.validation) == len(
+            open_source(cfg.Data(run.data.source, 16), "validation")
+        )
         loader = make_loader(stage.train, data, seed=run.loop.seed, train=True, inputs=stage.inputs)
         first = first or jax.jit(stage.init)(stage.initial)
         state, step, losses = first, jax.jit(stage.step), []
@@ -204,7 +209,7 @@ def test_latents_that_are_not_finite_are_refused(stage, pictures, tmp_path):
         def __call__(self, images):
             return jnp.zeros((8, 8, 8, 8)).at[2].set(jnp.nan)
 
-    name = open_source(tiny.data(pictures).source, 16, "train").names[2]
+    name = open_source(cfg.Data(tiny.data(pictures).source, 16), "train").names[2]
     with pytest.raises(encoding.NonFiniteLatents, match=f"latents of {name} are not"):
         encode_split(stage, tiny.data(pictures), "train", tmp_path, EXACT, Broken())
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["index.json"]
@@ -220,9 +225,9 @@ def test_train_takes_latents_in_the_place_of_images(pictures, tmp_path):
 
 def test_what_does_not_fit_is_said(latents, pictures, stage, tmp_path):
     with pytest.raises(DataError, match="image_size is 32, but .* images of 16 pixels"):
-        open_source(cfg.EncodedLatents(str(latents)), 32, "train")
+        open_source(cfg.Data(cfg.EncodedLatents(str(latents)), 32), "train")
     with pytest.raises(DataError, match="no encoded test split"):
-        open_source(cfg.EncodedLatents(str(latents)), 16, "test")
+        open_source(cfg.Data(cfg.EncodedLatents(str(latents)), 16), "test")
     with pytest.raises(cfg.ConfigError, match="a source of images in stage one"):
         dataclasses.replace(tiny.autoencoder_run(pictures), data=of(latents))
     with pytest.raises(cfg.ConfigError, match="has no codes"):
@@ -271,7 +276,7 @@ def test_the_command_encodes_both_splits(pictures, trained_autoencoder, tmp_path
     assert command.main(list(options)) == 0
     shown = capsys.readouterr().out
     assert "train: 3" in shown and shown.count(f"data: 48 images in {pictures} (") == 1
-    source = open_source(cfg.EncodedLatents(str(tmp_path)), 16, "validation")
+    source = open_source(cfg.Data(cfg.EncodedLatents(str(tmp_path)), 16), "validation")
     assert source[0]["encoded"].dtype.name == "bfloat16" and len(source) > 4
     assert command.main([]) == 2
     assert "--first_stage" in capsys.readouterr().err

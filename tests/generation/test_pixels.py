@@ -1,4 +1,5 @@
-"""Pixel diffusion: trains without a first stage, and its work directory draws and is converted."""
+"""Pixel diffusion of wide pictures: trains without a first stage; its work directory draws, and is
+converted."""
 
 import functools
 import json
@@ -31,8 +32,8 @@ FAST = cfg.Sampling(steps=2, batch_size=2)
 
 def _run(folder):
     return tiny.diffusion_run(
-        folder, data=replace(tiny.data(folder, 0.0), batch_size=8), unet=UNET, space="pixels",
-        conditioners=(),
+        folder, data=replace(tiny.data(folder, 0.0), image_size=(16, 24), batch_size=8),
+        unet=UNET, space="pixels", conditioners=(),
         loop=replace(tiny.LOOP, steps=1, checkpoint_every=1, sample_every=100),
     )  # fmt: skip
 
@@ -55,13 +56,13 @@ def test_a_work_directory_has_no_first_stage_and_draws(workdir):
     pipeline = Pipeline(workdir)
     assert pipeline.config.autoencoder == cfg.Pixels()
     images = pipeline.generate([None] * 2, sampling=FAST)
-    assert images.shape == (2, 16, 16, 3) and images.dtype == np.uint8
+    assert images.shape == (2, 16, 24, 3) and images.dtype == np.uint8
     latents = pipeline.generate([None] * 2, sampling=FAST, decode=False)
     np.testing.assert_array_equal(images, np.clip(np.round((latents + 1) * 127.5), 0, 255))
     # Image-to-image encodes as well.
     given = Picture(image=np.asarray(images[0]))
     back = pipeline.generate([None], sampling=replace(FAST, strength=0.5), picture=given)
-    assert back.shape == (1, 16, 16, 3)
+    assert back.shape == (1, 16, 24, 3)
 
 
 def test_the_command_line_draws_it(workdir, tmp_path):

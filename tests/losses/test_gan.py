@@ -31,18 +31,18 @@ def test_generators_want_higher_logits(loss):
 
 
 def test_r1_is_the_squared_slope_of_each_image():
-    """With a quadratic critic, whose slope is known, of two patches to an image."""
+    """With a quadratic discriminator, whose slope is known, of two patches to an image."""
     images = jnp.arange(24, dtype=jnp.float32).reshape(2, 2, 3, 2) / 10
 
-    def critic(images):
+    def discriminator(images):
         value = 0.5 * jnp.sum(images**2, axis=(1, 2, 3))
         return jnp.stack([value, 3 * value], axis=-1)  # mean 2 value: slope 2 image
 
     want = 10 / 2 * np.mean(np.sum((2 * np.asarray(images)) ** 2, axis=(1, 2, 3)))
-    assert gan.r1_penalty(critic, images, 10.0) == pytest.approx(want)
+    assert gan.r1_penalty(discriminator, images, 10.0) == pytest.approx(want)
 
 
-def test_r1_differentiates_with_respect_to_the_critic():
+def test_r1_differentiates_with_respect_to_the_discriminator():
     images = jnp.ones((2, 2, 2, 1))
 
     def penalty(scale):

@@ -2,7 +2,7 @@
 
 `golden/README.md` says how its numbers were made. Gradients are read off Adam's first moments,
 compared tensor by tensor to 1e-4: float32 in another order of summation gives some 1e-5 where they
-have gone through LPIPS, the critic and the autoencoder.
+have gone through LPIPS, the discriminator and the autoencoder.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ import stage_one as original
 from ldm_jax import config as cfg
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.models.lpips import LPIPS
-from ldm_jax.training import autoencoder_loss, autoencoder_step, critic
+from ldm_jax.training import autoencoder_loss, autoencoder_step, discriminator_training
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 
 BETA1 = original.BETAS[0]
@@ -59,8 +59,11 @@ def step(request):
     for module in (autoencoder_loss, autoencoder_step):
         patch.setattr(module, "to_pixels", lambda images: images)
     draws = noise if kind == "kl" else None
-    patch.setattr(autoencoder_loss.AutoencoderLoss, "noise", lambda self, index: draws)
-    autoencoder, network = build_autoencoder(run.autoencoder), critic.CriticTraining(run).network
+    patch.setattr(autoencoder_loss.AutoencoderLoss, "noise", lambda self, index, shape: draws)
+    autoencoder, network = (
+        build_autoencoder(run.autoencoder),
+        discriminator_training.DiscriminatorTraining(run).network,
+    )
     rename = partial(original.autoencoder_name, run.autoencoder)
     params = original.parameters(autoencoder, rename, images, noise)
     judging = original.parameters(
@@ -69,7 +72,7 @@ def step(request):
     )  # fmt: skip
     before = create_autoencoder_state(run, params)
     before = before.replace(
-        own=before.own.replace(critic=before.own.critic.replace(params=judging))
+        own=before.own.replace(discriminator=before.own.discriminator.replace(params=judging))
     )
     frozen = {"perceptual": original.parameters(LPIPS(), original.lpips_name, images, images)}
     batch = {"image": images, "index": jnp.arange(original.BATCH, dtype=jnp.uint32)}
@@ -90,7 +93,7 @@ def test_terms(step):
         "generator/metric/d_weight":
             original.DISCRIMINATOR_WEIGHT * step.metrics["adaptive_weight"],
         "generator/metric/total_loss": step.metrics["loss"],
-        "discriminator/metric/disc_loss": step.metrics["critic_loss"],
+        "discriminator/metric/disc_loss": step.metrics["discriminator_loss"],
         "discriminator/metric/logits_real": step.metrics["logits_real"],
         "discriminator/metric/logits_fake": step.metrics["logits_fake"],
     }  # fmt: skip
@@ -108,7 +111,7 @@ def test_gradients(step):
     """Adam's first moment after one step is (1 - beta1) times the gradient."""
     for state, rename, side in (
         (step.after.opt_state, step.rename, "generator"),
-        (step.after.own.critic.opt_state, original.discriminator_name, "discriminator"),
+        (step.after.own.discriminator.opt_state, original.discriminator_name, "discriminator"),
     ):
         moments = optax.tree.get(state, "mu")
         gradients = jax.tree.map(lambda moment: moment / (1 - BETA1), moments)
@@ -120,8 +123,8 @@ def test_updates(step):
     for before, after, rename, side in (
         (step.before, step.after, step.rename, "generator"),
         (
-            step.before.own.critic,
-            step.after.own.critic,
+            step.before.own.discriminator,
+            step.after.own.discriminator,
             original.discriminator_name,
             "discriminator",
         ),
@@ -134,7 +137,7 @@ def test_updates(step):
 
 
 def test_running_statistics(step):
-    for layer, ours in step.after.own.critic.batch_stats["main"].items():
+    for layer, ours in step.after.own.discriminator.batch_stats["main"].items():
         for kind in ("mean", "var"):
             name = f"discriminator/statistics/loss.discriminator.main.{layer}.running_{kind}"
             np.testing.assert_allclose(ours[kind], step.golden[name], rtol=1e-5, atol=1e-6)

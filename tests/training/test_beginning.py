@@ -45,16 +45,16 @@ def test_a_fresh_unet_with_a_trained_text_encoder(run, trained_text2img, trained
                                                   tmp_path):  # fmt: skip
     given = load(trained_text2img).params
     models = str(trained_autoencoder), None, str(trained_text2img)
-    stage = diffusion_stage(unet_alone(run), tmp_path / "frozen", *models)
+    stage = diffusion_stage(unet_alone(run), tmp_path / "frozen", tiny.mesh(), *models)
     assert stage.initial == {}
     tiny.same_bits(stage.frozen["untrained"]["conditioners"], given["conditioners"])
-    stage = diffusion_stage(run, tmp_path / "trained", *models)
+    stage = diffusion_stage(run, tmp_path / "trained", tiny.mesh(), *models)
     tiny.same_bits(stage.initial, {"conditioners": given["conditioners"]})
 
 
 def test_attention_alone(run, trained_text2img, tmp_path):
     attention = dataclasses.replace(run, train="attention")
-    stage = diffusion_stage(attention, tmp_path, None, str(trained_text2img))
+    stage = diffusion_stage(attention, tmp_path, tiny.mesh(), None, str(trained_text2img))
     trained = tree.flatten(stage.initial)
     assert trained and all("/attn2/" in path for path in trained)
     whole = tree.join(stage.initial, stage.frozen["untrained"])
@@ -73,7 +73,7 @@ def test_models_whose_conditioners_have_no_parameters(name, pictures, tmp_path):
             tiny.data(pictures, validation=0.0), model.unet, model.conditioners, model.diffusion,
             loop=LOOP, train=train,
         )  # fmt: skip
-        stage = diffusion_stage(run, tmp_path / train, None, str(tmp_path / "model"))
+        stage = diffusion_stage(run, tmp_path / train, tiny.mesh(), None, str(tmp_path / "model"))
         state = jax.eval_shape(stage.init, stage.initial)
         tiny.same_bits(stage.initial["unet"], load(tmp_path / "model").params["unet"])
         batch = next(make_loader(stage.train, run.data, seed=0, train=True, inputs=stage.inputs))
@@ -109,5 +109,5 @@ def test_what_is_missing_is_said_before_anything_is_written(
     ):
         workdir = tmp_path / "run"
         with pytest.raises(cfg.ConfigError, match=complaint):
-            diffusion_stage(changed, workdir, *models)
+            diffusion_stage(changed, workdir, tiny.mesh(), *models)
         assert not workdir.exists()

@@ -80,7 +80,7 @@ def train(run, steps=4, devices=8):
     mesh = make_mesh(cfg.Mesh(), devices=jax.devices()[:devices])
     shardings = state_sharding(mesh, state)
     step = jax.jit(
-        make_diffusion_step(model, optimizer, run, {"caption": jnp.int32(0)}, SHAPE),
+        make_diffusion_step(model, optimizer, run, {"caption": jnp.int32(0)}),
         in_shardings=(shardings, replicated(mesh), batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
     )

@@ -1,4 +1,4 @@
-"""What the loop does when a loss is not finite."""
+"""What the loop does when a loss is not finite, and when batches differ in shape."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import optax
 import pytest
 import tiny
 
-from ldm_jax.training import autoencoder_step
+from ldm_jax.training import autoencoder_step, loop
 from ldm_jax.training.loop import NonFiniteLoss
 from ldm_jax.workdir.checkpoints import Checkpoints
 
@@ -34,3 +34,33 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     assert sorted(tiny.losses(tmp_path / "run")) == [1]
     step, params = Checkpoints.load_params(tmp_path / "run", "raw")
     assert step == 1 and all(np.isfinite(leaf).all() for leaf in tiny.leaves(params))
+
+
+class Buckets:
+    """A loader every second batch of which is of narrower pictures."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __next__(self):
+        batch = next(self.loader)
+        narrower = batch["image"][:, :, :8]
+        return batch if self.get_state()["step"] % 2 else {**batch, "image": narrower}
+
+    def __getattr__(self, name):
+        return getattr(self.loader, name)
+
+
+def test_each_shape_of_batches_is_compiled_once(pictures, one_device, tmp_path, monkeypatch):
+    usual, compile_step, compiled = loop.make_loader, loop._Training._compile, []
+    monkeypatch.setattr(loop, "make_loader", lambda *args, **named: Buckets(usual(*args, **named)))
+    monkeypatch.setattr(
+        loop._Training, "_compile",
+        lambda self, state, batch: compiled.append(batch["image"].shape) or compile_step(
+            self, state, batch
+        ),
+    )  # fmt: skip
+    tiny.fit(short(tiny.autoencoder_run(pictures), steps=4), tmp_path / "run")
+    assert compiled == [(16, 16, 16, 3), (16, 16, 8, 3)]
+    losses = tiny.losses(tmp_path / "run")
+    assert len(losses) == 4 and np.isfinite(list(losses.values())).all()

@@ -164,8 +164,8 @@ def _same(fields: Fields, name: str, default: int, count: int) -> int:
     return values[0]
 
 
-def write_unet(config: cfg.UNet, side: int) -> Json:
-    """The `config.json` of the U-Net; `side` is that of the latents it was trained on.
+def write_unet(config: cfg.UNet, sample_size: int | tuple[int, int]) -> Json:
+    """The `config.json` of the U-Net; `sample_size` is that of the latents it was trained on.
 
     Raises:
         ConvertError: names the field that diffusers has nothing for.
@@ -174,7 +174,7 @@ def write_unet(config: cfg.UNet, side: int) -> Json:
     _refuse("unet.pooled_dim", config.pooled_dim, None)
     levels = len(config.block_out_channels)
     common: Json = {
-        "sample_size": side,
+        "sample_size": list(sample_size) if isinstance(sample_size, tuple) else sample_size,
         "in_channels": config.in_channels + config.concat_channels,
         "out_channels": config.out_channels,
         "block_out_channels": list(config.block_out_channels),

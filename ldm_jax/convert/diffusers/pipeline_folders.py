@@ -146,7 +146,7 @@ def _model(
     with first_stage.naming():
         autoencoder = architectures.read_autoencoder(first_stage)
     fields = Fields.read(path / places["unet"] / CONFIG)
-    side, size_notes = _latent_side(fields, first_stage, autoencoder.factor, kind)
+    sides, size_notes = _latent_sides(fields, first_stage, autoencoder.factor, kind)
     with fields.naming():
         unet = architectures.read_unet(fields)
     conditioners: tuple[cfg.Conditioner, ...] = ()
@@ -166,16 +166,17 @@ def _model(
     schedule = Fields.read(path / places["scheduler"] / "scheduler_config.json")
     diffusion, notes = schedulers.read_scheduler(schedule, kind)
     try:
-        config = cfg.Model(autoencoder, unet, conditioners, diffusion, side * autoencoder.factor)
+        size = cfg.image_size(*(side * autoencoder.factor for side in sides))
+        config = cfg.Model(autoencoder, unet, conditioners, diffusion, size)
     except cfg.ConfigError as error:
         raise ConvertError(f"{path}: its parts do not fit each other: {error}") from error
     return config, (*size_notes, *notes)
 
 
-def _latent_side(
+def _latent_sides(
     unet: Fields, autoencoder: Fields, factor: int, kind: str
-) -> tuple[int, tuple[str, ...]]:
-    """The side of the latents that pictures have by default, and what to know about it.
+) -> tuple[tuple[int, int], tuple[str, ...]]:
+    """Height and width of the latents of pictures by default, and what to know about them.
 
     A number is what the U-Net's file says, but below 64 for Stable Diffusion in files older than
     0.9.0, where diffusers' constructors take 64.
@@ -183,27 +184,22 @@ def _latent_side(
     found = unet.get("sample_size", None)
     if isinstance(found, list) and len(found) == 2:
         height, width = unet.wholes("sample_size", ())
-        if height == width:
-            return height, ()
-        return min(height, width), (
-            f"sample_size is {found}: the model was trained on pictures of {width * factor} x "
-            f"{height * factor} (width x height); here a picture is square unless both are given",
-        )
+        return (height, width), ()
     if found is None:
         pixels = autoencoder.get("sample_size", None)
         told = type(pixels) is int and pixels >= factor and pixels % factor == 0
         side = pixels // factor if told else _LATENTS
-        return side, (
+        return (side, side), (
             f"the U-Net's file does not say the size of its pictures (sample_size); taken is "
             f"{side * factor}, as {'its first stage has' if told else 'Stable Diffusion has'}",
         )
     side = unet.whole("sample_size")
     if kind != schedulers.LATENT and side < _LATENTS and _older(unet, (0, 9)):
-        return _LATENTS, (
+        return (_LATENTS, _LATENTS), (
             f"sample_size is {side} in a file older than diffusers 0.9.0, where its pipeline takes "
             f"{_LATENTS}: pictures are {_LATENTS * factor} pixels wide and high",
         )
-    return side, ()
+    return (side, side), ()
 
 
 def _older(fields: Fields, version: tuple[int, int]) -> bool:
@@ -288,11 +284,11 @@ def write_folder(
         with new_folder(path, overwrite) as folder:
             _write_component(folder, described, imported.frozen["autoencoder"], dtype)
         return
-    side = config.image_size // config.autoencoder.factor
+    height, width = (side // config.autoencoder.factor for side in config.sides)
     described = {
-        "unet": architectures.write_unet(config.unet, side),
+        "unet": architectures.write_unet(config.unet, cfg.image_size(height, width)),
         "autoencoder": architectures.write_autoencoder(
-            config.autoencoder, config.autoencoder.latent_scale, config.image_size
+            config.autoencoder, config.autoencoder.latent_scale, max(config.sides)
         ),
     }  # fmt: skip
     text = cfg.find(config.conditioners, cfg.TextConditioner)

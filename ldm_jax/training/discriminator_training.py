@@ -1,4 +1,4 @@
-"""The critic that a first stage is trained against: its state, its losses, its own update.
+"""The discriminator that a first stage is trained against: its state, its losses, its own update.
 
 Real images should get positive logits, reconstructions negative ones.
 """
@@ -24,12 +24,12 @@ LOSSES = {
     "hinge": (gan.hinge_discriminator, gan.hinge_generator),
     "vanilla": (gan.vanilla_discriminator, gan.vanilla_generator),
 }
-"""The critic's loss and the autoencoder's."""
+"""The discriminator's loss and the autoencoder's."""
 
 
 @flax.struct.dataclass
-class Critic:
-    """All of the critic that training changes."""
+class Discriminator:
+    """All of the discriminator that training changes."""
 
     params: Any
     batch_stats: Any
@@ -39,11 +39,11 @@ class Critic:
     """LeCAM's averages of the logits, or an empty dict."""
 
 
-class CriticTraining:
-    """The critic of one run as pure functions of its state."""
+class DiscriminatorTraining:
+    """The discriminator of one run as pure functions of its state."""
 
     def __init__(self, run: cfg.AutoencoderRun) -> None:
-        """For the critic of `run.loss.adversarial`, which must not be None."""
+        """For the discriminator of `run.loss.adversarial`, which must not be None."""
         self.config = config = run.loss.adversarial
         self.network = PatchGAN(
             config.channels, config.layers, config.norm, jnp.dtype(run.loop.dtype)
@@ -53,15 +53,17 @@ class CriticTraining:
         self.optimizer = make_optimizer(
             replace(run.optim, learning_rate=rate), max(run.loop.steps - config.start, 1)
         )
-        self.critic_loss, self.generator_loss = LOSSES[config.loss]
-        self._side, self._channels = run.data.image_size, run.autoencoder.image_channels
+        self.discriminator_loss, self.generator_loss = LOSSES[config.loss]
+        self._image = (1, *run.data.sides, run.autoencoder.image_channels)
         self._seed = run.loop.seed
 
-    def create(self) -> Critic:
-        """The critic before its first step."""
-        image = jnp.zeros((1, self._side, self._side, self._channels), jnp.float32)
-        variables = self.network.init(rngs.stream(self._seed, "init/critic"), image, train=False)
-        return Critic(
+    def create(self) -> Discriminator:
+        """The discriminator before its first step."""
+        image = jnp.zeros(self._image, jnp.float32)
+        variables = self.network.init(
+            rngs.stream(self._seed, "init/discriminator"), image, train=False
+        )
+        return Discriminator(
             params=variables["params"],
             batch_stats=variables.get("batch_stats", {}),
             opt_state=self.optimizer.init(variables["params"]),
@@ -75,37 +77,42 @@ class CriticTraining:
         return logits, changed.get("batch_stats", {})
 
     def judge(
-        self, critic: Critic, active: Array
+        self, discriminator: Discriminator, active: Array
     ) -> Callable[[Images], tuple[Float[Array, ""], Any]]:
         """`loss(images)`: the autoencoder's adversarial loss and the running statistics after it.
 
-        Before the critic takes part the loss is 0 and the network is not run.
+        Before the discriminator takes part the loss is 0 and the network is not run.
         """
 
         def run(images: Images) -> tuple[Float[Array, ""], Any]:
-            logits, batch_stats = self.logits(critic.params, critic.batch_stats, images)
+            logits, batch_stats = self.logits(
+                discriminator.params, discriminator.batch_stats, images
+            )
             return self.generator_loss(logits), batch_stats
 
         def skip(images: Images) -> tuple[Float[Array, ""], Any]:
-            return jnp.zeros(()), critic.batch_stats
+            return jnp.zeros(()), discriminator.batch_stats
 
         return lambda images: jax.lax.cond(active, run, skip, images)
 
     def gradients(
-        self, critic: Critic, real: Images, fake: Images
+        self, discriminator: Discriminator, real: Images, fake: Images
     ) -> tuple[Any, Any, Any, Metrics]:
-        """Gradients of the critic's loss, its statistics and averages after it, and its metrics.
+        """Gradients of the discriminator's loss, its statistics and averages after it, and its
+        metrics.
 
         Real images are judged first and apart from the others, as in the published code.
         """
         config = self.config
 
         def loss(params: Any) -> tuple[Float[Array, ""], Any]:
-            real_logits, batch_stats = self.logits(params, critic.batch_stats, real)
+            real_logits, batch_stats = self.logits(params, discriminator.batch_stats, real)
             fake_logits, batch_stats = self.logits(params, batch_stats, fake)
-            total = config.factor * self.critic_loss(real_logits, fake_logits)
-            metrics = {"critic_loss": total} | gan.discriminator_metrics(real_logits, fake_logits)
-            lecam = critic.lecam
+            total = config.factor * self.discriminator_loss(real_logits, fake_logits)
+            metrics = {"discriminator_loss": total} | gan.discriminator_metrics(
+                real_logits, fake_logits
+            )
+            lecam = discriminator.lecam
             if config.lecam_weight:
                 lecam = gan.lecam_update(lecam, real_logits, fake_logits, config.lecam_decay)
                 metrics["lecam"] = gan.lecam_penalty(lecam, real_logits, fake_logits)
@@ -117,14 +124,14 @@ class CriticTraining:
                 total += metrics["r1"]
             return total, (batch_stats, lecam, metrics)
 
-        gradients, aux = jax.grad(loss, has_aux=True)(critic.params)
+        gradients, aux = jax.grad(loss, has_aux=True)(discriminator.params)
         return gradients, *aux
 
-    def update(self, critic: Critic, gradients: Any, batch_stats: Any, lecam: Any
-               ) -> tuple[Critic, Metrics]:  # fmt: skip
-        """The critic after one step of its optimiser."""
+    def update(self, discriminator: Discriminator, gradients: Any, batch_stats: Any, lecam: Any
+               ) -> tuple[Discriminator, Metrics]:  # fmt: skip
+        """The discriminator after one step of its optimiser."""
         params, opt_state, norms = descend(
-            self.optimizer, gradients, critic.opt_state, critic.params
+            self.optimizer, gradients, discriminator.opt_state, discriminator.params
         )
-        norms = {f"critic_{name}": value for name, value in norms.items()}
-        return Critic(params, batch_stats, opt_state, lecam), norms
+        norms = {f"discriminator_{name}": value for name, value in norms.items()}
+        return Discriminator(params, batch_stats, opt_state, lecam), norms
