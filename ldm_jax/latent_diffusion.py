@@ -259,7 +259,7 @@ def invert(
     levels: Level,
 ) -> Float[Array, "b zh zw z"]:
     """The noise, of unit variance if the model is right, from which a solver without noise of its
-    own draws the scaled `latents` at the first of `levels`; see `sampling.loop.invert`."""
+    own draws the scaled `latents` at the first of `levels`; see `sampling.scan.invert`."""
     network = partial(model.network, params, condition=condition)
     noisy = scan.invert(model.denoiser(network), latents, levels)
     first: Level = jax.tree.map(lambda values: values[0], levels)

@@ -39,10 +39,10 @@ def draw(command: Command) -> Path:
     from tqdm import tqdm
 
     from ldm_jax.generation.pipeline import versions
-    from ldm_jax.generation.resolve import resolve
+    from ldm_jax.generation.resolve import resolve_request
 
     pipeline = open_pipeline(command.request.model, optional=command.of_picture)
-    resolved = resolve(pipeline, command.request)
+    resolved = resolve_request(pipeline, command.request)
     request = resolved.request
     total = len(request.conditions) * request.num
     filled = {*command.filled, *request.to_dict().keys() - command.request.to_dict().keys()}

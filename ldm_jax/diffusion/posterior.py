@@ -40,7 +40,7 @@ class Posterior(NamedTuple):
         return jax.tree.map(lambda values: jnp.asarray(values, jnp.float32)[t], self)
 
 
-def posterior_of(alpha_bar: Float64[np.ndarray, "t"]) -> Posterior:
+def posterior_tables(alpha_bar: Float64[np.ndarray, "t"]) -> Posterior:
     """The posteriors of a chain with these products of (1 - beta), in float64.
 
     The products of a part of a chain's timesteps make the posteriors of the respaced chain. The

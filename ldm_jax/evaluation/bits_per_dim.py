@@ -19,7 +19,7 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.core import rngs
 from ldm_jax.core.typing import Denoise, Level, Process
 from ldm_jax.diffusion import likelihood as flow
-from ldm_jax.diffusion.posterior import posterior_of, prior_bits, vlb_terms
+from ldm_jax.diffusion.posterior import posterior_tables, prior_bits, vlb_terms
 from ldm_jax.diffusion.schedules import NoiseSchedule
 
 Latents = Float[Array, "b ..."]
@@ -40,7 +40,7 @@ def variational_bound(
     Dhariwal 2021). `bins` is as in `vlb_terms`: 256 for pixels, None for latents. The noise is a
     function of seed, timestep and the example's index.
     """
-    posterior = posterior_of(process.alpha_bar)
+    posterior = posterior_tables(process.alpha_bar)
     alpha, sigma = (jnp.asarray(v, jnp.float32) for v in (process.alpha, process.sigma))
     keys = rngs.example_keys(rngs.stream(seed, "likelihood/noise"), index)
 

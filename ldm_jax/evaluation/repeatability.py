@@ -24,7 +24,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import FileFormatError, open_file, read_json
 from ldm_jax.generation.pipeline import Pipeline, versions
-from ldm_jax.generation.resolve import ResolvedRequest, resolve
+from ldm_jax.generation.resolve import ResolvedRequest, resolve_request
 
 FORMAT = 2
 _REQUIRED = ("format", "dtype", "parameters_sha256", "cases")
@@ -87,7 +87,7 @@ def benchmark(pipeline: Pipeline, path: Path, requests: Sequence[cfg.Request]) -
     before the first.
     """
     cases, arrays = [], {}
-    for number, resolved in enumerate([resolve(pipeline, request) for request in requests]):
+    for number, resolved in enumerate([resolve_request(pipeline, request) for request in requests]):
         result = _draw(pipeline, resolved)
         rate = len(result.images) / result.seconds
         cases.append(
@@ -150,7 +150,7 @@ def verify(pipeline: Pipeline, record: Record) -> Iterator[tuple[bool, str]]:
             f"{path} is of other parameters (SHA-256 {content['parameters_sha256'][:12]}…, here "
             f"{here['parameters_sha256'][:12]}…); name the model that it was made with"
         )
-    requests = [resolve(pipeline, request) for request in record.requests]
+    requests = [resolve_request(pipeline, request) for request in record.requests]
     for name, value in here.items():
         if content.get(name) != value:
             yield True, f"{name} was {content.get(name)!r}, is {value!r}"

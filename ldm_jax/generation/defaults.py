@@ -52,7 +52,7 @@ class Resolved(NamedTuple):
     """The noise levels that are visited."""
 
 
-def resolve(
+def resolve_sampling(
     model: cfg.Model,
     sampling: cfg.Sampling,
     picture: Picture = NO_PICTURE,
@@ -106,16 +106,16 @@ def resolve(
 def resolve_inversion(
     model: cfg.Model, sampling: cfg.Sampling, *, textures: bool = False
 ) -> Resolved:
-    """`resolve` for the way from a picture up to its noise, which has no guidance and is gone
-    whole.
+    """`resolve_sampling` for the way from a picture up to its noise, which has no guidance and is
+    gone whole.
 
     Raises:
-        cfg.ConfigError: as `resolve`, and for guidance, solvers that draw noise of their own, and
-            models that are shown a picture.
+        cfg.ConfigError: as `resolve_sampling`, and for guidance, solvers that draw noise of their
+            own, and models that are shown a picture.
     """
     if sampling.guidance_scale is None:
         sampling = replace(sampling, guidance_scale=1.0)
-    resolved = resolve(model, sampling, textures=textures)
+    resolved = resolve_sampling(model, sampling, textures=textures)
     sampling = resolved.sampling
     guides = ("autoguidance_scale", "classifier_scale", "threshold")
     if sampling.guidance_scale != 1 or any(getattr(sampling, name) is not None for name in guides):

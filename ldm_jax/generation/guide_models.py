@@ -24,6 +24,7 @@ from ldm_jax.models.process import build_process
 from ldm_jax.sampling.guidance import Guidance, LogProb
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.frozen import load_first_stage
+from ldm_jax.workdir.layout import CHECKPOINTS
 from ldm_jax.workdir.run_config import read_config
 
 
@@ -95,7 +96,7 @@ class GuideModels:
         )
         return GuideModels(weak, classifier)
 
-    def resolve(self, sampling: cfg.Sampling) -> cfg.Sampling:
+    def default_scales(self, sampling: cfg.Sampling) -> cfg.Sampling:
         """`sampling` with the usual scales of those that are there."""
         usual = {"autoguidance_scale": (self.weak, 2.0), "classifier_scale": (self.classifier, 1.0)}
         missing = {
@@ -158,7 +159,7 @@ def read_weak(
         FileNotFoundError, ValueError: nothing that can be read.
     """
     path = Path(path)
-    earlier = path.parent.name == "checkpoints" and path.name.isdigit()
+    earlier = path.parent.name == CHECKPOINTS and path.name.isdigit()
     bundle = read_workdir(path.parents[1], step=int(path.name)) if earlier else convert.load(path)
     if not isinstance(bundle.config, cfg.Model):
         raise cfg.ConfigError(f"--weak_model={path} holds no diffusion model")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ldm_jax import config as cfg
 from ldm_jax.generation.pipeline import Pipeline
-from ldm_jax.generation.resolve import resolve
+from ldm_jax.generation.resolve import resolve_request
 from ldm_jax.images.grid import save_png
 from ldm_jax.images.sample_writer import picture_text
 
@@ -91,7 +91,7 @@ class Model:
     ) -> Iterator[tuple[int, Sample]]:
         """Each picture with its place among all."""
         return_latents = bool(settings.pop("return_latents", False))
-        resolved = resolve(self.pipeline, self._request(prompt, settings))
+        resolved = resolve_request(self.pipeline, self._request(prompt, settings))
         request = resolved.request
         for rows, drawn, _ in self.pipeline.run(resolved.plan, decode=not return_latents):
             images, latents = drawn, [None] * len(drawn)

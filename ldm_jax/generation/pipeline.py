@@ -189,24 +189,26 @@ class Pipeline:
         what `run` draws of the plan that `plan` makes.
 
         Raises:
-            cfg.ConfigError, ValueError: as `resolve` and `plan`.
+            cfg.ConfigError, ValueError: as `resolve_sampling` and `plan`.
             NonFiniteError: says which network failed.
         """
         plan = self.plan(
-            conditions, self.resolve(sampling, picture), num=num, first_prompt=first_prompt,
-            first_image=first_image, negative=negative, picture=picture,
+            conditions, self.resolve_sampling(sampling, picture), num=num,
+            first_prompt=first_prompt, first_image=first_image, negative=negative, picture=picture,
         )  # fmt: skip
         yield from self.run(plan, decode=decode, previews=previews)
 
-    def resolve(self, sampling: cfg.Sampling, picture: Picture = NO_PICTURE) -> Resolved:
+    def resolve_sampling(self, sampling: cfg.Sampling, picture: Picture = NO_PICTURE) -> Resolved:
         """`sampling` with the usual values of this model, and of those that guide it, where it has
         none; see `defaults.resolve`.
 
         Raises:
             cfg.ConfigError: settings that this model, or this sampler, cannot have.
         """
-        sampling = self.guide_models.resolve(sampling)
-        return defaults.resolve(self.config, sampling, picture, textures=self.choice.tileable)
+        sampling = self.guide_models.default_scales(sampling)
+        return defaults.resolve_sampling(
+            self.config, sampling, picture, textures=self.choice.tileable
+        )
 
     def plan(
         self,

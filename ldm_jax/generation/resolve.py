@@ -28,7 +28,7 @@ class ResolvedRequest:
     """Lays a drawn image over the picture whose mask it fills; without one, returns it."""
 
 
-def resolve(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest:
+def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest:
     """Resolves `request` and reads the files that it names; no network is run.
 
     Raises:
@@ -50,7 +50,7 @@ def resolve(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest:
                 blur=files.mask_blur, invert=files.invert_mask, only_masked=files.only_masked,
             )  # fmt: skip
             picture, paste = Picture(prepared.image, prepared.mask), prepared.paste
-    resolved = pipeline.resolve(sampling, picture)
+    resolved = pipeline.resolve_sampling(sampling, picture)
     sampling = resolved.sampling
     if files.latents is not None:
         shape = pipeline.model.latent_shape_of(sampling.height, sampling.width)

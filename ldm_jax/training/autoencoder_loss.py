@@ -18,15 +18,9 @@ from ldm_jax.models.bottlenecks import Bottlenecked
 from ldm_jax.models.lpips import LPIPS
 from ldm_jax.training.codebook_updates import code_metrics
 from ldm_jax.training.gradients import Metrics
+from ldm_jax.training.latents import posterior_noise
 
 Images = Float[Array, "b h w c"]
-
-
-def posterior_noise(
-    seed: int, index: UInt32[Array, "b"], shape: tuple[int, ...]
-) -> Float[Array, "b zh zw z"]:
-    """The standard normal draws with which example `index` is sampled from its posterior."""
-    return rngs.normal(rngs.example_keys(rngs.stream(seed, "posterior"), index), shape)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from ldm_jax.core.sharding import local_rows, to_global
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import Source
 from ldm_jax.models.build import build_autoencoder
-from ldm_jax.training.autoencoder_loss import posterior_noise
-from ldm_jax.training.latents import check_encoder, posterior_of
+from ldm_jax.training.latents import check_encoder, encoded_batch, posterior_noise
 from ldm_jax.workdir.frozen import save_first_stage
 
 
@@ -68,7 +67,7 @@ def _measured_scale(
 
     @jax.jit
     def std(params: Any, batch: Any) -> Any:
-        posterior = posterior_of(autoencoder, params, batch)
+        posterior = encoded_batch(autoencoder, params, batch)
         noise = posterior_noise(run.loop.seed, batch["index"], posterior.mode.shape[1:])
         return jnp.std(posterior.sample(noise))
 

@@ -4,19 +4,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 from ldm_jax import config as cfg
+from ldm_jax.core import rngs
 from ldm_jax.data.encoded_latents import LatentsSource, encoder_hash
 from ldm_jax.data.sources import Source
 from ldm_jax.latent_diffusion import Params, sample_posterior, to_pixels
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian, Point, gaussian
 from ldm_jax.models.pixels import Pixels
-from ldm_jax.training.autoencoder_loss import posterior_noise
 
 
-def posterior_of(
+def posterior_noise(
+    seed: int, index: UInt32[Array, "b"], shape: tuple[int, ...]
+) -> Float[Array, "b zh zw z"]:
+    """The standard normal draws with which example `index` is sampled from its posterior."""
+    return rngs.normal(rngs.example_keys(rngs.stream(seed, "posterior"), index), shape)
+
+
+def encoded_batch(
     autoencoder: Autoencoder | Pixels, params: Any, batch: Mapping[str, Any]
 ) -> Gaussian | Point:
     """The unscaled latents of a batch of b examples.
@@ -38,7 +45,7 @@ def batch_latents(
     seed: int,
 ) -> Float[Array, "b zh zw z"]:
     """Scaled latents of a batch, each sampled with the noise of its index."""
-    posterior = posterior_of(autoencoder, frozen["autoencoder"], batch)
+    posterior = encoded_batch(autoencoder, frozen["autoencoder"], batch)
     noise = posterior_noise(seed, batch["index"], posterior.mode.shape[1:])
     return sample_posterior(frozen, posterior, noise)
 

@@ -10,7 +10,7 @@ from ldm_jax.core import rngs
 from ldm_jax.core.typing import Prediction, Process
 from ldm_jax.diffusion import timesteps, weightings
 from ldm_jax.diffusion.losses import distance_loss, variance_loss, vlb_loss
-from ldm_jax.diffusion.posterior import fixed_share, log_variance, posterior_of
+from ldm_jax.diffusion.posterior import fixed_share, log_variance, posterior_tables
 from ldm_jax.diffusion.schedules import NoiseSchedule
 
 
@@ -26,7 +26,7 @@ class Objective:
         usual = 256 if run.space == "pixels" else None
         self.bins = usual if self.config.bins is None else self.config.bins
         if isinstance(process, NoiseSchedule):
-            self.posterior = posterior_of(process.alpha_bar)
+            self.posterior = posterior_tables(process.alpha_bar)
 
     # --------------------------------------------------------------------------------- times
 

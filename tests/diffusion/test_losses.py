@@ -11,7 +11,7 @@ from ldm_jax.core.names import PredictionKind
 from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion import losses, weightings
 from ldm_jax.diffusion.parameterization import q_sample, target, to_prediction
-from ldm_jax.diffusion.posterior import posterior_of
+from ldm_jax.diffusion.posterior import posterior_tables
 from ldm_jax.diffusion.schedules import NoiseSchedule, zero_terminal_snr
 
 SCHEDULE = NoiseSchedule.create("linear", 1000, 1e-4, 0.02)
@@ -77,7 +77,7 @@ def test_named_weightings_are_their_papers_weights_on_eps():
 
 def test_the_bound_is_the_weighted_square_of_ho_equations_8_and_12():
     t = jnp.array([1, 300, 999])
-    posterior = posterior_of(SCHEDULE.alpha_bar)
+    posterior = posterior_tables(SCHEDULE.alpha_bar)
     at = posterior.at(t)
     x0 = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8)), jnp.float32)
     guess = x0 + 0.25
@@ -101,7 +101,7 @@ def test_the_bound_is_the_weighted_square_of_ho_equations_8_and_12():
 def test_likelihood_weighting_is_the_bound_of_many_small_steps():
     """T times a step's KL goes to 1/2 g^2 per unit of time, here of a schedule of T steps."""
     t = jnp.array([200, 600])
-    posterior = posterior_of(SCHEDULE.alpha_bar)
+    posterior = posterior_tables(SCHEDULE.alpha_bar)
     alpha, sigma = SCHEDULE.alpha_at(t), SCHEDULE.sigma_at(t)
     ours = weightings.likelihood(alpha, sigma, SCHEDULE.diffusion_at(t))
     at = posterior.at(t)
@@ -110,7 +110,7 @@ def test_likelihood_weighting_is_the_bound_of_many_small_steps():
 
 
 def test_hybrid_bound_teaches_the_variance_alone():
-    posterior = posterior_of(SCHEDULE.alpha_bar)
+    posterior = posterior_tables(SCHEDULE.alpha_bar)
     rng = np.random.default_rng(0)
     x0, x, output = (jnp.asarray(rng.normal(size=(4, 6)), jnp.float32) for _ in range(3))
     t = jnp.array([0, 1, 500, 999])

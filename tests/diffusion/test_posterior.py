@@ -17,7 +17,7 @@ def schedule():
 
 
 def test_posterior_is_bayes_rule(schedule):
-    tables, a = post.posterior_of(schedule.alpha_bar), schedule.alpha_bar
+    tables, a = post.posterior_tables(schedule.alpha_bar), schedule.alpha_bar
     t = np.array([1, 10, 500, 999])
     x0, x = 0.3, -0.8
     beta = 1 - a[t] / a[t - 1]
@@ -31,16 +31,16 @@ def test_posterior_is_bayes_rule(schedule):
 
 
 def test_tables_at_the_ends(schedule):
-    tables = post.posterior_of(schedule.alpha_bar)
+    tables = post.posterior_tables(schedule.alpha_bar)
     assert tables.x0_coefficient[0] == 1 and tables.x_coefficient[0] == 0
     assert tables.log_beta_tilde[0] == tables.log_beta_tilde[1]
-    ended = post.posterior_of(np.array([0.9, 0.5, 0.0]))
+    ended = post.posterior_tables(np.array([0.9, 0.5, 0.0]))
     assert all(np.isfinite(values).all() for values in ended) and ended.x_coefficient[2] == 0
-    assert post.posterior_of(np.array([0.9])).log_beta_tilde[0] == pytest.approx(np.log(0.1))
+    assert post.posterior_tables(np.array([0.9])).log_beta_tilde[0] == pytest.approx(np.log(0.1))
 
 
 def test_variance_lies_between_its_bounds(schedule):
-    tables = post.posterior_of(schedule.alpha_bar)
+    tables = post.posterior_tables(schedule.alpha_bar)
     t = jnp.array([0, 700])
     at = tables.at(t)
     share = jnp.array([[0.0, 1.0], [0.5, 0.25]])
@@ -97,7 +97,7 @@ def test_bound_of_the_exact_model_is_the_entropy():
     exact, so it equals the expected negative log-density.
     """
     schedule = NoiseSchedule.create("linear", 50, 1e-3, 0.2)
-    tables, a, s2 = post.posterior_of(schedule.alpha_bar), schedule.alpha_bar, 0.25
+    tables, a, s2 = post.posterior_tables(schedule.alpha_bar), schedule.alpha_bar, 0.25
     rng = np.random.default_rng(0)
     n = 4000
     x0 = rng.normal(0, np.sqrt(s2), (n, 1))
@@ -127,7 +127,7 @@ def test_bound_of_the_exact_model_is_the_entropy():
 
 def test_terms_in_float32_do_not_cancel(schedule):
     """A prediction off by a part in a thousand, at every level, against float64."""
-    tables = post.posterior_of(schedule.alpha_bar)
+    tables = post.posterior_tables(schedule.alpha_bar)
     t = np.array([1, 2, 20, 400, 999])
     x0 = np.random.default_rng(0).normal(size=(5, 16))
     guess = x0 * 1.001

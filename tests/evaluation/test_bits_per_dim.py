@@ -7,7 +7,7 @@ from gaussian import BASIS, COV, MEAN, STD, denoise
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.diffusion.posterior import posterior_of
+from ldm_jax.diffusion.posterior import posterior_tables
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.evaluation.bits_per_dim import exact_bits, measure, variational_bound
 
@@ -20,7 +20,7 @@ ENTROPY = 0.5 * np.log2(np.linalg.det(2 * np.pi * np.e * COV.astype(np.float64))
 
 def expected_bound(schedule):
     """The bound's mean in bits per dimension, in closed form: each axis of the data by itself."""
-    posterior, bar = posterior_of(schedule.alpha_bar), schedule.alpha_bar[:, None]
+    posterior, bar = posterior_tables(schedule.alpha_bar), schedule.alpha_bar[:, None]
     spread = STD.astype(np.float64)[None] ** 2
     left = spread * (1 - bar) / (bar * spread + 1 - bar)  # variance of x0 given x_t
     steps = (

@@ -23,7 +23,7 @@ MASKED = replace(IMAGE, mask=np.ones((16, 16), np.float32))
 
 def resolve(*arguments):
     """The resolved settings."""
-    return defaults.resolve(*arguments).sampling
+    return defaults.resolve_sampling(*arguments).sampling
 
 
 def test_what_applies_is_filled_in_and_nothing_else():
@@ -67,7 +67,7 @@ def test_what_would_have_no_effect_or_no_room_is_refused(model, changes, picture
 
 
 def test_strength_0_takes_no_step():
-    resolved = defaults.resolve(TEXT, cfg.Sampling(strength=0.0), IMAGE)
+    resolved = defaults.resolve_sampling(TEXT, cfg.Sampling(strength=0.0), IMAGE)
     assert resolved.levels.timestep.shape == (1,)
 
 

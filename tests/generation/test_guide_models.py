@@ -65,11 +65,11 @@ def test_new_numbers_draw_other_pictures_with_the_same_program(weakly_guided):
 
 def test_guidance_is_off_by_itself_where_autoguidance_is_on(weakly_guided):
     sampling = replace(FAST, guidance_scale=None, autoguidance_scale=2.0)
-    assert weakly_guided.resolve(sampling).sampling.guidance_scale == 1
+    assert weakly_guided.resolve_sampling(sampling).sampling.guidance_scale == 1
 
 
 def test_a_scale_needs_its_model_and_the_model_has_a_usual_scale(weakly_guided):
-    assert weakly_guided.resolve(FAST).sampling.autoguidance_scale == 2
+    assert weakly_guided.resolve_sampling(FAST).sampling.autoguidance_scale == 2
     with pytest.raises(cfg.ConfigError, match="there is a scale of 1.0, but no classifier"):
         weakly_guided.generate([RED], sampling=replace(FAST, classifier_scale=1.0))
 

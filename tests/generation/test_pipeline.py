@@ -15,7 +15,7 @@ from ldm_jax.generation import defaults
 from ldm_jax.generation.defaults import Picture
 from ldm_jax.generation.pipeline import Pipeline, image_numbers
 from ldm_jax.generation.programs import NonFiniteError
-from ldm_jax.generation.resolve import resolve
+from ldm_jax.generation.resolve import resolve_request
 from ldm_jax.latent_diffusion import to_pixels
 
 LEFT, RIGHT = slice(8), slice(8, 16)
@@ -141,7 +141,7 @@ def test_what_is_the_same_for_all_batches_is_computed_once(pipeline, monkeypatch
     placed = len(pipeline.programs._placed)
     settings = {"prompt": [RED, BLUE], "num": 3, "steps": 3, "batch_size": 4, "guidance_scale": 2}
     request = cfg.Request.from_dict(settings, model=pipeline.choice)
-    drawn = [*pipeline.run(resolve(pipeline, request).plan)]
+    drawn = [*pipeline.run(resolve_request(pipeline, request).plan)]
     assert [len(batch.rows) for batch in drawn] == [4, 2] and calls["draw"] == 2
     assert (calls["resolve"], calls["levels"], calls["guidance_numbers"]) == (1, 1, 1)
     # Once the prompts, and once what is led away from.
@@ -155,8 +155,8 @@ def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
         ([3], r"conditioned on captions \(--prompt\), not on classes \(--classes\): 3"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            pipeline.plan(conditions, pipeline.resolve(FAST))
-    pipeline.plan([None, "", RED], pipeline.resolve(FAST))
+            pipeline.plan(conditions, pipeline.resolve_sampling(FAST))
+    pipeline.plan([None, "", RED], pipeline.resolve_sampling(FAST))
 
 
 @pytest.mark.parametrize(
@@ -355,17 +355,17 @@ def test_the_threshold_matters_and_another_value_compiles_nothing(pipeline, draw
 @pytest.mark.parametrize("sampler", ["heun", "dpm2", "dpmpp_2s_a", "dpmpp_sde", "plms"])
 def test_resampling_needs_a_sampler_that_evaluates_once_a_step(pipeline, sampler):
     with pytest.raises(cfg.ConfigError, match="evaluates more than once a step"):
-        pipeline.resolve(replace(FAST, sampler=sampler, resample=2))
+        pipeline.resolve_sampling(replace(FAST, sampler=sampler, resample=2))
     with pytest.raises(cfg.ConfigError, match="takes none; choose ddpm"):
-        pipeline.resolve(
+        pipeline.resolve_sampling(
             replace(FAST, sampler=sampler, classifier_form="mean", classifier_scale=1.0)
         )
 
 
 def test_noisy_samplers_of_one_evaluation_have_both(pipeline):
     for sampler in ("ddpm", "ddpm_beta", "euler_a", "dpmpp_2m_sde", "reverse_diffusion"):
-        pipeline.resolve(
+        pipeline.resolve_sampling(
             replace(FAST, sampler=sampler, resample=2, classifier_form="mean", classifier_scale=1.0)
         )
     with pytest.raises(cfg.ConfigError, match="with corrector evaluates more than once"):
-        pipeline.resolve(replace(FAST, sampler="ddpm", corrector="langevin", resample=2))
+        pipeline.resolve_sampling(replace(FAST, sampler="ddpm", corrector="langevin", resample=2))

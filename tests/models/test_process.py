@@ -65,7 +65,7 @@ def test_every_process_and_prediction_is_trained_and_drawn(process, kind):
     """Traced only: what they compute is tested where it is computed."""
     run = diffusion_run(cfg.Diffusion(process, kind))
     bundle = ldm.build(run.model(tiny.AUTOENCODER))
-    levels = defaults.resolve(bundle.config, cfg.Sampling(steps=4)).levels
+    levels = defaults.resolve_sampling(bundle.config, cfg.Sampling(steps=4)).levels
     index, inputs = jnp.arange(2, dtype=jnp.uint32), {}
 
     def both():
@@ -92,7 +92,9 @@ def test_what_says_nothing_of_the_data_is_refused(process, kind):
 def test_usual_spacings():
     def spacing(process, kind, sampler, **changes):
         sampling = cfg.Sampling(sampler=sampler, **changes)
-        return defaults.resolve(model(cfg.Diffusion(process, kind)), sampling).sampling.spacing
+        return defaults.resolve_sampling(
+            model(cfg.Diffusion(process, kind)), sampling
+        ).sampling.spacing
 
     assert spacing(cfg.Discrete(), "eps", "dpmpp_2m") == "karras"
     assert spacing(cfg.EDM(), "edm", "dpmpp_2m") == "karras"
@@ -107,7 +109,7 @@ def test_models_that_compvis_ran_visit_its_list():
                                  (30, "ddim_uniform", range(1, 992, 33)),
                                  (300, "leading", range(1, 899, 3))):  # fmt: skip
         for name in ("ddim", "plms"):
-            resolved = defaults.resolve(compvis, cfg.Sampling(name, steps=steps))
+            resolved = defaults.resolve_sampling(compvis, cfg.Sampling(name, steps=steps))
             assert resolved.sampling.spacing == kind
             np.testing.assert_array_equal(resolved.levels.timestep[:-1], list(visited)[::-1])
 
@@ -122,7 +124,7 @@ def test_models_that_compvis_ran_visit_its_list():
 )
 def test_lists_say_what_is_visited(lists, first, steps):
     usual = model(cfg.Diffusion())
-    sampling, levels = defaults.resolve(usual, cfg.Sampling(**lists))
+    sampling, levels = defaults.resolve_sampling(usual, cfg.Sampling(**lists))
     assert sampling.steps == steps
     assert levels.timestep.size == steps + 1 and levels.sigma[-1] == 0
     assert float(levels.timestep[0]) == first
@@ -142,7 +144,7 @@ def test_lists_say_what_is_visited(lists, first, steps):
 )
 def test_levels_that_a_model_does_not_have_are_refused(diffusion, sampling, complaint):
     with pytest.raises(cfg.ConfigError, match=complaint):
-        defaults.resolve(model(diffusion), cfg.Sampling(**sampling))
+        defaults.resolve_sampling(model(diffusion), cfg.Sampling(**sampling))
 
 
 @pytest.mark.parametrize(

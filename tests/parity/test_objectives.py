@@ -15,7 +15,7 @@ from ldm_jax.diffusion import losses, timesteps, weightings
 from ldm_jax.diffusion.parameterization import q_sample, split_variance, target, to_prediction
 from ldm_jax.diffusion.posterior import (
     discretized_log_likelihood,
-    posterior_of,
+    posterior_tables,
     prior_bits,
     vlb_terms,
 )
@@ -44,12 +44,12 @@ def chain(guided, name):
     x0, noise, output = (jnp.asarray(guided[key]) for key in ("x0", "noise", "output"))
     alpha, sigma = (jnp.asarray(v, jnp.float32)[t] for v in (schedule.alpha, schedule.sigma))
     x = q_sample(x0, noise, alpha, sigma)
-    return posterior_of(schedule.alpha_bar), x0, x, noise, t, output, alpha, sigma
+    return posterior_tables(schedule.alpha_bar), x0, x, noise, t, output, alpha, sigma
 
 
 @pytest.mark.parametrize("name", ["linear1000", "cosine1000"])
 def test_posteriors(guided, name):
-    tables = posterior_of(guided[f"{name}.alpha_bar"])
+    tables = posterior_tables(guided[f"{name}.alpha_bar"])
     # products of (1 - beta) keep beta to 1e-16 / beta, and the smallest is 4e-5
     for ours, theirs in (
         (tables.x0_coefficient, "x0_coefficient"),
