@@ -332,7 +332,9 @@ def test_lpips_without_its_files_says_how_to_get_them(pictures, tmp_path, capsys
     assert "loss.perceptual.vgg is missing" in written and "vgg16-397923af.pth" in written
 
 
-def test_what_an_earlier_attempt_left_is_made_anew(pictures, trained_autoencoder, tmp_path, capsys):
+def test_what_an_earlier_attempt_left_is_made_anew(
+    pictures, trained_autoencoder, one_device, tmp_path, capsys
+):
     """Before the first checkpoint, a run may begin again with other images and settings."""
     # No validation: it would compile a sampler and more.
     run = tiny.diffusion_run(
