@@ -114,7 +114,7 @@ def test_text_to_image(models, kind, sampler, size):
 )  # fmt: skip
 def test_step_counts_that_do_not_divide_the_schedule(models, sampler, steps):
     """With the folder's own list, 'leading' with an offset of 1, as each scheduler counts it."""
-    peer, ours = models("sd1")
+    peer, ours = models("shallow")
     peer.scheduler = LEADING[sampler].from_config(
         scheduler().config, timestep_spacing="leading", skip_prk_steps=True
     )
@@ -201,7 +201,7 @@ def mask():
     ("sampler", "strength"), [("ddim", 0.3), ("dpmpp_2m", 0.75), ("ddim", 1.0)]
 )
 def test_image_to_image(models, scripted, image, sampler, strength):
-    peer, ours = models("sd1")
+    peer, ours = models("shallow")
     peer = diffusers.StableDiffusionImg2ImgPipeline(
         **peer.components, requires_safety_checker=False
     )
@@ -223,13 +223,13 @@ def test_image_to_image(models, scripted, image, sampler, strength):
 @pytest.mark.parametrize(
     ("kind", "strength", "sampler"),
     [
-        ("sd1", 0.75, "dpmpp_2m"), ("sd1", 1.0, "ddim"), ("inpaint", 1.0, "dpmpp_2m"),
+        ("shallow", 0.75, "dpmpp_2m"), ("shallow", 1.0, "ddim"), ("inpaint", 1.0, "dpmpp_2m"),
         ("inpaint", 0.5, "ddim"),
     ],
 )  # fmt: skip
 def test_inpainting(models, scripted, image, mask, kind, strength, sampler):
     peer, ours = models(kind)
-    if kind == "sd1":
+    if kind == "shallow":
         peer = diffusers.StableDiffusionInpaintPipeline(
             **peer.components, requires_safety_checker=False
         )

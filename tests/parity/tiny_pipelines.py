@@ -49,6 +49,14 @@ def unet(kind="sd1", **changes):
     return seeded(diffusers.UNet2DConditionModel(**settings | changes))
 
 
+def shallow_unet():
+    """Of one level, which compiles in half the time, for what is the same in all networks."""
+    return unet(
+        block_out_channels=WIDTHS[:1], down_block_types=["CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D"],
+    )  # fmt: skip
+
+
 def autoencoder(**changes):
     settings = {
         "block_out_channels": WIDTHS, "layers_per_block": 1, "latent_channels": 4,
@@ -78,9 +86,10 @@ def stable(folder, kind):
         "safety_checker": None, "feature_extractor": None,
     }  # fmt: skip
     match kind:
-        case "sd1":
+        case "sd1" | "shallow":
             return diffusers.StableDiffusionPipeline(
-                unet=unet(), text_encoder=clip(), scheduler=scheduler(), **parts,
+                unet=unet() if kind == "sd1" else shallow_unet(), text_encoder=clip(),
+                scheduler=scheduler(), **parts,
                 requires_safety_checker=False,
             )  # fmt: skip
         case "sd2":

@@ -1,13 +1,17 @@
 """The same run gives the same curve however many devices and processes share it."""
 
 import dataclasses
+import functools
 import socket
 
+import jax
 import numpy as np
 import pytest
 import tiny
 
 from ldm_jax import config as cfg
+from ldm_jax.core import sharding
+from ldm_jax.training import loop
 
 STEPS = 8
 # Sums over the batch are taken in another order on each arrangement, an error of some 1e-7 a step
@@ -26,14 +30,19 @@ def run(pictures):
     return tiny.diffusion_run(pictures, data=tiny.data(pictures, validation=0.0), loop=loop)
 
 
-@pytest.fixture(scope="module")
-def one_device_curve(run, trained_autoencoder, programs, tmp_path_factory):
-    """Losses of the run in a process with one device."""
-    workdir = tmp_path_factory.mktemp("one") / "run"
-    config = tiny.write_config(workdir.parent / "config.py", run)
-    process = tiny.train(config, workdir, f"--first_stage={trained_autoencoder}", programs=programs)
-    tiny.check(process)
+def curve_of_one_device(run, workdir, **models):
+    """Losses of the run in this process, on one of its devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+        patch.setattr(loop, "make_mesh", mesh)
+        tiny.fit(run, workdir, **models)
     return curve(workdir)
+
+
+@pytest.fixture(scope="module")
+def one_device_curve(run, trained_autoencoder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    return curve_of_one_device(run, workdir, first_stage=trained_autoencoder)
 
 
 def curve(workdir):
@@ -56,26 +65,39 @@ def test_eight_devices_train_as_one_does(
     assert_same_curve(curve(tmp_path / "run"), one_device_curve)
 
 
+@pytest.fixture(scope="module")
+def pixel_run(run):
+    """A run without a first stage and a text encoder, of which each process compiles its own."""
+    unet = dataclasses.replace(
+        tiny.UNET, in_channels=3, out_channels=3, block_out_channels=(8,), context_dim=None,
+        pooled_dim=None,
+    )  # fmt: skip
+    return dataclasses.replace(run, unet=unet, conditioners=(), space="pixels")
+
+
+@pytest.fixture(scope="module")
+def pixel_curve(pixel_run, tmp_path_factory):
+    return curve_of_one_device(pixel_run, tmp_path_factory.mktemp("pixels") / "run")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "devices"),
     [(cfg.Mesh(data=2, fsdp=2), 2), (cfg.Mesh(tensor=2), 1)],
     ids=["a part of the batch each", "the same rows for both"],
 )
-def test_two_processes_train_as_one_does(
-    run, mesh, devices, one_device_curve, trained_autoencoder, programs, tmp_path
-):
+def test_two_processes_train_as_one_does(pixel_run, mesh, devices, pixel_curve, programs, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
-    config = tiny.write_config(tmp_path / "config.py", dataclasses.replace(run, mesh=mesh))
+    config = tiny.write_config(tmp_path / "config.py", dataclasses.replace(pixel_run, mesh=mesh))
     processes = [
         tiny.train(
-            config, tmp_path / "run", f"--first_stage={trained_autoencoder}", coordinator,
-            "--num_processes=2", f"--process_id={i}", devices=devices, programs=programs,
+            config, tmp_path / "run", coordinator, "--num_processes=2",
+            f"--process_id={i}", devices=devices, programs=programs,
         )
         for i in range(2)
     ]  # fmt: skip
     for process in processes:
         tiny.check(process)
-    assert_same_curve(curve(tmp_path / "run"), one_device_curve)
+    assert_same_curve(curve(tmp_path / "run"), pixel_curve)
