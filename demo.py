@@ -3,24 +3,22 @@
 `make demo` runs this. What a former run has finished is used again.
 """
 
-import sys
-
-from ldm_jax.core.command import run_command
+from ldm_jax.core.command import run_command, run_program
+from ldm_jax.core.signals import at_end
 
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status."""
 
     def demo(words: list[str]) -> None:
-        # The imports take seconds, and Ctrl-C may come at any time.
-        from ldm_jax.cli import demo
+        with at_end(lambda: "the same command goes on from here"):
+            # The imports take seconds, and Ctrl-C may come at any time.
+            from ldm_jax.cli import demo
 
-        demo.main(words)
+            demo.main(words)
 
-    return run_command(
-        "demo.py", demo, arguments, "interrupted; the same command goes on from here"
-    )
+    return run_command("demo.py", demo, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program(main)

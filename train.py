@@ -1,9 +1,6 @@
 """Trains the model that a config describes: `python train.py --config=FILE --workdir=DIR`."""
 
-import sys
-
-from ldm_jax.core.command import run_command
-from ldm_jax.core.signals import end_at_once
+from ldm_jax.core.command import run_command, run_program
 
 
 def main(arguments: list[str]) -> int:
@@ -15,9 +12,8 @@ def main(arguments: list[str]) -> int:
 
         train.main(words)
 
-    with end_at_once("train.py"):
-        return run_command("train.py", train, arguments)
+    return run_command("train.py", train, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program(main)

@@ -290,8 +290,8 @@ def test_a_full_disk_ends_a_run_in_a_sentence(autoencoder, programs, tmp_path):
     said = tiny.check(process, status=1)
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith(
-        f"train.py: step 4 could not be saved in {workdir / 'checkpoints'}: File too large; there "
-        "is no checkpoint yet. "
+        f"train.py: step 4 could not be saved in {workdir / 'checkpoints'}: a file would be "
+        "larger than is allowed here (ulimit -f); there is no checkpoint yet. "
     )
     assert list((workdir / "checkpoints").iterdir()) == []
     assert not (workdir / "lock").exists()

@@ -14,6 +14,7 @@ from ldm_jax import config as cfg
 from ldm_jax.cli.train import make_stage
 from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.core.reading import read_json
+from ldm_jax.core.signals import at_end
 from ldm_jax.data import digit_scenes, digit_scenes_builder
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.first_stage_quality import reconstruct
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="demo.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     out = parser.parse_args(arguments).out
-    check_writable(out)
+    check_writable(out, f"--out={out}")
     out.mkdir(parents=True, exist_ok=True)
     report = out / "report.json"
     clock = Clock(report)
@@ -96,6 +97,7 @@ def main(arguments: list[str]) -> None:
     with (
         clock.part("sampling", lambda: False),
         tqdm(total=PROMPTS, unit="image", desc="sampling") as bar,
+        at_end(bar.close),
     ):
         samples = Pipeline(text2img).generate(prompts, sampling=SAMPLING, progress=bar.update)
     of_samples = accuracy(rater, samples, prompts)

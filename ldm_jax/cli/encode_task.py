@@ -61,7 +61,7 @@ def run(arguments: Arguments) -> list[str]:
         ValueError, OSError: it cannot be.
     """
     require(arguments.out is not None, "--out", None, "the folder of latents")
-    check_writable(arguments.out)
+    check_writable(arguments.out, f"--out={arguments.out}")
     # JAX starts only now, so that --help and mistakes answer at once.
     import jax
 
@@ -69,6 +69,8 @@ def run(arguments: Arguments) -> list[str]:
 
     index, count = arguments.process_id or 0, arguments.num_processes
     if arguments.coordinator is not None:
+        # JAX would take SIGTERM for itself, and nobody else would hear of it.
+        jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(arguments.coordinator, count, index)
     storage = Storage(
         arguments.what, arguments.dtype, arguments.compute, arguments.shard_size,

@@ -4,7 +4,6 @@ python -m ldm_jax.convert SOURCE TARGET --to=native
 python -m ldm_jax.convert SOURCE --inspect
 """
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ldm_jax.core.command import run_command
+from ldm_jax.core.command import run_command, run_program
+from ldm_jax.core.files import check_writable
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def run(arguments: Arguments) -> str:
     """Converts or inspects; returns what to print."""
     if (arguments.target is None) != arguments.inspect:
         raise ValueError("name a TARGET to convert to, or give --inspect alone")
+    if arguments.target is not None:
+        check_writable(arguments.target.parent, f"the target {arguments.target}")
     # JAX starts only now, so that --help and mistakes answer at once.
     from ldm_jax.convert.compvis.writer import write_checkpoint
     from ldm_jax.convert.diffusers.pipeline_folders import write_folder
@@ -85,4 +87,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program(main)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.core.files import remove, temporary, writing
+from ldm_jax.core.signals import at_end, undisturbed
 
 MARKS = ("model.json", "model_index.json", "config.json")
 """What tells that a folder is a model, which alone may be replaced."""
@@ -32,24 +34,31 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
     Raises:
         ConvertError: `path` exists and is not empty, and is no model or not to be overwritten.
+        NotWritten: it cannot be written.
     """
     check_target(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary(path) as draft:
+            draft.mkdir()
+            yield draft
+            _replace(path, draft)
+
+
+def _replace(path: Path, draft: Path) -> None:
+    """Makes the folder `draft` be `path`; what had that name goes once that is done."""
     former = path.with_name(f".{path.name}.{os.getpid()}.former")
-    try:
-        temporary.mkdir()
-        yield temporary
+    with undisturbed():
         if path.exists():
             path.rename(former)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if former.exists():
-            if not path.exists():
+        try:
+            draft.rename(path)
+        except OSError:
+            if former.exists():
                 former.rename(path)
-            else:
-                shutil.rmtree(former)
+            raise
+    with at_end(lambda: remove(former)):
+        remove(former)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

@@ -3,12 +3,16 @@
 It imports nothing but Python's own library, so that a command is ready for Ctrl-C at once.
 """
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
+from ldm_jax.core import signals
+from ldm_jax.core.files import NEVER_OF_READING, NotWritten, not_written
+from ldm_jax.core.output import say
 from ldm_jax.core.reading import printable
+from ldm_jax.core.signals import INTERRUPTED
 
 FAILED = 1
 """Something went wrong on the way: a full disk, too little memory, a loss that is not finite, a
@@ -17,8 +21,6 @@ REFUSED = 2
 """What was asked, or a file that was named, cannot be; nothing was begun."""
 SAVED = 75
 """Training was interrupted and its state is saved; the same command goes on from it."""
-INTERRUPTED = 130
-"""Ctrl-C; nothing was lost that was finished before."""
 
 _NAMED_WRONGLY = (
     FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError,
@@ -31,24 +33,42 @@ class Failed(RuntimeError):
     status = FAILED
 
 
+def run_program(main: Callable[[list[str]], int]) -> NoReturn:
+    """Runs `main` with the arguments of this process, and ends it with the status that it returns.
+
+    `main` runs a command; its signals stay handled until Python has ended.
+    """
+    signals.stay()
+    status: int | None = FAILED
+    try:
+        status = main(sys.argv[1:])
+    except SystemExit as stop:  # --help, or an option that does not exist
+        status = stop.code
+    finally:
+        signals.finish(status or 0)
+    sys.exit(status)
+
+
 def run_command(
-    program: str,
-    main: Callable[[list[str]], int | None],
-    arguments: Sequence[str],
-    interrupted: str = "interrupted",
+    program: str, main: Callable[[list[str]], int | None], arguments: Sequence[str]
 ) -> int:
     """Runs `main(arguments)` and returns the process's exit status; every error is one line.
 
-    `--debug` among the arguments shows the traceback of an error instead. `interrupted` is what
-    Ctrl-C says.
+    `--debug` among the arguments shows the traceback of an error instead. SIGINT and SIGTERM end
+    the process with one line, whatever it does; see `core/signals.py`.
     """
+    with signals.end_at_once(program):
+        return _status(program, main, arguments)
+
+
+def _status(program: str, main: Callable[[list[str]], int | None], arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         words = [word for word in arguments if word != "--debug"]
         _check_words(words)
         return main(words) or 0
     except KeyboardInterrupt:
-        _say(program, interrupted)
+        _say(program, "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has gone; Python would complain once more when it ends.
@@ -57,6 +77,7 @@ def run_command(
     except Exception as error:
         if debug:
             raise
+        signals.wait_if_ending()
         status, text = told(error)
         _say(program, text)
         return status
@@ -84,9 +105,9 @@ def told(error: Exception) -> tuple[int, str]:
             "in parts (optim.accumulation, --tile). --debug shows where"
         )
     if isinstance(error, OSError) and not isinstance(error, _NAMED_WRONGLY):
-        return FAILED, str(error)
+        return FAILED, _words(error)
     if isinstance(error, ValueError | OSError):
-        return REFUSED, str(error)
+        return REFUSED, _words(error)
     first = next(iter(str(error).splitlines()), "")
     return FAILED, (
         f"an error nobody foresaw, {type(error).__name__}: {first}; the same command with --debug "
@@ -94,11 +115,13 @@ def told(error: Exception) -> tuple[int, str]:
     )
 
 
+def _words(error: ValueError | OSError) -> str:
+    if not isinstance(error, OSError) or error.errno is None or isinstance(error, NotWritten):
+        return str(error)
+    if error.errno in NEVER_OF_READING:
+        return not_written(error)
+    return ": ".join(filter(None, (error.filename and str(error.filename), error.strerror)))
+
+
 def _say(program: str, text: str) -> None:
     say(f"{program}: {printable(text)}")
-
-
-def say(text: str) -> None:
-    """Prints a line to stderr. That nobody reads it, or that its disk is full, stops no work."""
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)

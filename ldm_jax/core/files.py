@@ -1,49 +1,141 @@
-"""Files that appear complete or not at all, and digests that tell whether they are still intact."""
+"""Files that appear complete or not at all, what is said where they cannot be written, and digests
+that tell whether they are still intact."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from ldm_jax.core.reading import open_file, read_json, shown
+from ldm_jax.core.signals import at_end, undisturbed
 
 DIGESTS = "digests.json"
+_ELSEWHERE = "name another folder"
+_ROOM = "make room, or name another folder"
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", _ROOM),
+    errno.EDQUOT: ("the room that you are allowed on this disk is used up", _ROOM),
+    errno.EFBIG: ("a file would be larger than is allowed here (ulimit -f)", "allow larger ones"),
+    errno.EROFS: ("the disk is read-only", _ELSEWHERE),
+    errno.EACCES: ("that is not allowed", _ELSEWHERE),
+    errno.EPERM: ("that is not allowed", _ELSEWHERE),
+    errno.ENOENT: ("nothing can be made there", _ELSEWHERE),
+    errno.ENOTDIR: ("a part of the path is no folder", _ELSEWHERE),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+    errno.EIO: ("the disk fails to read or write", "repair it, or name another folder"),
+}
+"""Errors of the operating system: why something cannot be written, and what to do."""
+NEVER_OF_READING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+class NotWritten(OSError):
+    """Something could not be written; names it, the reason and what to do."""
+
+    def __str__(self) -> str:
+        return not_written(self)
+
+
+class NotWritable(ValueError):
+    """A place that cannot be written to, found before anything was begun."""
+
+
+def not_written(error: OSError) -> str:
+    """What an error of the operating system means for whoever wanted a file, in one sentence.
+
+    Of a hidden file, which is none of theirs, the folder is named.
+    """
+    reason, advice = _REASONS.get(error.errno, (error.strerror or str(error), _ELSEWHERE))
+    where = "the output"
+    if error.filename is not None:
+        path = Path(os.fsdecode(error.filename))
+        where = str(path.parent if path.name.startswith(".") else path)
+    return f"{where} cannot be written: {reason}; {advice}"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong inside goes wrong with writing `path`, which is what the user knows of.
+
+    Raises:
+        NotWritten: names `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise NotWritten(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path` for a file or folder that is to become it.
+
+    What has that name when all is over is removed, also where a signal ends the command.
+    """
+    one = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with at_end(lambda: remove(one)):
+            yield one
+    finally:
+        remove(one)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        for _ in range(9):  # somebody may still be writing into it
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                return
+    path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes beside `path`, flushes to disk, and renames; leaves nothing behind if that fails.
 
     Raises:
-        OSError: names `path`, also where a disk is full.
+        NotWritten: names `path`, also where a disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
+    with undisturbed(), writing(path), temporary(path) as draft:
+        with draft.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        draft.replace(path)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, named: str) -> None:
     """Refuses, before any work is done, a folder that cannot be written into later.
 
+    Args:
+        folder: it need not be there yet.
+        named: what the user called it, such as "--out=samples".
+
     Raises:
-        NotADirectoryError, PermissionError: names what stands in the way.
+        NotWritable: names what stands in the way, and `named`.
     """
+    import tempfile
+
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not existing.is_dir():
         what = "a file" if existing.exists() else "a link that leads nowhere"
-        raise NotADirectoryError(f"{folder} cannot be made: {existing} is {what}")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"{existing} cannot be written into")
+        below = "" if existing == folder else f", below which lies {named}"
+        raise NotWritable(f"{existing} is {what}{below}; name a folder")
+    try:
+        # Tried, for permissions do not tell: root has them all, and disks have minds of their own.
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        reason, advice = _REASONS.get(error.errno, (error.strerror, _ELSEWHERE))
+        raise NotWritable(
+            f"{named}: {existing} cannot be written to: {reason}; {advice}"
+        ) from error
 
 
 def write_digests(directory: Path, besides: Collection[str] = ()) -> None:
@@ -142,10 +234,16 @@ def reason_of(error: BaseException) -> str:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror + (f" ({seen.filename})" if seen.filename else "")
+            why = _plain(seen.errno, seen.strerror)
+            return why + (f" ({seen.filename})" if seen.filename else "")
         seen = seen.__cause__ or seen.__context__
     # As TensorStore has it, which writes checkpoints.
     found = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
     if found:
-        return os.strerror(int(found[1] or found[2]))
+        number = int(found[1] or found[2])
+        return _plain(number, os.strerror(number))
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+def _plain(number: int | None, otherwise: str) -> str:
+    return _REASONS[number][0] if number in NEVER_OF_READING else otherwise

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from ldm_jax.core.command import say
+from ldm_jax.core.output import say
+from ldm_jax.core.signals import at_end
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -37,6 +38,8 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self._began = self._shown = time.monotonic()
+        self._at_end = at_end(self._close)
+        self._at_end.__enter__()
         if self._active and sys.stderr.isatty():
             self._bar = tqdm(
                 total=self._total, initial=self._initial, desc=self._description,
@@ -47,11 +50,16 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._close()
+        if self._bar is None and self._active and self._done > self._initial:
+            self._print_line()
+        self._at_end.__exit__(*exception)
+
+    def _close(self) -> None:
+        """Ends the bar's line."""
         if self._bar is not None:
             with contextlib.suppress(OSError):
                 self._bar.close()
-        elif self._active and self._done > self._initial:
-            self._print_line()
 
     def update(self, steps: int = 1, **values: float) -> None:
         """Counts `steps` more as done and shows `values`, such as the loss."""

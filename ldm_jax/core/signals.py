@@ -1,8 +1,9 @@
 """SIGINT and SIGTERM: they end a command at once, or ask it to save first.
 
 It imports nothing but Python's own library, so that a command is ready for Ctrl-C at once. A
-thread of its own takes the signals, since the main thread may stand in compiled code for minutes
-or wait for something that never comes.
+thread of its own takes the signals: the main thread may stand in compiled code for minutes or wait
+for something that never comes, and an exception in it could be swallowed, as Python does with one
+in a callback of its garbage collector.
 """
 
 import contextlib
@@ -12,12 +13,20 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ldm_jax.core.command import INTERRUPTED, say
+from ldm_jax.core.output import say
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+INTERRUPTED = 130
+"""SIGINT (Ctrl-C) or SIGTERM; nothing was lost that was finished before."""
+SAME_REQUEST_SECONDS = 1.0
+"""Signals that follow one within that time say the same once more: `timeout` signals a process
+and then its whole group."""
+FLUSH_SECONDS = 1.0
+"""How long output may take that nobody reads any more."""
 
 
 @dataclass
@@ -25,11 +34,31 @@ class Stop:
     """Whether a signal has asked to stop, and which."""
 
     signal: int | None = None
+    noted: float = 0.0
+    """When, in seconds of the monotonic clock."""
+
+    def note(self, number: int) -> None:
+        """Notes the first signal."""
+        self.signal, self.noted = number, time.monotonic()
+
+    def repeated(self) -> bool:
+        """Whether a signal that comes now belongs to the one noted."""
+        return self.signal is not None and time.monotonic() - self.noted < SAME_REQUEST_SECONDS
 
 
 _asked_first: list[Stop] = []
-_ending = threading.Event()
+_at_end: list[Callable[[], str | None]] = []
+_handling = threading.Event()
 """Set while `end_at_once` is in charge."""
+_ending = Stop()
+"""The signal that is ending this process."""
+_whole_process = threading.Event()
+"""Set where `end_at_once` stays in charge until Python has ended."""
+_finished: list[int] = []
+"""The status of a command that has done its work, while Python ends."""
+_undisturbed = threading.RLock()
+_inside = threading.local()
+"""Of each thread the `depth` in which it is undisturbed."""
 
 
 def name_of(number: int) -> str:
@@ -41,10 +70,11 @@ def name_of(number: int) -> str:
 def end_at_once(program: str) -> Iterator[None]:
     """A signal ends the process at once and with one line, but for the first one in `ask_first`.
 
-    Nothing is cleaned up: what is written must be whole or have another name at any time. Only
-    for commands, and in the main thread; elsewhere it changes nothing.
+    What `at_end` names is done before, and nothing else: what is written must be whole or have
+    another name at any time. Only for commands, and in the main thread; elsewhere it changes
+    nothing.
     """
-    if threading.current_thread() is not threading.main_thread() or _ending.is_set():
+    if threading.current_thread() is not threading.main_thread() or _handling.is_set():
         yield
         return
     reading, writing = socket.socketpair()
@@ -52,33 +82,54 @@ def end_at_once(program: str) -> Iterator[None]:
     before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     # Python passes on only the signals for which it has handlers.
     previous = {number: signal.signal(number, _ignore) for number in SIGNALS}
-    _ending.set()
+    _handling.set()
     watcher = threading.Thread(target=_watch, args=(program, reading), daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        _ending.clear()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(before)
-        writing.close()
-        watcher.join()
-        reading.close()
+        wait_if_ending()
+        if not _whole_process.is_set():
+            _handling.clear()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(before)
+            writing.close()
+            watcher.join()
+            reading.close()
+        else:
+            writing.detach()  # open for as long as there is a process
+
+
+def stay() -> None:
+    """Lets the next `end_at_once` stay in charge until Python has ended, which takes a while and
+    is no moment for an exception."""
+    _whole_process.set()
+
+
+def finish(status: int) -> None:
+    """Says that the command has done its work: a signal ends it with this status now."""
+    _finished.append(status)
 
 
 @contextlib.contextmanager
 def ask_first() -> Iterator[Stop]:
-    """The first signal is noted in what this yields; a second one acts as usual."""
+    """The first signal is noted in what this yields; a second one acts as usual.
+
+    One that follows the first within `SAME_REQUEST_SECONDS` is no second one.
+    """
     stop = Stop()
     _asked_first.append(stop)
     previous = {}
 
     def note(number: int, frame: object) -> None:
-        stop.signal = number
-        signal.signal(number, previous[number])
+        if stop.signal is None:
+            stop.note(number)
+        elif not stop.repeated():
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
 
-    if not _ending.is_set() and threading.current_thread() is threading.main_thread():
+    if not _handling.is_set() and threading.current_thread() is threading.main_thread():
         previous = {number: signal.signal(number, note) for number in SIGNALS}
     try:
         yield stop
@@ -88,14 +139,64 @@ def ask_first() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def at_end(action: Callable[[], str | None]) -> Iterator[None]:
+    """Where a signal ends the command inside, `action` is run first, in another thread, and what it
+    returns is said.
+
+    Of several actions the outermost is run first, and the innermost that returns something says
+    it. Of what the main thread does they interrupt nothing that is `undisturbed`.
+    """
+    _at_end.append(action)
+    try:
+        yield
+    finally:
+        wait_if_ending()
+        _at_end.remove(action)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is done inside, and should take no longer than a small file, is done wholly before a
+    signal ends the command, or not begun."""
+    wait_if_ending()
+    with _undisturbed:
+        _inside.depth = getattr(_inside, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            _inside.depth -= 1
+
+
 def end(status: int) -> None:
     """Ends the process without waiting for its threads, and the processes that it started."""
     for child in multiprocessing.active_children():
         child.kill()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+        _for_a_moment(lambda stream=stream: _flush(stream))
     os._exit(status)
+
+
+def _flush(stream: object) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        stream.flush()
+
+
+def _for_a_moment(action: Callable[[], None]) -> None:
+    """Runs what may wait for a reader of our output that has stopped to read, but not for long."""
+    thread = threading.Thread(target=action, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # Python is ending
+        return
+    thread.join(FLUSH_SECONDS)
+
+
+def wait_if_ending() -> None:
+    """A thread has nothing more to say or do once a signal ends the process, but to end what is
+    `undisturbed`."""
+    if _ending.signal is not None and not getattr(_inside, "depth", 0):
+        threading.Event().wait()
 
 
 def _ignore(number: int, frame: object) -> None:
@@ -103,18 +204,20 @@ def _ignore(number: int, frame: object) -> None:
 
 
 def _hold() -> None:
-    if _ending.is_set():
+    if _handling.is_set():
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _release() -> None:
-    if _ending.is_set():
+    if _handling.is_set():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _forget() -> None:
     """In a forked process, which would write its signals into the socket of its parent."""
-    if _ending.is_set():
+    global _undisturbed
+    _undisturbed = threading.RLock()  # its holder may be a thread that is not here
+    if _handling.is_set():
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -129,14 +232,37 @@ def _watch(program: str, signals: socket.socket) -> None:
         number = content[0]
         if number not in SIGNALS:
             continue
-        stop = _asked_first[-1] if _asked_first else None
-        if stop is not None and stop.signal is None:
-            stop.signal = number
+        if _finished:
+            end(_finished[0])
+        stop = _asked_first[-1] if _asked_first else Stop()
+        if stop.repeated() or _ending.repeated():
+            continue
+        if _ending.signal is not None:  # what it does first takes too long for whoever waits
+            os._exit(INTERRUPTED)
+        if _asked_first and stop.signal is None:
+            stop.note(number)
             say(
                 f"{program}: {name_of(number)}; saving after this step. Once more ends at once, "
                 "without saving"
             )
             continue
-        lost = "" if stop is None else "; what was not saved is lost"
-        say(f"{program}: interrupted by {name_of(number)}{lost}")
+        _ending.note(number)
+        threading.Thread(target=_end, args=(program, number), daemon=True).start()
+
+
+def _end(program: str, number: int) -> None:
+    lost = "what was not saved is lost" if _asked_first else None
+    _inside.depth = 1  # this thread alone goes on
+    with _undisturbed:  # and for good: the process ends in here
+        done: list[Callable[[], str | None]] = []
+        words = None
+        while action := next((one for one in [*_at_end] if one not in done), None):
+            done.append(action)
+            try:
+                words = action() or words
+            except Exception as error:
+                words = str(error)
+        said = [f"{program}: interrupted by {name_of(number)}", lost, words]
+        # Into no stream that somebody may have put in stderr's place.
+        _for_a_moment(lambda: say("; ".join(filter(None, said)), sys.__stderr__))
         end(INTERRUPTED)

@@ -5,7 +5,6 @@ import argparse
 import contextlib
 import io
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from ldm_jax.core.command import run_command
+from ldm_jax.core.command import run_command, run_program
 from ldm_jax.data import digit_scenes
 
 PROGRAM = "ldm_jax.data.digit_scenes_builder"
@@ -169,4 +168,4 @@ def build(arguments: list[str]) -> None:
 if __name__ == "__main__":
     from ldm_jax.data import digit_scenes_builder
 
-    sys.exit(digit_scenes_builder.main(sys.argv[1:]))
+    run_program(digit_scenes_builder.main)

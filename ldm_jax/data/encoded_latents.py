@@ -25,7 +25,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import matches
 from ldm_jax.core import tree
-from ldm_jax.core.files import write_atomically
+from ldm_jax.core.files import temporary, write_atomically, writing
 from ldm_jax.core.reading import FileFormatError, parse_json, read_json
 from ldm_jax.data.sources import DataError, Example, Split
 
@@ -190,10 +190,9 @@ def write_shard(
     path = index.path(folder, shard)
     for left in folder.glob(f".{path.name}.*.tmp"):
         left.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing(path), temporary(path) as draft:
         # Groups of one record, so that reading one example reads no others.
-        writer = ArrayRecordWriter(str(temporary), "group_size:1")
+        writer = ArrayRecordWriter(str(draft), "group_size:1")
         try:
             for values, example in examples:
                 told = {key: example[key] for key in ("caption", "label", "name")}
@@ -201,11 +200,9 @@ def write_shard(
                 writer.write(array.tobytes() + json.dumps(told).encode())
         finally:
             writer.close()
-        with temporary.open("rb") as file:
+        with draft.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        draft.replace(path)
 
 
 class LatentsSource:

@@ -4,14 +4,13 @@ python -m ldm_jax.data.photographs --out=FOLDER
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from ldm_jax.core.command import run_command
+from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import check_writable
 from ldm_jax.images.grid import save_png
 
@@ -35,7 +34,7 @@ def tiles() -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
 
 def write(folder: Path) -> int:
     """Writes the tiles as PNG into `folder`, which is made, and returns how many there are."""
-    check_writable(folder)
+    check_writable(folder, f"--out={folder}")
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for name, tile in tiles():
@@ -58,4 +57,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program(main)

@@ -1,8 +1,6 @@
 """Measures models: `python -m ldm_jax.evaluation --task=TASK --model=MODEL`; --help lists more."""
 
-import sys
-
-from ldm_jax.core.command import run_command
+from ldm_jax.core.command import run_command, run_program
 
 TASKS = {
     "likelihood": "ldm_jax.evaluation.likelihood_task",
@@ -40,4 +38,4 @@ def measure(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program(main)

@@ -62,7 +62,7 @@ def run(arguments: Arguments) -> None:
     from ldm_jax.generation.conditions import open_tokenizer
 
     data = arguments.data
-    check_writable(arguments.out.parent)
+    check_writable(arguments.out.parent, f"--out={arguments.out}")
     if arguments.out.is_dir():
         raise IsADirectoryError(f"--out={arguments.out} is a folder; name the report's file")
     bundle = convert.load(arguments.model)

@@ -2,6 +2,7 @@
 names. A small convolutional network, trained on the training handwriting, reads the digits."""
 
 import functools
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import FileFormatError, open_file
 from ldm_jax.data import digit_scenes
 from ldm_jax.data.digit_scenes import BACKGROUND, CANVAS, CELL, COLOURS, Place
@@ -252,10 +254,9 @@ class Rater:
         """Writes one npz file, exactly at `path`; renamed into place, so never half-written."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        with draft.open("wb") as file:
-            np.savez(file, **self.parameters)
-        draft.replace(target)
+        content = io.BytesIO()
+        np.savez(content, **self.parameters)
+        write_atomically(target, content.getvalue())
 
     @classmethod
     def load(cls, path: str | Path) -> "Rater":

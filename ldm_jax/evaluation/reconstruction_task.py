@@ -58,7 +58,7 @@ def run(arguments: Arguments) -> None:
     from ldm_jax.images.grid import grid, save_png
 
     data, out = arguments.data, arguments.out
-    check_writable(out)
+    check_writable(out, f"--out={out}")
     stage = read_first_stage(arguments.model)
     source = open_source(data, arguments.split)
     print(f"data: {source.found}")

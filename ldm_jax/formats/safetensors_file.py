@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ldm_jax.core.files import temporary, writing
 from ldm_jax.core.reading import FileFormatError, map_file, parse_json, shown
 from ldm_jax.formats import strided
 
@@ -130,13 +131,12 @@ def write_safetensors(
 
     Raises:
         FileFormatError: names the tensor or metadata that the format cannot hold.
-        OSError: the file cannot be written; what was written of it is removed.
+        NotWritten: the file cannot be written; what was written of it is removed.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header = _header(path, order, tensors, metadata or {})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
+    with writing(path), temporary(path) as draft:
+        with draft.open("wb") as file:
             file.write(len(header).to_bytes(8, "little"))
             file.write(header)
             for name in order:
@@ -145,10 +145,7 @@ def write_safetensors(
                 file.write(little.reshape(-1).view(np.uint8))
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        draft.replace(path)
 
 
 def _header(

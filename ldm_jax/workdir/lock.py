@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm_jax.core.command import say
+from ldm_jax.core.files import check_writable
 from ldm_jax.core.reading import read_json, shown
 from ldm_jax.workdir.layout import LOCK
 
@@ -37,8 +38,9 @@ def locked(workdir: Path) -> Iterator[None]:
 
     Raises:
         Locked: a run is in it.
-        OSError: it cannot be written to.
+        NotWritable: it cannot be written to.
     """
+    check_writable(workdir, f"--workdir={workdir}")
     made = _missing(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / LOCK

@@ -139,7 +139,10 @@ def test_what_fails_on_the_way_has_status_1_and_leaves_nothing(tmp_path, capsys,
 
     monkeypatch.setattr(native, "write_safetensors", full)
     assert main([str(model), str(tmp_path / "again")]) == 1
-    assert "No space left on device" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"convert: {tmp_path / 'again'} cannot be written: the disk is full; make room, or name "
+        "another folder\n"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
     def stop(*_):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ldm_jax.core.command import FAILED, INTERRUPTED, REFUSED, Failed, run_command
+from ldm_jax.core.files import NotWritable
 from ldm_jax.generation.programs import NonFiniteError
 
 
@@ -23,7 +24,19 @@ def run(error, arguments=()):
     [
         (ValueError("steps is 0"), REFUSED, "steps is 0"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), REFUSED, "a.png"),
-        (OSError(errno.ENOSPC, "No space left on device", "a.png"), FAILED, "a.png"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a"), REFUSED, "prog: a: No such file\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.png"),
+            FAILED,
+            "prog: a.png cannot be written: the disk is full; make room, or name another folder\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            FAILED,
+            "prog: the output cannot be written: the disk is full",
+        ),
+        (OSError("nobody answers"), FAILED, "prog: nobody answers\n"),
+        (NotWritable("--out=a: no"), REFUSED, "prog: --out=a: no\n"),
         (Failed("stands still"), FAILED, "stands still"),
         (NonFiniteError("no numbers"), FAILED, "no numbers"),
         (MemoryError(), FAILED, "not enough memory"),

@@ -376,8 +376,8 @@ def test_a_save_that_fails_is_said_in_a_sentence_and_leaves_nothing(workdir, cap
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert str(error.value).startswith(
-            f"step 3 could not be saved in {workdir / 'checkpoints'}: File too large; the last "
-            "good checkpoint is step 2. "
+            f"step 3 could not be saved in {workdir / 'checkpoints'}: a file would be "
+            "larger than is allowed here (ulimit -f); the last good checkpoint is step 2. "
         )
         assert sorted(workdir.rglob("*")) == before
         checkpoints.save(4, make_state(4), {}, RUN)  # once there is room
