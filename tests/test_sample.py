@@ -12,7 +12,6 @@ import ldm_jax
 import sample as program
 from ldm_jax.cli import sample
 from ldm_jax.cli.arguments import parse
-from ldm_jax.core.command import run_command
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.latent_diffusion import to_pixels
 
@@ -108,7 +107,7 @@ def test_the_same_command_writes_the_same_files(draw, drawn, tmp_path):
 
 
 def run_main(*words):
-    return run_command("sample.py", program.main, [str(word) for word in words])
+    return program.main([str(word) for word in words])
 
 
 def test_the_command_line_prints_the_grid(trained_text2img, tmp_path, capsys):

@@ -10,6 +10,7 @@ from ldm_jax.cli.arguments import PROGRAM, Command, check, inputs, parse
 from ldm_jax.config import ModelChoice
 from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
+from ldm_jax.core.signals import at_end
 from ldm_jax.images.sample_writer import SampleWriter, check_folder
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def main(arguments: list[str]) -> int:
     if command.verify is not None:
         return 0 if verify(command) else FAILED
     task = invert if command.invert else benchmark if command.benchmark else draw
-    print(printable(str(task(command))))
+    with at_end(lambda: "nothing was written"):
+        path = task(command)
+    print(printable(str(path)))
     return 0
 
 
@@ -49,7 +52,7 @@ def draw(command: Command) -> Path:
     writer = SampleWriter(
         command.out, request, total, filled=filled, origin=pipeline.origin, versions=versions()
     )
-    with writer, tqdm(total=total, unit="image", desc="sampling") as bar:
+    with writer, tqdm(total=total, unit="image", desc="sampling") as bar, at_end(bar.close):
         strip = command.progress_strip or 0
         for rows, images, previews in pipeline.run(resolved.plan, previews=strip):
             for i, (row, image) in enumerate(zip(rows, images, strict=True)):

@@ -1,14 +1,17 @@
 """Drawn pictures as files: each says how it was made, in this project's words and the web UI's."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,8 +19,16 @@ from PIL import Image
 
 from ldm_jax.config.request import Request
 from ldm_jax.config.request import paths as request_paths
-from ldm_jax.core.files import write_atomically
-from ldm_jax.core.reading import FileFormatError, parse_json, read_bytes, read_json, shown
+from ldm_jax.core.files import check_writable, write_atomically, writing
+from ldm_jax.core.reading import (
+    FileFormatError,
+    open_file,
+    parse_json,
+    read_bytes,
+    read_json,
+    shown,
+)
+from ldm_jax.core.signals import at_end, undisturbed
 from ldm_jax.images import infotext
 from ldm_jax.images.grid import grid, save_png, save_webp
 
@@ -32,7 +43,10 @@ GRID_PIXELS = 2**24
 SMALL_SIDE = 128
 """Pixels to which small pictures are enlarged in a grid, where there is room."""
 RESERVE = ".reserve"
-"""A file that keeps room for the manifest while pictures are written, for a disk may fill."""
+"""A file that keeps room for the manifest while pictures are written, for a disk may fill. Whoever
+draws holds its lock; without one it is left of a drawing that was killed."""
+_DRAWN = re.compile(r"\d{4,}_\d{4,}(_strip\.png|\.png|\.webp)")
+_DRAFT = re.compile(rf"\.({_DRAWN.pattern}|{re.escape(GRID)}|{re.escape(MANIFEST)})\.\d+\.tmp")
 
 
 class FolderError(ValueError):
@@ -51,18 +65,12 @@ class Written:
 
 
 def check_folder(out: Path, overwrite: bool, inputs: Mapping[str, Path]) -> None:
-    """Raises FolderError, FileFormatError unless pictures can be written into `out`.
+    """Raises FolderError, NotWritable, FileFormatError unless pictures can be written into `out`.
 
     It must be new or empty, or be overwritten: then it must not hold one of `inputs`, files and
     folders by the options that name them, nor a damaged or foreign manifest.
     """
-    existing = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
-    if not existing.is_dir():
-        what = "a file" if existing.exists() else "a link that leads nowhere"
-        below = "" if existing == out else f", below which lies --out={out}"
-        raise FolderError(f"{existing} is {what}{below}; name a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise FolderError(f"--out={out}: {existing} cannot be written to; name another folder")
+    check_writable(out, f"--out={out}")
     if not out.is_dir():
         return
     for option, path in inputs.items():
@@ -71,9 +79,51 @@ def check_folder(out: Path, overwrite: bool, inputs: Mapping[str, Path]) -> None
                 f"--{option}={path} is in --out={out}, where pictures are overwritten; name "
                 "another folder"
             )
-    if any(out.iterdir()) and not overwrite:
+    _check_alone(out)
+    if not overwrite and not all(_left(path) for path in out.iterdir()):
         raise FolderError(f"--out={out} is not empty; choose another, or --overwrite")
-    _former(out)
+    _check_listed(out)
+
+
+def _check_alone(out: Path) -> None:
+    """Refuses a folder that another command is drawing into now."""
+    with contextlib.suppress(FileFormatError), open_file(out / RESERVE) as file:
+        _lock(file, out)
+
+
+def _lock(reserve: BinaryIO, out: Path) -> None:
+    try:
+        fcntl.flock(reserve, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FolderError(
+            f"--out={out} is being drawn into by another command; name another folder"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+
+
+def _left(path: Path) -> bool:
+    """Whether it is a hidden file of a drawing that was killed."""
+    return path.name == RESERVE or bool(_DRAFT.fullmatch(path.name))
+
+
+def _check_listed(out: Path) -> list[Path]:
+    """The files of a former drawing in `out`, as `_former`.
+
+    Raises:
+        FolderError: a killed drawing left pictures that no manifest lists, so that nobody knows
+            whose they are, and they would stand between the new ones.
+    """
+    former = _former(out)
+    if (out / RESERVE).exists():
+        found = sorted(path for path in out.iterdir() if _DRAWN.fullmatch(path.name))
+        if unlisted := [path for path in found if path not in former]:
+            more = f" and {len(unlisted) - 1} more" if len(unlisted) > 1 else ""
+            raise FolderError(
+                f"--out={out} has pictures of a drawing that was killed, which no {MANIFEST} "
+                f"lists: {unlisted[0].name}{more}; remove them, or name another folder"
+            )
+    return former
 
 
 class SampleWriter:
@@ -100,7 +150,7 @@ class SampleWriter:
         `versions` say what the model is and what runs it.
 
         Raises:
-            FolderError, OSError: the folder cannot be written to.
+            FolderError, NotWritten: the folder cannot be written to.
         """
         self.out, self._request, self._versions = out, request, dict(versions)
         filled = [name for name in request.to_dict() if name in filled]
@@ -109,12 +159,25 @@ class SampleWriter:
         self._thumbnails: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
         self._side = max(LEAST_THUMBNAIL, min(THUMBNAIL, math.isqrt(GRID_PIXELS // total)))
         self._shown = min(total, GRID_PIXELS // self._side**2)
+        self._total, self._finished = total, False
         self._new = not out.exists()
-        _former(out)
-        out.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            _check_alone(out)
+            _check_listed(out)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            for path in [*out.iterdir()]:
+                if _left(path):
+                    path.unlink()
+            self._reserve = (out / RESERVE).open("xb")
         try:
-            write_atomically(out / RESERVE, bytes(2**16 + 512 * total))
-        except OSError:
+            _lock(self._reserve, out)
+            with writing(out):
+                self._reserve.write(bytes(2**16 + 512 * total))
+                self._reserve.flush()
+                os.fsync(self._reserve.fileno())
+        except BaseException:
+            self._give_back()
             self._leave()
             raise
 
@@ -124,6 +187,8 @@ class SampleWriter:
         return self.out / GRID
 
     def __enter__(self) -> "SampleWriter":
+        self._at_end = at_end(self._interrupted)
+        self._at_end.__enter__()
         return self
 
     def write(
@@ -139,6 +204,17 @@ class SampleWriter:
         `previews`, what the picture was to become on the way, are written beside it as a strip,
         NAME_strip.png, and with `video` as an animated WebP, NAME.webp.
         """
+        with undisturbed():
+            self._write(image, place, number, previews, video)
+
+    def _write(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        place: int,
+        number: int,
+        previews: UInt8[np.ndarray, "k h w 3"] | None,
+        video: bool,
+    ) -> None:
         if not self._entries:
             for path in _former(self.out):
                 path.unlink(missing_ok=True)
@@ -163,13 +239,40 @@ class SampleWriter:
         if len(self._thumbnails) < self._shown:
             self._thumbnails[name] = _thumbnail(image, self._side)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self._finish()
+        finally:
+            self._at_end.__exit__(*exception)
+
+    def _interrupted(self) -> str:
+        """Finishes where a signal ends the command; says what there is."""
+        self._finish()
+        if not self._entries:
+            return "nothing was drawn"
+        return (
+            f"{len(self._entries)} of {self._total} pictures are finished, in {self.out} and "
+            f"listed in its {MANIFEST}"
+        )
+
+    def _finish(self) -> None:
+        """Writes what lists the pictures, once."""
+        with undisturbed():
+            if self._finished:
+                return
+            self._give_back()
+            if self._entries:
+                self._write_manifest()
+                save_png(self.grid, self._grid())
+            else:
+                self._leave()
+            self._finished = True
+
+    def _give_back(self) -> None:
+        """Frees the room that was kept for the manifest."""
         (self.out / RESERVE).unlink(missing_ok=True)
-        if self._entries:
-            self._write_manifest()
-            save_png(self.grid, self._grid())
-        else:
-            self._leave()
+        with contextlib.suppress(OSError):  # what it could not write it tries again
+            self._reserve.close()
 
     def _leave(self) -> None:
         """Leaves no folder behind in which nothing was drawn."""

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ldm_jax import config as cfg
+from ldm_jax.core.files import NotWritable
 from ldm_jax.images import sample_writer
 from ldm_jax.images.sample_writer import FolderError, SampleWriter, check_folder
 
@@ -35,7 +36,7 @@ def test_folders_that_cannot_be_written_are_refused(tmp_path):
         (tmp_path / "link", False, "is a link that leads nowhere"),
         (tmp_path / "full", False, "is not empty; choose another, or --overwrite"),
     ):
-        with pytest.raises(FolderError, match=complaint):
+        with pytest.raises((FolderError, NotWritable), match=complaint):
             check_folder(out, overwrite, {})
     check_folder(tmp_path / "new" / "out", False, {})
     check_folder(tmp_path / "full", True, {"mask": tmp_path / "mask.png"})
@@ -94,6 +95,54 @@ def test_an_interrupted_drawing_lists_what_was_drawn(tmp_path):
     with pytest.raises(KeyboardInterrupt), writer(tmp_path / "none"):
         raise KeyboardInterrupt
     assert not (tmp_path / "none").exists()
+
+
+def kill(writer):
+    """What a drawing that is killed does: nothing more, and its lock goes."""
+    writer._reserve.close()
+
+
+def test_a_killed_drawing_blocks_no_folder_in_which_there_is_nothing(tmp_path):
+    out = tmp_path / "out"
+    kill(writer(out))
+    (out / ".0000_0000.png.123.tmp").write_text("half a picture")
+    assert (out / sample_writer.RESERVE).exists()
+    check_folder(out, False, {})
+    with writer(out) as again:
+        again.write(BLACK, 0, 0)
+    assert sorted(p.name for p in out.iterdir()) == ["0000_0000.png", "grid.png", "manifest.json"]
+
+
+def test_pictures_of_a_killed_drawing_are_not_mixed_with_new_ones(tmp_path):
+    out = tmp_path / "out"
+    with writer(out) as first:
+        first.write(BLACK, 0, 0)
+    killed = writer(out)
+    check_folder(tmp_path, True, {})
+    kill(killed)
+    check_folder(out, True, {})  # its manifest lists all there is
+    killed = writer(out)
+    killed.write(BLACK, 1, 0)
+    killed.write(BLACK, 1, 1)
+    kill(killed)
+    with pytest.raises(FolderError, match="is not empty"):
+        check_folder(out, False, {})
+    with pytest.raises(FolderError, match=r"no manifest.json lists: 0001_0000.png and 1 more; rem"):
+        check_folder(out, True, {})
+    for name in ("0001_0000.png", "0001_0001.png"):
+        (out / name).unlink()
+    with writer(out) as again:
+        again.write(BLACK, 0, 1)
+    assert listed(out) == ["0000_0001.png"] and not (out / sample_writer.RESERVE).exists()
+
+
+def test_two_commands_do_not_draw_into_one_folder(tmp_path):
+    with writer(tmp_path / "out"):
+        with pytest.raises(FolderError, match="is being drawn into by another command"):
+            check_folder(tmp_path / "out", True, {})
+        with pytest.raises(FolderError, match="is being drawn into by another command"):
+            writer(tmp_path / "out")
+        assert (tmp_path / "out" / sample_writer.RESERVE).exists()
 
 
 def test_a_full_disk_is_named_and_what_was_drawn_is_listed(tmp_path, monkeypatch):
