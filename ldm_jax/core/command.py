@@ -66,7 +66,9 @@ def _status(program: str, main: Callable[[list[str]], int | None], arguments: Se
     try:
         words = [word for word in arguments if word != "--debug"]
         _check_words(words)
-        return main(words) or 0
+        status = main(words) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         _say(program, "interrupted")
         return INTERRUPTED

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +70,21 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno is None:
             raise
         raise NotWritten(error.errno, error.strerror, str(path)) from error
+    except RuntimeError as error:  # of a library that writes by itself
+        number = _number_in(str(error))
+        if number is None:
+            raise
+        raise NotWritten(number, os.strerror(number), str(path)) from error
+
+
+def _number_in(text: str) -> int | None:
+    """Which error of the operating system a library speaks of, if it is one of writing."""
+    # As TensorStore has it, which writes checkpoints.
+    found = re.search(r"os_error_code='(\d+)'|OS error (\d+)", text)
+    if found:
+        return int(found[1] or found[2])
+    # As ArrayRecord has it.
+    return next((n for n in NEVER_OF_READING if os.strerror(n) in text), None)
 
 
 @contextlib.contextmanager
@@ -90,6 +104,8 @@ def temporary(path: Path) -> Iterator[Path]:
 def remove(path: Path) -> None:
     """Removes a file or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
+        import shutil
+
         for _ in range(9):  # somebody may still be writing into it
             shutil.rmtree(path, ignore_errors=True)
             if not path.exists():
@@ -237,10 +253,8 @@ def reason_of(error: BaseException) -> str:
             why = _plain(seen.errno, seen.strerror)
             return why + (f" ({seen.filename})" if seen.filename else "")
         seen = seen.__cause__ or seen.__context__
-    # As TensorStore has it, which writes checkpoints.
-    found = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
-    if found:
-        number = int(found[1] or found[2])
+    number = _number_in(str(error))
+    if number is not None:
         return _plain(number, os.strerror(number))
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 

@@ -1,21 +1,19 @@
 """SIGINT and SIGTERM: they end a command at once, or ask it to save first.
 
-It imports nothing but Python's own library, so that a command is ready for Ctrl-C at once. A
+It imports little of Python's own library alone, so that a command is ready for Ctrl-C at once. A
 thread of its own takes the signals: the main thread may stand in compiled code for minutes or wait
 for something that never comes, and an exception in it could be swallowed, as Python does with one
 in a callback of its garbage collector.
 """
 
+import atexit
 import contextlib
-import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from ldm_jax.core.output import say
 
@@ -29,13 +27,13 @@ FLUSH_SECONDS = 1.0
 """How long output may take that nobody reads any more."""
 
 
-@dataclass
 class Stop:
     """Whether a signal has asked to stop, and which."""
 
-    signal: int | None = None
-    noted: float = 0.0
-    """When, in seconds of the monotonic clock."""
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.noted = 0.0
+        """When, in seconds of the monotonic clock."""
 
     def note(self, number: int) -> None:
         """Notes the first signal."""
@@ -77,9 +75,9 @@ def end_at_once(program: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or _handling.is_set():
         yield
         return
-    reading, writing = socket.socketpair()
-    writing.setblocking(False)
-    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     # Python passes on only the signals for which it has handlers.
     previous = {number: signal.signal(number, _ignore) for number in SIGNALS}
     _handling.set()
@@ -94,17 +92,20 @@ def end_at_once(program: str) -> Iterator[None]:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(before)
-            writing.close()
+            os.close(writing)
             watcher.join()
-            reading.close()
-        else:
-            writing.detach()  # open for as long as there is a process
+            os.close(reading)
 
 
 def stay() -> None:
-    """Lets the next `end_at_once` stay in charge until Python has ended, which takes a while and
-    is no moment for an exception."""
+    """Lets the next `end_at_once` stay in charge until the process has ended.
+
+    Python's end takes a while and is no moment for an exception. Once all is done that was to be
+    done at exit, nothing is taken apart any more.
+    """
     _whole_process.set()
+    # The first one is run last. Python would give the signals back to the operating system next.
+    atexit.register(lambda: end(_finished[0]))
 
 
 def finish(status: int) -> None:
@@ -170,8 +171,10 @@ def undisturbed() -> Iterator[None]:
 
 def end(status: int) -> None:
     """Ends the process without waiting for its threads, and the processes that it started."""
-    for child in multiprocessing.active_children():
-        child.kill()
+    # Who has started processes has imported what knows them.
+    if processes := sys.modules.get("multiprocessing"):
+        for child in processes.active_children():
+            child.kill()
     for stream in (sys.stdout, sys.stderr):
         _for_a_moment(lambda stream=stream: _flush(stream))
     os._exit(status)
@@ -214,7 +217,7 @@ def _release() -> None:
 
 
 def _forget() -> None:
-    """In a forked process, which would write its signals into the socket of its parent."""
+    """In a forked process, which would write its signals into the pipe of its parent."""
     global _undisturbed
     _undisturbed = threading.RLock()  # its holder may be a thread that is not here
     if _handling.is_set():
@@ -227,8 +230,8 @@ def _forget() -> None:
 os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_forget)
 
 
-def _watch(program: str, signals: socket.socket) -> None:
-    while content := signals.recv(1):
+def _watch(program: str, signals: int) -> None:
+    while content := os.read(signals, 1):
         number = content[0]
         if number not in SIGNALS:
             continue

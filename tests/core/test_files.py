@@ -39,6 +39,15 @@ def test_the_place_is_the_users_and_the_reason_in_plain_words(number, words):
         assert str(raised.value).startswith(words) and raised.value.errno == number
 
 
+def test_a_library_that_speaks_of_a_full_disk_is_understood():
+    said = "write() failed: No space left on device; writing /tmp/.a.1.tmp; at byte 0"
+    with pytest.raises(NotWritten, match="^a cannot be written: the disk is full"):  # noqa: SIM117
+        with writing(Path("a")):
+            raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="of its own"), writing(Path("a")):
+        raise RuntimeError("something of its own")
+
+
 def test_of_a_hidden_file_the_folder_is_named():
     with pytest.raises(NotWritten, match="^out cannot be"), writing(Path("out/.reserve")):
         raise error_of(errno.ENOSPC)

@@ -17,6 +17,7 @@ def main(words):
     {body}
 sys.exit(run_command("prog", main, []))
 """
+BODY = "{body}"
 AT_ONCE = "print('ready', flush=True); lock = threading.Lock(); lock.acquire(); lock.acquire()"
 ASKED = """
     with ask_first() as stop:
@@ -29,11 +30,11 @@ ASKED = """
 
 @pytest.fixture
 def start():
-    """Starts Python with a body, which says when it is ready."""
+    """Starts Python with a body, in a command, which says when it is ready."""
     processes = []
 
-    def run(body):
-        command = [sys.executable, "-c", BUSY.format(body=body)]
+    def run(body, around=BUSY):
+        command = [sys.executable, "-c", around.format(body=body)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -139,19 +140,18 @@ def test_what_takes_too_long_is_left_after_a_second_signal(start):
 AT_THE_END = """
 import atexit, sys, time
 from ldm_jax.core.command import run_command, run_program
-atexit.register(lambda: print('ready', flush=True) or time.sleep(100))
-run_program(lambda words: run_command("prog", lambda words: {status}, words))
+def main(words):
+    atexit.register(lambda: print('ready', flush=True) or time.sleep({seconds}))
+    return {status}
+run_program(lambda words: run_command("prog", main, words))
 """
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_a_command_that_has_done_its_work_ends_at_once_with_its_status(status):
-    process = subprocess.Popen(
-        [sys.executable, "-c", AT_THE_END.format(status=status)], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(("status", "seconds"), [(0, 100), (1, 100), (3, 0)])
+def test_a_command_that_has_done_its_work_ends_at_once_with_its_status(start, status, seconds):
+    process = start(AT_THE_END.format(status=status, seconds=seconds), BODY)
+    if seconds:
+        process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (status, "")
 
