@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import signal
+import time
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from PIL import Image, PngImagePlugin
 
 import ldm_jax
@@ -116,6 +119,28 @@ def test_the_command_line_prints_the_grid(trained_text2img, tmp_path, capsys):
     assert run_main(*words, "--batch_size=4", "--guidance=2") == 0
     assert capsys.readouterr().out.strip() == str(out / "grid.png")
     assert len(list(out.glob("*_*.png"))) == 2
+
+
+def test_an_interrupted_drawing_says_and_lists_what_is_finished(
+    trained_text2img, programs, tmp_path
+):
+    out = tmp_path / "out"
+    words = (f"--model={trained_text2img}", f"--prompt={PROMPTS[0]}", "--num=9999", "--steps=2")
+    process = tiny.start(
+        "sample.py", *words, "--guidance=2", "--batch_size=4", f"--out={out}", programs=programs
+    )
+    deadline = time.monotonic() + tiny.PATIENCE
+    while not (out / "0000_0003.png").exists():
+        assert process.poll() is None and time.monotonic() < deadline, tiny.finish(process)[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said = tiny.check(process, status=130).splitlines()[-1]
+    listed = [entry["file"] for entry in json.loads((out / "manifest.json").read_text())["images"]]
+    assert said == (
+        f"sample.py: interrupted by SIGTERM; {len(listed)} of 9999 pictures are finished, in {out} "
+        "and listed in its manifest.json"
+    )
+    assert {p.name for p in out.iterdir()} == {*listed, "grid.png", "manifest.json"}
 
 
 def test_what_cannot_be_drawn_is_explained_before_anything_is_written(

@@ -87,4 +87,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program("convert", main)

@@ -33,12 +33,10 @@ class Failed(RuntimeError):
     status = FAILED
 
 
-def run_program(main: Callable[[list[str]], int]) -> NoReturn:
-    """Runs `main` with the arguments of this process, and ends it with the status that it returns.
-
-    `main` runs a command; its signals stay handled until Python has ended.
-    """
-    signals.stay()
+def run_program(program: str, main: Callable[[list[str]], int]) -> NoReturn:
+    """Runs `main`, which runs a command, with the arguments of this process, and ends the process
+    with the status that it returns; signals are handled until then."""
+    signals.stay(program)
     status: int | None = FAILED
     try:
         status = main(sys.argv[1:])
@@ -58,7 +56,9 @@ def run_command(
     the process with one line, whatever it does; see `core/signals.py`.
     """
     with signals.end_at_once(program):
-        return _status(program, main, arguments)
+        status = _status(program, main, arguments)
+        signals.wait_if_ending()
+        return status
 
 
 def _status(program: str, main: Callable[[list[str]], int | None], arguments: Sequence[str]) -> int:

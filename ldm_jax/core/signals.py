@@ -47,11 +47,9 @@ class Stop:
 _asked_first: list[Stop] = []
 _at_end: list[Callable[[], str | None]] = []
 _handling = threading.Event()
-"""Set while `end_at_once` is in charge."""
+"""Set while signals are handled here."""
 _ending = Stop()
 """The signal that is ending this process."""
-_whole_process = threading.Event()
-"""Set where `end_at_once` stays in charge until Python has ended."""
 _finished: list[int] = []
 """The status of a command that has done its work, while Python ends."""
 _undisturbed = threading.RLock()
@@ -75,37 +73,50 @@ def end_at_once(program: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or _handling.is_set():
         yield
         return
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    # Python passes on only the signals for which it has handlers.
-    previous = {number: signal.signal(number, _ignore) for number in SIGNALS}
-    _handling.set()
-    watcher = threading.Thread(target=_watch, args=(program, reading), daemon=True)
-    watcher.start()
+    handling = _Handling(program)
     try:
         yield
     finally:
         wait_if_ending()
-        if not _whole_process.is_set():
-            _handling.clear()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(before)
-            os.close(writing)
-            watcher.join()
-            os.close(reading)
+        handling.stop()
 
 
-def stay() -> None:
-    """Lets the next `end_at_once` stay in charge until the process has ended.
+def stay(program: str) -> None:
+    """As `end_at_once`, until the process has ended, for a process that is a command.
 
-    Python's end takes a while and is no moment for an exception. Once all is done that was to be
-    done at exit, nothing is taken apart any more.
+    Python's end takes a while and is no moment for an exception.
     """
-    _whole_process.set()
-    # The first one is run last. Python would give the signals back to the operating system next.
-    atexit.register(lambda: end(_finished[0]))
+    if _handling.is_set():
+        return
+    _Handling(program)
+    # What is registered first is run last. Python then takes itself apart, and gives the signals
+    # that are handled back to the operating system, in whose hands they would kill it.
+    atexit.register(_ignore_all)
+
+
+class _Handling:
+    """Signals go through a pipe to a thread."""
+
+    def __init__(self, program: str) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        # Python passes on only the signals for which it has handlers.
+        self._previous = {number: signal.signal(number, _ignore) for number in SIGNALS}
+        _handling.set()
+        arguments = (program, self._reading)
+        self._watcher = threading.Thread(target=_watch, args=arguments, daemon=True)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Gives the signals back."""
+        _handling.clear()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._before)
+        os.close(self._writing)
+        self._watcher.join()
+        os.close(self._reading)
 
 
 def finish(status: int) -> None:
@@ -200,6 +211,11 @@ def wait_if_ending() -> None:
     `undisturbed`."""
     if _ending.signal is not None and not getattr(_inside, "depth", 0):
         threading.Event().wait()
+
+
+def _ignore_all() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _ignore(number: int, frame: object) -> None:

@@ -1,6 +1,11 @@
 """TensorFlow Datasets builder of DigitScenes: writes array_record files without TensorFlow.
 `python -m ldm_jax.data.digit_scenes_builder --data_dir=DIR --size=16` builds one size."""
 
+if __name__ == "__main__":  # what is imported below takes seconds
+    from ldm_jax.core import signals
+
+    signals.stay("ldm_jax.data.digit_scenes_builder")
+
 import argparse
 import contextlib
 import io
@@ -168,4 +173,4 @@ def build(arguments: list[str]) -> None:
 if __name__ == "__main__":
     from ldm_jax.data import digit_scenes_builder
 
-    run_program(digit_scenes_builder.main)
+    run_program(PROGRAM, digit_scenes_builder.main)

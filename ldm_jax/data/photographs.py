@@ -3,6 +3,11 @@
 python -m ldm_jax.data.photographs --out=FOLDER
 """
 
+if __name__ == "__main__":  # what is imported below takes seconds
+    from ldm_jax.core import signals
+
+    signals.stay("ldm_jax.data.photographs")
+
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +19,7 @@ from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import check_writable
 from ldm_jax.images.grid import save_png
 
+PROGRAM = "ldm_jax.data.photographs"
 HELP = """Cuts scikit-learn's two photographs, 427 x 640 pixels each, into tiles that do not
 overlap. A config that takes a folder keeps some of its files for validation: here places that
 training never shows, though of the same two photographs."""
@@ -45,16 +51,15 @@ def write(folder: Path) -> int:
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status."""
-    program = "ldm_jax.data.photographs"
 
     def cut(words: list[str]) -> None:
-        parser = argparse.ArgumentParser(prog=program, description=HELP, allow_abbrev=False)
+        parser = argparse.ArgumentParser(prog=PROGRAM, description=HELP, allow_abbrev=False)
         parser.add_argument("--out", type=Path, required=True, help="the folder of tiles")
         given = parser.parse_args(words)
         print(f"{write(given.out)} tiles in {given.out}")
 
-    return run_command(program, cut, arguments)
+    return run_command(PROGRAM, cut, arguments)
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(PROGRAM, main)

@@ -38,4 +38,4 @@ def measure(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program("ldm_jax.evaluation", main)

@@ -21,6 +21,7 @@ from typing import Any
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_writable
 from ldm_jax.core.reading import read_json, shown
+from ldm_jax.core.signals import at_end
 from ldm_jax.workdir.layout import LOCK
 
 RENEWED_EVERY_SECONDS = 5.0
@@ -49,7 +50,8 @@ def locked(workdir: Path) -> Iterator[None]:
     renewing = threading.Thread(target=_renew, args=(descriptor, over), daemon=True)
     renewing.start()
     try:
-        yield
+        with at_end(lambda: path.unlink(missing_ok=True)):
+            yield
     finally:
         over.set()
         renewing.join()

@@ -143,7 +143,7 @@ from ldm_jax.core.command import run_command, run_program
 def main(words):
     atexit.register(lambda: print('ready', flush=True) or time.sleep({seconds}))
     return {status}
-run_program(lambda words: run_command("prog", main, words))
+run_program("prog", lambda words: run_command("prog", main, words))
 """
 
 
