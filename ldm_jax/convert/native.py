@@ -5,6 +5,7 @@ model.json             the config, JSON of `cfg.Model`, or `cfg.Autoencoder` of 
 weights.safetensors    the parameters by path: `unet/conv_in/kernel`, `autoencoder/…`
 tokenizer/             the tokenizer's files, for text
 origin.json            what it was converted from
+digests.json           size and SHA-256 of all of these
 """
 
 import json
@@ -19,6 +20,7 @@ from ldm_jax.convert import claims, imported_model
 from ldm_jax.convert.imported_model import DTYPES, ConvertError, Dtype, Imported
 from ldm_jax.convert.model_folders import copy_tokenizer, new_folder
 from ldm_jax.core import tree
+from ldm_jax.core.files import DIGESTS, damage, write_digests
 from ldm_jax.core.reading import parse_json, read_json, read_text
 from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
 from ldm_jax.workdir.checkpoints import Checkpoints
@@ -33,14 +35,16 @@ ORIGIN = "origin.json"
 
 
 def read_native(path: str | Path) -> Imported:
-    """The model that `write_native` wrote.
+    """The model that `write_native` wrote, once all of its files are found to be as they were.
 
     Raises:
-        ConvertError, FileFormatError, ConfigError: names the file that is missing or damaged, or
-            the parameters that do not fit the config.
+        ConvertError, FileFormatError, ConfigError: names the file that is missing, damaged or
+            altered, or the parameters that do not fit the config.
     """
     path = Path(path)
     config = _config(path / CONFIG)
+    origin = read_json(path / ORIGIN) if (path / ORIGIN).is_file() else {}
+    notes = _check_files(path)
     tensors, _ = read_safetensors(path / WEIGHTS)
     for name, part in imported_model.component_configs(config).items():
         own = {n: tensor for n, tensor in tensors.items() if n.startswith(f"{name}/")}
@@ -60,10 +64,30 @@ def read_native(path: str | Path) -> Imported:
     except tree.TreeError as error:
         raise ConvertError(f"{path / WEIGHTS} does not fit {CONFIG}: {error}") from error
     tokenizer = path / TOKENIZER
-    origin = read_json(path / ORIGIN) if (path / ORIGIN).is_file() else {}
     return imported_model.make(
-        config, components, tokenizer=tokenizer if tokenizer.is_dir() else None, origin=origin
-    )
+        config, components, tokenizer=tokenizer if tokenizer.is_dir() else None, origin=origin,
+        notes=notes,
+    )  # fmt: skip
+
+
+def _check_files(path: Path) -> tuple[str, ...]:
+    """Raises ConvertError unless every file is as it was written; what to say of a folder of
+    earlier versions, which have no digests."""
+    noted = path / DIGESTS
+    if not noted.exists():
+        return (
+            f"{path} has no {DIGESTS}, so that damage to its files would not be seen; "
+            f"python -m ldm_jax.convert {path} TARGET writes a folder that has it",
+        )
+    read_json(noted)
+    problems = damage(path, [TOKENIZER] if (path / TOKENIZER).is_dir() else [])
+    if problems:
+        raise ConvertError(
+            f"{path} is not as it was written: {'; '.join(problems)}. Copy it again, or convert "
+            f"the model anew. If you changed it on purpose, delete {noted} and convert the folder: "
+            f"python -m ldm_jax.convert {path} TARGET"
+        )
+    return ()
 
 
 def _config(path: Path) -> cfg.Model | cfg.Autoencoder:
@@ -95,6 +119,7 @@ def write_native(
         (folder / ORIGIN).write_text(json.dumps(imported.origin, indent=2) + "\n")
         if imported.tokenizer is not None:
             copy_tokenizer(imported.tokenizer, folder / TOKENIZER)
+        write_digests(folder)
 
 
 def read_workdir(

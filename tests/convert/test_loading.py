@@ -39,6 +39,7 @@ def test_native_files_that_do_not_fit(tmp_path):
     folder = tmp_path / "model"
     imported = imported_model.make(small.AUTOENCODER, small.numbers(small.AUTOENCODER))
     write_native(imported, folder)
+    (folder / "digests.json").unlink()
     model = folder / "model.json"
     values = json.loads(model.read_text())
     model.write_text(json.dumps(values | {"latent_channels": 8}))
@@ -47,6 +48,40 @@ def test_native_files_that_do_not_fit(tmp_path):
     model.write_text(json.dumps(values | {"latent_chanels": 8}))
     with pytest.raises(ConvertError, match="perhaps you meant 'latent_channels'"):
         read_native(folder)
+
+
+def test_native_files_that_changed_are_named(tmp_path, tokenizer):
+    """A flipped bit in weights is another model, which no shape or name would tell."""
+    folder = tmp_path / "model"
+    write_native(small.model("faces", tokenizer), folder)
+    assert load(folder).notes == ()
+    tokens = next((folder / "tokenizer").iterdir())
+    for path, change, problem in (
+        (folder / "weights.safetensors", lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+         "has other contents than were written"),
+        (folder / "weights.safetensors", lambda data: data + b"x", "bytes instead of"),
+        (folder / "model.json", lambda data: data.replace(b'"dropout": 0.0', b'"dropout": 0.5'),
+         "has other contents"),
+        (folder / "origin.json", lambda data: b"{}", "has 2 bytes instead of"),
+        (tokens, lambda data: None, "is missing"),
+        (folder / "tokenizer" / "more.json", lambda data: b"{}", "does not note tokenizer/more"),
+    ):  # fmt: skip
+        sound = path.read_bytes() if path.exists() else None
+        changed = change(sound)
+        path.unlink(missing_ok=True)
+        if changed is not None:
+            path.write_bytes(changed)
+        with pytest.raises(ConvertError, match=problem) as error:
+            load(folder)
+        assert str(path.name) in str(error.value) and "convert the model anew" in str(error.value)
+        path.unlink(missing_ok=True)
+        if sound is not None:
+            path.write_bytes(sound)
+    (folder / "digests.json").unlink()
+    changed = load(folder)
+    assert "has no digests.json, so that damage" in changed.notes[0]
+    write_native(changed, tmp_path / "again")
+    assert load(tmp_path / "again").notes == ()
 
 
 def test_every_form_holds_the_same(tmp_path, tokenizer):
