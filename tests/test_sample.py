@@ -230,7 +230,7 @@ def test_a_picture_cannot_say_where_to_write(trained_text2img, drawn, tmp_path, 
     said = capsys.readouterr().err
     for words in (
         "wicked.png: left out: 'out' is no setting of a drawing",
-        "wicked.png: left out: seed is 'abc'; it must be of type int",
+        "wicked.png: left out: seed is 'abc'; it must be a whole number",
         "weak_model is 'hf:a/b', which is named by you or not at all",
         f"wicked.png names --model={trained_text2img}, which is read",
         "note: clip_skip is left out: this model has no CLIP text encoder",

@@ -86,12 +86,14 @@ def settings(cls: Class) -> Class:
     return dataclasses.dataclass(frozen=True)(cls)
 
 
-def check_fields(config: Any) -> None:
-    """Raises ConfigError unless every field is what its annotation says."""
+def check_fields(config: Any, prefix: str | None = None) -> None:
+    """Raises ConfigError unless every field is what its annotation says; the error has the class
+    before the field's name, or `prefix`."""
+    prefix = f"{type(config).__name__}." if prefix is None else prefix
     for name, hint in field_hints(type(config)).items():
         value = getattr(config, name)
         if not matches(value, hint):
-            raise ConfigError(told(f"{type(config).__name__}.{name}", value, hint))
+            raise ConfigError(told(f"{prefix}{name}", value, hint))
 
 
 @cache

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ldm_jax.config.checks import ConfigError, check_fields, matches, require
+from ldm_jax.config.checks import ConfigError, check_fields, matches, require, told
 from ldm_jax.config.sampling import Sampling, one_of
 
 Weights = Literal["ema", "raw"]
@@ -77,7 +77,7 @@ class ModelChoice:
         return cls(Path(model), **{n: _typed(n, v, hints[n]) for n, v in choices.items()})
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "")
         for name, names in _NAMES.items():
             value, allowed = getattr(self, name), typing.get_args(names)
             require(value is None or value in allowed, name, value, f"one of {', '.join(allowed)}")
@@ -105,7 +105,7 @@ class PictureInput:
     """Which of the file's pictures is the first one's."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "")
         require(self.latents_row >= 0, "latents_row", self.latents_row, "0 or more")
         blur, around = self.mask_blur, self.only_masked
         require(blur is None or 0 <= blur < 10_000, "mask_blur", blur, "0 to 10000 pixels")
@@ -144,7 +144,7 @@ class Request:
     model: ModelChoice = field(default_factory=ModelChoice)
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "")
         if self.prompt and self.classes:
             raise ConfigError("give captions or classes, not both: a model takes one of them")
         for name, value in self.to_dict().items():
@@ -331,7 +331,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if isinstance(found, str) and Path in kinds:
         found = Path(found)
     if not matches(found, hint):
-        raise ConfigError(f"{name} is {value!r}; it must be of type {_named(hint)}")
+        raise ConfigError(told(name, value, hint))
     # JSON's 1 may be meant for 1.0.
     if float in kinds and found is not None:
         try:
@@ -339,9 +339,3 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         except OverflowError as error:
             raise ConfigError(f"{name} is larger than any number that is computed with") from error
     return found
-
-
-def _named(hint: Any) -> str:
-    return str(hint).replace("pathlib._local.", "").replace("pathlib.", "").removeprefix(
-        "<class '"
-    ).removesuffix("'>")  # fmt: skip

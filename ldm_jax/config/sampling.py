@@ -1,12 +1,19 @@
 """How pictures are drawn."""
 
-import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, get_args
 
 import tyro
 
-from ldm_jax.config.checks import ConfigError, check_fields
+from ldm_jax.config.checks import (
+    ConfigError,
+    Count,
+    Seed,
+    Share,
+    Weight,
+    Within,
+    check_fields,
+)
 from ldm_jax.core.names import (
     ClassifierForm,
     CorrectorName,
@@ -20,6 +27,13 @@ MAX_PIXELS = 2**28
 16384 x 16384."""
 MAX_SIDE = 2**16
 MAX_STEPS = 100_000
+MAX_GUIDANCE = 1000.0
+"""Scale of any guidance: usual ones are below 20, and what is far beyond is no picture."""
+
+Steps = Annotated[int, Within(1, MAX_STEPS)]
+Side = Annotated[int, Within(1, MAX_SIDE)]
+"""Pixels along a side of what is drawn, which may be larger than what any model is trained on."""
+GuidanceScale = Annotated[float, Within(-MAX_GUIDANCE, MAX_GUIDANCE)]
 
 
 def one_of(names: Any) -> Any:
@@ -40,70 +54,72 @@ class Sampling:
 
     sampler: Annotated[str | None, one_of(SamplerName)] = None
     """A `SamplerName`; ddim by default."""
-    steps: int | None = number()
+    steps: Steps | None = number()
     """Solver steps; 50 by default."""
-    guidance_scale: Annotated[float | None, tyro.conf.arg(aliases=["--guidance"])] = number()
+    guidance_scale: Annotated[GuidanceScale | None, tyro.conf.arg(aliases=["--guidance"])] = (
+        number()
+    )
     """Scale of classifier-free guidance; 1 is none. By default 7.5 for CLIP, 5 for BERT, else 3;
     with autoguidance 1."""
     guidance_schedule: Annotated[str, one_of(GuidanceSchedule)] = "constant"
     """How guidance grows while noise falls; the mean stays the scale."""
     guidance_interval: tuple[float, ...] | None = number()
     """Two noise levels, as sigma / alpha, between which alone guidance acts: (low, high]."""
-    guidance_rescale: float | None = number()
+    guidance_rescale: Share | None = number()
     """0 to 1: the share of the contrast added by guidance that is taken away (Lin 2024); 0.7 is
     usual."""
-    autoguidance_scale: float | None = number()
+    autoguidance_scale: GuidanceScale | None = number()
     """Scale of guidance away from --weak_model; 2 by default, 1 is none."""
-    classifier_scale: float | None = number()
+    classifier_scale: Annotated[float, Within(0.0, MAX_GUIDANCE)] | None = number()
     """Scale of the classifier's gradient; 1 by default, 0 is none."""
     classifier_form: Annotated[str | None, one_of(ClassifierForm)] = None
     """eps, for every sampler, by default; or mean, for those that add noise."""
-    threshold: float | None = number()
+    threshold: Annotated[float, Within(0.0, 1.0, above=True)] | None = number()
     """Above 0, to 1: quantile of dynamic thresholding (Saharia 2022), against strong guidance;
     0.995 is usual."""
-    resample: int = 1
+    resample: Annotated[int, Within(1, 1000)] = 1
     """How often inpainting passes each stretch of the way (Lugmayr 2022), for new parts that agree
     with what is kept."""
-    resample_jump: int = 1
+    resample_jump: Steps = 1
     """Length of these stretches in steps."""
-    eta: float | None = number()
+    eta: Annotated[float, Within(0.0, 10.0)] | None = number()
     """Share of fresh noise of ddim (0, deterministic, by default), and of the ancestral and SDE
     samplers (1, the posterior's variance): euler_a, dpm2_a, dpmpp_2s_a, dpmpp_sde, dpmpp_2m_sde,
     dpmpp_3m_sde."""
     spacing: Annotated[str | None, one_of(Spacing)] = number()
     """Which noise levels are visited; models and samplers have defaults of their own."""
-    sections: tuple[int, ...] = number(())
+    sections: tuple[Steps, ...] = number(())
     """Instead of a spacing, so many timesteps in each of equal parts of the schedule, the least
     noisy first (IDDPM). Of this and the next two at most one; steps is then their number."""
-    timesteps: tuple[float, ...] = number(())
+    timesteps: tuple[Weight, ...] = number(())
     """Instead of a spacing, the timesteps themselves, falling."""
-    sigmas: tuple[float, ...] = number(())
+    sigmas: tuple[Weight, ...] = number(())
     """Instead of a spacing, the ratios of noise to signal, falling; a last 0 may be written or
     not."""
     corrector: Annotated[str | None, one_of(CorrectorName)] = None
     """Langevin steps at each level, before the step of a sampler without memory."""
-    corrector_steps: int | None = None
+    corrector_steps: Annotated[int, Within(1, 1000)] | None = None
     """How many of them; 1 by default."""
-    snr: float | None = None
+    snr: Annotated[float, Within(0.0, 10.0, above=True)] | None = None
     """Their signal-to-noise ratio, longer steps for more; 0.16 by default."""
-    seed: int = number(0)
+    seed: Seed = number(0)
     """0 to 4294967295."""
-    height: int | None = None
+    height: Side | None = None
     """Of the pictures, in pixels; by default the size of training, or that of the initial
     picture."""
-    width: int | None = None
+    width: Side | None = None
     """Pixels, as height."""
-    strength: float | None = number()
+    strength: Share | None = number()
     """How much of the way an initial picture is sent back into noise, 0 to 1; 0.75 by default, 1
     with a mask."""
-    batch_size: int | None = number()
+    batch_size: Count | None = number()
     """Pictures drawn at a time. A batch is filled up to it, so that one program draws all of
     them; by default 32 small ones, or 1 of more than 16 x 16 latents."""
-    tile: int | None = number()
+    tile: Side | None = number()
     """Encode and decode in overlapping tiles of so many pixels, for large pictures."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, "")
         for name in NAMES:
             value, allowed = getattr(self, name), get_args(NAMES[name])
             if value is not None and value not in allowed:
@@ -120,39 +136,13 @@ class Sampling:
         for name in ("timesteps", "sigmas"):
             values = getattr(self, name)
             falls = all(a > b for a, b in zip(values, values[1:], strict=False))
-            if not falls or not all(0 <= value < math.inf for value in values):
+            if not falls:
                 raise ConfigError(f"{name} are {values}; they must fall, to 0 at the least")
-        checks = {
-            "corrector_steps": (_at_least_1(self.corrector_steps), "1 or more"),
-            "snr": (self.snr is None or 0 < self.snr < math.inf, "above 0, and finite"),
-            "steps": (_at_least_1(self.steps), "1 or more"),
-            "batch_size": (_at_least_1(self.batch_size), "1 or more"),
-            "sections": (all(count >= 1 for count in self.sections), "counts of 1 or more"),
-            "seed": (0 <= self.seed < 2**32, "between 0 and 4294967295"),
-            "eta": (self.eta is None or 0 <= self.eta < math.inf, "0 or more, and finite"),
-            "guidance_scale": (_finite(self.guidance_scale), "finite; 1 is no guidance"),
-            "guidance_interval": (_is_interval(self.guidance_interval), "two numbers, low < high"),
-            "guidance_rescale": (_is_share(self.guidance_rescale), "between 0 and 1"),
-            "autoguidance_scale": (_finite(self.autoguidance_scale), "finite; 1 is none"),
-            "classifier_scale": (
-                _finite(self.classifier_scale) and (self.classifier_scale or 0) >= 0,
-                "0 or more, and finite; 0 is none",
-            ),
-            "threshold": (
-                _is_share(self.threshold) and self.threshold != 0,
-                "above 0 and at most 1; leave it out for none",
-            ),
-            "resample": (1 <= self.resample <= 1000, "1 to 1000"),
-            "resample_jump": (self.resample_jump >= 1, "1 or more"),
-            "height": (_is_side(self.height), f"1 to {MAX_SIDE}"),
-            "width": (_is_side(self.width), f"1 to {MAX_SIDE}"),
-            "strength": (_is_share(self.strength), "between 0 and 1"),
-            "tile": (self.tile is None or 1 <= self.tile <= MAX_SIDE, f"1 to {MAX_SIDE}"),
-        }
-        for name, (ok, allowed) in checks.items():
-            if not ok:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {allowed}")
-
+        low_high = self.guidance_interval
+        if low_high is not None and not (len(low_high) == 2 and 0 <= low_high[0] < low_high[1]):
+            raise ConfigError(
+                f"guidance_interval is {low_high}; it must be two numbers of at least 0, low < high"
+            )
         pixels = (self.batch_size or 1) * (self.height or 1) * (self.width or 1)
         if pixels > MAX_PIXELS:
             raise ConfigError(
@@ -197,23 +187,3 @@ NAMES = {
     "sampler": SamplerName, "spacing": Spacing, "corrector": CorrectorName,
     "guidance_schedule": GuidanceSchedule, "classifier_form": ClassifierForm,
 }  # fmt: skip
-
-
-def _at_least_1(value: int | None) -> bool:
-    return value is None or value >= 1
-
-
-def _is_side(value: int | None) -> bool:
-    return value is None or 1 <= value <= MAX_SIDE
-
-
-def _finite(value: float | int | None) -> bool:
-    return value is None or math.isfinite(value)
-
-
-def _is_share(value: float | int | None) -> bool:
-    return value is None or 0 <= value <= 1
-
-
-def _is_interval(value: tuple[float | int, ...] | None) -> bool:
-    return value is None or (len(value) == 2 and 0 <= value[0] < value[1])

@@ -12,7 +12,13 @@ _MAGIC = b"\x93NUMPY"
 
 
 def read_rows(
-    path: str | Path, row: tuple[int, ...], start: int, count: int, *, repeat: bool = False
+    path: str | Path,
+    row: tuple[int, ...],
+    start: int,
+    count: int,
+    *,
+    most: float,
+    repeat: bool = False,
 ) -> Float32[np.ndarray, "n ..."]:
     """Rows `start` to `start + count` of the file's array, each of shape `row`, in float32.
 
@@ -21,7 +27,7 @@ def read_rows(
     Raises:
         FileFormatError: not a regular file, not one that `numpy.save` wrote, cut off, of other
             numbers than floating-point ones or of another shape, of too few rows, or with values
-            that are not finite.
+            that are not finite or beyond `most`.
     """
     with open_file(path) as file:
         shape, dtype = _header(path, file)
@@ -45,9 +51,16 @@ def read_rows(
         data = file.read(wanted * size)
     if len(data) < wanted * size:
         raise FileFormatError(path, "is cut off; copy it again")
-    rows = np.frombuffer(data, dtype).reshape(wanted, *row).astype(np.float32)
+    rows = np.frombuffer(data, dtype).reshape(wanted, *row)
     if not np.isfinite(rows).all():
         raise FileFormatError(path, "holds values that are not finite")
+    furthest = rows.flat[np.abs(rows).argmax()]
+    if abs(furthest) > most:
+        raise FileFormatError(
+            path,
+            f"holds the value {furthest:.3g}; its values must lie between {-most:g} and {most:g}",
+        )
+    rows = rows.astype(np.float32)
     return np.repeat(rows, count, axis=0) if alone else rows
 
 

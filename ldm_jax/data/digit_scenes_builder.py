@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ldm_jax.core.command import run_command, run_program
 from ldm_jax.data import digit_scenes
+from ldm_jax.data.records import writing
 
 PROGRAM = "ldm_jax.data.digit_scenes_builder"
 EXAMPLES = {"train": 24_576, "validation": 1_024, "test": 1_024}
@@ -134,13 +135,18 @@ def is_built(found: DigitScenes) -> bool:
 
 def prepare(found: DigitScenes) -> DigitScenes:
     """Builds what is not yet built, without network, and returns the builder; read it with
-    `.as_data_source(split)`."""
+    `.as_data_source(split)`.
+
+    Raises:
+        OSError: the files cannot be written; names the folder and the reason.
+    """
     if not is_built(found):
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         # TFDS speaks of downloads and nests four bars; `_generate_examples` has one of its own.
         tfds.disable_progress_bar()
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            folder = Path(found.data_path)
+            with contextlib.redirect_stdout(io.StringIO()), writing(folder):
                 found.download_and_prepare(download_config=config)
         finally:
             tfds.enable_progress_bar()

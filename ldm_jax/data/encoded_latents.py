@@ -19,14 +19,13 @@ from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import matches
 from ldm_jax.core import tree
 from ldm_jax.core.files import temporary, write_atomically, writing
 from ldm_jax.core.reading import FileFormatError, parse_json, read_json
+from ldm_jax.data.records import Records, count, write_records
 from ldm_jax.data.sources import DataError, Example, Split
 
 INDEX = "index.json"
@@ -93,21 +92,11 @@ class Index:
         return [
             shard
             for shard in range(self.shards)
-            if _count(self.path(folder, shard)) != len(self.rows(shard))
+            if count(self.path(folder, shard)) != len(self.rows(shard))
         ]
 
 
 _HINTS = typing.get_type_hints(Index)
-
-
-def _count(path: Path) -> int | None:
-    """How many records a file has; None where it is none of them."""
-    if not path.is_file():
-        return None
-    try:
-        return len(ArrayRecordDataSource([str(path)]))
-    except (RuntimeError, ValueError):
-        return None
 
 
 def is_encoded(source: cfg.EncodedLatents, split: Split) -> bool:
@@ -186,23 +175,23 @@ def write_shard(
     """Writes one shard from (array, what it belongs to); nothing is left where that fails.
 
     What killed processes have left of it is removed.
+
+    Raises:
+        OSError: names the file and the reason, such as a full disk.
     """
     path = index.path(folder, shard)
     for left in folder.glob(f".{path.name}.*.tmp"):
         left.unlink()
     with writing(path), temporary(path) as draft:
-        # Groups of one record, so that reading one example reads no others.
-        writer = ArrayRecordWriter(str(draft), "group_size:1")
-        try:
-            for values, example in examples:
-                told = {key: example[key] for key in ("caption", "label", "name")}
-                array = np.ascontiguousarray(values, DTYPES[index.dtype])
-                writer.write(array.tobytes() + json.dumps(told).encode())
-        finally:
-            writer.close()
+        write_records(draft, (_record(index, *one) for one in examples))
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         draft.replace(path)
+
+
+def _record(index: Index, values: np.ndarray, example: Example) -> bytes:
+    told = {key: example[key] for key in ("caption", "label", "name")}
+    return np.ascontiguousarray(values, DTYPES[index.dtype]).tobytes() + json.dumps(told).encode()
 
 
 class LatentsSource:
@@ -244,7 +233,11 @@ class LatentsSource:
             f"{len(self.class_names) or 'no'} classes"
         )
         paths = [str(index.path(self.folder, shard)) for shard in range(index.shards)]
-        self._records = ArrayRecordDataSource(paths)
+        remedy = (
+            "copy it again, or delete it and encode it anew: the python -m ldm_jax.cli.encode "
+            f"--out={source.path} that wrote it writes again what is missing"
+        )
+        self._records = Records(paths, remedy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A loader process opens the files anew.
@@ -266,10 +259,8 @@ class LatentsSource:
     def captions(self) -> Iterator[str]:
         """All captions, in order; nothing where there are none."""
         if self.has_captions:
-            for start in range(0, len(self), 1024):
-                rows = list(range(start, min(start + 1024, len(self))))
-                for record in self._records.__getitems__(rows):
-                    yield self._told(record)["caption"]
+            for record in self._records:
+                yield self._told(record)["caption"]
 
     def _told(self, record: bytes) -> dict[str, Any]:
         """What a record says beside its array."""

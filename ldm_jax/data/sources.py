@@ -98,11 +98,14 @@ class DigitScenesSource:
     def __init__(self, source: cfg.DigitScenes, image_size: int, split: Split):
         import tensorflow_datasets as tfds
 
+        from ldm_jax.data.records import Records
+
         self.broken: dict[str, str] = {}
         self._opened_with = (source, image_size, split)
         builder = _built_digit_scenes(source.data_dir, image_size)
         features = builder.info.features
-        self._records = builder.as_data_source(split).data_source
+        remedy = f"delete {builder.data_path}, which the next run builds anew"
+        self._records = Records([*map(str, builder.info.splits[split].filepaths)], remedy)
         self._features = tfds.features.FeaturesDict(
             {name: features[name] for name in ("image", "caption", "label")}
         )
@@ -112,7 +115,7 @@ class DigitScenesSource:
         self._rows = np.arange(len(self._records))
         if source.max_digits < 3:
             counts = tfds.features.FeaturesDict({"count": features["count"]})
-            found = [counts.deserialize_example_np(r)["count"] for r in self._all_records()]
+            found = [counts.deserialize_example_np(r)["count"] for r in self._records]
             self._rows = np.flatnonzero(np.array(found) <= source.max_digits)
         self.found = (
             f"{len(self._rows)} images of DigitScenes ({split}, {image_size} pixels, in "
@@ -148,11 +151,6 @@ class DigitScenesSource:
     def captions(self) -> Iterator[str]:
         """All captions, in order."""
         return (self[index]["caption"] for index in range(len(self)))
-
-    def _all_records(self) -> Iterator[bytes]:
-        for start in range(0, len(self._records), 1024):
-            stop = min(start + 1024, len(self._records))
-            yield from self._records.__getitems__(list(range(start, stop)))
 
 
 def _scene(image: UInt8[np.ndarray, "h w 3"], caption: str, label: int, name: str) -> Example:

@@ -14,6 +14,8 @@ from ldm_jax.generation.pipeline import Pipeline, Plan
 from ldm_jax.images import masks
 
 MASK_BLUR = 4.0
+MOST_NOISE = 1000.0
+"""Starting noise is about of unit variance; what has values beyond this is something else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
         count = len(request.conditions) * request.num
         # One noise serves every prompt where each is drawn once.
         noise = read_rows(
-            files.latents, shape, files.latents_row, count, repeat=request.num == 1
+            files.latents, shape, files.latents_row, count, most=MOST_NOISE, repeat=request.num == 1
         )  # fmt: skip
         picture = replace(picture, noise=noise)
     plan = pipeline.plan(

@@ -24,7 +24,7 @@ INSTANCES = (
     cfg.Optim(), cfg.Mesh(data=1), cfg.Loop(),
 )  # fmt: skip
 DRAWING = (cfg.Sampling, cfg.PictureInput, cfg.ModelChoice, cfg.Request)
-"""What is drawn, whose ranges are checked beside its relations."""
+"""What is drawn; of all but `Sampling` ranges are checked beside relations."""
 NEVER = (float("nan"), float("inf"), float("-inf"), 10**12 + 1, 10**400, -(10**12), True, "1")
 """What no number may be, a weight of 10^12 aside."""
 MAY_BE = {
@@ -144,3 +144,16 @@ def test_numbers_of_a_drawing_are_numbers(kind):
             listed = (value,) if "tuple" in str(hint) else value
             with pytest.raises(cfg.ConfigError, match=name):
                 made(kind(), **{name: listed})
+
+
+def test_every_number_of_a_sampler_has_a_range():
+    hints = field_hints(cfg.Sampling)
+    free = [name for name, hint in hints.items() if any(r is None for _, r in numbers(hint))]
+    # Whose upper end may be infinity: there a process has noise alone.
+    assert free == ["guidance_interval"]
+    for name in hints.keys() - free:
+        for value in (10**12, -(10**12), 1e31) if numbers(hints[name]) else ():
+            listed = (value,) if "tuple" in str(hints[name]) else value
+            if name not in ("timesteps", "sigmas") or abs(value) > 1e30:
+                with pytest.raises(cfg.ConfigError, match=f"^{name} is"):
+                    made(cfg.Sampling(), **{name: listed})

@@ -15,10 +15,10 @@ def test_rows_are_read_from_their_place(tmp_path):
     noise = np.random.default_rng(0).standard_normal((5, *ROW))
     for dtype in (np.float32, np.float64, np.float16, ">f4"):
         np.save(tmp_path / "a.npy", noise.astype(dtype))
-        found = read_rows(tmp_path / "a.npy", ROW, 1, 3)
+        found = read_rows(tmp_path / "a.npy", ROW, 1, 3, most=9.0)
         np.testing.assert_array_equal(found, noise[1:4].astype(dtype).astype(np.float32))
     np.save(tmp_path / "a.npy", noise[:1])
-    assert read_rows(tmp_path / "a.npy", ROW, 0, 3, repeat=True).shape == (3, *ROW)
+    assert read_rows(tmp_path / "a.npy", ROW, 0, 3, most=9.0, repeat=True).shape == (3, *ROW)
 
 
 def saved(array):
@@ -40,6 +40,8 @@ def header(text):
         (saved(np.zeros((5, 2, 3), np.float32)), r"shape \(5, 2, 3\); it must be \(n, 2, 3, 4\)"),
         (saved(np.zeros((2, *ROW))), "holds 2 pictures, but 3 are drawn from row 1 on"),
         (saved(np.full((5, *ROW), np.nan)), "values that are not finite"),
+        (saved(np.full((5, *ROW), -1e300)), r"the value -1e\+300; .* lie between -9 and 9"),
+        (saved(np.full((5, *ROW), 9.1, np.float16)), "the value 9.1; .* lie between -9 and 9"),
         (saved(np.asfortranarray(np.zeros((5, *ROW)))), "is stored column by column"),
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': (9" + "9" * 60), "is damaged"),
         (
@@ -59,4 +61,4 @@ def test_what_is_no_noise_is_refused_by_name(tmp_path, write, complaint):
     path = tmp_path / "noise.npy"
     write(path)
     with pytest.raises(FileFormatError, match=f"noise.npy: .*{complaint}"):
-        read_rows(path, ROW, 1, 3)
+        read_rows(path, ROW, 1, 3, most=9.0)

@@ -207,6 +207,24 @@ def test_the_builder_writes_the_same_files_twice_without_network(tmp_path, monke
     assert "already built" in capsys.readouterr().out
 
 
+def test_a_full_disk_is_named(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise RuntimeError(FULL)
+
+    found = digit_scenes_builder.builder
+    monkeypatch.setattr(digit_scenes_builder.DigitScenes, "download_and_prepare", full)
+    assert digit_scenes_builder.main([f"--data_dir={tmp_path}"]) == 1
+    said = capsys.readouterr().err
+    assert f"{found(tmp_path).data_path} cannot be written: No space left on device." in said
+
+
+FULL = (
+    'Failed to finalize writing of split "train": write() failed: No space left on device; '
+    "writing FILE; at byte 61440; Failed to close chunk_writer"
+)
+"""As TFDS says it."""
+
+
 def test_standard_data_and_data_of_other_counts_have_different_names(tmp_path):
     assert digit_scenes_builder.builder(tmp_path, 32).info.full_name == "digit_scenes/32px/1.0.0"
     other = digit_scenes_builder.builder(tmp_path, 32, train=5)

@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -285,6 +286,21 @@ def test_digit_scenes_are_built_and_read(scenes):
         source[40]
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(copy[5]["image"], source[5]["image"])
+
+
+def test_damaged_scenes_are_named(scenes):
+    data = cfg.Data(cfg.DigitScenes(data_dir=scenes), 16)
+    (path,) = Path(scenes).rglob("*validation.array_record*")
+    sound = path.read_bytes()
+    try:
+        for damage in (lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:],
+                       lambda data: data[: len(data) // 2], lambda data: b""):  # fmt: skip
+            path.write_bytes(damage(sound))
+            with pytest.raises(sources.DataError, match="is missing or damaged .* delete") as error:
+                list(sources.open_source(data, "validation").captions())
+            assert str(path) in str(error.value)
+    finally:
+        path.write_bytes(sound)
 
 
 def test_digit_scenes_of_few_digits(scenes):

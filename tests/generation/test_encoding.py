@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,11 @@ from ldm_jax.cli import encode as command
 from ldm_jax.cli import train
 from ldm_jax.convert import imported_model
 from ldm_jax.convert.parts import read_first_stage
-from ldm_jax.data.encoded_latents import LatentsSource, read_index
+from ldm_jax.core.command import told
+from ldm_jax.data import encoded_latents
+from ldm_jax.data.encoded_latents import LatentsSource, read_index, write_shard
 from ldm_jax.data.loader import make_loader
+from ldm_jax.data.records import write_records
 from ldm_jax.data.sources import DataError, open_source
 from ldm_jax.generation import encoding
 from ldm_jax.training import diffusion_stage
@@ -150,7 +155,7 @@ def test_processes_and_interruptions_leave_the_same_files(
     index = read_index(folder)
     assert index.shards == 3 and first.images == 16 and first.missing == 2
     with pytest.raises(DataError, match=r"2 of 3 shards are missing or damaged, 00000-of-00003"):
-        LatentsSource(cfg.EncodedLatents(str(tmp_path)), 16, "train")
+        LatentsSource(cfg.EncodedLatents(str(tmp_path)), (16, 16), "train")
 
     (folder / ".00000-of-00003.array_record.1.tmp").write_text("left by a killed process")
     whole = encoding.write_shard
@@ -179,10 +184,49 @@ def test_processes_and_interruptions_leave_the_same_files(
     damaged.write_bytes(damaged.read_bytes()[:60_000])
     assert index.missing(folder) == [1]
     with pytest.raises(DataError, match=r"1 of 3 shards are missing or damaged, 00001-of-00003"):
-        LatentsSource(cfg.EncodedLatents(str(tmp_path)), 16, "train")
+        LatentsSource(cfg.EncodedLatents(str(tmp_path)), (16, 16), "train")
     other = dataclasses.replace(EXACT, dtype="bfloat16")
     with pytest.raises(DataError, match="another encoding: dtype was 'float32', is 'bfloat16'"):
         encode_split(stage, data, "train", tmp_path, other, encoder)
+
+
+def test_damaged_latents_are_named(latents, tmp_path):
+    """By whoever reads them: all one after the other for their captions, or one of them."""
+    copy = tmp_path / "copy"
+    shutil.copytree(latents, copy)
+    path = copy / "train" / "00001-of-00003.array_record"
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    source = LatentsSource(cfg.EncodedLatents(str(copy)), (16, 16), "train")
+    assert source[15]["encoded"].shape == source[-1]["encoded"].shape
+    for read in (lambda: [source[row] for row in range(16, 32)], lambda: list(source.captions())):
+        with pytest.raises(DataError, match=r"00001-of-00003.* damaged .* encode it anew") as error:
+            read()
+        assert str(path) in str(error.value)
+
+
+def test_a_full_disk_is_named_and_nothing_unfinished_stays(latents, tmp_path, monkeypatch):
+    index = read_index(latents / "train")
+    image = (np.zeros(index.shape, np.float32), {"caption": "", "label": 0, "name": "a"})
+
+    def to_full_disk(path, *more):
+        path.symlink_to("/dev/full")
+        write_records(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoded_latents, "write_records", to_full_disk)
+        with pytest.raises(OSError, match="/00000-of-.* written: No space left on device") as error:
+            write_shard(tmp_path, index, 0, [image] * 16)
+    assert told(error.value)[0] == 1 and not os.listdir(tmp_path)
+
+    def interrupted():
+        yield image
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(tmp_path, index, 0, interrupted())
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +288,7 @@ def test_a_damaged_index_is_refused_by_name(latents, tmp_path, change):
     path.parent.mkdir()
     path.write_text("[" * 200_000 if change is None else json.dumps(found | change))
     with pytest.raises(DataError, match=r"index\.json is no index of encoded images"):
-        LatentsSource(cfg.EncodedLatents(str(tmp_path)), 16, "train")
+        LatentsSource(cfg.EncodedLatents(str(tmp_path)), (16, 16), "train")
 
 
 def test_codes_are_the_nearest_vectors():
