@@ -113,7 +113,7 @@ class PictureInput:
         for name, needed in _NEEDS.items():
             absent = getattr(self, name) == _default(type(self), name)
             if not absent and getattr(self, needed) is None:
-                raise ConfigError(f"{name} needs {needed}: --{needed}=FILE")
+                raise ConfigError(f"{name} needs {needed}, the name of a file")
 
 
 _NAMES = {"weights": Weights, "dtype": Dtype, "prediction": Prediction}
@@ -154,7 +154,9 @@ class Request:
         if self.sampling.strength is not None and self.picture.init_image is None:
             raise ConfigError("strength needs init_image, the picture that is drawn on")
         if self.sampling.resample > 1 and self.picture.mask is None:
-            raise ConfigError("resample is for painting under a mask; it needs mask: --mask=FILE")
+            raise ConfigError(
+                "resample is for painting under a mask; it needs mask, the name of a file"
+            )
         if self.negative_prompt and self.sampling.guidance_scale == 1:
             raise ConfigError(
                 "negative_prompt needs guidance; with guidance_scale 1 nothing leads away from it"
@@ -166,9 +168,11 @@ class Request:
             ("classifier", "classifier_form", model.classifier),
         ):
             if path is None and getattr(sampling, scale) is not None:
-                raise ConfigError(f"{scale} needs {name}: --{name}=MODEL")
+                raise ConfigError(f"{scale} needs {name}, the name of a model")
         if model.classifier is not None and not self.classes:
-            raise ConfigError("a classifier guides towards classes; name them with --classes")
+            raise ConfigError(
+                "a classifier guides towards classes; name them in the setting classes"
+            )
 
     @property
     def conditions(self) -> list[str | int | None]:

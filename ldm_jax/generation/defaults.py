@@ -120,7 +120,7 @@ def resolve_inversion(
     guides = ("autoguidance_scale", "classifier_scale", "threshold")
     if sampling.guidance_scale != 1 or any(getattr(sampling, name) is not None for name in guides):
         raise cfg.ConfigError(
-            "inversion follows the model alone; leave out guidance of every kind (--guidance=1)"
+            "inversion follows the model alone; leave out guidance of every kind (guidance_scale 1)"
         )
     if solver(build_process(model.diffusion.process), sampling).stochastic:
         raise cfg.ConfigError(
@@ -266,11 +266,11 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
         raise cfg.ConfigError("there is a mask, but no picture that it belongs to")
     if is_inpainting(model) and picture.mask is None:
         raise cfg.ConfigError(
-            "this is an inpainting model; it needs a picture and a mask (--init_image, --mask)"
+            "this is an inpainting model; it needs a picture and a mask (init_image, mask)"
         )
     if sampling.resample > 1 and (picture.mask is None or is_inpainting(model)):
         raise cfg.ConfigError(
-            f"resample is {sampling.resample}, which is for painting under a mask (--mask) with a "
+            f"resample is {sampling.resample}, which is for painting under a mask (mask) with a "
             "model that is not shown it"
         )
     scale = model.autoencoder.factor
@@ -405,13 +405,13 @@ def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> Non
     if sampling.tile is not None and textures:
         raise cfg.ConfigError(
             "pictures whose edges fit cannot be decoded in tiles, whose edges are others; "
-            "leave out --tile or --tileable"
+            "leave out tile or tileable"
         )
     mapped = cfg.find(model.conditioners, cfg.CaptionMapConditioner) is not None
     if mapped and (height, width) != trained:
         raise cfg.ConfigError(
             f"this model draws {trained[0]} x {trained[1]} pixels only, because its captions are "
-            "drawn into a map of that size; set --height and --width"
+            "drawn into a map of that size; set height and width"
         )
 
 

@@ -5,7 +5,9 @@ pictures = model.draw("a red three above a blue seven", num=4, seed=0)
 pictures[0].save("three.png")
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,15 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from ldm_jax import config as cfg
+from ldm_jax.config.checks import told
+from ldm_jax.config.request import paths
 from ldm_jax.generation.pipeline import Pipeline
-from ldm_jax.generation.resolve import resolve_request
+from ldm_jax.generation.resolve import ResolvedRequest, resolve_request
 from ldm_jax.images.grid import save_png
 from ldm_jax.images.sample_writer import picture_text
+
+FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""What names of pictures that are saved may end in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +52,15 @@ class Sample:
             OSError, ValueError: it cannot be written there, or in such a format.
         """
         path = Path(path)
+        if path.suffix.lower() not in FORMATS:
+            raise ValueError(
+                f"{path} does not end in the name of a format: {', '.join(FORMATS)}; only .png "
+                "keeps how the picture was drawn"
+            )
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                f"{path} cannot be written: there is no folder {path.parent}; make it first"
+            )
         if path.suffix.lower() == ".png":
             save_png(path, self.array, self.text)
         else:
@@ -73,13 +89,14 @@ class Model:
         return [drawn[row] for row in sorted(drawn)]
 
     def stream(self, prompt: str | Sequence[str] = (), **settings: Any) -> Iterator[Sample]:
-        """Pictures as they are drawn.
+        """Pictures as they are drawn. What cannot be drawn is refused at once.
 
         Args:
             prompt: one caption, or several.
             settings: as on the command line, by the same names: `num`, `seed`, `steps`, `sampler`,
                 `guidance_scale`, `negative_prompt`, `classes`, `height`, `width`, `init_image`,
-                `mask`, …; and `return_latents=True` for `Sample.latents`.
+                `mask`, …; and `return_latents=True` for `Sample.latents`. Numbers may be NumPy's;
+                pictures, masks and noise are named by their files.
 
         Raises:
             cfg.ConfigError, ValueError: what does not exist, or what this model cannot draw.
@@ -89,9 +106,15 @@ class Model:
     def _drawn(
         self, prompt: str | Sequence[str], settings: dict[str, Any]
     ) -> Iterator[tuple[int, Sample]]:
-        """Each picture with its place among all."""
-        return_latents = bool(settings.pop("return_latents", False))
+        """Each picture with its place among all; nothing is drawn before the first is asked for,
+        but all is checked."""
+        return_latents = settings.pop("return_latents", False)
+        if not isinstance(return_latents, bool | np.bool_):
+            raise cfg.ConfigError(told("return_latents", return_latents, bool))
         resolved = resolve_request(self.pipeline, self._request(prompt, settings))
+        return self._run(resolved, bool(return_latents))
+
+    def _run(self, resolved: ResolvedRequest, return_latents: bool) -> Iterator[tuple[int, Sample]]:
         request = resolved.request
         for rows, drawn, _ in self.pipeline.run(resolved.plan, decode=not return_latents):
             images, latents = drawn, [None] * len(drawn)
@@ -107,12 +130,59 @@ class Model:
         choice = self.pipeline.choice
         if chosen := [field.name for field in fields(choice) if field.name in settings]:
             raise cfg.ConfigError(f"{chosen[0]} is a choice of the model; give it to ldm_jax.open")
+        settings = {name: plain(name, value) for name, value in settings.items()}
         if isinstance(settings.get("classes"), int):
             settings |= {"classes": (settings["classes"],)}
-        captions = [prompt] if isinstance(prompt, str) else [*prompt]
+        captions = captions_of(prompt)
         return cfg.Request.from_dict(
             settings | ({"prompt": captions} if captions else {}), model=choice
         )
+
+
+def captions_of(prompt: Any) -> list[str]:
+    """The captions that `prompt` is: one, or several.
+
+    Raises:
+        cfg.ConfigError: it is something else.
+    """
+    if isinstance(prompt, str):
+        return [prompt]
+    if not isinstance(prompt, Iterable) or isinstance(prompt, bytes):
+        raise cfg.ConfigError(f"prompt is {prompt!r:.80}; it must be a caption or a list of them")
+    captions = [*prompt]
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise cfg.ConfigError(f"prompt has {caption!r:.80} in it; each must be a caption")
+    return captions
+
+
+def plain(name: str, value: Any) -> Any:
+    """The value of a setting with Python's own numbers and lists in the place of NumPy's.
+
+    Raises:
+        cfg.ConfigError: it is an array or an object where a file, a number or text is wanted.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, os.PathLike):
+        return Path(value)
+    if name in paths():
+        raise cfg.ConfigError(
+            f"{name} is of type {type(value).__name__}; it must be the name of a file: save it "
+            f"({'numpy.save' if name == 'latents' else 'as a PNG'}) and give its name"
+        )
+    if isinstance(value, list | tuple) or np.ndim(value) == 1:
+        return [plain(name, one) for one in value]
+    if isinstance(value, np.bool_):
+        return bool(value)
+    for convert in (operator.index, float):
+        try:
+            return convert(value)
+        except (TypeError, ValueError):
+            continue
+    raise cfg.ConfigError(
+        f"{name} is of type {type(value).__name__}; it must be a number, text or a list of them"
+    )
 
 
 def open_model(path: str | Path, **choices: Any) -> Model:
@@ -127,4 +197,4 @@ def open_model(path: str | Path, **choices: Any) -> Model:
     Raises:
         FileNotFoundError, ValueError: nothing that can be read; the text says what and why.
     """
-    return Model(Pipeline(path, **choices))
+    return Model(Pipeline(path, **{name: plain(name, value) for name, value in choices.items()}))

@@ -166,7 +166,7 @@ def test_usual_values_are_not_carried_over_to_another_sampler(tmp_path):
         ({"resample_jump": 2}, "resample_jump is 2, which needs resample above 1"),
         ({"snr": 0.2}, "snr is 0.2, which needs a corrector"),
         ({"autoguidance_scale": 2.0}, "autoguidance_scale needs weak_model"),
-        ({"classifier": "c"}, "name them with --classes"),
+        ({"classifier": "c"}, "name them in the setting classes"),
         ({"negative_prompt": "a", "guidance_scale": 1}, "nothing leads away"),
         ({"threshold": 0.0}, "threshold is 0.0; .* above 0 and at most 1"),
         ({"classifier_scale": -1.0, "classifier": "c", "classes": [1]}, "at least 0 and"),

@@ -6,6 +6,7 @@ from PIL import Image
 
 import ldm_jax
 from ldm_jax import config as cfg
+from ldm_jax.generation.library import FORMATS, Sample, captions_of
 from ldm_jax.images.sample_writer import read_written
 
 PROMPTS = ["a red three alone", "a blue seven alone"]
@@ -60,11 +61,56 @@ def test_one_of_many_is_drawn_alone_and_with_its_latents(model, drawn):
         ({"weights": "ema"}, "weights is a choice of the model; give it to ldm_jax.open"),
         ({"classes": 3}, "give captions or classes, not both"),
         ({"steps": 0}, "steps is 0"),
+        ({"num": 0}, "num is 0"),
+        ({"latents": np.zeros((1, 8, 8, 4))}, "^latents is of type ndarray; .* name of a file"),
+        ({"init_image": Image.new("L", (2, 2))}, r"^init_image is of type Image; .* \(as a PNG\)"),
+        ({"mask": "mask.png"}, "^mask needs init_image, the name of a file$"),
+        ({"steps": np.zeros((2, 2))}, "^steps is of type ndarray; it must be a number"),
+        ({"steps": object()}, "^steps is of type object; it must be a number"),
+        ({"return_latents": "yes"}, "return_latents is 'yes'; it must be True or False"),
     ],
 )
 def test_what_cannot_be_is_refused(model, settings, complaint):
     with pytest.raises(cfg.ConfigError, match=complaint):
         model.draw(PROMPTS[0], **settings)
+    with pytest.raises(cfg.ConfigError, match=complaint):
+        model.stream(PROMPTS[0], **settings)  # without asking for a picture
+
+
+def test_prompts_and_paths_of_another_type_are_refused():
+    for prompt, complaint in (
+        (None, "prompt is None; it must be a caption or"), (3, "prompt is 3; it must"),
+        (b"a", "prompt is b'a'"), (["a", None], "prompt has None in it"),
+    ):  # fmt: skip
+        with pytest.raises(cfg.ConfigError, match=complaint):
+            captions_of(prompt)
+    for path in (None, 3, ""):
+        with pytest.raises(TypeError, match=f"open\\({path!r}\\): name the file or folder"):
+            ldm_jax.open(path)
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    plain = {"seed": 7, "num": 2, "guidance_scale": 1.5, "sigmas": [4.0, 0.5], "tile": 64}
+    same = {"seed": np.uint32(7), "num": np.array(2), "guidance_scale": np.float32(1.5),
+            "sigmas": np.array([4.0, 0.5]), "tile": np.int64(64)}  # fmt: skip
+    one, other = (model._request(PROMPTS[:1], values) for values in (plain, same))
+    assert one == other and str(one) == str(other)
+    assert model._request([], {"classes": np.int64(3)}).classes == (3,)
+
+
+def test_where_and_as_what_a_picture_cannot_be_saved(tmp_path):
+    sample = Sample(np.zeros((2, 2, 3), np.uint8), cfg.Request(), {})
+    for name, complaint in (
+        ("x.xyz", r"x.xyz does not end in the name of a format: \.png, \.jpg"),
+        ("x", "does not end in the name of a format"),
+        ("nodir/x.png", "there is no folder .*nodir; make it first"),
+        ("nodir/x.jpg", "there is no folder .*nodir; make it first"),
+    ):
+        with pytest.raises((OSError, ValueError), match=complaint):
+            sample.save(tmp_path / name)
+    for suffix in FORMATS:
+        sample.save(tmp_path / f"x{suffix}")
+    assert len(list(tmp_path.iterdir())) == len(FORMATS)
 
 
 def test_choices_that_do_not_exist_are_refused(trained_text2img):
