@@ -144,7 +144,7 @@ def test_an_interrupted_drawing_says_and_lists_what_is_finished(
 
 
 def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
-    trained_text2img, drawn, tmp_path, capsys
+    trained_text2img, drawn, pictures, tmp_path, capsys
 ):
     model, out = f"--model={trained_text2img}", f"--out={tmp_path / 'out'}"
     (tmp_path / "empty.txt").write_text("\n")
@@ -157,7 +157,7 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
         ((model, out, "--classes", "3", "--prompt=a red one alone"), "not both"),
         ((model, out, f"--prompts={tmp_path / 'absent'}"), "absent: does not exist"),
         ((model, out, f"--prompts={tmp_path / 'empty.txt'}"), "has no caption in it"),
-        ((model, out, "--steps=0"), "steps is 0; it must be 1 or more"),
+        ((model, out, "--steps=0"), "steps is 0; it must be None or a whole number of at least 1"),
         ((model, out, "--num=70000"), "at most 65536 of each"),
         (
             (model, out, "--guidance=1", "--negative_prompt=a red one alone"),
@@ -165,7 +165,10 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
         ),
         ((model, out, f"--prompts={tmp_path / 'latin.txt'}"), "latin.txt: is not UTF-8 text"),
         ((model, f"--out={tmp_path / 'empty.txt'}"), "empty.txt is a file; name a folder"),
-        ((f"--model={tmp_path / 'absent'}", out), "absent does not exist"),
+        ((f"--model={tmp_path / 'absent'}", out), "absent: there is no such file or folder"),
+        ((model, out, "--vae=nope"), "--vae=nope: there is no such file or folder"),
+        ((model, "--out="), "--out is empty; name a file or folder"),
+        ((model, f"--out={pictures}", "--overwrite"), "has files but no manifest.json"),
     ):
         assert run_main(*words) == 2
         assert complaint in capsys.readouterr().err

@@ -188,7 +188,16 @@ def test_what_is_missing_is_said_before_training(
         (arguments(text2img, new), "name a trained one with --first_stage=MODEL"),
         (
             arguments(text2img, new, f"--first_stage={tmp_path / 'absent'}"),
-            "absent does not exist",
+            f"--first_stage={tmp_path / 'absent'}: there is no such file or folder",
+        ),
+        (arguments(text2img, new, "--text_encoder=nope"), "--text_encoder=nope: there is no such"),
+        (arguments(autoencoder, new, "--init=nope"), "--init=nope: there is no such"),
+        (arguments(autoencoder, new, "--init="), "--init is empty; name a file or folder"),
+        (arguments(text2img, new, "--first-stage", ""), "--first-stage is empty"),
+        (arguments(autoencoder, pictures), f"--workdir={pictures} is the folder of the training"),
+        (
+            arguments(autoencoder, pictures / "run"),
+            f"--workdir={pictures / 'run'} lies in {pictures}, the folder of the training data",
         ),
         (
             arguments(misfit, tmp_path / "misfit", f"--first_stage={trained_autoencoder}"),

@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from ldm_jax.config import ConfigError, ModelChoice, Request
-from ldm_jax.config.command_line import switches
+from ldm_jax.config.command_line import check_given, switches
 from ldm_jax.config.request import paths, settings
 from ldm_jax.core.reading import FileFormatError, printable, read_lines
 
@@ -71,6 +71,8 @@ def parse(arguments: Sequence[str]) -> Command:
         FileFormatError: the picture has no settings; a file with captions cannot be read.
         SystemExit: after --help, or for options that do not exist.
     """
+    files = ("out", "prompts", "from_png", "invert", "verify")
+    check_given(arguments, (*paths(), *files))
     default, filled = Command(), {}
     first = _first(arguments)
     if first.from_png is not None:

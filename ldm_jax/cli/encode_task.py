@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import Count, Within, require, settings
 from ldm_jax.config.command_line import parse
-from ldm_jax.core.files import check_writable
+from ldm_jax.core.files import check_apart, check_writable
 
 HELP = """Writes what a first stage makes of every image, with captions, labels and names.
 What is there already stays: the same command goes on where it was interrupted."""
@@ -62,6 +62,9 @@ def run(arguments: Arguments) -> list[str]:
     """
     require(arguments.out is not None, "--out", None, "the folder of latents")
     check_writable(arguments.out, f"--out={arguments.out}")
+    check_apart(arguments.out, "--out", Path(arguments.first_stage), "the first stage", below=False)
+    if isinstance(arguments.data.source, cfg.ImageFolder):
+        check_apart(arguments.out, "--out", Path(arguments.data.source.path), "the images")
     # JAX starts only now, so that --help and mistakes answer at once.
     import jax
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ldm_jax.cli.arguments import PROGRAM, Command, check, inputs, parse
 from ldm_jax.config import ModelChoice
+from ldm_jax.config.command_line import check_model
 from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import at_end
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
 def draw(command: Command) -> Path:
     """Draws and writes everything; returns the path of the grid."""
     check(command)
-    check_folder(command.out, command.overwrite, inputs(command))
+    _check_files(command)
 
     # JAX starts only now, so that --help and mistakes answer at once.
     import numpy as np
@@ -65,10 +66,20 @@ def draw(command: Command) -> Path:
     return writer.grid
 
 
+def _check_files(command: Command, own: Collection[str] = ()) -> None:
+    """Refuses, before JAX starts, a folder that cannot be written into and models that are not
+    there. `own` is as in `check_folder`."""
+    check_folder(command.out, command.overwrite, inputs(command), own)
+    for name in ("model", "vae", "text_encoder", "weak_model", "classifier"):
+        path = getattr(command.request.model, name)
+        if path is not None:
+            check_model(str(path), name)
+
+
 def invert(command: Command) -> Path:
     """Writes the noise of a picture; returns the path of the file."""
     check(command)
-    check_folder(command.out, command.overwrite, inputs(command))
+    _check_files(command, ("noise.npy",))
 
     import io
 
@@ -90,7 +101,7 @@ def invert(command: Command) -> Path:
 def benchmark(command: Command) -> Path:
     """Times and hashes samples; returns the path of the record."""
     check(command)
-    check_folder(command.out, command.overwrite, inputs(command))
+    _check_files(command, ("record.json", "record.npz"))
 
     from ldm_jax.evaluation import repeatability
 

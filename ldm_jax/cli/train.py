@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import tyro
 
 from ldm_jax import config as cfg
-from ldm_jax.config.command_line import switches
+from ldm_jax.config.command_line import check_given, check_model, switches
 from ldm_jax.core import distributed
 from ldm_jax.core.command import say
+from ldm_jax.core.files import check_apart
 from ldm_jax.workdir.record import has_checkpoints
 
 if TYPE_CHECKING:  # JAX starts later, so that --help and mistakes answer at once
@@ -32,6 +33,7 @@ A MODEL is a work directory, a model folder, or a single file."""
 
 def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     """The config with its overrides, and the places of this run."""
+    check_given(arguments, PLACES)
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--workdir")
@@ -62,6 +64,26 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
     distributed.check(places.coordinator, places.num_processes, places.process_id)
     return config, places
+
+
+PLACES = ("config", "workdir", "first_stage", "latents", "init", "text_encoder")
+
+
+def check_places(run: cfg.Run, places: argparse.Namespace) -> None:
+    """Refuses, before anything heavy is loaded, models that are not there and a work directory in
+    the folder of the data, which would be read as data too.
+
+    Raises:
+        cfg.ConfigError, ValueError: names the option.
+    """
+    workdir = Path(places.workdir)
+    if isinstance(run.data.source, cfg.ImageFolder | cfg.EncodedLatents) and run.data.source.path:
+        check_apart(workdir, "--workdir", Path(run.data.source.path), "the training data")
+    for option in ("first_stage", "init", "text_encoder"):
+        path = getattr(places, option)
+        # A run that goes on has its own parts, and what it began with may be gone.
+        if path is not None and not has_checkpoints(workdir):
+            check_model(path, option)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,6 +163,7 @@ def main(arguments: list[str]) -> None:
         Failed, ValueError, OSError: as `fit`.
     """
     config, places = parse(arguments)
+    check_places(config, places)
     several = places.coordinator, places.num_processes, places.process_id
     with distributed.together(PROGRAM, *several):
         # JAX starts only now, so that --help and mistakes answer at once.

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,26 @@ def switches(words: Sequence[str]) -> list[str]:
     return found
 
 
+def check_given(words: Sequence[str], names: Collection[str]) -> None:
+    """Raises ConfigError for an option of `names`, which name files or folders, with nothing
+    behind it: that would be the current folder."""
+    for word, following in zip(words, [*words[1:], None], strict=False):
+        option, sign, value = word.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name in names and (not value if sign else following == ""):
+            raise ConfigError(
+                f"{option} is empty; name a file or folder (. is the current one), or leave it out"
+            )
+
+
+def check_model(path: str | None, option: str) -> None:
+    """Raises ConfigError where no model is named, or one that is neither on this disk nor hf:."""
+    if path is None:
+        raise ConfigError(f"--{option}=MODEL is missing")
+    if not path.startswith("hf:") and not Path(path).exists():
+        raise ConfigError(f"--{option}={path}: there is no such file or folder")
+
+
 def parse(
     default: Arguments, arguments: Sequence[str], *, prog: str, description: str, model: str
 ) -> Arguments:
@@ -47,6 +67,7 @@ def parse(
         ConfigError: no model is named, there is no such config, or nothing says which images.
         SystemExit: after --help, or for options that do not exist.
     """
+    check_given(arguments, ("config", "images", "out", "vgg", "heads", model))
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("config", "images", model):
         first.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name)
@@ -60,7 +81,7 @@ def parse(
     kind: Any = type(default)
     asked_for_help = not {"-h", "--help"}.isdisjoint(arguments)
     if not asked_for_help:
-        _check_model(given[model], model)
+        check_model(given[model], model)
         if data is None:
             raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
     parsed = tyro.cli(
@@ -73,14 +94,6 @@ def parse(
             "--config=FILE or --images=FOLDER"
         )
     return parsed
-
-
-def _check_model(path: str | None, option: str) -> None:
-    """Raises ConfigError where no model is named, or one that is neither on this disk nor hf:."""
-    if path is None:
-        raise ConfigError(f"--{option}=MODEL is missing")
-    if not path.startswith("hf:") and not Path(path).exists():
-        raise ConfigError(f"--{option}={path}: there is no such file or folder")
 
 
 def _trained_on(model: str | None) -> Data | None:

@@ -81,6 +81,11 @@ def main(words: list[str]) -> int:
     """The command line; returns the process's exit status, as docs/import.md lists them."""
 
     def convert(words: list[str]) -> None:
+        from ldm_jax.config.command_line import check_given
+
+        if "" in words:
+            raise ValueError("a SOURCE, TARGET or option is empty; name a file or folder")
+        check_given(words, ("original_config", "tokenizer", "vae", "text_encoder"))
         print(run(tyro.cli(Arguments, prog="convert", description=__doc__, args=words)))
 
     return run_command("convert", convert, words)

@@ -1,5 +1,6 @@
 """A model from whatever holds it: work directory, native folder, diffusers folder, single file."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError, Imported
 from ldm_jax.convert.native import read_workdir
 from ldm_jax.core.reading import read_json
+from ldm_jax.workdir.layout import CHECKPOINTS
 
 Kind = Literal["workdir", "native", "diffusers", "compvis"]
 
@@ -91,6 +93,10 @@ def _read(path: Path, kind: Kind, given: dict[str, Any]) -> Imported:
 def _borrowed(given: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     """What is taken from other models, whose paths are taken out of `given`."""
     parts: dict[str, tuple[Any, dict[str, Any]]] = {}
+    for name in ("vae", "text_encoder"):
+        path = str(given.get(name, hub.PREFIX))
+        if not path.startswith(hub.PREFIX) and not Path(path).exists():
+            raise ConvertError(f"--{name}={path}: there is no such file or folder")
     if vae := given.pop("vae", None):
         other = load(vae)
         if not isinstance(other.autoencoder, cfg.Autoencoder):
@@ -136,12 +142,13 @@ def kind_of(path: Path) -> Kind:
     if not path.is_dir():
         what = "is neither a regular file nor a folder" if path.exists() else "does not exist"
         raise ConvertError(f"{path} {what}")
-    if (path / native.CONFIG).is_file():
+    # What has the name of a file and is none is refused by whoever reads it.
+    if os.path.lexists(path / native.CONFIG):
         return "native"
-    if (path / INDEX).is_file():
+    if os.path.lexists(path / INDEX):
         return "diffusers"
     config = path / CONFIG
-    if config.is_file():
+    if os.path.lexists(config):
         found = read_json(config)
         if "_class_name" in found:
             return "diffusers"
@@ -152,6 +159,12 @@ def kind_of(path: Path) -> Kind:
                 f"{path} holds a classifier, which guides a model and draws nothing itself; name "
                 "the model, and this with --classifier"
             )
+    workdir = path.absolute().parent.parent
+    if path.absolute().parent.name == CHECKPOINTS and (workdir / CONFIG).is_file():
+        raise ConvertError(
+            f"{path} is the checkpoint of step {path.name} of the work directory {workdir}; name "
+            "that, whose newest checkpoint is read (only weak_model takes another one's folder)"
+        )
     raise ConvertError(
         f"{path} is no model: it has neither {native.CONFIG} (native), nor {INDEX} (diffusers), "
         f"nor a {CONFIG} of a run or an autoencoder"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.core.files import remove, temporary, writing
+from ldm_jax.core.reading import FileFormatError, read_json
 from ldm_jax.core.signals import at_end, undisturbed
 
 MARKS = ("model.json", "model_index.json", "config.json")
@@ -16,6 +17,7 @@ MARKS = ("model.json", "model_index.json", "config.json")
 
 def check_target(path: Path, overwrite: bool) -> None:
     """Raises ConvertError where `path` must not be written."""
+    check_place(path)
     if not path.exists() and not path.is_symlink():
         return
     if path.is_dir() and not any(path.iterdir()):
@@ -26,6 +28,36 @@ def check_target(path: Path, overwrite: bool) -> None:
         raise ConvertError(f"{path} is no folder; a folder is to be written there")
     if not any((path / mark).is_file() for mark in MARKS):
         raise ConvertError(f"{path} is a folder without a model; it is not overwritten")
+    if _is_work_directory(path):
+        raise ConvertError(
+            f"{path} is a work directory, whose checkpoints would be lost; choose another"
+        )
+
+
+def check_place(path: Path) -> None:
+    """Raises ConvertError where `path` lies in a model, or in the work directory of one."""
+    parent = Path(os.path.realpath(path.parent))
+    for folder in (parent, *parent.parents):
+        if _is_model(folder):
+            raise ConvertError(
+                f"{path} lies in {folder}, which is a model; name a place outside of it"
+            )
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether it is surely one: a `config.json` alone may be anybody's."""
+    native = (folder / "model.json").is_file() and (folder / "weights.safetensors").is_file()
+    return native or (folder / "model_index.json").is_file() or _is_work_directory(folder)
+
+
+def _is_work_directory(folder: Path) -> bool:
+    """Whether it has the config of a run."""
+    path = folder / "config.json"
+    try:
+        kind = read_json(path).get("type") if path.is_file() else None
+    except (FileFormatError, OSError):
+        return False
+    return isinstance(kind, str) and kind.endswith("Run")
 
 
 @contextmanager

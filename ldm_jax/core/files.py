@@ -154,6 +154,18 @@ def check_writable(folder: Path, named: str) -> None:
         ) from error
 
 
+def check_apart(out: Path, option: str, folder: Path, what: str, below: bool = True) -> None:
+    """Refuses to write into `folder`, which holds `what`, or with `below` into a folder in it.
+
+    Raises:
+        ValueError: names `option`, which gave `out`, and `folder`.
+    """
+    target, holder = (Path(os.path.realpath(path)) for path in (out, folder))
+    if target == holder or (below and target.is_relative_to(holder)):
+        where = "is" if target == holder else f"lies in {folder},"
+        raise ValueError(f"{option}={out} {where} the folder of {what}; name another")
+
+
 def write_digests(directory: Path, besides: Collection[str] = ()) -> None:
     """Notes size and SHA-256 of every file below `directory` in its `digests.json`.
 

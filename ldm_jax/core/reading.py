@@ -188,6 +188,8 @@ def parse_json(path: str | Path, what: str, data: bytes | str) -> dict[str, Any]
         raise
     except (ValueError, RecursionError) as error:
         reason: Any = "nested too deeply" if isinstance(error, RecursionError) else error
+        if isinstance(error, UnicodeDecodeError):
+            reason = f"byte {error.start} is {error.object[error.start]:#04x}, which is not UTF-8"
         if "integer string conversion" in str(error):
             reason = "a number of thousands of digits"
         raise FileFormatError(path, f"{what} is not JSON: {reason}") from error

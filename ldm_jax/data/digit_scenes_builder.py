@@ -21,9 +21,10 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
+from ldm_jax.config.command_line import check_given
 from ldm_jax.core.command import run_command, run_program
+from ldm_jax.core.files import writing
 from ldm_jax.data import digit_scenes
-from ldm_jax.data.records import writing
 
 PROGRAM = "ldm_jax.data.digit_scenes_builder"
 EXAMPLES = {"train": 24_576, "validation": 1_024, "test": 1_024}
@@ -167,6 +168,7 @@ def build(arguments: list[str]) -> None:
     parser.add_argument("--size", type=int, default=16, choices=digit_scenes.SIZES, help="pixels")
     for split, count in EXAMPLES.items():
         parser.add_argument(f"--{split}", type=int, default=count, help=f"{split} examples")
+    check_given(arguments, ("data_dir",))
     given = vars(parser.parse_args(arguments))
     found = builder(given.pop("data_dir"), given.pop("size"), **given)
     if is_built(found):

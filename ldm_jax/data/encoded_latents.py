@@ -101,7 +101,7 @@ _HINTS = typing.get_type_hints(Index)
 
 def is_encoded(source: cfg.EncodedLatents, split: Split) -> bool:
     """Whether a split was encoded, or was begun."""
-    return (Path(source.path) / split / INDEX).is_file()
+    return os.path.lexists(Path(source.path) / split / INDEX)
 
 
 def read_index(folder: Path) -> Index | None:
@@ -111,7 +111,7 @@ def read_index(folder: Path) -> Index | None:
         DataError: the file is damaged, or of another version of this project.
     """
     path = folder / INDEX
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         found = read_json(path)

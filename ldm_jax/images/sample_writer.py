@@ -64,11 +64,14 @@ class Written:
     """What the picture says besides, and cannot be used."""
 
 
-def check_folder(out: Path, overwrite: bool, inputs: Mapping[str, Path]) -> None:
+def check_folder(
+    out: Path, overwrite: bool, inputs: Mapping[str, Path], own: Collection[str] = ()
+) -> None:
     """Raises FolderError, NotWritable, FileFormatError unless pictures can be written into `out`.
 
-    It must be new or empty, or be overwritten: then it must not hold one of `inputs`, files and
-    folders by the options that name them, nor a damaged or foreign manifest.
+    It must be new or empty, or be overwritten: then it must have the manifest of a former drawing,
+    or nothing but files called as in `own`, which a command writes instead of pictures; and it must
+    not hold one of `inputs`, files and folders by the options that name them.
     """
     check_writable(out, f"--out={out}")
     if not out.is_dir():
@@ -80,9 +83,15 @@ def check_folder(out: Path, overwrite: bool, inputs: Mapping[str, Path]) -> None
                 "another folder"
             )
     _check_alone(out)
-    if not overwrite and not all(_left(path) for path in out.iterdir()):
+    names = {path.name for path in out.iterdir() if not _left(path)}
+    if names and not overwrite:
         raise FolderError(f"--out={out} is not empty; choose another, or --overwrite")
     _check_listed(out)
+    if MANIFEST not in names and not names <= {*own}:
+        raise FolderError(
+            f"--out={out} has files but no {MANIFEST} of a former drawing, so that --overwrite "
+            "would replace files of others; name another folder"
+        )
 
 
 def _check_alone(out: Path) -> None:

@@ -287,7 +287,8 @@ def _loss(metrics: dict[str, float] | None) -> float:
 
 @functools.cache
 def _quiet() -> None:
-    """Keeps orbax's threads from printing tracebacks of what `Checkpoints` says in a sentence."""
+    """Keeps orbax from printing tracebacks of what `Checkpoints` says in a sentence, and what is no
+    news."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_news)
     usual = sys.unraisablehook
@@ -303,8 +304,10 @@ def _quiet() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    of_orbax = "orbax" in record.pathname or "orbax" in record.getMessage()
-    return not (record.exc_info and of_orbax)
+    text = record.getMessage()
+    of_orbax = "orbax" in record.pathname or "orbax" in text
+    # That a save waits for the one before it is how `Checkpoints` is meant to work.
+    return not (of_orbax and (record.exc_info or text.startswith("Waiting for previous save")))
 
 
 def _handlers() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Whether a work directory still holds what its checkpoints were trained with, and whose it is."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ def check_workdir(workdir: Path, config: cfg.Run) -> None:
             would make it another run.
     """
     if not has_checkpoints(workdir):
-        if (workdir / CONFIG).exists():
+        if os.path.lexists(workdir / CONFIG):
             read_config(workdir)
         return
-    if not (workdir / CONFIG).exists():
+    if not os.path.lexists(workdir / CONFIG):
         raise cfg.ConfigError(
             f"{workdir} has checkpoints but no {CONFIG}; restore that file (each checkpoint "
             "has a copy in its folder run), or use another --workdir"

@@ -1,5 +1,6 @@
 """The config of a work directory, and what may change in it when a run goes on."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ def read_config(workdir: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is none.
-        FileFormatError, cfg.ConfigError: it is damaged, or has settings that do not exist.
+        FileFormatError, cfg.ConfigError: it is damaged, is no file, or has settings that do
+            not exist.
     """
     path = workdir / CONFIG
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"{path} does not exist; {workdir} is not a work directory")
     try:
         return cfg.from_json(read_text(path))

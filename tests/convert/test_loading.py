@@ -2,6 +2,7 @@
 
 import errno
 import json
+from functools import partial
 
 import convert_models as small
 import jax
@@ -12,11 +13,14 @@ import tiny
 from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model, native
 from ldm_jax.convert.__main__ import Arguments, main, run
+from ldm_jax.convert.compvis.writer import write_checkpoint
 from ldm_jax.convert.diffusers.pipeline_folders import write_folder
 from ldm_jax.convert.imported_model import ConvertError, materialize
 from ldm_jax.convert.loading import load
 from ldm_jax.convert.native import read_native, write_native
 from ldm_jax.core.reading import FileFormatError
+from ldm_jax.data.sources import DataError, open_source
+from ldm_jax.workdir.run_config import read_config
 
 
 @pytest.fixture
@@ -130,6 +134,33 @@ def test_choices_that_do_not_belong(tmp_path):
     (tmp_path / "config.json").write_text('{"type": "ClassifierRun"}')
     with pytest.raises(ConvertError, match="holds a classifier"):
         load(tmp_path)
+    step = tmp_path / "checkpoints" / "16"
+    step.mkdir(parents=True)
+    with pytest.raises(ConvertError, match=f"step 16 of the work directory {tmp_path}; name that"):
+        load(step)
+
+
+def test_what_is_no_file_is_said_to_be_none(tmp_path):
+    """A folder or a link that leads to itself in the place of a file does exist."""
+    latents = tmp_path / "latents"
+    (latents / "train").mkdir(parents=True)
+    for make, complaint in (
+        (lambda path: path.mkdir(), "is a folder; name a file in it"),
+        (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
+    ):
+        for name in ("config.json", "model.json", "model_index.json"):
+            folder = tmp_path / complaint[:9] / name
+            folder.mkdir(parents=True)
+            make(folder / name)
+            with pytest.raises(FileFormatError, match=f"{name}: {complaint}"):
+                load(folder)
+        with pytest.raises(FileFormatError, match=f"config.json: {complaint}"):
+            read_config(tmp_path / complaint[:9] / "config.json")
+        index = latents / "train" / "index.json"
+        make(index)
+        with pytest.raises(DataError, match=rf"index\.json is no index .*{complaint}"):
+            open_source(cfg.Data(cfg.EncodedLatents(str(latents)), 16), "train")
+        index.unlink() if index.is_symlink() else index.rmdir()
 
 
 def test_materialized_leaves_are_copies(tmp_path):
@@ -151,6 +182,26 @@ def test_inspect(tmp_path, capsys):
         assert words in said, said
 
 
+def test_models_are_written_neither_into_others_nor_over_work_directories(tmp_path):
+    model, run = tmp_path / "model", tmp_path / "run"
+    write_native(small.model("faces"), model)
+    run.mkdir()
+    (run / "config.json").write_text('{"type": "DiffusionRun"}')
+    imported = load(model)
+    for write, target, complaint in (
+        (write_native, run / "deep" / "a", "run, which is a model; name a place outside"),
+        (write_native, model / "a", "model, which is a model"),
+        (write_folder, run / "a", "lies in"),
+        (write_checkpoint, run / "a.safetensors", "lies in"),
+        (partial(write_native, overwrite=True), run, "whose checkpoints would be lost"),
+    ):
+        with pytest.raises(ConvertError, match=complaint):
+            write(imported, target)
+    (tmp_path / "config.json").write_text('{"editor": "anybody\'s"}')
+    write_native(imported, tmp_path / "other")
+    assert len(list(run.iterdir())) == 1
+
+
 def test_mistakes_have_status_2(tmp_path, capsys):
     model = tmp_path / "model"
     write_native(small.model("faces"), model)
@@ -159,6 +210,8 @@ def test_mistakes_have_status_2(tmp_path, capsys):
         ([str(tmp_path / "no"), "--inspect"], "does not exist"),
         ([str(model), str(tmp_path / "a"), "--variant=fp16"], "--variant does not belong"),
         ([str(model), str(tmp_path / "a.ckpt"), "--to=compvis"], "name it so"),
+        ([str(model), ""], "TARGET or option is empty"),
+        ([str(model), str(tmp_path / "a"), "--vae="], "--vae is empty; name a file or folder"),
     ):
         assert main(arguments) == 2
         said = capsys.readouterr().err

@@ -268,7 +268,7 @@ def test_train_takes_latents_in_the_place_of_images(pictures, tmp_path):
 
 
 def test_what_does_not_fit_is_said(latents, pictures, stage, tmp_path):
-    with pytest.raises(DataError, match="image_size is 32, but .* images of 16 pixels"):
+    with pytest.raises(DataError, match="image_size is 32 x 32, but .* images of 16 x 16"):
         open_source(cfg.Data(cfg.EncodedLatents(str(latents)), 32), "train")
     with pytest.raises(DataError, match="no encoded test split"):
         open_source(cfg.Data(cfg.EncodedLatents(str(latents)), 16), "test")
@@ -331,6 +331,11 @@ def test_the_command_encodes_both_splits(pictures, trained_autoencoder, tmp_path
         (("--num_processes=2",), "--process_id is None; it must be given with --num_processes"),
         (("--batch_size=0",), "batch_size is 0"),
         ((f"--out={tmp_path / 'file' / 'below'}",), "file is a file"),
+        ((f"--out={pictures}",), f"--out={pictures} is the folder of the images"),
+        ((f"--out={pictures / 'three'}",), f"lies in {pictures}, the folder of the images"),
+        ((f"--out={trained_autoencoder}",), "is the folder of the first stage"),
+        (("--out=",), "--out is empty; name a file or folder"),
+        (("--first_stage", ""), "--first_stage is empty"),
     ):
         try:
             assert command.main([*options, *wrong]) == 2

@@ -35,11 +35,17 @@ def test_folders_that_cannot_be_written_are_refused(tmp_path):
         (tmp_path / "file" / "deep" / "out", True, "file is a file, below which lies --out="),
         (tmp_path / "link", False, "is a link that leads nowhere"),
         (tmp_path / "full", False, "is not empty; choose another, or --overwrite"),
+        (tmp_path / "full", True, "full has files but no manifest.json .* files of others"),
     ):
         with pytest.raises((FolderError, NotWritable), match=complaint):
             check_folder(out, overwrite, {})
     check_folder(tmp_path / "new" / "out", False, {})
-    check_folder(tmp_path / "full", True, {"mask": tmp_path / "mask.png"})
+    check_folder(tmp_path / "full", True, {}, ("a.png", "b.png"))
+    with pytest.raises(FolderError, match="files of others"):
+        check_folder(tmp_path / "full", True, {}, ("b.png",))
+    with writer(tmp_path / "drawn") as drawn:
+        drawn.write(BLACK, 0, 0)
+    check_folder(tmp_path / "drawn", True, {"mask": tmp_path / "mask.png"})
     assert not (tmp_path / "new").exists()
 
 

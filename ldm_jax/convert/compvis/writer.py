@@ -10,6 +10,7 @@ from ldm_jax.convert import imported_model, state_dicts
 from ldm_jax.convert.compvis import components, keys, settings
 from ldm_jax.convert.compvis.components import Kind, Tensors, places_of
 from ldm_jax.convert.imported_model import ConvertError, Dtype, Imported
+from ldm_jax.convert.model_folders import check_place
 from ldm_jax.formats.safetensors_file import write_safetensors
 from ldm_jax.models.process import betas
 
@@ -25,6 +26,7 @@ def write_checkpoint(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ConvertError(f"{path}: a single file is written as safetensors; name it so")
+    check_place(path)
     if path.exists() and not overwrite:
         raise ConvertError(f"{path} exists; choose another, or --overwrite")
     config = imported.config

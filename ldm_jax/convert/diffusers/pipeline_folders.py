@@ -1,5 +1,6 @@
 """diffusers' folders, of a whole pipeline or of one autoencoder, read and written."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,7 +70,7 @@ def read_folder(
     path = Path(path)
     origin = {"source": path.name, "kind": "diffusers", "weights": "raw"}
     common: dict[str, Any] = {"origin": origin}
-    if not (path / INDEX).is_file():
+    if not os.path.lexists(path / INDEX):
         fields = Fields.read(path / CONFIG)
         with fields.naming():
             config = architectures.read_autoencoder(fields)
