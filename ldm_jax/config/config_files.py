@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import re
 import runpy
 import traceback
 import typing
@@ -61,7 +62,22 @@ def _its_errors(file: str) -> Iterator[None]:
         line = f", line {lines[-1]}" if lines and lines[-1] else ""
         kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
         reason = error.msg if isinstance(error, SyntaxError) else error
+        unknown = _UNKNOWN.fullmatch(str(error)) if isinstance(error, TypeError) else None
+        if unknown and unknown[1] in _CLASSES:
+            kind, reason = "", _no_field(unknown[2], unknown[2], unknown[1])
         raise ConfigError(f"{file}{line}: {kind}{reason}") from error
+
+
+_UNKNOWN = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+"""What Python says of a setting that a class does not have."""
+
+
+def _no_field(where: str, key: str, kind: str) -> str:
+    """The sentence that refuses the setting `key` of the class called `kind`."""
+    hints = field_hints(_CLASSES[kind])
+    close = difflib.get_close_matches(key, hints, n=1)
+    hint = f"perhaps you meant {close[0]!r}" if close else f"it has {', '.join(hints)}"
+    return f"{where} is no field of {kind}; {hint}"
 
 
 def _check_name(name: str, names: tuple[str, ...], path: str | Path) -> None:
@@ -130,9 +146,7 @@ def _from_dict(value: Any, where: str) -> Any:
     arguments = {}
     for key in value.keys() - {"type"}:
         if key not in hints:
-            close = difflib.get_close_matches(key, hints, n=1)
-            hint = f"perhaps you meant {close[0]!r}" if close else f"it has {', '.join(hints)}"
-            raise ConfigError(f"{where}.{key} is no field of {name}; {hint}")
+            raise ConfigError(_no_field(f"{where}.{key}", key, name))
         arguments[key] = _from_dict(value[key], f"{where}.{key}")
         if not matches(arguments[key], hints[key]):
             raise ConfigError(told(f"{where}.{key}", arguments[key], hints[key]))

@@ -59,6 +59,7 @@ def run(arguments: Arguments) -> None:
     from ldm_jax.core.progress import Progress
     from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.bits_per_dim import measure
+    from ldm_jax.evaluation.images import number_of
     from ldm_jax.generation.conditions import open_tokenizer
 
     data = arguments.data
@@ -75,7 +76,7 @@ def run(arguments: Arguments) -> None:
     )
     source = open_source(data, arguments.split)
     print(f"data: {source.found}")
-    count = min(arguments.num, len(source))
+    count = number_of(arguments.num, arguments.split, len(source))
     with Progress("likelihood", count, images=1) as bar:
         found = measure(
             ldm.build(bundle.config), params, frozen,

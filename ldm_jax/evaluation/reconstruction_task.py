@@ -55,6 +55,7 @@ def run(arguments: Arguments) -> None:
         measure,
         read_perceptual,
     )
+    from ldm_jax.evaluation.images import number_of
     from ldm_jax.images.grid import grid, save_png
 
     data, out = arguments.data, arguments.out
@@ -62,7 +63,7 @@ def run(arguments: Arguments) -> None:
     stage = read_first_stage(arguments.model)
     source = open_source(data, arguments.split)
     print(f"data: {source.found}")
-    count = min(arguments.num, len(source))
+    count = number_of(arguments.num, arguments.split, len(source))
     lpips = read_perceptual(Path(arguments.model), arguments.vgg, arguments.heads)
     program = FirstStageProgram(stage, arguments.batch_size, arguments.seed, lpips)
     images = (example["image"] for example in in_order(source, data, range(count)))

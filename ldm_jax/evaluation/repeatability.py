@@ -112,6 +112,10 @@ def read(path: Path) -> Record:
     Raises:
         RecordError, FileFormatError: there is none, or its arrays are missing.
     """
+    if path.suffix == ".npz":
+        raise RecordError(
+            f"{path} has a record's arrays; name the record itself, {path.with_suffix('.json')}"
+        )
     content = read_json(path)
     missing = [name for name in _REQUIRED if name not in content]
     if missing:

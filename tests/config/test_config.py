@@ -244,6 +244,9 @@ def test_importing_settings_and_command_lines_does_not_import_jax(module):
     assert found.stdout.strip() == "[]"
 
 
+UNKNOWN = "UNet.__init__() got an unexpected keyword argument 'block_out_chanels'"
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -254,6 +257,12 @@ def test_importing_settings_and_command_lines_does_not_import_jax(module):
             "from ldm_jax import config as c\n\n\ndef get_config():\n    c.Optim(eps=-1.0)\n",
             "line 5: Optim.eps is -1.0; it must be",
         ),
+        (
+            # As Python says it of a class that the tests' checks of types have not wrapped.
+            f"raise TypeError({UNKNOWN!r})\n",
+            "line 1: block_out_chanels is no field of UNet; perhaps you meant 'block_out_channels'",
+        ),
+        ("def get_config():\n    dict(**{3: 4})\n", "line 2: TypeError: keywords must be strings"),
         ("raise SystemExit(0)\n", "line 1: SystemExit"),
         ("get_config = 3\n", "defines no get_config"),
     ],

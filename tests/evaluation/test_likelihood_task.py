@@ -2,6 +2,7 @@
 
 import pytest
 
+from ldm_jax.evaluation.images import number_of
 from ldm_jax.evaluation.likelihood_task import parts, table
 
 REPORT = {
@@ -29,3 +30,9 @@ def test_the_parts_of_the_bound_sum_to_it():
 def test_every_timestep_but_the_first_is_in_one_part(count):
     found = [t for start, stop in parts(count) for t in range(start, stop)]
     assert sorted(found) == list(range(1, count))
+
+
+def test_fewer_images_than_were_asked_for_are_said(capsys):
+    assert number_of(1000, "validation", 10) == 10
+    assert "validation has 10 images, fewer than --num=1000; all" in capsys.readouterr().out
+    assert number_of(1000, "validation", 1000) == 1000 and not capsys.readouterr().out

@@ -74,6 +74,11 @@ def test_records_of_other_parameters_and_other_files_are_refused(record, tmp_pat
         repeatability.read(tmp_path / "absent.json")
 
 
+def test_the_arrays_of_a_record_are_not_the_record(record):
+    with pytest.raises(repeatability.RecordError, match=r"name the record itself, .*record\.json"):
+        repeatability.read(record.with_suffix(".npz"))
+
+
 def test_damaged_arrays_are_noticed_before_anything_is_drawn(record, tmp_path):
     copy = changed(record, tmp_path, lambda content: None)
     arrays = bytearray(copy.with_suffix(".npz").read_bytes())

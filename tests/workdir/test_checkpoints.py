@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import resource
 import shutil
@@ -399,3 +400,13 @@ def test_frozen_parts_are_written_once_and_read_strictly(tmp_path):
     with pytest.raises(ckpt.CheckpointError, match=str(path)):
         load_frozen(tmp_path / "first", "weights")
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_that_a_save_waits_for_the_one_before_is_no_news():
+    def news(path, text):
+        return ckpt._is_news(logging.LogRecord("absl", 30, path, 1, text, (1.08,), None))
+
+    waiting = "Waiting for previous save to complete took %f seconds."
+    assert not news("site-packages/orbax/checkpoint/checkpoint_manager.py", waiting)
+    assert news("site-packages/orbax/checkpoint/checkpoint_manager.py", "Slow disk: %f")
+    assert news("site-packages/other.py", waiting)
