@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf.json_format import ParseError
 from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from ldm_jax.config.command_line import check_given
 from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import writing
 from ldm_jax.data import digit_scenes
+from ldm_jax.data.sources import DataError
 
 PROGRAM = "ldm_jax.data.digit_scenes_builder"
 EXAMPLES = {"train": 24_576, "validation": 1_024, "test": 1_024}
@@ -123,10 +125,21 @@ def builder(
     validation: int = EXAMPLES["validation"],
     test: int = EXAMPLES["test"],
 ) -> DigitScenes:
-    """The builder of one size and count under `data_dir`, built or not."""
+    """The builder of one size and count under `data_dir`, built or not.
+
+    Raises:
+        DataError: what is built says no longer what it is; names the folder.
+    """
     config = DigitScenesConfig(size=size, train=train, validation=validation, test=test)
     chosen = config.name if config.name in DigitScenes.builder_configs else config
-    return DigitScenes(data_dir=Path(data_dir), config=chosen, file_format="array_record")
+    try:
+        return DigitScenes(data_dir=Path(data_dir), config=chosen, file_format="array_record")
+    except (ParseError, AssertionError) as error:  # as TFDS says that versions differ
+        folder = Path(data_dir) / DigitScenes.name / config.name / digit_scenes.VERSION
+        raise DataError(
+            f"{folder / 'dataset_info.json'} is damaged ({str(error).strip()}); delete {folder}, "
+            "which is then built anew"
+        ) from error
 
 
 def is_built(found: DigitScenes) -> bool:

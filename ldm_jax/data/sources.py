@@ -105,6 +105,10 @@ class DigitScenesSource:
         builder = _built_digit_scenes(source.data_dir, image_size)
         features = builder.info.features
         remedy = f"delete {builder.data_path}, which the next run builds anew"
+        if split not in builder.info.splits:
+            raise DataError(
+                f"{builder.data_path}/dataset_info.json is missing or has no {split}; {remedy}"
+            )
         self._records = Records([*map(str, builder.info.splits[split].filepaths)], remedy)
         self._features = tfds.features.FeaturesDict(
             {name: features[name] for name in ("image", "caption", "label")}

@@ -290,6 +290,16 @@ def test_digit_scenes_are_built_and_read(scenes):
 
 def test_damaged_scenes_are_named(scenes):
     data = cfg.Data(cfg.DigitScenes(data_dir=scenes), 16)
+    sources.open_source(data, "validation")  # builds it
+    (info,) = Path(scenes).rglob("dataset_info.json")
+    sound = info.read_bytes()
+    try:
+        for content in (sound[:100], b"", b"{}", None):
+            info.unlink() if content is None else info.write_bytes(content)
+            with pytest.raises(sources.DataError, match=r"dataset_info\.json is .* delete"):
+                sources.open_source(data, "validation")
+    finally:
+        info.write_bytes(sound)
     (path,) = Path(scenes).rglob("*validation.array_record*")
     sound = path.read_bytes()
     try:
