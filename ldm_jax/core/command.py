@@ -92,8 +92,8 @@ def _check_words(words: Sequence[str]) -> None:
         except UnicodeEncodeError as error:
             bytes_of = os.fsencode(word)
             raise ValueError(
-                f"{printable(word)} is not UTF-8 text (byte {bytes_of[error.start]:#04x}); a "
-                "prompt is given in UTF-8, and a file with such a name must be renamed"
+                f"{printable(word)} is not UTF-8 text (byte {bytes_of[error.start]:#04x}); "
+                "give it in UTF-8, and rename a file or folder that has such a name"
             ) from error
 
 

@@ -215,7 +215,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(digit_scenes_builder.DigitScenes, "download_and_prepare", full)
     assert digit_scenes_builder.main([f"--data_dir={tmp_path}"]) == 1
     said = capsys.readouterr().err
-    assert f"{found(tmp_path).data_path} cannot be written: No space left on device." in said
+    assert f"{found(tmp_path).data_path} cannot be written: the disk is full" in said
 
 
 FULL = (

@@ -216,7 +216,7 @@ def test_a_full_disk_is_named_and_nothing_unfinished_stays(latents, tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(encoded_latents, "write_records", to_full_disk)
-        with pytest.raises(OSError, match="/00000-of-.* written: No space left on device") as error:
+        with pytest.raises(OSError, match="/00000-of-.* written: the disk is full") as error:
             write_shard(tmp_path, index, 0, [image] * 16)
     assert told(error.value)[0] == 1 and not os.listdir(tmp_path)
 

@@ -115,10 +115,10 @@ def test_guide_models_of_another_kind_are_refused(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"guidance_interval": (2.0, 1.0)}, "guidance_interval is .*two numbers, low < high"),
-        ({"guidance_rescale": 1.5}, "guidance_rescale is 1.5; it must be between 0 and 1"),
-        ({"threshold": -1.0}, "threshold is -1.0; it must be above 0 and at most 1"),
-        ({"resample": 0}, "resample is 0; it must be 1 to 1000"),
+        ({"guidance_interval": (2.0, 1.0)}, "guidance_interval is .*two numbers.*, low < high"),
+        ({"guidance_rescale": 1.5}, "guidance_rescale is 1.5; it must be .*at most 1"),
+        ({"threshold": -1.0}, "threshold is -1.0; it must be .*above 0 and at most 1"),
+        ({"resample": 0}, "resample is 0; it must be .*of at least 1 and at most 1000"),
         ({"classifier_form": "mode"}, "classifier_form is 'mode'; it must be one of eps, mean"),
         ({"guidance_schedule": "up"}, "guidance_schedule is 'up'; it must be one of constant"),
         ({"autoguidance_scale": float("nan")}, "autoguidance_scale is nan"),
@@ -137,7 +137,7 @@ def test_settings_that_cannot_work_are_refused(change, complaint):
             {"sampler": "ddim", "classifier_form": "mean", "classifier_scale": 1.0},
             "sampler 'ddim' without corrector takes none",
         ),
-        ({"resample": 2}, r"resample is 2, which is for painting under a mask \(--mask\)"),
+        ({"resample": 2}, r"resample is 2, which is for painting under a mask \(mask\)"),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(weakly_guided, change, complaint):

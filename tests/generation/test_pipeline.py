@@ -132,7 +132,7 @@ def test_what_is_the_same_for_all_batches_is_computed_once(pipeline, monkeypatch
         monkeypatch.setattr(owner, name, counted)
 
     for owner, names in (
-        (defaults, ("resolve", "levels", "guidance_numbers")),
+        (defaults, ("resolve_sampling", "levels", "guidance_numbers")),
         (type(pipeline.tokenizer), ("encode",)),
         (pipeline.programs, ("draw",)),
     ):
@@ -143,7 +143,7 @@ def test_what_is_the_same_for_all_batches_is_computed_once(pipeline, monkeypatch
     request = cfg.Request.from_dict(settings, model=pipeline.choice)
     drawn = [*pipeline.run(resolve_request(pipeline, request).plan)]
     assert [len(batch.rows) for batch in drawn] == [4, 2] and calls["draw"] == 2
-    assert (calls["resolve"], calls["levels"], calls["guidance_numbers"]) == (1, 1, 1)
+    assert (calls["resolve_sampling"], calls["levels"], calls["guidance_numbers"]) == (1, 1, 1)
     # Once the prompts, and once what is led away from.
     assert calls["encode"] == 2
     assert len(pipeline.programs._placed) <= placed + 1
@@ -162,14 +162,14 @@ def test_conditions_that_the_model_does_not_know_are_refused(pipeline):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"steps": 0}, "steps is 0; it must be 1 or more"),
-        ({"batch_size": 0}, "batch_size is 0; it must be 1 or more"),
-        ({"eta": -0.5}, "eta is -0.5; it must be 0 or more, and finite"),
+        ({"steps": 0}, "steps is 0; it must be .*of at least 1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be .*of at least 1"),
+        ({"eta": -0.5}, "eta is -0.5; it must be .*of at least 0"),
         ({"eta": float("inf")}, "eta is inf"),
-        ({"seed": 2**32}, "seed is 4294967296; it must be between 0 and 4294967295"),
+        ({"seed": 2**32}, "seed is 4294967296; it must be .*at most 4294967295"),
         ({"sampler": "ddip"}, r"sampler is 'ddip'; it must be one of ddim, ddpm"),
-        ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be finite"),
-        ({"strength": 1.5}, "strength is 1.5; it must be between 0 and 1"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be .*a number"),
+        ({"strength": 1.5}, "strength is 1.5; it must be .*at most 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change, complaint):

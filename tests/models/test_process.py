@@ -152,8 +152,8 @@ def test_levels_that_a_model_does_not_have_are_refused(diffusion, sampling, comp
     [
         ({"spacing": "karras", "timesteps": (3.0,)}, "spacing and timesteps are given"),
         ({"sigmas": (1.0, 2.0)}, r"sigmas are \(1.0, 2.0\); they must fall"),
-        ({"timesteps": (3.0, -1.0)}, "they must fall, to 0 at the least"),
-        ({"sections": (3, 0)}, "sections is .*counts of 1 or more"),
+        ({"timesteps": (3.0, -1.0)}, "timesteps is .*each entry a number of at least 0"),
+        ({"sections": (3, 0)}, "sections is .*whole number of at least 1"),
     ],
 )
 def test_lists_that_no_model_has_are_refused(given, complaint):
