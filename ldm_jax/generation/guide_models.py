@@ -164,16 +164,24 @@ def read_weak(
     if not isinstance(bundle.config, cfg.Model):
         raise cfg.ConfigError(f"--weak_model={path} holds no diffusion model")
     model = ldm.build(bundle.config, dtype)
-    words = [None if file is None else file.read_bytes() for file in (bundle.tokenizer, tokenizer)]
+    same_words = _tokenizer_files(bundle.tokenizer) == _tokenizer_files(tokenizer)
     same = {
         "first stage": bundle.config.autoencoder == config.autoencoder,
-        "condition": bundle.config.conditioners == config.conditioners and words[0] == words[1],
+        "condition": bundle.config.conditioners == config.conditioners and same_words,
         "process": same_process(bundle.config.diffusion, config.diffusion),
     }
     _require_same(same, f"--weak_model={path}")
     if cfg.find(config.conditioners, cfg.InpaintingConditioner) is not None:
         raise cfg.ConfigError("--weak_model: models that are shown a mask have no autoguidance")
     return WeakModel(model, bundle.params)
+
+
+def _tokenizer_files(path: Path | None) -> list[bytes]:
+    """What the files of a tokenizer hold, which is one file or a folder of some."""
+    if path is None:
+        return []
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file.read_bytes() for file in files]
 
 
 def check_weaker(weak: WeakModel, params: Any) -> None:

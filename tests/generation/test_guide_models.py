@@ -7,7 +7,9 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
+from ldm_jax.convert.native import read_workdir, write_native
 from ldm_jax.generation.defaults import Picture
+from ldm_jax.generation.guide_models import read_weak
 from ldm_jax.generation.pipeline import Pipeline
 
 FAST = cfg.Sampling(steps=3, batch_size=2, guidance_scale=3.0, sampler="ddpm")
@@ -61,6 +63,14 @@ def test_new_numbers_draw_other_pictures_with_the_same_program(weakly_guided):
     # Its parameters are on the devices once, beside the model's.
     (placed,) = weakly_guided.programs._placed.values()
     assert placed[2].keys() == {"weak"}
+
+
+def test_a_weaker_model_may_be_a_folder(weakly_guided, trained_text2img, tmp_path):
+    """Whose tokenizer lies in a folder too."""
+    earlier = sorted((trained_text2img / "checkpoints").iterdir(), key=lambda p: int(p.name))[0]
+    write_native(read_workdir(trained_text2img, step=int(earlier.name)), tmp_path / "weak")
+    weak = read_weak(tmp_path / "weak", weakly_guided.config, trained_text2img / "tokenizer.json")
+    tiny.same_bits(weak.params, weakly_guided.guide_models.weak.params)
 
 
 def test_guidance_is_off_by_itself_where_autoguidance_is_on(weakly_guided):
