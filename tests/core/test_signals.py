@@ -34,7 +34,14 @@ def start():
     processes = []
 
     def run(body, around=BUSY):
-        command = [sys.executable, "-c", around.format(body=body)]
+        # Newer Pythons warn of any fork beside threads.
+        command = [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            around.format(body=body),
+        ]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
