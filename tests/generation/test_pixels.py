@@ -83,7 +83,7 @@ def test_the_native_form_holds_it_and_others_refuse(workdir, tmp_path):
 
 def test_a_first_stage_is_refused(pictures, tmp_path, capsys):
     config = tiny.write_config(tmp_path / "config.py", _run(pictures))
-    options = [f"--config={config}", f"--workdir={tmp_path / 'run'}", "--first_stage=other"]
+    options = [f"--config={config}", f"--workdir={tmp_path / 'run'}", f"--first_stage={pictures}"]
     assert train.main(options) == 2
     assert "space is 'pixels', which needs none" in capsys.readouterr().err
 
