@@ -103,7 +103,7 @@ def codebook_size(config: cfg.FirstStage, others: str) -> int | None:
             )
 
 
-def bare(config: cfg.FirstStage) -> cfg.FirstStage:
+def architecture_of(config: cfg.FirstStage) -> cfg.FirstStage:
     """A first stage without what tensors do not tell: latent scale, how vectors were trained."""
     if isinstance(config, cfg.Pixels):
         return config

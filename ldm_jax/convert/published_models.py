@@ -89,7 +89,8 @@ def find(
     for name, model in MODELS.items():
         same = (
             _one_head(unet) == _one_head(model.unet)
-            and imported_model.bare(autoencoder) == imported_model.bare(model.autoencoder)
+            and imported_model.architecture_of(autoencoder)
+            == imported_model.architecture_of(model.autoencoder)
             and _without_dropout(conditioners) == _without_dropout(model.conditioners)
         )
         if same and model.diffusion.prediction in predictions:
@@ -99,8 +100,10 @@ def find(
 
 def first_stage(config: cfg.FirstStage) -> str | None:
     """The name of the published first stage of this shape, or None."""
-    bare = imported_model.bare(config)
-    names = (n for n, c in FIRST_STAGES.items() if imported_model.bare(c) == bare)
+    architecture = imported_model.architecture_of(config)
+    names = (
+        n for n, c in FIRST_STAGES.items() if imported_model.architecture_of(c) == architecture
+    )
     return next(names, None)
 
 

@@ -79,8 +79,8 @@ def _process(process: cfg.Process) -> str:
 
 def _fields(config: Any, *without: str) -> str:
     """A config in one line, without what is as usual."""
-    said = [
+    words = [
         f"{field.name} {getattr(config, field.name)}" for field in dataclasses.fields(config)
         if field.name not in without and getattr(config, field.name) not in (None, ())
     ]  # fmt: skip
-    return f"{type(config).__name__}: {', '.join(said)}" if said else type(config).__name__
+    return f"{type(config).__name__}: {', '.join(words)}" if words else type(config).__name__

@@ -121,14 +121,14 @@ def why_ignored(name: str, rules: Rules) -> str | None:
 def fit(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
     """`tensor` in `shape`, where they differ in trailing axes of one element only, or None."""
 
-    def bare(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    def squeezed(sizes: tuple[int, ...]) -> tuple[int, ...]:
         while len(sizes) > 2 and sizes[-1] == 1:
             sizes = sizes[:-1]
         return sizes
 
     if tensor.shape == shape:
         return tensor
-    pointwise = min(len(shape), tensor.ndim) == 2 and bare(tensor.shape) == bare(shape)
+    pointwise = min(len(shape), tensor.ndim) == 2 and squeezed(tensor.shape) == squeezed(shape)
     return tensor.reshape(shape) if pointwise else None
 
 

@@ -45,7 +45,7 @@ def attention(
     """
     branches = {}
     if q.shape[1] * k.shape[1] >= MAPPED_SCORES:
-        branches["cpu"] = functools.partial(mapped, causal=causal)
+        branches["cpu"] = functools.partial(block_by_block, causal=causal)
     if _flash_block(q.shape[1], k.shape[1]) is not None:
         branches["tpu"] = functools.partial(flash, causal=causal)
     if _cudnn_takes(q, k, v):
@@ -66,7 +66,7 @@ def direct(
     return _softmax_matmul(q, k, v, rows).swapaxes(1, 2)
 
 
-def mapped(
+def block_by_block(
     q: Float[Array, "b l n d"], k: Float[Array, "b m n d"], v: Float[Array, "b m n d"], causal: bool
 ) -> Float[Array, "b l n d"]:
     """Plain matmuls, one head and block of queries after the other.

@@ -58,9 +58,9 @@ def of_metadata(
         raise ConvertError(f"its metadata {METADATA} is no model")
     told = replace(
         model.unet, num_heads=unet.num_heads, dropout=unet.dropout
-    ), imported_model.bare(model.autoencoder)  # fmt: skip
+    ), imported_model.architecture_of(model.autoencoder)  # fmt: skip
     kinds = [[type(part) for part in parts] for parts in (model.conditioners, conditioners)]
-    same = told == (unet, imported_model.bare(autoencoder)) and kinds[0] == kinds[1]
+    same = told == (unet, imported_model.architecture_of(autoencoder)) and kinds[0] == kinds[1]
     if not same:
         raise ConvertError(f"its metadata {METADATA} describes another model than its tensors")
     settings = Settings(

@@ -86,9 +86,9 @@ def read_folder(
     for name, part in imported_model.component_configs(config).items():
         if name not in places:
             continue
-        components[name], left, said = read_component(path / places[name], part, variant)
+        components[name], left, more = read_component(path / places[name], part, variant)
         ignored |= {f"{places[name]}/{tensor}": why for tensor, why in left.items()}
-        notes += said
+        notes += more
     if tokenizer is None and "tokenizer" in places:
         tokenizer = path / places["tokenizer"]
         if not tokenizer.is_dir():
