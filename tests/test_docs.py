@@ -2,10 +2,13 @@
 
 import ast
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from ldm_jax.cli import arguments, train
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -102,6 +105,24 @@ def test_the_table_of_configs_is_whole():
     text = (ROOT / "docs/train.md").read_text()
     left_out = [p.name for p in ROOT.glob("configs/*.py") if f"`{p.stem}" not in text]
     assert not left_out, f"docs/train.md lacks {left_out}"
+
+
+COMMAND = re.compile(r"^ *(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?python (train|sample)\.py (.*)$", re.M)
+OF_THE_READER = re.compile(r"\.\.\.|my_config|--help|--from_png")
+"""In commands that cannot be read without the reader's own files."""
+
+
+@pytest.mark.parametrize("program", ["train", "sample"])
+def test_commands_are_read(program):
+    """Each with all its overrides, by the command itself, as far as before any file is opened."""
+    parse = {"train": train.parse, "sample": arguments.parse}[program]
+    files = [*DOCUMENTS, *ROOT.glob("configs/*.py")]
+    texts = [re.sub(r"\\\n\s*", " ", path.read_text()) for path in files]
+    commands = [rest for text in texts for name, rest in COMMAND.findall(text) if name == program]
+    assert len(commands) > 20
+    for command in commands:
+        if not OF_THE_READER.search(command):
+            parse(shlex.split(command, comments=True))
 
 
 def test_snippets_run():
