@@ -91,11 +91,11 @@ def save_png(
     write_atomically(path, content.getvalue())
 
 
-def save_webp(path: Path, frames: UInt8[np.ndarray, "n h w 3"], seconds: float | int = 3) -> None:
-    """Writes an animated WebP, without loss, that shows `frames` in so many seconds, over and over;
-    the last stays for a third of that longer."""
-    each = round(1000 * seconds / len(frames))
-    durations = [each] * (len(frames) - 1) + [each + round(1000 * seconds / 3)]
+def save_webp(path: Path, frames: UInt8[np.ndarray, "n h w 3"]) -> None:
+    """Writes an animated WebP, without loss, that shows `frames` in three seconds, over and over;
+    the last stays for a second longer."""
+    each = round(3000 / len(frames))
+    durations = [each] * (len(frames) - 1) + [each + 1000]
     first, *others = (Image.fromarray(frame) for frame in frames)
     content = io.BytesIO()
     first.save(
