@@ -12,7 +12,13 @@ from ldm_jax.config.checks import (
     require_divisible,
     settings,
 )
-from ldm_jax.config.conditioning import CaptionMapConditioner, Conditioner, find, slots_of
+from ldm_jax.config.conditioning import (
+    CaptionMapConditioner,
+    Conditioner,
+    InpaintingConditioner,
+    find,
+    slots_of,
+)
 from ldm_jax.config.networks import FirstStage, UNet
 from ldm_jax.config.noise_processes import Discrete, Process
 from ldm_jax.core.names import FinalAlphaBar, PredictionKind
@@ -77,7 +83,7 @@ class Model:
                 self.unet.out_channels, f"{times * channels},{why} the latent channels of the "
                 f"first stage, as diffusion.learned_variance is {self.diffusion.learned_variance}"
                 )  # fmt: skip
-        require_divisible("image_size", self.sides, factor * self.unet.side_multiple,
+        require_divisible("image_size", self.sides, self.side_multiple,
                           "what first stage and U-Net can divide")  # fmt: skip
         drawn = find(self.conditioners, CaptionMapConditioner)
         latents = tuple(side // factor for side in self.sides)
@@ -89,6 +95,16 @@ class Model:
     def sides(self) -> tuple[int, int]:
         """Height and width of the images that it was trained on, in pixels."""
         return height_and_width("image_size", self.image_size)
+
+    @property
+    def side_multiple(self) -> int:
+        """What the sides of pictures must be multiples of."""
+        return self.autoencoder.factor * self.unet.side_multiple
+
+    @property
+    def is_inpainting(self) -> bool:
+        """Whether the U-Net itself is shown a mask and a picture."""
+        return find(self.conditioners, InpaintingConditioner) is not None
 
     @property
     def inputs(self) -> tuple[str, ...]:

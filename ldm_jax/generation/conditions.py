@@ -1,4 +1,4 @@
-"""What users ask for (captions, classes) as the inputs that a model's conditioners take."""
+"""What users ask for (captions, classes, a picture) as what a model takes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.data import prompts
@@ -144,3 +144,18 @@ def _labels(conditions: Sequence[Condition], count: int) -> np.ndarray:
         if label is not None and not 0 <= label < count:
             raise ValueError(f"class {label} does not exist; this model has 0 to {count - 1}")
     return np.asarray([count if label is None else label for label in conditions], np.int32)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What drawing starts from, instead of noise drawn from the seed; what is None is absent."""
+
+    image: UInt8[np.ndarray, "h w 3"] | None = None
+    """Drawn on, with `strength`."""
+    mask: Float32[np.ndarray, "h w"] | None = None
+    """1 where `image` is painted anew, 0 where it is kept."""
+    noise: Float32[np.ndarray, "n zh zw z"] | None = None
+    """Standard normal starting noise for each picture."""
+
+
+NO_PICTURE = Picture()

@@ -1,20 +1,21 @@
-"""How a model draws by default, and which settings it refuses."""
+"""How a model draws by default."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
 from ldm_jax.config.sampling import LISTS
 from ldm_jax.core.names import RatioSpacing
 from ldm_jax.core.typing import Level, Process, Solver
 from ldm_jax.diffusion.spacing import has_ddim_uniform
+from ldm_jax.generation.conditions import NO_PICTURE, Picture
+from ldm_jax.generation.refusals import check_guidance, check_size, check_way
 from ldm_jax.models.process import build_process
 from ldm_jax.sampling.levels import in_sections, inner_levels, levels, levels_at, levels_of, part
 from ldm_jax.sampling.sde import PredictorCorrector
-from ldm_jax.sampling.solver_base import evaluates_once
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, GRIDS, make_solver
 
 SMALL, SMALL_BATCH = 16 * 16, 32
@@ -22,25 +23,6 @@ SMALL, SMALL_BATCH = 16 * 16, 32
 one. The number of pictures plays no part, so that no bit depends on it."""
 SAMPLER, STEPS = "ddim", 50
 """What draws by default."""
-LEAST_NOISE = 0.5
-"""sigma / alpha at the first level, below which a drawing cannot begin with noise alone."""
-LEAST_TILE = 8
-"""Latents along the side of a tile, below which a decoder has no context."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What drawing starts from, instead of noise drawn from the seed; what is None is absent."""
-
-    image: UInt8[np.ndarray, "h w 3"] | None = None
-    """Drawn on, with `strength`."""
-    mask: Float32[np.ndarray, "h w"] | None = None
-    """1 where `image` is painted anew, 0 where it is kept."""
-    noise: Float32[np.ndarray, "n zh zw z"] | None = None
-    """Standard normal starting noise for each picture."""
-
-
-NO_PICTURE = Picture()
 
 
 class Resolved(NamedTuple):
@@ -97,9 +79,9 @@ def resolve_sampling(
             "sampler 'euler_maruyama' follows the process in its time, and where this model's "
             "ends its drift has no bound; choose another"
         )
-    _check_way(resolved, whole, visited)
-    _check_guidance(resolved, chosen, visited)
-    _check_size(model, resolved, textures)
+    check_way(resolved, whole, visited)
+    check_guidance(resolved, chosen, visited)
+    check_size(model, resolved, textures)
     return Resolved(resolved, visited)
 
 
@@ -128,7 +110,7 @@ def resolve_inversion(
             f"{sampling.corrector!r} draws noise on its way, which an inversion cannot know; "
             "choose one that does not, such as ddim with eta 0"
         )
-    if is_inpainting(model):
+    if model.is_inpainting:
         raise cfg.ConfigError(
             "inversion shows the model no picture; choose a model that is not for inpainting"
         )
@@ -203,16 +185,6 @@ def _text_encoder(config: cfg.Model) -> Any:
     return getattr(cfg.find(config.conditioners, cfg.TextConditioner), "encoder", None)
 
 
-def factor(model: cfg.Model) -> int:
-    """What the sides of pictures must be multiples of."""
-    return model.autoencoder.factor * model.unet.side_multiple
-
-
-def is_inpainting(model: cfg.Model) -> bool:
-    """Whether the U-Net itself is shown a mask and a picture."""
-    return cfg.find(model.conditioners, cfg.InpaintingConditioner) is not None
-
-
 def _levels(model: cfg.Model, process: Process, sampling: cfg.Sampling) -> Level:
     """The noise levels of all of the way, from noise alone.
 
@@ -252,36 +224,6 @@ def _batch_size(model: cfg.Model, sampling: cfg.Sampling) -> int:
     return SMALL_BATCH if latents <= SMALL else 1
 
 
-def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, count: int) -> None:
-    """Raises ConfigError unless `count` pictures can be drawn with resolved `sampling`."""
-    height, width = sampling.height, sampling.width
-    for name in ("image", "mask"):
-        array = getattr(picture, name)
-        if array is not None and array.shape[:2] != (height, width):
-            raise cfg.ConfigError(
-                f"the {name} has {array.shape[0]}x{array.shape[1]} pixels, but {height}x"
-                f"{width} are drawn; resize it"
-            )
-    if picture.mask is not None and picture.image is None:
-        raise cfg.ConfigError("there is a mask, but no picture that it belongs to")
-    if is_inpainting(model) and picture.mask is None:
-        raise cfg.ConfigError(
-            "this is an inpainting model; it needs a picture and a mask (init_image, mask)"
-        )
-    if sampling.resample > 1 and (picture.mask is None or is_inpainting(model)):
-        raise cfg.ConfigError(
-            f"resample is {sampling.resample}, which is for painting under a mask (mask) with a "
-            "model that is not shown it"
-        )
-    scale = model.autoencoder.factor
-    wanted = (count, height // scale, width // scale, model.autoencoder.latent_channels)
-    if picture.noise is not None and picture.noise.shape != wanted:
-        raise cfg.ConfigError(
-            f"the starting noise has shape {picture.noise.shape}; it must be {wanted}: "
-            "pictures, height and width in latents, channels"
-        )
-
-
 def _guidance(model: cfg.Model, sampling: cfg.Sampling) -> float:
     """The scale of classifier-free guidance: that of `sampling`, or the usual one."""
     if not {"caption", "label"} & {*model.inputs}:
@@ -304,115 +246,6 @@ def _strength(sampling: cfg.Sampling, picture: Picture) -> float | None:
             )
         return None
     return or_default(sampling.strength, 0.75 if picture.mask is None else 1.0)
-
-
-def _check_way(sampling: cfg.Sampling, whole: Level, visited: Level) -> None:
-    """Raises ConfigError where nothing would be drawn: no step is taken, or hardly any noise is
-    there to begin with."""
-    taken = visited.timestep.shape[0] - 1
-    if sampling.strength and not taken:
-        raise cfg.ConfigError(
-            f"strength is {sampling.strength} of {sampling.steps} steps, which is less than one, "
-            "so that nothing would be drawn; choose more of either"
-        )
-    time, alpha, sigma, _ = (float(np.asarray(values)[0]) for values in whole)
-    how = "listed levels" if sampling.spacing is None else f"steps with spacing {sampling.spacing}"
-    if sigma < LEAST_NOISE * alpha and sampling.strength in (None, 1):
-        raise cfg.ConfigError(
-            f"{sampling.steps} {how} begin at "
-            f"timestep {time:g}, where sigma / alpha is "
-            f"{sigma / alpha:.2g}: noise is no picture with so little noise, and would come "
-            "back as it is; take more steps, or spacing 'trailing'"
-        )
-
-
-def _check_guidance(sampling: cfg.Sampling, solver: Solver, visited: Level) -> None:
-    _check_effects(sampling, visited)
-    sampler = sampling.sampler
-    whole = "with" if sampling.corrector else "without"
-    if sampling.classifier_form == "mean" and not (solver.stochastic and evaluates_once(solver)):
-        raise cfg.ConfigError(
-            f"classifier_form 'mean' moves the mean of noisy steps of one evaluation, but sampler "
-            f"{sampler!r} {whole} corrector takes none; choose ddpm, euler_a or ddim with an eta "
-            "above 0, no corrector, or form 'eps'"
-        )
-    taken = visited.timestep.shape[0] - 1
-    if sampling.resample > 1 and sampling.resample_jump >= taken:
-        raise cfg.ConfigError(
-            f"resample_jump is {sampling.resample_jump}, but with {taken} steps to take a stretch "
-            f"that is passed again has {taken - 1} at most, so that resample would have no effect; "
-            "choose a shorter one, or more steps"
-        )
-    if sampling.resample > 1 and not evaluates_once(solver):
-        raise cfg.ConfigError(
-            f"resample is {sampling.resample}, but sampler {sampler!r} {whole} corrector evaluates "
-            "more than once a step; choose one that does not, such as ddim or ddpm"
-        )
-
-
-def _check_effects(sampling: cfg.Sampling, visited: Level) -> None:
-    """Raises ConfigError for changes of a guidance that is not there."""
-    free = sampling.guidance_scale != 1
-    guided = free or sampling.autoguidance_scale is not None
-    guided |= sampling.classifier_scale is not None
-    for name, absent, needs in (
-        ("guidance_schedule", "constant", guided),
-        ("guidance_interval", None, guided),
-        ("guidance_rescale", None, free),
-    ):
-        value = getattr(sampling, name)
-        if value != absent and not needs:
-            raise cfg.ConfigError(
-                f"{name} is {value}, but there is no guidance that it could change: "
-                "guidance_scale is 1; choose another, or leave it out"
-            )
-    if sampling.classifier_form is not None and sampling.classifier_scale is None:
-        raise cfg.ConfigError(
-            f"classifier_form is {sampling.classifier_form!r}, but there is no classifier"
-        )
-    if sampling.guidance_interval is not None:
-        low, high = sampling.guidance_interval
-        ratios = _ratios(visited)
-        if ratios.size and not np.any((ratios > low) & (ratios <= high)):
-            raise cfg.ConfigError(
-                f"guidance_interval is {low:g} to {high:g}, but the noise levels that are visited "
-                f"have sigma / alpha from {ratios[-1]:.3g} to {ratios[0]:.3g}, none of them inside"
-            )
-
-
-def _ratios(visited: Level) -> np.ndarray:
-    """sigma / alpha of all levels but the final one, falling."""
-    sigma, alpha = (
-        np.asarray(values, np.float64)[:-1] for values in (visited.sigma, visited.alpha)
-    )
-    with np.errstate(divide="ignore"):
-        return sigma / alpha
-
-
-def _check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None:
-    height, width = sampling.height, sampling.width
-    trained = model.sides
-    for name, side in (("height", height), ("width", width)):
-        if side % factor(model):
-            raise cfg.ConfigError(
-                f"{name} is {side}; for this model it must be a multiple of {factor(model)}"
-            )
-    least = LEAST_TILE * model.autoencoder.factor
-    if sampling.tile is not None and sampling.tile < least:
-        raise cfg.ConfigError(
-            f"tile is {sampling.tile}; for this model it must be {least} or more pixels"
-        )
-    if sampling.tile is not None and textures:
-        raise cfg.ConfigError(
-            "pictures whose edges fit cannot be decoded in tiles, whose edges are others; "
-            "leave out tile or tileable"
-        )
-    has_map = cfg.find(model.conditioners, cfg.CaptionMapConditioner) is not None
-    if has_map and (height, width) != trained:
-        raise cfg.ConfigError(
-            f"this model draws {trained[0]} x {trained[1]} pixels only, because its captions are "
-            "drawn into a map of that size; set height and width"
-        )
 
 
 def or_default(value: Any, default: Any) -> Any:

@@ -171,7 +171,7 @@ def read_weak(
         "process": same_process(bundle.config.diffusion, config.diffusion),
     }
     _require_same(same, f"--weak_model={path}")
-    if cfg.find(config.conditioners, cfg.InpaintingConditioner) is not None:
+    if config.is_inpainting:
         raise cfg.ConfigError("--weak_model: models that are shown a mask have no autoguidance")
     return WeakModel(model, bundle.params)
 

@@ -20,10 +20,17 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.config.request import IMAGES_PER_PROMPT, check_numbers
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.generation import defaults
-from ldm_jax.generation.conditions import InputGroup, encode_conditions, open_tokenizer
-from ldm_jax.generation.defaults import NO_PICTURE, Picture, Resolved
+from ldm_jax.generation.conditions import (
+    NO_PICTURE,
+    InputGroup,
+    Picture,
+    encode_conditions,
+    open_tokenizer,
+)
+from ldm_jax.generation.defaults import Resolved
 from ldm_jax.generation.guide_models import GuideModels, check_weaker
 from ldm_jax.generation.programs import Programs
+from ldm_jax.generation.refusals import check_picture
 from ldm_jax.images import masks
 
 COPIERS = 4
@@ -237,7 +244,7 @@ class Pipeline:
                 f"negative_prompt is {negative!r}, but guidance_scale is 1, with which nothing "
                 "leads away from it"
             )
-        defaults.check_picture(self.config, sampling, picture, len(index))
+        check_picture(self.config, sampling, picture, len(index))
         self.guide_models.check(sampling, conditions)
         pixels = mask = None
         if picture.image is not None:
@@ -358,7 +365,7 @@ class Pipeline:
         if plan.pixels is None:
             return ldm.Start(noise=noise), {}
         masked, latents = plan.latent_mask is not None, None
-        is_inpainting = defaults.is_inpainting(self.config)
+        is_inpainting = self.config.is_inpainting
         partly = sampling.strength < 1 or not masked
         if partly or not is_inpainting:
             latents = self.programs.encode(

@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.core.npy import read_rows
-from ldm_jax.generation.defaults import NO_PICTURE, Picture, factor, or_default
+from ldm_jax.generation.conditions import NO_PICTURE, Picture
+from ldm_jax.generation.defaults import or_default
 from ldm_jax.generation.pipeline import Pipeline, Plan
 from ldm_jax.images import masks
 
@@ -87,7 +88,7 @@ def _sized(
     """`sampling` with the size of `image`, or else of training, where it says none."""
     height, width = pipeline.config.sides
     if image is not None:
-        height, width = masks.size_for(image, factor(pipeline.config))
+        height, width = masks.size_for(image, pipeline.config.side_multiple)
     return replace(
         sampling, height=or_default(sampling.height, height),
         width=or_default(sampling.width, width),

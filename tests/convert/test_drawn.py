@@ -13,7 +13,7 @@ from ldm_jax.convert import imported_model
 from ldm_jax.convert.__main__ import Arguments, run
 from ldm_jax.convert.native import write_native
 from ldm_jax.data.tokenizer import train_tokenizer
-from ldm_jax.generation.defaults import Picture
+from ldm_jax.generation.conditions import Picture
 from ldm_jax.generation.pipeline import Pipeline
 
 SAMPLING = cfg.Sampling(steps=2, seed=1, guidance_scale=2.0)

@@ -9,7 +9,7 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.generation import defaults
-from ldm_jax.generation.defaults import Picture
+from ldm_jax.generation.conditions import Picture
 
 PLAIN = replace(tiny.UNET, context_dim=None, pooled_dim=None, attention=(False,))
 UNCONDITIONAL = replace(

@@ -8,7 +8,7 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.convert.native import read_workdir, write_native
-from ldm_jax.generation.defaults import Picture
+from ldm_jax.generation.conditions import Picture
 from ldm_jax.generation.guide_models import read_weak
 from ldm_jax.generation.pipeline import Pipeline
 

@@ -12,7 +12,7 @@ import pytest
 
 from ldm_jax import config as cfg
 from ldm_jax.generation import defaults
-from ldm_jax.generation.defaults import Picture
+from ldm_jax.generation.conditions import Picture
 from ldm_jax.generation.pipeline import Pipeline, image_numbers
 from ldm_jax.generation.programs import NonFiniteError
 from ldm_jax.generation.resolve import resolve_request

@@ -19,7 +19,7 @@ from ldm_jax.convert.compvis.writer import write_checkpoint
 from ldm_jax.convert.native import write_native
 from ldm_jax.core import sharding
 from ldm_jax.evaluation import __main__ as command
-from ldm_jax.generation.defaults import Picture
+from ldm_jax.generation.conditions import Picture
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.training import loop
 

@@ -17,7 +17,7 @@ from tiny_pipelines import scheduler  # noqa: E402
 
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax import latent_diffusion as ldm  # noqa: E402
-from ldm_jax.generation.defaults import Picture  # noqa: E402
+from ldm_jax.generation.conditions import Picture  # noqa: E402
 from ldm_jax.generation.pipeline import Pipeline  # noqa: E402
 from ldm_jax.images import masks  # noqa: E402
 from ldm_jax.models.conditioners import Condition  # noqa: E402
