@@ -13,8 +13,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ldm_jax.cli.arguments import parse
 from ldm_jax.cli.sample import draw as draw_command
+from ldm_jax.cli.sample_arguments import parse
 from ldm_jax.images.grid import grid, save_png
 
 SCALE = 7

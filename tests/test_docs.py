@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm_jax.cli import arguments, train
+from ldm_jax.cli import sample_arguments, train
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -115,7 +115,7 @@ OF_THE_READER = re.compile(r"\.\.\.|my_config|--help|--from_png")
 @pytest.mark.parametrize("program", ["train", "sample"])
 def test_commands_are_read(program):
     """Each with all its overrides, by the command itself, as far as before any file is opened."""
-    parse = {"train": train.parse, "sample": arguments.parse}[program]
+    parse = {"train": train.parse, "sample": sample_arguments.parse}[program]
     files = [*DOCUMENTS, *ROOT.glob("configs/*.py")]
     texts = [re.sub(r"\\\n\s*", " ", path.read_text()) for path in files]
     commands = [rest for text in texts for name, rest in COMMAND.findall(text) if name == program]

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 import ldm_jax
 import sample as program
 from ldm_jax.cli import sample
-from ldm_jax.cli.arguments import parse
+from ldm_jax.cli.sample_arguments import parse
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.latent_diffusion import to_pixels
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldm_jax.cli.arguments import PROGRAM, Command, check, inputs, parse
+from ldm_jax.cli.sample_arguments import PROGRAM, Command, check, inputs, parse
 from ldm_jax.config import ModelChoice
 from ldm_jax.config.command_line import check_model
 from ldm_jax.core.command import FAILED

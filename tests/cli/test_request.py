@@ -7,7 +7,7 @@ import pytest
 
 from ldm_jax import config as cfg
 from ldm_jax.cli import sample
-from ldm_jax.cli.arguments import parse
+from ldm_jax.cli.sample_arguments import parse
 from ldm_jax.config import request as requests
 from ldm_jax.images.sample_writer import SampleWriter
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.cli import sample
-from ldm_jax.cli.arguments import parse
+from ldm_jax.cli.sample_arguments import parse
 from ldm_jax.evaluation import repeatability
 
 PROMPT = ("a red three alone",)

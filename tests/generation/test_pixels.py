@@ -14,7 +14,7 @@ import train
 from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax.cli import sample
-from ldm_jax.cli.arguments import parse
+from ldm_jax.cli.sample_arguments import parse
 from ldm_jax.convert.compvis.writer import write_checkpoint
 from ldm_jax.convert.native import write_native
 from ldm_jax.core import sharding
