@@ -5,17 +5,15 @@ DEV := .venv-dev
 INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CPU := JAX_PLATFORMS=cpu
 
-.PHONY: demo test parity peers lint bench pods gpus clean
+.PHONY: demo test parity lint bench pods gpus clean
 
 demo: $(VENV)/.demo  ## train both stages on real handwriting and sample, in ten minutes on two cores
 	$(CPU) $(VENV)/bin/python demo.py --out=runs/demo
 
-test: $(DEV)/.test  ## run all tests
-	$(DEV)/bin/python -m pytest -m 'not full_size' --numprocesses=auto --dist=loadfile
+test: $(DEV)/.test  ## run all tests but those that compare with peers
+	$(DEV)/bin/python -m pytest --ignore=tests/parity -m 'not full_size' --numprocesses=auto --dist=loadfile
 
-peers: $(DEV)/.parity  ## install what the tests can compare with
-
-parity: $(DEV)/.parity  ## compare with PyTorch, diffusers and transformers, live
+parity: $(DEV)/.parity  ## compare with peers: PyTorch, diffusers and transformers live, others' numbers
 	HF_HUB_OFFLINE=1 $(DEV)/bin/python -m pytest tests/parity -m 'not full_size' --numprocesses=auto --dist=loadfile
 
 lint: $(DEV)/.test  ## style, and who may import whom
