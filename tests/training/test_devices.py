@@ -65,39 +65,27 @@ def test_eight_devices_train_as_one_does(
     assert_same_curve(curve(tmp_path / "run"), one_device_curve)
 
 
-@pytest.fixture(scope="module")
-def pixel_run(run):
-    """A run without a first stage and a text encoder, of which each process compiles its own."""
-    unet = dataclasses.replace(
-        tiny.UNET, in_channels=3, out_channels=3, block_out_channels=(8,), context_dim=None,
-        pooled_dim=None,
-    )  # fmt: skip
-    return dataclasses.replace(run, unet=unet, conditioners=(), space="pixels")
-
-
-@pytest.fixture(scope="module")
-def pixel_curve(pixel_run, tmp_path_factory):
-    return curve_of_one_device(pixel_run, tmp_path_factory.mktemp("pixels") / "run")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "devices"),
     [(cfg.Mesh(data=2, fsdp=2), 2), (cfg.Mesh(tensor=2), 1)],
     ids=["a part of the batch each", "the same rows for both"],
 )
-def test_two_processes_train_as_one_does(pixel_run, mesh, devices, pixel_curve, programs, tmp_path):
+def test_two_processes_train_as_one_does(
+    run, mesh, devices, one_device_curve, trained_autoencoder, programs, tmp_path
+):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
-    config = tiny.write_config(tmp_path / "config.py", dataclasses.replace(pixel_run, mesh=mesh))
+    config = tiny.write_config(tmp_path / "config.py", dataclasses.replace(run, mesh=mesh))
     processes = [
         tiny.train(
-            config, tmp_path / "run", coordinator, "--num_processes=2",
+            config, tmp_path / "run", f"--first_stage={trained_autoencoder}", coordinator,
+            "--num_processes=2",
             f"--process_id={i}", devices=devices, programs=programs,
         )
         for i in range(2)
     ]  # fmt: skip
     for process in processes:
         tiny.check(process)
-    assert_same_curve(curve(tmp_path / "run"), pixel_curve)
+    assert_same_curve(curve(tmp_path / "run"), one_device_curve)
