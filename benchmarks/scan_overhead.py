@@ -40,7 +40,9 @@ def main(arguments: Arguments) -> None:
     """Prints a line for each sampler."""
     process = NoiseSchedule.create("scaled_linear", 1000)
     widths = tuple(arguments.channels * times for times in (1, 2, 4, 4))
-    unet = build_unet(UNet(block_out_channels=widths))
+    unet = build_unet(
+        UNet(in_channels=4, out_channels=4, block_out_channels=widths, context_dim=768)
+    )
     shape = (1, arguments.size, arguments.size, 4)
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
     nothing = Condition(context=jnp.zeros((1, 77, 768)))

@@ -27,6 +27,7 @@ RATE, DECAY = 1e-4, 1e-2
 def ours() -> tuple[object, int]:
     """A call that makes one step of ours, and the number of parameters."""
     config = cfg.UNet(
+        in_channels=4, out_channels=4,
         block_out_channels=WIDTHS, layers_per_block=1, attention=(True, True),
         num_heads=(HEADS, HEADS), context_dim=CONTEXT, norm_num_groups=GROUPS,
     )  # fmt: skip

@@ -9,23 +9,18 @@ as with it. See docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
+    base = cfg.load("digit_scenes_text2img")
     classes = cfg.ClassConditioner(num_classes=10, dropout=0.1)
     steps = 600
     return replace(
         base,
         data=replace(base.data, source=cfg.DigitScenes(max_digits=1)),
         conditioners=(classes,),
-        unet=replace(
-            base.unet, class_count=classes.num_classes + 1, context_dim=None, pooled_dim=None,
-            concat_channels=0,
-        ),
         objective=replace(base.objective, map_weight=0.0),
         loop=replace(base.loop, steps=steps, checkpoint_every=steps, sample_every=steps),
     )  # fmt: skip

@@ -18,18 +18,17 @@ which is right of what the guided model draws.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.ClassifierRun:
-    guided = cfg.load(Path(__file__).with_name("digit_scenes_class.py"))
+    guided = cfg.load("digit_scenes_class")
     steps = 1000
     return cfg.ClassifierRun(
         data=replace(guided.data, batch_size=64),
         classifier=cfg.Classifier(
-            in_channels=guided.unet.in_channels, num_classes=10, block_out_channels=(32, 48),
+            in_channels=8, num_classes=10, block_out_channels=(32, 48),
             layers_per_block=1, attention=(False, True), num_heads=(4, 4), norm_num_groups=16,
             dropout=0.2,
         ),

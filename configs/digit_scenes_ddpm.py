@@ -11,19 +11,18 @@ by the probability flow. See docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    latents = cfg.load(Path(__file__).with_name("digit_scenes_unconditional.py"))
+    latents = cfg.load("digit_scenes_unconditional")
     steps = 2000
     return replace(
         latents,
         data=replace(latents.data, source=cfg.DigitScenes(max_digits=1)),
         space="pixels",
-        unet=replace(latents.unet, in_channels=3, out_channels=3, patch_size=2),
+        unet=replace(latents.unet, patch_size=2),
         diffusion=cfg.Diffusion(
             process=cfg.Discrete(schedule="linear", beta_start=1e-4, beta_end=0.02),
             prediction="eps",

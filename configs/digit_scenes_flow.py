@@ -10,13 +10,12 @@ docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
+    base = cfg.load("digit_scenes_text2img")
     steps = 1000
     return replace(
         base,

@@ -13,16 +13,14 @@ See docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    base = cfg.load(Path(__file__).with_name("digit_scenes_ddpm.py"))
+    base = cfg.load("digit_scenes_ddpm")
     return replace(
         base,
-        unet=replace(base.unet, out_channels=6),
         diffusion=cfg.Diffusion(
             process=cfg.Discrete(schedule="cosine"), prediction="eps", learned_variance=True
         ),

@@ -20,20 +20,15 @@ def get_config() -> cfg.DiffusionRun:
     encoder = cfg.TextTransformer(
         vocab_size=64, max_length=16, width=64, layers=1, num_heads=4, pooled_dim=256
     )
-    caption_map = cfg.CaptionMapConditioner(size=8, channels=8, width=2048)
+    caption_map = cfg.CaptionMapConditioner(width=2048)
     return cfg.DiffusionRun(
         data=cfg.Data(source=cfg.DigitScenes(), image_size=16, batch_size=32),
         conditioners=(cfg.TextConditioner(encoder=encoder, dropout=0.1), caption_map),
         unet=cfg.UNet(
-            in_channels=8,
-            out_channels=8,
-            concat_channels=caption_map.channels,
             block_out_channels=(64, 96),
             layers_per_block=1,
             attention=(False, True),
             num_heads=(4, 4),
-            context_dim=encoder.width,
-            pooled_dim=encoder.pooled_dim,
             norm_num_groups=16,
             use_linear_projection=True,
             time_scale_shift=True,

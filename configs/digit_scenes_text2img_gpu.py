@@ -8,13 +8,12 @@ want of a GPU, so there is no result to report.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
+    base = cfg.load("digit_scenes_text2img")
     return replace(
         base,
         data=replace(base.data, batch_size=256, workers=8),

@@ -9,13 +9,12 @@ with two, 0.961 with three, 0.987 of all. The demo's 1,000 steps reach 0.885 of 
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
+    base = cfg.load("digit_scenes_text2img")
     return replace(
         base,
         optim=replace(base.optim, ema_decay=0.999),

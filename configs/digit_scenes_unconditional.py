@@ -6,16 +6,14 @@
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    base = cfg.load(Path(__file__).with_name("digit_scenes_text2img.py"))
+    base = cfg.load("digit_scenes_text2img")
     return replace(
         base,
         conditioners=(),
-        unet=replace(base.unet, context_dim=None, pooled_dim=None, concat_channels=0),
         objective=replace(base.objective, map_weight=0.0),
     )

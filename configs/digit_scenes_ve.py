@@ -12,13 +12,12 @@ dimension. See docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    base = cfg.load(Path(__file__).with_name("digit_scenes_ddpm.py"))
+    base = cfg.load("digit_scenes_ddpm")
     return replace(
         base,
         diffusion=cfg.Diffusion(

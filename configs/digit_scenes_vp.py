@@ -12,11 +12,10 @@ corrector, but 0.34 by the probability flow, which needs a better network; with
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.DiffusionRun:
-    base = cfg.load(Path(__file__).with_name("digit_scenes_ddpm.py"))
+    base = cfg.load("digit_scenes_ddpm")
     return replace(base, diffusion=cfg.Diffusion(process=cfg.VP(), prediction="eps"))

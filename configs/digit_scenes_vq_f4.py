@@ -10,13 +10,12 @@ docs/first_stage.md.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.AutoencoderRun:
-    kl = cfg.load(Path(__file__).with_name("digit_scenes_kl_f4.py"))
+    kl = cfg.load("digit_scenes_kl_f4")
     vectors = cfg.VQ(size=256, ema_decay=0.99, revive_after=20)
     discriminator = replace(kl.loss.adversarial, learning_rate=5e-4)
     return replace(

@@ -20,7 +20,6 @@ def get_config() -> cfg.DiffusionRun:
             attention=(False, True, True),
             attention_kind="plain",
             num_heads=(6, 12, 18),
-            context_dim=None,
         ),
         diffusion=cfg.Diffusion(cfg.Discrete(schedule="scaled_linear"), prediction="eps"),
         optim=cfg.Optim(learning_rate=1e-4, warmup_steps=1000, weight_decay=1e-2),

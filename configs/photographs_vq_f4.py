@@ -11,13 +11,12 @@ steps help more than the discriminator. See docs/first_stage.md.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ldm_jax import config as cfg
 
 
 def get_config() -> cfg.AutoencoderRun:
-    kl = cfg.load(Path(__file__).with_name("photographs_kl_f4.py"))
+    kl = cfg.load("photographs_kl_f4")
     vectors = cfg.VQ(size=256, ema_decay=0.99, revive_after=20)
     return replace(
         kl,

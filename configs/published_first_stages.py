@@ -1,7 +1,7 @@
 """The nine first stages of Rombach 2022 as they were trained, by name, and others.
 
-    python train.py --config=configs/published_first_stages.py:kl-f8 --workdir=runs/kl_f8 \
-        --data.source.path=FOLDER --loss.perceptual.vgg=vgg16-397923af.pth \
+    python train.py --config=configs/published_first_stages.py --name=kl-f8 \
+        --workdir=runs/kl_f8 --data.source.path=FOLDER --loss.perceptual.vgg=vgg16-397923af.pth \
         --loss.perceptual.heads=vgg.pth
 
 Names are kl-f4, kl-f8, kl-f16, kl-f32, vq-f4, vq-f4-noattn, vq-f8, vq-f8-n256 and vq-f16. Made
@@ -13,6 +13,7 @@ Published reconstructions (rFID / PSNR, ImageNet, 256 pixels): vq-f4 0.58 / 27.4
 """
 
 from dataclasses import replace
+from typing import Literal
 
 from ldm_jax import config as cfg
 from ldm_jax.config.published import FIRST_STAGES
@@ -35,7 +36,7 @@ OTHERS = {
 NAMES = (*FIRST_STAGES, *OTHERS)
 
 
-def get_config(name: str) -> cfg.AutoencoderRun:
+def get_config(name: Literal[NAMES]) -> cfg.AutoencoderRun:
     """The first stage of that name."""
     start, weight, layers = DISCRIMINATORS.get(
         name, (50_001, 0.5 if name.startswith("kl") else 0.75, 3)

@@ -26,6 +26,7 @@ CODEBOOK = replace(
 )
 CLIP = cfg.CLIPText(vocab_size=20, max_length=8, width=64, layers=2, num_heads=1, intermediate=64)
 UNET = cfg.UNet(
+    in_channels=4, out_channels=4,
     block_out_channels=(32, 64), layers_per_block=1, attention=(True, False), num_heads=(4, 4),
     context_dim=64,
 )  # fmt: skip

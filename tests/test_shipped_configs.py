@@ -1,7 +1,8 @@
 """Every file of configs/ describes a model that can be built, and a run that trains."""
 
-import runpy
+import typing
 from dataclasses import replace
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +22,24 @@ FILES = sorted((tiny.ROOT / "configs").glob("*.py"))
 PUBLISHED = tiny.ROOT / "configs" / "published_first_stages.py"
 
 
-def named(*names):
-    """The published first stages of these names."""
-    return [PUBLISHED.with_name(f"{PUBLISHED.name}:{name}") for name in names]
+def with_options(path):
+    """A config once for each value of each of its options; the others are the usual ones."""
+    found = [{}]
+    for name, option in cfg.open_config(path).options.items():
+        values = typing.get_args(option.annotation)
+        if typing.get_origin(option.annotation) is Literal:
+            found += [{name: value} for value in values if value != option.default]
+            if option.default is option.empty:
+                found.remove({})
+    return [pytest.param(path, options, id="-".join([path.stem, *options.values()]))
+            for options in found]  # fmt: skip
 
 
-ALL_NAMES = runpy.run_path(str(PUBLISHED))["NAMES"]
-CONFIGS = [path for path in FILES if path != PUBLISHED] + named(*ALL_NAMES)
-SMALL = [path for path in FILES if path != PUBLISHED] + named("kl-f8", "vq-f8")
+CONFIGS = [each for path in FILES for each in with_options(path)]
+SMALL = [
+    pytest.param(path, {"name": name} if path == PUBLISHED else {}, id=path.stem + name)
+    for path in FILES for name in (("kl-f8", "vq-f8") if path == PUBLISHED else ("",))
+]  # fmt: skip
 LATENTS = {  # stage two → the stage one that its docstring names
     "digit_scenes": "digit_scenes_autoencoder",
     "image_folder": "image_folder_autoencoder",
@@ -41,12 +52,12 @@ def first_stage(path, run):
         return cfg.Pixels()
     kind = path.stem.rsplit("_", 1)[0] if path.stem.startswith("digit") else path.stem
     names = [name for start, name in LATENTS.items() if kind.startswith(start)]
-    return cfg.load(path.with_name(f"{names[0]}.py")).autoencoder
+    return cfg.load(names[0]).autoencoder
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_model_is_built_at_its_size(path):
-    run = cfg.load(path)
+@pytest.mark.parametrize(("path", "options"), CONFIGS)
+def test_the_model_is_built_at_its_size(path, options):
+    run = cfg.load(path, **options)
     side = run.data.image_size
     if isinstance(run, cfg.AutoencoderRun):
         autoencoder, latent = build_autoencoder(run.autoencoder), side // run.autoencoder.factor
@@ -101,30 +112,26 @@ def shrunk(run, pictures):
             num_heads=(2,), norm_num_groups=4,
         )  # fmt: skip
         return replace(run, classifier=classifier)
-    conditioners, unet = [], run.unet
+    conditioners = []
     for conditioner in run.conditioners:
         if isinstance(conditioner, cfg.TextConditioner):
             encoder = replace(conditioner.encoder, width=16, layers=1, num_heads=2)
             if isinstance(encoder, cfg.CLIPText):
                 encoder = replace(encoder, intermediate=32)
             conditioner = replace(conditioner, encoder=encoder)
-            unet = replace(unet, context_dim=16)
         elif isinstance(conditioner, cfg.CaptionMapConditioner):
             conditioner = tiny.CAPTION_MAP
-            unet = replace(unet, concat_channels=4)
         conditioners.append(conditioner)
-    channels = 3 if run.space == "pixels" else 4
-    outputs = (1 + run.diffusion.learned_variance) * channels
     unet = replace(
-        unet, in_channels=channels, out_channels=outputs, block_out_channels=(8,),
-        attention=(True,), num_heads=(2,), layers_per_block=1, norm_num_groups=4,
+        run.unet, block_out_channels=(8,), attention=(True,), num_heads=(2,), layers_per_block=1,
+        norm_num_groups=4,
     )  # fmt: skip
     return replace(run, conditioners=tuple(conditioners), unet=unet)
 
 
-@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
-def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path):
-    run = shrunk(cfg.load(path), pictures)
+@pytest.mark.parametrize(("path", "options"), SMALL)
+def test_a_small_one_trains_a_step(path, options, pictures, trained_autoencoder, tmp_path):
+    run = shrunk(cfg.load(path, **options), pictures)
     if isinstance(run, cfg.AutoencoderRun):
         stage = autoencoder_stage(run, tmp_path)
     elif isinstance(run, cfg.ClassifierRun):
@@ -146,17 +153,7 @@ def test_a_small_one_trains_a_step(path, pictures, trained_autoencoder, tmp_path
 
 def test_published_first_stages_have_every_factor():
     factors = {"kl": set(), "vq": set()}
-    for name in ALL_NAMES:
-        factors[name[:2]].add(cfg.load(*named(name)).autoencoder.factor)
+    file = cfg.open_config(PUBLISHED)
+    for name in typing.get_args(file.options["name"].annotation):
+        factors[name[:2]].add(file.make(name=name).autoencoder.factor)
     assert factors["kl"] == factors["vq"] == {1, 2, 4, 8, 16, 32}
-
-
-def test_a_name_that_no_config_has_is_refused():
-    with pytest.raises(
-        cfg.ConfigError, match=r"no such config; it must be .*\.py:NAME with one of .* kl-f8,"
-    ):
-        cfg.load(*named("kl-f5"))
-    with pytest.raises(cfg.ConfigError, match="no such config"):
-        cfg.load(PUBLISHED)
-    with pytest.raises(cfg.ConfigError, match="no such config; it must be .*_kl_f4.py$"):
-        cfg.load(f"{PUBLISHED.with_name('digit_scenes_kl_f4.py')}:small")

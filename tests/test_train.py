@@ -175,10 +175,7 @@ def test_what_is_missing_is_said_before_training(
     wide = dataclasses.replace(tiny.UNET, in_channels=8, out_channels=8)
     misfit = tiny.write_config(tmp_path / "misfit.py", tiny.diffusion_run(pictures, unet=wide))
     new, config_file = tmp_path / "new", tmp_path / "config.py"
-    unet = dataclasses.replace(tiny.UNET, context_dim=None, pooled_dim=None, class_count=4)
-    run = tiny.diffusion_run(
-        pictures, unet=unet, conditioners=(cfg.ClassConditioner(num_classes=3),)
-    )
+    run = tiny.diffusion_run(pictures, conditioners=(cfg.ClassConditioner(num_classes=3),))
     classes = tiny.write_config(tmp_path / "classes.py", run)
     silent = shutil.copytree(pictures, tmp_path / "silent", ignore=shutil.ignore_patterns("*.txt"))
     for given, complaint in (

@@ -29,7 +29,7 @@ AUTOENCODER = cfg.Autoencoder(
 )  # fmt: skip
 UNET = cfg.UNet(
     block_out_channels=(16,), layers_per_block=1, attention=(True,), num_heads=(2,),
-    context_dim=16, pooled_dim=16, norm_num_groups=4,
+    norm_num_groups=4,
 )  # fmt: skip
 LOOP = cfg.Loop(
     steps=24, log_every=1, checkpoint_every=4, validate_every=8, validation_batches=1,

@@ -1,6 +1,7 @@
 """What `train.py` does."""
 
 import argparse
+import textwrap
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import tyro
 
 from ldm_jax import config as cfg
+from ldm_jax.config.checks import allowed
 from ldm_jax.config.command_line import check_given, check_model, switches
+from ldm_jax.config.parts import choose, parts
 from ldm_jax.core import distributed
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_apart
@@ -21,14 +24,25 @@ if TYPE_CHECKING:  # JAX starts later, so that --help and mistakes answer at onc
     from ldm_jax.training.stage import Stage
 
 PROGRAM = "train.py"
-HELP = """Any field of the config can be overridden here. Beside these there are
---workdir=DIR, where checkpoints and metrics go and where a run goes on from;
---first_stage=MODEL, whose autoencoder a new run of stage two builds on;
---latents=DIR, images that were encoded before, which take the place of the config's;
---init=MODEL, a trained model that a new run begins with;
---text_encoder=MODEL, one whose text encoder and tokenizer it begins with; and
---coordinator=HOST:PORT --num_processes=N --process_id=I, for a run of several processes.
-A MODEL is a work directory, a model folder, or a single file."""
+USAGE = """usage: train.py --config=CONFIG --workdir=DIR [options]
+
+Trains what a config describes, and goes on from where it stopped.
+
+  --config=CONFIG         a shipped config by its name (below), or a Python file
+  --workdir=DIR           where checkpoints, metrics and pictures go
+  --first_stage=MODEL     the trained autoencoder that a new diffusion model builds on
+  --latents=DIR           images that were encoded before, in place of the config's images
+  --init=MODEL            a trained model that a new run begins with
+  --text_encoder=MODEL    a model whose text encoder and tokenizer a new run begins with
+  --coordinator=HOST:PORT --num_processes=N --process_id=I
+                          for a run of several processes, on each of them
+  --debug                 show where an error comes from
+
+MODEL is a work directory, a model folder, or a single file. Every setting of a config can be
+changed, as --loop.steps=2000 or --optim.learning_rate=1e-4:
+
+  train.py --config=CONFIG --help
+"""
 
 
 def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
@@ -46,24 +60,57 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     parser.add_argument("--process_id", type=_number)
     places, overrides = parser.parse_known_args(arguments)
     if places.config is None:
-        raise cfg.ConfigError(
-            "--config=FILE is missing: see configs/. With it, --help lists all that can be set"
-        )
-    config = cfg.load(places.config)
+        if not {"-h", "--help"}.isdisjoint(overrides):
+            print(f"{USAGE}\n{_shipped()}")
+            raise SystemExit(0)
+        raise cfg.ConfigError("--config=CONFIG is missing; --help lists those there are")
+    file = cfg.open_config(places.config)
+    config, overrides = file.take(overrides)
     if places.latents is not None:
         latents = replace(config.data, source=cfg.EncodedLatents(places.latents))
         config = replace(config, data=latents)
+    config, overrides = choose(config, overrides)
+    if not {"-h", "--help"}.isdisjoint(overrides):
+        print(_description(file, config))  # as it is written, which tyro would wrap anew
     config = tyro.cli(
         tyro.conf.AvoidSubcommands[type(config)],
         default=config,
         args=switches(overrides),
-        prog=f"train.py --config={places.config} --workdir=DIR [--first_stage=M] [--init=M]",
-        description=HELP,
+        prog=f"train.py --config={places.config} --workdir=DIR",
+        description="",
+        use_underscores=True,
     )
     if places.workdir is None:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
     distributed.check(places.coordinator, places.num_processes, places.process_id)
     return config, places
+
+
+def _shipped() -> str:
+    """The configs of this project, with a line each."""
+    lines = ["Configs:", ""]
+    for name, about in cfg.shipped().items():
+        lines += [f"  {name}", *textwrap.wrap(about, 96, initial_indent=" " * 6,
+                                              subsequent_indent=" " * 6)]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _description(file: cfg.ConfigFile, config: cfg.Run) -> str:
+    """What `--help` says of a config before it lists its settings."""
+    options = [
+        f"--{name}={'VALUE' if option.default is option.empty else option.default}: "
+        f"{allowed(option.annotation)}"
+        for name, option in file.options.items()
+    ]
+    chosen = [f"--{part.path}={part.now}: {part.allowed}" for part in parts(config).values()]
+    blocks = [file.about]
+    if options:
+        blocks.append(
+            "\n".join(["Options of this config, from which the others follow:", *options])
+        )
+    blocks.append("\n".join(["Parts that can be of another kind, or left out:", *chosen]))
+    blocks.append("train.py --help lists the options for models and folders. All settings:")
+    return "\n\n".join(blocks) + "\n"
 
 
 PLACES = ("config", "workdir", "first_stage", "latents", "init", "text_encoder")

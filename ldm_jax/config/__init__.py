@@ -6,7 +6,7 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 """
 
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
-from ldm_jax.config.checks import ConfigError, image_size
+from ldm_jax.config.checks import ConfigError, Side, image_size
 from ldm_jax.config.conditioning import (
     BERTText,
     CaptionMapConditioner,
@@ -20,7 +20,7 @@ from ldm_jax.config.conditioning import (
     find,
     slots_of,
 )
-from ldm_jax.config.config_files import from_json, load, to_json
+from ldm_jax.config.config_files import ConfigFile, load, open_config, shipped
 from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
 from ldm_jax.config.differences import differences
 from ldm_jax.config.diffusion_objective import Objective
@@ -31,6 +31,7 @@ from ldm_jax.config.noise_processes import EDM, VE, VP, Discrete, Process, Recti
 from ldm_jax.config.request import ModelChoice, PictureInput, Request
 from ldm_jax.config.runs import AutoencoderRun, ClassifierRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
+from ldm_jax.config.serialization import from_json, to_json
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "ClassifierRun",
     "Conditioner",
     "ConfigError",
+    "ConfigFile",
     "Data",
     "Diffusion",
     "DiffusionRun",
@@ -75,6 +77,7 @@ __all__ = [
     "Request",
     "Run",
     "Sampling",
+    "Side",
     "Slots",
     "SubVP",
     "TextConditioner",
@@ -88,6 +91,8 @@ __all__ = [
     "from_json",
     "image_size",
     "load",
+    "open_config",
+    "shipped",
     "slots_of",
     "to_json",
 ]

@@ -139,23 +139,21 @@ def _entries(value: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[Any, ...] |
 def told(where: str, value: Any, hint: Any) -> str:
     """The sentence that refuses `value`."""
     text = repr(value)
-    return (
-        f"{where} is {text if len(text) < 80 else text[:77] + '...'}; it must be {_allowed(hint)}"
-    )
+    return f"{where} is {text if len(text) < 80 else text[:77] + '...'}; it must be {allowed(hint)}"
 
 
-def _allowed(hint: Any) -> str:
+def allowed(hint: Any) -> str:
     """What an annotation allows, in words."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return " ".join([_allowed(args[0]), *(str(x) for x in args[1:] if isinstance(x, Within))])
+        return " ".join([allowed(args[0]), *(str(x) for x in args[1:] if isinstance(x, Within))])
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_allowed(arg) for arg in sorted(args, key=lambda a: a is not NoneType))
+        return " or ".join(allowed(arg) for arg in sorted(args, key=lambda a: a is not NoneType))
     if origin is Literal:
         return f"one of {', '.join(map(repr, args))}"
     if origin is tuple:
         what = "a tuple" if args[-1] is Ellipsis else f"a tuple of {len(args)}"
-        return f"{what}, each entry {_allowed(args[0])}"
+        return f"{what}, each entry {allowed(args[0])}"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "text",
              NoneType: "None"}  # fmt: skip
     return names.get(hint, getattr(hint, "__name__", str(hint)))

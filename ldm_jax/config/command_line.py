@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import tyro
 
 from ldm_jax.config.checks import ConfigError
-from ldm_jax.config.config_files import from_json, load
+from ldm_jax.config.config_files import open_config
 from ldm_jax.config.data import Data, EncodedLatents, ImageFolder
+from ldm_jax.config.serialization import from_json
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
 
 Arguments = TypeVar("Arguments")
@@ -75,7 +76,11 @@ def parse(
     given = vars(found)
     if given[model] is not None:
         rest = [f"--{model}={given[model]}", *rest]
-    data = load(given["config"]).data if given["config"] else _trained_on(given[model])
+    if given["config"]:
+        run, rest = open_config(given["config"]).take(rest)
+        data = run.data
+    else:
+        data = _trained_on(given[model])
     if given["images"]:
         data = replace(data or Data(), source=ImageFolder(path=given["images"]))
     kind: Any = type(default)

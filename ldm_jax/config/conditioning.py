@@ -115,15 +115,16 @@ class CaptionMapConditioner:
     inputs: ClassVar[tuple[str, ...]] = ("caption",)
     dropout: ClassVar[float] = 0.0
 
-    size: Side = 8
-    """Height and width: those of the latents."""
-    channels: Width = 8
+    size: Side | None = None
+    """Height and width; None: those of the latents."""
+    channels: Width | None = None
+    """None: as many as the latents have."""
     width: Width = 1024
     """Hidden units."""
 
     def slots(self, latent_channels: int) -> Slots:
         """What it gives the U-Net."""
-        return Slots(concat=self.channels)
+        return Slots(concat=self.channels or latent_channels)
 
 
 @settings

@@ -1,156 +1,168 @@
-"""Configs in files: the Python files of `configs/`, and JSON."""
+"""Configs in Python files, those of `configs/` among them, and the options that they have."""
 
-import dataclasses
+import ast
 import difflib
-import json
+import inspect
 import re
 import runpy
 import traceback
 import typing
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldm_jax.config.checks import ConfigError, field_hints, matches, told
-from ldm_jax.config.model import Model
+from ldm_jax.config.checks import ConfigError, allowed, matches, told
 from ldm_jax.config.runs import Run
-from ldm_jax.core.reading import FileFormatError, open_file, parse_json
+from ldm_jax.config.serialization import CLASSES, no_field
+from ldm_jax.core.reading import FileFormatError, read_text
+
+SHIPPED = Path(__file__).parents[2] / "configs"
+"""The configs of this project, which are also named without folder and suffix."""
 
 
-def load(path: str | Path) -> Run:
-    """What `get_config()` of the Python file `path` returns; of `FILE:NAME`, `get_config(NAME)`.
+@dataclass(frozen=True)
+class ConfigFile:
+    """A Python file with `get_config()`, whose parameters are the config's options."""
+
+    path: Path
+    about: str
+    """The file's docstring."""
+    options: Mapping[str, inspect.Parameter]
+    get_config: Callable[..., Run]
+
+    def make(self, **options: Any) -> Run:
+        """The run with such options.
+
+        Raises:
+            ConfigError: an option that there is not, or of a wrong value; or an error in the file,
+                with its line.
+        """
+        for name in options.keys() - self.options.keys():
+            raise ConfigError(f"--config={self.path} has no option --{name}{self._has()}")
+        for name, option in self.options.items():
+            if name in options and not matches(options[name], option.annotation):
+                raise ConfigError(told(f"--{name}", options[name], option.annotation))
+            if name not in options and option.default is inspect.Parameter.empty:
+                raise ConfigError(
+                    f"--config={self.path} needs --{name}, which must be "
+                    f"{allowed(option.annotation)}"
+                )
+        with _its_errors(self.path):
+            run = self.get_config(**options)
+        if not isinstance(run, Run):
+            names = " or ".join(kind.__name__ for kind in typing.get_args(Run))
+            raise ConfigError(
+                f"get_config() of --config={self.path} returns a {type(run).__name__}; it must "
+                f"return one of {names}"
+            )
+        return run
+
+    def take(self, words: Sequence[str]) -> tuple[Run, list[str]]:
+        """The run with the options among command-line `words`, and the other words.
+
+        Raises:
+            ConfigError: as `make`, or an option without a value.
+        """
+        options: dict[str, Any] = {}
+        rest: list[str] = []
+        waiting = list(words)
+        while waiting:
+            word = waiting.pop(0)
+            option, sign, text = word.partition("=")
+            name = option.removeprefix("--").replace("-", "_")
+            if not word.startswith("--") or name not in self.options:
+                rest.append(word)
+                continue
+            if not sign:
+                if not waiting or waiting[0].startswith("--"):
+                    raise ConfigError(f"{option} needs a value: {option}=VALUE")
+                text = waiting.pop(0)
+            options[name] = _value(text, self.options[name].annotation)
+        return self.make(**options), rest
+
+    def _has(self) -> str:
+        return f"; it has {', '.join(f'--{name}' for name in self.options)}" if self.options else ""
+
+
+def open_config(path: str | Path) -> ConfigFile:
+    """The config file at `path`, or the one of `configs/` that is called so.
 
     Raises:
-        ConfigError: no such file, no such function in it, no such name, or an error in the file,
-            with its line.
+        ConfigError: no such file, no such function in it, or an error in the file, with its line.
     """
-    file, _, name = str(path).partition(".py:")
-    file = f"{file}.py" if name else file
+    file = _located(str(path))
     try:
-        open_file(file).close()
+        about = read_text(file)
     except FileFormatError as error:
-        raise ConfigError(f"--config={path} {error.args[1]}; see configs/") from error
+        raise ConfigError(f"--config={path} {error.args[1]}{_nearest(str(path))}") from error
     with _its_errors(file):
-        module = runpy.run_path(file)
-    if not callable(module.get("get_config")):
+        about = ast.get_docstring(ast.parse(about, str(file))) or ""
+        get_config = runpy.run_path(str(file)).get("get_config")
+    if not callable(get_config):
         raise ConfigError(f"--config={path} defines no get_config()")
-    with _its_errors(file):
-        names = tuple(module.get("NAMES", ()))
-    _check_name(name, names, path)
-    with _its_errors(file):
-        run = module["get_config"](*([name] if name else []))
-    if not isinstance(run, Run):
-        names = " or ".join(kind.__name__ for kind in typing.get_args(Run))
-        raise ConfigError(
-            f"get_config() of --config={path} returns a {type(run).__name__}; it must return "
-            f"one of {names}"
-        )
-    return run
+    options = dict(inspect.signature(get_config, eval_str=True).parameters)
+    return ConfigFile(file, about, options, get_config)
+
+
+def load(path: str | Path, **options: Any) -> Run:
+    """What `get_config(**options)` returns, of a file or of a config of `configs/` by its name.
+
+    Raises:
+        ConfigError: as `open_config` and `ConfigFile.make`.
+    """
+    return open_config(path).make(**options)
+
+
+def shipped() -> dict[str, str]:
+    """What each config of `configs/` is, by name: the first sentence of its file."""
+    found = {}
+    for file in sorted(SHIPPED.glob("*.py")):
+        about = ast.get_docstring(ast.parse(read_text(file))) or ""
+        found[file.stem] = " ".join(about.split("\n\n")[0].split())
+    return found
+
+
+def _located(path: str) -> Path:
+    """The file that is meant."""
+    named = SHIPPED / f"{path}.py"
+    return named if re.fullmatch(r"\w+", path) and named.is_file() else Path(path)
+
+
+def _nearest(path: str) -> str:
+    close = difflib.get_close_matches(Path(path).stem, [file.stem for file in SHIPPED.glob("*.py")])
+    return f"; perhaps you meant {close[0]}" if close else "; train.py --help lists those there are"
+
+
+def _value(text: str, hint: Any) -> Any:
+    """The value that a word of the command line means for an option of that type; the word itself
+    where it is none, which `make` refuses."""
+    candidates: list[Any] = [{"None": None, "True": True, "False": False}.get(text, text)]
+    for number in (int, float):
+        with suppress(ValueError):
+            candidates.insert(0, number(text))
+    return next((value for value in candidates if matches(value, hint)), text)
 
 
 @contextmanager
-def _its_errors(file: str) -> Iterator[None]:
+def _its_errors(file: Path) -> Iterator[None]:
     """Turns what is raised inside, by the code of a config file, into one line that says where."""
     try:
         yield
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == file]
-        if isinstance(error, SyntaxError) and error.filename == file:
+        lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+        if isinstance(error, SyntaxError) and error.filename == str(file):
             lines.append(error.lineno)
         line = f", line {lines[-1]}" if lines and lines[-1] else ""
         kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
         reason = error.msg if isinstance(error, SyntaxError) else error
         unknown = _UNKNOWN.fullmatch(str(error)) if isinstance(error, TypeError) else None
-        if unknown and unknown[1] in _CLASSES:
-            kind, reason = "", _no_field(unknown[2], unknown[2], unknown[1])
+        if unknown and unknown[1] in CLASSES:
+            kind, reason = "", no_field(unknown[2], unknown[2], unknown[1])
         raise ConfigError(f"{file}{line}: {kind}{reason}") from error
 
 
 _UNKNOWN = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 """What Python says of a setting that a class does not have."""
-
-
-def _no_field(where: str, key: str, kind: str) -> str:
-    """The sentence that refuses the setting `key` of the class called `kind`."""
-    hints = field_hints(_CLASSES[kind])
-    close = difflib.get_close_matches(key, hints, n=1)
-    hint = f"perhaps you meant {close[0]!r}" if close else f"it has {', '.join(hints)}"
-    return f"{where} is no field of {kind}; {hint}"
-
-
-def _check_name(name: str, names: tuple[str, ...], path: str | Path) -> None:
-    """Raises ConfigError unless the file has a config of that name; without `NAMES` it has but
-    one, without a name."""
-    if name in names or (not names and not name):
-        return
-    file = str(path).removesuffix(f":{name}") if name else path
-    allowed = f"{file}:NAME with one of the names {', '.join(names)}" if names else str(file)
-    raise ConfigError(f"--config={path}: there is no such config; it must be {allowed}")
-
-
-def _reachable(kinds: Iterable[Any]) -> dict[str, type]:
-    """By name, the dataclasses among `kinds` and among the types of their fields, and so on."""
-    found: dict[str, type] = {}
-    waiting = list(kinds)
-    while waiting:
-        kind = waiting.pop()
-        if not dataclasses.is_dataclass(kind):
-            waiting += typing.get_args(kind)
-        elif kind.__name__ not in found:
-            found[kind.__name__] = kind
-            waiting += typing.get_type_hints(kind).values()
-    return found
-
-
-_CLASSES = _reachable([Run, Model])
-
-
-def to_json(config: Any) -> str:
-    """The config as JSON text; every object names its class under `type`."""
-    return json.dumps(_to_dict(config), indent=2) + "\n"
-
-
-def from_json(text: str) -> Any:
-    """The config that `to_json` wrote.
-
-    Raises:
-        ConfigError: unknown class, unknown or missing field, a value of the wrong type, or
-            whatever the config's own checks refuse.
-    """
-    try:
-        value = parse_json("config", "it", text)
-    except FileFormatError as error:
-        raise ConfigError(f"the config cannot be read: {error.args[1]}") from error
-    return _from_dict(value, "config")
-
-
-def _to_dict(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        fields = {f.name: _to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": type(value).__name__} | fields
-    return [_to_dict(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _from_dict(value: Any, where: str) -> Any:
-    if isinstance(value, list):
-        return tuple(_from_dict(item, f"{where}.{i}") for i, item in enumerate(value))
-    if not isinstance(value, dict):
-        return value
-    name = value.get("type")
-    if not isinstance(name, str) or name not in _CLASSES:
-        raise ConfigError(f"{where}.type is {name!r}; known are {', '.join(_CLASSES)}")
-    cls = _CLASSES[name]
-    hints = field_hints(cls)
-    arguments = {}
-    for key in value.keys() - {"type"}:
-        if key not in hints:
-            raise ConfigError(_no_field(f"{where}.{key}", key, name))
-        arguments[key] = _from_dict(value[key], f"{where}.{key}")
-        if not matches(arguments[key], hints[key]):
-            raise ConfigError(told(f"{where}.{key}", arguments[key], hints[key]))
-    try:
-        return cls(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error

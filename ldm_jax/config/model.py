@@ -1,6 +1,6 @@
 """One whole latent diffusion model: its process, its parts, and how they fit each other."""
 
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Literal
 
 from ldm_jax.config.checks import (
@@ -114,10 +114,39 @@ class Model:
 
 def check_conditioners(unet: UNet, conditioners: tuple[Conditioner, ...]) -> None:
     """Raises ConfigError unless `unet` takes exactly what `conditioners` give."""
-    slots = slots_of(conditioners, unet.in_channels)
-    wanted = {"context_dim": slots.context, "pooled_dim": slots.pooled,
-              "class_count": slots.label, "concat_channels": slots.concat}  # fmt: skip
     kinds = ", ".join(type(conditioner).__name__ for conditioner in conditioners) or "none"
-    for name, want in wanted.items():
+    for name, want in _slots(conditioners, unet.in_channels).items():
         require(getattr(unet, name) == want, f"unet.{name}", getattr(unet, name),
                 f"{want} to match the conditioners ({kinds})")  # fmt: skip
+
+
+def fit_unet(
+    unet: UNet, conditioners: tuple[Conditioner, ...], latent_channels: int, learned_variance: bool
+) -> UNet:
+    """`unet` with what it leaves open (None or 0) as the latents and the conditioners have it."""
+    times = 2 if learned_variance else 1
+    fitting = {"in_channels": latent_channels, "out_channels": times * latent_channels}
+    fitting |= _slots(conditioners, latent_channels)
+    return replace(unet, **{k: v for k, v in fitting.items() if not getattr(unet, k)})
+
+
+def fit_conditioners(
+    conditioners: tuple[Conditioner, ...], latent_channels: int, latent_sides: tuple[int, int]
+) -> tuple[Conditioner, ...]:
+    """`conditioners` with what they leave open (None) as the latents have it."""
+    fitted = []
+    for conditioner in conditioners:
+        if isinstance(conditioner, CaptionMapConditioner):
+            conditioner = replace(
+                conditioner, size=conditioner.size or latent_sides[0],
+                channels=conditioner.channels or latent_channels,
+            )  # fmt: skip
+        fitted.append(conditioner)
+    return tuple(fitted)
+
+
+def _slots(conditioners: tuple[Conditioner, ...], latent_channels: int) -> dict[str, int | None]:
+    """What conditioners give, by the U-Net's settings."""
+    slots = slots_of(conditioners, latent_channels)
+    return {"context_dim": slots.context, "pooled_dim": slots.pooled,
+            "class_count": slots.label, "concat_channels": slots.concat}  # fmt: skip

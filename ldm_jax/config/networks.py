@@ -102,10 +102,17 @@ FirstStage = Autoencoder | Pixels
 
 @settings
 class UNet:
-    """Denoising U-Net. Tuples have one entry for each level, finest first."""
+    """Denoising U-Net. Tuples have one entry for each level, finest first.
 
-    in_channels: Width = 4
-    out_channels: Width = 4
+    In a run, channels and widths that are None or 0 follow from its first stage and its
+    conditioners; see `config/model.py: fit_unet`.
+    """
+
+    in_channels: Width | None = None
+    """Channels of the latents."""
+    out_channels: Width | None = None
+    """Channels of the prediction: those of the latents, or twice as many where the variance is
+    learned."""
     concat_channels: Annotated[int, Within(0, 65536)] = 0
     """Channels of a spatial condition that is concatenated to the latents."""
     patch_size: Annotated[int, Within(1, 256)] = 1
@@ -119,8 +126,8 @@ class UNet:
     num_heads: tuple[Width, ...] = (8, 8, 8, 8)
     use_linear_projection: bool = False
     """Linear layers around the transformer (SD 2) instead of 1x1 convolutions (SD 1)."""
-    context_dim: Width | None = 768
-    """Width of the cross-attention context; None: the second attention attends to itself."""
+    context_dim: Width | None = None
+    """Width of the cross-attention context; without, the second attention attends to itself."""
     pooled_dim: Width | None = None
     """Width of a pooled condition that is added to the time embedding."""
     class_count: Annotated[int, Within(1, 2**24 + 1)] | None = None

@@ -14,7 +14,7 @@ from ldm_jax.config.conditioning import (
 from ldm_jax.config.data import Data, EncodedLatents
 from ldm_jax.config.diffusion_objective import Objective
 from ldm_jax.config.first_stage_loss import AutoencoderLoss, check_loss
-from ldm_jax.config.model import Diffusion, Model, check_conditioners
+from ldm_jax.config.model import Diffusion, Model, check_conditioners, fit_conditioners, fit_unet
 from ldm_jax.config.networks import Autoencoder, Classifier, FirstStage, Pixels, UNet
 from ldm_jax.config.noise_processes import Discrete
 from ldm_jax.config.training import Loop, Mesh, Optim
@@ -64,7 +64,10 @@ class DiffusionRun:
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
-        check_conditioners(self.unet, self.conditioners)
+        # A first stage of four channels stands in for one that is not known yet.
+        channels = self.unet.in_channels or 4
+        unet = fit_unet(self.unet, self.conditioners, channels, self.diffusion.learned_variance)
+        check_conditioners(unet, self.conditioners)
         if self.space == "pixels":
             self.model(Pixels())  # raises where they do not fit
         inpaints = find(self.conditioners, InpaintingConditioner) is not None
@@ -81,14 +84,15 @@ class DiffusionRun:
         require(bins is None or factor == 1, "objective.bins", bins,
                 "None, since latents are not discrete")  # fmt: skip
         channels = autoencoder.latent_channels
+        height, width = (side // factor for side in self.data.sides)
+        conditioners = fit_conditioners(self.conditioners, channels, (height, width))
         if self.objective.map_weight:
-            drawn = find(self.conditioners, CaptionMapConditioner)
+            drawn = find(conditioners, CaptionMapConditioner)
             require(drawn is not None and drawn.channels == channels, "caption_map.channels",
                     drawn and drawn.channels,
                     f"{channels}, those of the latents, for objective.map_weight")  # fmt: skip
-        return Model(
-            autoencoder, self.unet, self.conditioners, self.diffusion, self.data.image_size
-        )
+        unet = fit_unet(self.unet, conditioners, channels, self.diffusion.learned_variance)
+        return Model(autoencoder, unet, conditioners, self.diffusion, self.data.image_size)
 
 
 @settings

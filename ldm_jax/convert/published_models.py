@@ -27,7 +27,7 @@ _OPEN_CLIP_H = cfg.TextConditioner(
     cfg.CLIPText(width=1024, layers=23, num_heads=16, intermediate=4096, activation="gelu"),
     tokenizer="clip",
 )
-_SD1 = cfg.UNet()
+_SD1 = cfg.UNet(in_channels=4, out_channels=4, context_dim=768)
 _SD2 = replace(_SD1, num_heads=(5, 10, 20, 20), use_linear_projection=True, context_dim=1024)
 _FACES = cfg.UNet(
     in_channels=3, out_channels=3, block_out_channels=(224, 448, 672, 896),
@@ -35,6 +35,7 @@ _FACES = cfg.UNet(
     context_dim=None,
 )  # fmt: skip
 _CHURCHES = cfg.UNet(
+    in_channels=4, out_channels=4,
     block_out_channels=(192, 192, 384, 768, 768), attention=(True, True, True, True, False),
     attention_kind="plain", num_heads=(8,) * 5, context_dim=None, time_scale_shift=True,
     resblock_updown=True,

@@ -18,7 +18,7 @@ KINDS = [
 def test_json_gives_every_kind_back(kind):
     config = dataclasses.replace(tiny.AUTOENCODER, bottleneck=kind)
     assert cfg.from_json(cfg.to_json(config)) == config
-    unet = dataclasses.replace(tiny.UNET, in_channels=3, out_channels=3, pooled_dim=None)
+    unet = dataclasses.replace(tiny.UNET, in_channels=3, out_channels=3, context_dim=16)
     classes = cfg.ClassConditioner(context_dim=16)
     model = cfg.Model(cfg.Pixels(), unet, conditioners=(classes,), image_size=16)
     assert cfg.from_json(cfg.to_json(model)) == model

@@ -5,12 +5,14 @@ import json
 import os
 import subprocess
 import sys
+import typing
 
 import pytest
 import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.cli import train
+from ldm_jax.config.parts import choose, parts
 
 DATA = cfg.Data()
 WITH_MAP = (cfg.TextConditioner(tiny.ENCODER), tiny.CAPTION_MAP)
@@ -29,7 +31,10 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
         (lambda: cfg.Autoencoder(block_out_channels=(40,)), "each a multiple of norm_num_groups"),
         (lambda: cfg.UNet(attention=(True,)), r"UNet.attention is .* a tuple of 4 entries"),
         (lambda: cfg.UNet(**SMALL | {"num_heads": (3,)}), "num_heads .* divisors of"),
-        (lambda: cfg.UNet(**SMALL, attention_kind="plain"), "context_dim is 768; .* None when"),
+        (
+            lambda: cfg.UNet(**SMALL, attention_kind="plain", context_dim=8),
+            "context_dim is 8; .* None when",
+        ),
         (lambda: cfg.Discrete(beta_start=0.1, beta_end=0.05), r"\(0, beta_end = 0.05\]"),
         (lambda: cfg.Discrete(2, "given", betas=(0.1,)), "a tuple of 2 numbers, .* it has 1"),
         (lambda: cfg.Discrete(betas=(0.1,)), "a tuple of 0 numbers, as schedule is 'scaled_lin"),
@@ -83,22 +88,28 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
             "data.image_size is 32; it must be a multiple of 64, the autoencoder's factor",
         ),
         (
-            lambda: cfg.DiffusionRun(DATA, cfg.UNet(**SMALL)),
+            lambda: cfg.DiffusionRun(DATA, cfg.UNet(**SMALL, context_dim=768)),
             "unet.context_dim is 768; it must be None to match the conditioners .none",
         ),
         (
             lambda: cfg.DiffusionRun(
-                DATA, cfg.UNet(**SMALL, context_dim=None), (cfg.ClassConditioner(10),)
+                DATA, cfg.UNet(**SMALL, class_count=10), (cfg.ClassConditioner(10),)
             ),
-            "unet.class_count is None; it must be 11 to match the conditioners .ClassConditioner",
+            "unet.class_count is 10; it must be 11 to match the conditioners .ClassConditioner",
         ),
         (
-            lambda: cfg.DiffusionRun(DATA, cfg.UNet(**SMALL), (cfg.TextConditioner(tiny.ENCODER),)),
-            "unet.context_dim is 768; it must be 16 to match the conditioners .TextConditioner",
+            lambda: cfg.DiffusionRun(
+                DATA, cfg.UNet(**SMALL, context_dim=8), (cfg.TextConditioner(tiny.ENCODER),)
+            ),
+            "unet.context_dim is 8; it must be 16 to match the conditioners .TextConditioner",
         ),
         (
-            lambda: tiny.diffusion_run("folder", conditioners=WITH_MAP),
-            "unet.concat_channels is 0; it must be 4 to match the conditioners "
+            lambda: tiny.diffusion_run(
+                "folder",
+                conditioners=WITH_MAP,
+                unet=dataclasses.replace(tiny.UNET, concat_channels=3),
+            ),
+            "unet.concat_channels is 3; it must be 4 to match the conditioners "
             ".TextConditioner, CaptionMapConditioner",
         ),
         (
@@ -117,7 +128,7 @@ def test_what_cannot_work_is_refused_by_name(make, complaint):
 
 
 def test_a_first_stage_that_does_not_fit_is_refused():
-    run = tiny.diffusion_run("folder")
+    run = tiny.diffusion_run("folder", unet=dataclasses.replace(tiny.UNET, in_channels=4))
     run.model(tiny.AUTOENCODER)
     for changes, complaint in (
         ({"latent_channels": 8}, "unet.in_channels is 4; it must be 8"),
@@ -126,8 +137,7 @@ def test_a_first_stage_that_does_not_fit_is_refused():
         with pytest.raises(cfg.ConfigError, match=complaint):
             run.model(dataclasses.replace(tiny.AUTOENCODER, **changes))
 
-    run = tiny.diffusion_run("folder", conditioners=WITH_MAP,
-                             unet=dataclasses.replace(tiny.UNET, concat_channels=4))  # fmt: skip
+    run = tiny.diffusion_run("folder", conditioners=WITH_MAP)
     run.model(tiny.AUTOENCODER)
     with pytest.raises(
         cfg.ConfigError, match=r"caption_map.size is 8; it must be .*latents, \(4, 4\)"
@@ -137,12 +147,28 @@ def test_a_first_stage_that_does_not_fit_is_refused():
         "folder",
         diffusion=cfg.Diffusion(learned_variance=True),
         objective=cfg.Objective(loss="hybrid"),
+        unet=dataclasses.replace(tiny.UNET, out_channels=4),
     )
     with pytest.raises(cfg.ConfigError, match="out_channels is 4; it must be 8, twice the latent"):
         learned.model(tiny.AUTOENCODER)
     plain = tiny.diffusion_run("folder", objective=cfg.Objective(map_weight=1.0))
     with pytest.raises(cfg.ConfigError, match="caption_map.channels is None; it must be 4, those"):
         plain.model(tiny.AUTOENCODER)
+
+
+def test_what_a_unet_leaves_open_follows_from_first_stage_and_conditioners():
+    conditioners = (
+        cfg.TextConditioner(tiny.ENCODER), cfg.CaptionMapConditioner(), cfg.ClassConditioner(10),
+    )  # fmt: skip
+    run = tiny.diffusion_run(
+        "folder", conditioners=conditioners, diffusion=cfg.Diffusion(learned_variance=True),
+        objective=cfg.Objective(loss="hybrid"),
+    )  # fmt: skip
+    model = run.model(dataclasses.replace(tiny.AUTOENCODER, latent_channels=3))
+    unet, drawn = model.unet, cfg.find(model.conditioners, cfg.CaptionMapConditioner)
+    assert (unet.in_channels, unet.out_channels, unet.concat_channels) == (3, 6, 3)
+    assert (unet.context_dim, unet.pooled_dim, unet.class_count) == (16, 16, 11)
+    assert (drawn.size, drawn.channels) == (8, 3)
 
 
 @pytest.mark.parametrize(
@@ -189,11 +215,103 @@ def test_damaged_json_is_refused_by_name(damage, complaint):
 
 
 def test_files_without_a_config_are_refused(tmp_path):
-    with pytest.raises(cfg.ConfigError, match="does not exist; see configs/"):
+    with pytest.raises(cfg.ConfigError, match="does not exist; train.py --help lists"):
         cfg.load(tmp_path / "absent.py")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(cfg.ConfigError, match=r"defines no get_config\(\)"):
         cfg.load(tmp_path / "empty.py")
+
+
+def test_a_shipped_config_is_named_without_its_folder():
+    assert cfg.load("digit_scenes_class") == cfg.load(tiny.ROOT / "configs/digit_scenes_class.py")
+    with pytest.raises(cfg.ConfigError, match="does not exist; perhaps you meant digit_scenes_fl"):
+        cfg.load("digit_scenes_flows")
+
+
+def test_a_config_has_options(tmp_path, capsys):
+    """Which its other settings follow from; further words are overrides."""
+    (tmp_path / "config.py").write_text(
+        '"""About it."""\nfrom typing import Literal\nfrom ldm_jax import config as cfg\n\n\n'
+        'def get_config(size: cfg.Side, network: Literal["small", "large"] = "small"):\n'
+        "    channels = (32,) if network == 'small' else (64,)\n"
+        "    autoencoder = cfg.Autoencoder(block_out_channels=channels)\n"
+        "    return cfg.AutoencoderRun(cfg.Data(cfg.ImageFolder(), size), autoencoder)\n"
+    )
+
+    def parse(*words):
+        return train.parse([f"--config={tmp_path / 'config.py'}", "--workdir=run", *words])[0]
+
+    run = parse("--size", "48", "--network=large", "--loop.steps=3")
+    assert (run.data.image_size, run.loop.steps) == (48, 3)
+    assert run.autoencoder.block_out_channels == (64,)
+    for words, complaint in (
+        ([], "config.py needs --size, which must be a whole number of at least 1"),
+        (["--size=big"], "--size is 'big'; it must be a whole number"),
+        (["--size"], "--size needs a value"),
+        (["--size=48", "--network=huge"], "--network is 'huge'; it must be one of 'small', 'large"),
+    ):
+        with pytest.raises(cfg.ConfigError, match=complaint):
+            parse(*words)
+    with pytest.raises(cfg.ConfigError, match=r"has no option --width; it has --size, --network"):
+        cfg.load(tmp_path / "config.py", size=48, width=3)
+    with pytest.raises(SystemExit):
+        parse("--size=48", "--help")
+    text = capsys.readouterr().out
+    assert "About it." in text and "--network=small: one of 'small', 'large'" in text
+    assert "--loss.adversarial=None: Adversarial or None" in text and "--loop.steps" in text
+
+
+def test_parts_are_chosen_on_the_command_line(tmp_path):
+    file = tiny.write_config(tmp_path / "config.py", tiny.diffusion_run("folder"))
+    stage_one = tiny.write_config(tmp_path / "one.py", tiny.autoencoder_run("folder"))
+
+    def parse(*words, config=file):
+        return train.parse([f"--config={config}", "--workdir=run", *words])[0]
+
+    run = parse("--diffusion.process=RectifiedFlow", "--diffusion.prediction=velocity",
+                "--diffusion.process.shift=3", "--data.source=DigitScenes")  # fmt: skip
+    assert run.diffusion.process == cfg.RectifiedFlow(shift=3.0)
+    assert run.data.source == cfg.DigitScenes()
+    run = parse("--conditioners=ClassConditioner,TextConditioner", "--conditioners.0.num_classes=3")
+    text = tiny.diffusion_run("folder").conditioners[0]
+    assert run.conditioners == (cfg.ClassConditioner(3), text)  # what was there stays as it was
+    run = parse("--conditioners.0.encoder=CLIPText", "--conditioners.0.encoder.layers=3")
+    assert run.conditioners[0].encoder == cfg.CLIPText(layers=3)
+    assert parse("--conditioners=None").conditioners == ()
+    run = parse("--loss.adversarial=adversarial", "--loss.adversarial.layers=1", config=stage_one)
+    assert run.loss.adversarial == cfg.Adversarial(layers=1)
+    words = ("--autoencoder.bottleneck=FSQ", "--autoencoder.latent_channels=3",
+             "--autoencoder.bottleneck.levels", "8", "8", "8")  # fmt: skip
+    run = parse(*words, config=stage_one)
+    assert (run.autoencoder.codes, run.autoencoder.latent_channels) == (512, 3)
+
+    for words, complaint in (
+        (["--diffusion.process=DDPM"], "process=DDPM: it must be Discrete or VP or SubVP or VE"),
+        (["--diffusion.process", "VP"], "write --diffusion.process=KIND with Discrete or VP"),
+        (["--conditioners=text"], "TextConditioner or .*, with commas between several, or None"),
+        (["--diffusion.process.sigma_max=3"], "process is Discrete, which has .*process=VE too"),
+        (["--loop.step=3"], "--loop.step is no setting of this config; perhaps .* --loop.steps"),
+        (["--qqqq=3"], "--qqqq is no setting of this config; with --config=..., --help lists"),
+    ):  # fmt: skip
+        with pytest.raises(cfg.ConfigError, match=complaint):
+            parse(*words)
+    with pytest.raises(cfg.ConfigError, match="adversarial is None, which has .*=Adversarial too"):
+        parse("--loss.adversarial.weight=1", config=stage_one)
+
+
+@pytest.mark.parametrize("name", cfg.shipped())
+def test_all_kinds_of_all_parts_of_shipped_configs_can_be_chosen(name):
+    """As far as reading them: whether they fit the others is checked afterwards."""
+    file = cfg.open_config(name)
+    options = {n: typing.get_args(o.annotation)[0] for n, o in file.options.items()
+               if o.default is o.empty}  # fmt: skip
+    run = file.make(**options)
+    assert not {*file.options} & {*train.PLACES, *(f.name for f in dataclasses.fields(run))}
+    for part in parts(run).values():
+        for kind in part.kinds:
+            name = "None" if kind is type(None) else kind.__name__
+            chosen, rest = choose(run, [f"--{part.path}={name}"])
+            assert not rest and parts(chosen)[part.path].now == name
 
 
 def test_overrides_are_typed_and_checked_again(tmp_path):
@@ -220,12 +338,11 @@ def test_overrides_are_typed_and_checked_again(tmp_path):
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        ("--optim.learning_rat=1", "perhaps you meant"),
         ("--optim.learning_rate=fast", "float"),
         ("--diffusion.prediction=noise", "prediction"),
     ],
 )
-def test_mistakes_in_overrides_are_explained(tmp_path, capsys, option, complaint):
+def test_values_that_cannot_be_read_are_explained(tmp_path, capsys, option, complaint):
     file = tiny.write_config(tmp_path / "config.py", tiny.diffusion_run("folder"))
     with pytest.raises(SystemExit) as stop:
         train.main([f"--config={file}", "--workdir=run", option])

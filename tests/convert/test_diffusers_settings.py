@@ -114,6 +114,7 @@ class TestOtherWays:
     def test_heads_of_levels_without_attention(self, tmp_path):
         """Heads divide the width of levels that have any, the coarsest in the middle block."""
         wide = cfg.UNet(
+            in_channels=4, out_channels=4,
             block_out_channels=(32, 96, 64), layers_per_block=1, attention=(True, False, False),
             num_heads=(4, 4, 4), context_dim=64,
         )  # fmt: skip
@@ -123,6 +124,7 @@ class TestOtherWays:
         with pytest.raises(cfg.ConfigError, match="num_heads"):
             architectures.read_unet(Fields(Path("x"), values))
         plain = cfg.UNet(
+            in_channels=4, out_channels=4,
             block_out_channels=(32, 48, 64), layers_per_block=1, attention=(True, False, False),
             attention_kind="plain", num_heads=(1, 1, 2), context_dim=None, norm_num_groups=16,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from ldm_jax import config as cfg
 from ldm_jax.generation import defaults
 from ldm_jax.generation.conditions import Picture
 
-PLAIN = replace(tiny.UNET, context_dim=None, pooled_dim=None, attention=(False,))
+PLAIN = replace(tiny.UNET, in_channels=4, out_channels=4, attention=(False,))
 UNCONDITIONAL = replace(
     tiny.diffusion_run("folder"), conditioners=(), unet=PLAIN,
     diffusion=cfg.Diffusion(spacing="leading"),

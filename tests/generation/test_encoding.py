@@ -26,6 +26,7 @@ from ldm_jax.generation import encoding
 from ldm_jax.training import diffusion_stage
 
 PLAIN = cfg.UNet(
+    in_channels=4, out_channels=4,
     block_out_channels=(8,), layers_per_block=1, attention=(False,), num_heads=(1,),
     attention_kind="plain", context_dim=None, norm_num_groups=4,
 )  # fmt: skip

@@ -23,10 +23,7 @@ from ldm_jax.generation.conditions import Picture
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.training import loop
 
-UNET = replace(
-    tiny.UNET, in_channels=3, out_channels=3, block_out_channels=(8,), context_dim=None,
-    pooled_dim=None,
-)  # fmt: skip
+UNET = replace(tiny.UNET, block_out_channels=(8,))
 FAST = cfg.Sampling(steps=2, batch_size=2)
 
 

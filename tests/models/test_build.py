@@ -25,7 +25,7 @@ def _count(variables):
 
 def test_stable_diffusion_unet():
     condition = Condition(context=jnp.zeros((1, 77, 768)))
-    unet = build_unet(cfg.UNet())
+    unet = build_unet(cfg.UNet(in_channels=4, out_channels=4, context_dim=768))
     variables = jax.eval_shape(unet.init, KEY, jnp.zeros((1, 64, 64, 4)), jnp.zeros(1), condition)
     assert _count(variables) == 859_520_964
     assert {
@@ -141,6 +141,7 @@ def test_a_label_joins_the_time_embedding_and_nothing_is_nothing():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_training_gradient_exports_for_every_platform(dtype):
     config = cfg.UNet(
+        in_channels=4, out_channels=4,
         block_out_channels=(8, 16), layers_per_block=1, attention=(True, True), num_heads=(1, 2),
         norm_num_groups=4, context_dim=8, pooled_dim=4,
     )  # fmt: skip

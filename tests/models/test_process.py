@@ -17,7 +17,7 @@ from ldm_jax.models.process import build_process
 from ldm_jax.sampling.solvers import make_solver
 from ldm_jax.training.diffusion_step import denoising_loss
 
-UNET = replace(tiny.UNET, context_dim=None, pooled_dim=None, attention=(False,))
+UNET = replace(tiny.UNET, in_channels=4, out_channels=4, attention=(False,))
 ZERO_SNR = cfg.Discrete(zero_terminal_snr=True)
 
 

@@ -16,6 +16,7 @@ AUTOENCODER = cfg.Autoencoder(
     block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, mid_attention=True
 )
 UNET = cfg.UNet(
+    in_channels=4, out_channels=4,
     block_out_channels=(8, 8), layers_per_block=1, attention=(True, False), num_heads=(2, 2),
     context_dim=8, norm_num_groups=4,
 )  # fmt: skip

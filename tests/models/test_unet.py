@@ -12,6 +12,7 @@ from ldm_jax.models.build import build_unet
 from ldm_jax.models.conditioners import Condition
 
 TINY = cfg.UNet(
+    in_channels=4, out_channels=4,
     block_out_channels=(8, 16), layers_per_block=1, attention=(False, True), num_heads=(2, 2),
     norm_num_groups=4, context_dim=6,
 )  # fmt: skip

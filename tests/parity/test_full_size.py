@@ -127,5 +127,7 @@ def test_stable_diffusion_unet():
     variables, count = taken(peer)
     assert count == 859_520_964
     condition = Condition(context=jnp.asarray(context))
-    found = jax.jit(build_unet(cfg.UNet()).apply)(variables, nhwc(x), jnp.asarray(t), condition)
+    found = jax.jit(build_unet(cfg.UNet(in_channels=4, out_channels=4, context_dim=768)).apply)(
+        variables, nhwc(x), jnp.asarray(t), condition
+    )
     check("SD 1.5 U-Net", output=relative_error(found, expected))

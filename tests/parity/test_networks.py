@@ -78,7 +78,7 @@ def test_conditional_unet(name):
     x, t, context = normal(0, 2, 4, 8, 8), np.array([3, 901]), normal(1, 2, 5, 24)
     context = context[:, :1] if name == "class token" else context
     concat, labels = normal(2, 2, 5, 8, 8), np.array([4, 1])
-    config = cfg.UNet(**ours)
+    config = cfg.UNet(in_channels=4, out_channels=4, **ours)
     condition = Condition(
         context=jnp.asarray(context),
         label=jnp.asarray(labels) if config.class_count else None,

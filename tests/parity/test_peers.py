@@ -58,6 +58,7 @@ def _parameter(path, shape):
 @pytest.mark.parametrize("linear", [False, True])
 def test_unet(references, linear):
     config = cfg.UNet(
+        in_channels=4, out_channels=4,
         block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, context_dim=24,
         attention=(True, False), num_heads=(4, 4), use_linear_projection=linear,
     )  # fmt: skip

@@ -86,9 +86,7 @@ def test_what_is_missing_is_said_before_anything_is_written(
 ):
     first, whole = str(trained_autoencoder), str(trained_text2img)
     clip = dataclasses.replace(run.conditioners[0], tokenizer="clip")
-    plain = dataclasses.replace(
-        tiny.UNET, context_dim=None, pooled_dim=None, attention_kind="plain"
-    )
+    plain = dataclasses.replace(tiny.UNET, attention_kind="plain")
     other = dataclasses.replace(tiny.UNET, num_heads=(4,))
     unconditional = dataclasses.replace(run, unet=plain, conditioners=())
     for changed, models, complaint in (

@@ -13,7 +13,7 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.config import to_json
-from ldm_jax.config.config_files import from_json
+from ldm_jax.config.serialization import from_json
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated, state_sharding
 from ldm_jax.diffusion.timesteps import SecondMoment
 from ldm_jax.latent_diffusion import LatentDiffusion
