@@ -1,0 +1,60 @@
+"""Text to image on a folder of captioned images, on a first stage of your own or a trained one.
+
+    python train.py --config=image_folder_text2img --workdir=runs/text2img \
+        --data.source.path=FOLDER --size=64 --first_stage=runs/autoencoder
+    python sample.py --model=runs/text2img --prompt="..." --num=16 --out=samples
+
+--size is that of the first stage's training, or another multiple of what its latents stand for.
+--network=small suits a laptop, medium one GPU, large several. Captions are cut into byte-pair
+tokens, so that any word can be asked for. What the U-Net is given follows from the first stage and
+the conditioners: `--conditioners=ClassConditioner` conditions on the folder's classes instead,
+`--conditioners=None` on nothing.
+
+Measured on 1,162 pictures of 64 px on two cores: see docs/your_own_pictures.md.
+"""
+
+from typing import Literal
+
+from ldm_jax import config as cfg
+
+
+def get_config(
+    size: cfg.Side = 64, network: Literal["small", "medium", "large"] = "small"
+) -> cfg.DiffusionRun:
+    small = network == "small"
+    widths = {"small": (96, 160), "medium": (192, 384, 576), "large": (320, 640, 1280)}[network]
+    width = {"small": 128, "medium": 512, "large": 768}[network]
+    steps, batch_size = {"small": (2000, 32), "medium": (100_000, 64), "large": (300_000, 256)}[
+        network
+    ]
+    encoder = cfg.TextTransformer(
+        vocab_size=1024 if small else 8192, max_length=32 if small else 77, width=width,
+        layers=2 if small else 6, num_heads=width // 64, pooled_dim=2 * width,
+    )  # fmt: skip
+    text = cfg.TextConditioner(encoder=encoder, tokenizer="bpe", dropout=0.1)
+    return cfg.DiffusionRun(
+        data=cfg.Data(
+            source=cfg.ImageFolder(), image_size=size, batch_size=batch_size,
+            workers=0 if small else 4,
+        ),
+        conditioners=(text,),
+        unet=cfg.UNet(
+            block_out_channels=widths,
+            layers_per_block=1 if small else 2,
+            attention=(False, *[True] * (len(widths) - 1)),
+            num_heads=tuple(max(1, channels // 64) for channels in widths),
+            use_linear_projection=True,
+            time_scale_shift=small,
+            dropout=0.1 if small else 0.0,
+        ),
+        diffusion=cfg.Diffusion(cfg.Discrete(schedule="scaled_linear"), prediction="v"),
+        optim=cfg.Optim(
+            learning_rate=1e-3 if small else 1e-4, schedule="cosine", warmup_steps=steps // 20,
+            weight_decay=1e-2, ema_decay=0.998 if small else 0.9999,
+        ),
+        loop=cfg.Loop(
+            steps=steps, log_every=20 if small else 100, checkpoint_every=steps // 8,
+            validate_every=steps // 8, sample_every=steps // 8,
+            dtype="float32" if small else "bfloat16", remat=network == "large",
+        ),
+    )  # fmt: skip
