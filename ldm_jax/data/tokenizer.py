@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -24,6 +24,9 @@ _CLIP_FRAME = ("<|startoftext|>", "<|endoftext|>")
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 # Up to this many known words are listed where a word is unknown.
 _LIST_BELOW = 64
+COUNTED = 100_000
+"""Captions that `caption_statistics` looks at, at most."""
+_AT_ONCE = 4096
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +83,18 @@ class Tokenizer:
             row[: len(ids)] = ids
         return tokens
 
+    def encodings(self, captions: Sequence[str]) -> list[tokenizers.Encoding]:
+        """What the tokenizers library makes of each caption, in parallel: tokens, special ones
+        included and of any length, with the word that each belongs to."""
+        return self._backend.encode_batch(list(captions))
+
+    def unknown_words(self, found: tokenizers.Encoding) -> set[int]:
+        """Which words of an encoded caption are unknown, or have an unknown character."""
+        if self._unknown_id is None or self._unknown_id not in found.ids:
+            return set()
+        pairs = zip(found.ids, found.word_ids, strict=True)
+        return {word for number, word in pairs if number == self._unknown_id}
+
     def pieces(self, text: str) -> list[int]:
         """Token numbers of a text: no start, end or padding, and of any length."""
         return self._backend.encode(text, add_special_tokens=False).ids
@@ -120,6 +135,36 @@ class Tokenizer:
                 "caption of %d tokens is cut to %d: %r (further ones are not reported)",
                 length, max_length, caption,
             )  # fmt: skip
+
+
+class CaptionStatistics(NamedTuple):
+    """How captions fit a tokenizer and a length."""
+
+    captions: int
+    """Captions that were looked at."""
+    cut: int
+    """Of these, captions of too many tokens, which lose their end."""
+    words: int
+    """Words and punctuation marks in them."""
+    unknown: int
+    """Of these, words that the tokenizer does not know."""
+
+
+def caption_statistics(
+    tokenizer: Tokenizer, captions: Iterable[str], max_length: int
+) -> CaptionStatistics:
+    """How many of `captions` are cut at `max_length` tokens, and how many of their words are
+    unknown. Of more than COUNTED captions, that many are looked at, evenly spread."""
+    captions = list(captions)
+    if len(captions) > COUNTED:
+        captions = [captions[i * len(captions) // COUNTED] for i in range(COUNTED)]
+    cut = words = unknown = 0
+    for begin in range(0, len(captions), _AT_ONCE):
+        for found in tokenizer.encodings(captions[begin : begin + _AT_ONCE]):
+            cut += len(found.ids) > max_length
+            words += len({word for word in found.word_ids if word is not None})
+            unknown += len(tokenizer.unknown_words(found))
+    return CaptionStatistics(len(captions), cut, words, unknown)
 
 
 def train_tokenizer(

@@ -68,6 +68,18 @@ def test_long_captions_are_cut_and_reported_once(words, caplog):
     assert len(caplog.records) == 1 and CAPTIONS[0] in caplog.text
 
 
+def test_cut_captions_and_unknown_words_are_counted(words, tmp_path, monkeypatch):
+    captions = [*CAPTIONS, "a pink, blue pink one", ""]
+    # The comma is a word, too, and unknown as "pink" is, which is there twice.
+    assert tok.caption_statistics(words, captions, 6) == (5, 2, 25, 3)
+    pieces = tok.train_tokenizer(CAPTIONS, 100, "bpe")
+    assert tok.caption_statistics(pieces, ["a zebra", "red"], 3) == (2, 1, 3, 1)
+    clip = tok.load_clip_tokenizer(clip_files.write_clip(tmp_path))
+    assert tok.caption_statistics(clip, iter(["a red", "a red red"]), 4) == (2, 1, 5, 0)
+    monkeypatch.setattr(tok, "COUNTED", 2)
+    assert tok.caption_statistics(words, ["a", "b", "red"], 9) == (2, 0, 2, 1)
+
+
 def test_rare_words_are_dropped_with_a_warning(caplog):
     small = tok.train_tokenizer(CAPTIONS, 6)
     assert small.vocab_size == 6 and "rarest" in caplog.text
