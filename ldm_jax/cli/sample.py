@@ -1,7 +1,8 @@
 """What `sample.py` does: drawing, inverting, and benchmarks that can be repeated."""
 
+import contextlib
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from ldm_jax.config.command_line import check_model
 from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import at_end
+from ldm_jax.data.unknown_words import UnknownWordsError
 from ldm_jax.images.sample_writer import SampleWriter, check_folder
 
 if TYPE_CHECKING:
@@ -27,10 +29,22 @@ def main(arguments: list[str]) -> int:
     if command.verify is not None:
         return 0 if verify(command) else FAILED
     task = invert if command.invert else benchmark if command.benchmark else draw
-    with at_end(lambda: "nothing was written"):
+    with at_end(lambda: "nothing was written"), naming_lines(command):
         path = task(command)
     print(printable(str(path)))
     return 0
+
+
+@contextlib.contextmanager
+def naming_lines(command: Command) -> Iterator[None]:
+    """Prompts of a file that are refused inside are told with their lines."""
+    try:
+        yield
+    except UnknownWordsError as error:
+        first = len(command.request.prompt) - len(command.lines)
+        for place, line in enumerate(command.lines, first):
+            error.names[place] = f"{command.prompts}, line {line}"
+        raise
 
 
 def draw(command: Command) -> Path:
@@ -90,7 +104,10 @@ def invert(command: Command) -> Path:
 
     pipeline = open_pipeline(command.request.model, optional=command.of_picture)
     sampling, images = read_inverted(pipeline, command.request, command.invert)
-    noise = pipeline.invert(images, command.request.conditions, sampling=sampling)
+    request = command.request
+    noise = pipeline.invert(
+        images, request.conditions, sampling=sampling, unknown_words=request.unknown_words
+    )
     command.out.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     np.save(content, noise)

@@ -48,6 +48,8 @@ class Command:
     far off; the exit status is 1 if they are not."""
     filled: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Usual values that a picture was drawn with, which are kept."""
+    lines: tyro.conf.Suppress[tuple[int, ...]] = ()
+    """The line in `prompts` of each caption from there, which are the request's last."""
     of_picture: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Settings of the request that the picture of `from_png` says, not the command line."""
 
@@ -84,11 +86,12 @@ def parse(arguments: Sequence[str]) -> Command:
         request = command.request.changed(**filled)
         command = replace(command, request=request, filled=tuple(filled))
     if command.prompts is not None:
-        captions = [line.strip() for line in read_lines(command.prompts) if line.strip()]
+        numbered = enumerate(read_lines(command.prompts), 1)
+        captions = {number: text.strip() for number, text in numbered if text.strip()}
         if not captions:
             raise FileFormatError(command.prompts, "has no caption in it")
-        request = replace(command.request, prompt=(*command.request.prompt, *captions))
-        command = replace(command, request=request)
+        request = replace(command.request, prompt=(*command.request.prompt, *captions.values()))
+        command = replace(command, request=request, lines=tuple(captions))
     if first.from_png is not None:
         _say_files(first.from_png, default.request, command.request)
         changed = _changed(command.request, default.request)

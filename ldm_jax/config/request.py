@@ -19,6 +19,7 @@ from ldm_jax.config.sampling import Sampling, one_of
 Weights = Literal["ema", "raw"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Prediction = Literal["eps", "v", "x0"]
+UnknownWordsChoice = Literal["refuse", "skip"]
 
 IMAGES_PER_PROMPT = 1 << 16
 """Image j of prompt p has noise of number `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
@@ -55,7 +56,7 @@ class ModelChoice:
     tileable: bool = False
     """Opposite edges of the pictures fit each other."""
     literal_prompts: bool = False
-    """Brackets in prompts are letters like others, not emphasis (CLIP's text encoder)."""
+    """Take brackets in prompts as text, not as emphasis."""
     weak_model: Path | None = None
     """A weaker model of the same task, or an earlier checkpoint (WORKDIR/checkpoints/STEP), for
     autoguidance; guidance_scale is then 1 unless it is given."""
@@ -133,6 +134,9 @@ class Request:
     """One or more class numbers, for class-conditional models."""
     negative_prompt: str | None = None
     """Caption to be guided away from; the empty one by default."""
+    unknown_words: Annotated[str, one_of(UnknownWordsChoice)] = "refuse"
+    """Words in prompts that the model does not know: refuse the prompt, or skip them, with a
+    warning."""
     num: int = 1
     """Pictures for each prompt or class."""
     first_prompt: int = 0
@@ -147,6 +151,9 @@ class Request:
         check_fields(self, "")
         if self.prompt and self.classes:
             raise ConfigError("give captions or classes, not both: a model takes one of them")
+        allowed = typing.get_args(UnknownWordsChoice)
+        require(self.unknown_words in allowed, "unknown_words", self.unknown_words,
+                f"one of {', '.join(allowed)}")  # fmt: skip
         for name, value in self.to_dict().items():
             for text in value if isinstance(value, list) else [value]:
                 _check_text(name, text)
