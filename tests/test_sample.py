@@ -282,14 +282,6 @@ def test_settings_of_the_web_ui_are_understood(tmp_path, capsys):
     assert with_picture.request.sampling.strength == 0.5
 
 
-def test_a_misspelt_option_is_explained(capsys):
-    with pytest.raises(SystemExit) as stop:
-        run_main("--model=x", "--guidence=2")
-    assert stop.value.code == 2
-    written = capsys.readouterr()
-    assert "perhaps you meant" in (written.out + written.err).lower()
-
-
 def test_a_strip_and_a_video_beside_each_picture(draw, tmp_path):
     out = draw(
         tmp_path / "out", prompt=PROMPTS, steps=4, batch_size=2, progress_strip=3, video=True

@@ -18,6 +18,7 @@ from ldm_jax.images.sample_writer import SampleWriter, check_folder
 
 if TYPE_CHECKING:
     from ldm_jax.generation.pipeline import Pipeline
+    from ldm_jax.generation.resolve import ResolvedRequest
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +29,8 @@ def main(arguments: list[str]) -> int:
     command = parse(arguments)
     if command.verify is not None:
         return 0 if verify(command) else FAILED
-    task = invert if command.invert else benchmark if command.benchmark else draw
+    tasks = {invert: command.invert, benchmark: command.benchmark, interact: command.interactive}
+    task = next((task for task, asked in tasks.items() if asked), draw)
     with at_end(lambda: "nothing was written"), naming_lines(command):
         path = task(command)
     print(printable(str(path)))
@@ -53,7 +55,6 @@ def draw(command: Command) -> Path:
     _check_files(command)
 
     # JAX starts only now, so that --help and mistakes answer at once.
-    import numpy as np
     from tqdm import tqdm
 
     from ldm_jax.generation.pipeline import versions
@@ -68,15 +69,55 @@ def draw(command: Command) -> Path:
         command.out, request, total, filled=filled, origin=pipeline.origin, versions=versions()
     )
     with writer, tqdm(total=total, unit="image", desc="sampling") as bar, at_end(bar.close):
-        strip = command.progress_strip or 0
-        for rows, images, previews in pipeline.run(resolved.plan, previews=strip):
-            for i, (row, image) in enumerate(zip(rows, images, strict=True)):
-                place, number = divmod(int(row), request.num)
-                seen = previews
-                if previews is not None:
-                    seen = np.stack([resolved.paste(preview) for preview in previews[i]])
-                writer.write(resolved.paste(image), place, number, seen, command.video)
-            bar.update(len(rows))
+        for paths in _drawn(pipeline, resolved, writer, command):
+            bar.update(len(paths))
+    return writer.grid
+
+
+def _drawn(
+    pipeline: "Pipeline", resolved: "ResolvedRequest", writer: SampleWriter, command: Command
+) -> Iterator[list[Path]]:
+    """Draws and writes; yields the paths of each batch."""
+    import numpy as np
+
+    strip, num = command.progress_strip or 0, resolved.request.num
+    for rows, images, previews in pipeline.run(resolved.plan, previews=strip):
+        paths = []
+        for i, (row, image) in enumerate(zip(rows, images, strict=True)):
+            place, number = divmod(int(row), num)
+            seen = previews
+            if previews is not None:
+                seen = np.stack([resolved.paste(preview) for preview in previews[i]])
+            paths.append(writer.write(resolved.paste(image), place, number, seen, command.video))
+        yield paths
+
+
+def interact(command: Command) -> Path:
+    """Draws what lines of the standard input ask for; returns the path of the grid."""
+    check(command)
+    _check_files(command)
+
+    from functools import partial
+
+    from ldm_jax.cli import sample_interactive
+    from ldm_jax.generation.pipeline import versions
+    from ldm_jax.generation.resolve import resolve_request
+
+    pipeline = open_pipeline(command.request.model, optional=command.of_picture)
+    resolve = partial(resolve_request, pipeline)
+    resolve(replace(command.request, prompt=(), negative_prompt=None))
+    writer = SampleWriter(
+        command.out, command.request, None, origin=pipeline.origin, versions=versions()
+    )
+
+    def draw(resolved: "ResolvedRequest", filled: Collection[str]) -> list[str]:
+        writer.turn_to(resolved.request, filled)
+        batches = _drawn(pipeline, resolved, writer, command)
+        return [str(path) for paths in batches for path in paths]
+
+    with writer:
+        session = sample_interactive.Session(command.request, resolve, draw)
+        sample_interactive.run(session, sample_interactive.lines())
     return writer.grid
 
 
