@@ -1,6 +1,7 @@
 """What `sample.py` does: drawing, inverting, and benchmarks that can be repeated."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -26,6 +27,8 @@ def main(arguments: list[str]) -> int:
 
     Raises ValueError, OSError, as `parse` and the task.
     """
+    # Before libraries choose a form of their own for what is logged.
+    logging.basicConfig(format=f"{PROGRAM}: %(message)s")
     command = parse(arguments)
     if command.verify is not None:
         return 0 if verify(command) else FAILED
