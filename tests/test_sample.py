@@ -168,7 +168,7 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
         ((model, out, "--num=70000"), "at most 65536 of each"),
         (
             (model, out, "--guidance=1", "--negative_prompt=a red one alone"),
-            "with guidance_scale 1 nothing leads away",
+            "with --guidance 1 nothing leads away",
         ),
         ((model, out, f"--prompts={tmp_path / 'latin.txt'}"), "latin.txt: is not UTF-8 text"),
         ((model, f"--out={tmp_path / 'empty.txt'}"), "empty.txt is a file; name a folder"),

@@ -8,7 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldm_jax.cli.sample_arguments import PROGRAM, Command, check, inputs, parse
+from ldm_jax.cli.sample_arguments import (
+    PROGRAM,
+    Command,
+    check,
+    inputs,
+    naming_options,
+    parse,
+)
 from ldm_jax.config import ModelChoice
 from ldm_jax.config.command_line import check_model
 from ldm_jax.core.command import FAILED
@@ -34,7 +41,11 @@ def main(arguments: list[str]) -> int:
         return 0 if verify(command) else FAILED
     tasks = {invert: command.invert, benchmark: command.benchmark, interact: command.interactive}
     task = next((task for task, asked in tasks.items() if asked), draw)
-    with at_end(lambda: "nothing was written"), naming_lines(command):
+    with (
+        at_end(lambda: "nothing was written"),
+        naming_lines(command),
+        naming_options(dict(command.typed)),
+    ):
         path = task(command)
     print(printable(str(path)))
     return 0

@@ -57,6 +57,8 @@ class Command:
     """The line in `prompts` of each prompt from there, which are the request's last."""
     of_picture: tuple[str, ...] = _internal()
     """Settings of the request that the picture of `from_png` says, not the command line."""
+    typed: tuple[tuple[str, str], ...] = _internal()
+    """Fields that the command line says, each with its option as it was typed."""
 
 
 FIRST = {
@@ -136,7 +138,7 @@ def parse(arguments: Sequence[str]) -> Command:
     check_given(arguments, ("out", *paths(), *_FILES))
     given, typed = options.read(arguments, known_options())
     with naming_options(typed):
-        return _command(given)
+        return replace(_command(given), typed=tuple(typed.items()))
 
 
 def _command(given: Mapping[str, Any]) -> Command:
@@ -231,7 +233,9 @@ def _check_verification(command: Command) -> None:
     for name in _changed(command.request, Request()) - _OPEN_A_MODEL:
         raise ConfigError(f"--verify draws what the record says; leave out --{name}")
     for f in fields(command):
-        if f.name not in ("request", "verify") and getattr(command, f.name) != f.default:
+        if f.name in ("request", "verify") or f.metadata.get("hidden"):
+            continue
+        if getattr(command, f.name) != f.default:
             raise ConfigError(f"--verify draws what the record says; leave out --{f.name}")
 
 
