@@ -71,6 +71,9 @@ class DiffusionRun:
         if self.space == "pixels":
             self.model(Pixels())  # raises where they do not fit
         inpaints = find(self.conditioners, InpaintingConditioner) is not None
+        has_map = find(self.conditioners, CaptionMapConditioner) is not None
+        require(has_map or not self.objective.map_weight, "objective.map_weight",
+                self.objective.map_weight, "0 without a CaptionMapConditioner")  # fmt: skip
         require(not inpaints, "conditioners", "InpaintingConditioner", "others in training")
         _check_objective(self.objective, self.diffusion)
 
@@ -87,9 +90,8 @@ class DiffusionRun:
         height, width = (side // factor for side in self.data.sides)
         conditioners = fit_conditioners(self.conditioners, channels, (height, width))
         if self.objective.map_weight:
-            drawn = find(conditioners, CaptionMapConditioner)
-            require(drawn is not None and drawn.channels == channels, "caption_map.channels",
-                    drawn and drawn.channels,
+            drawn = find(conditioners, CaptionMapConditioner).channels
+            require(drawn == channels, "caption_map.channels", drawn,
                     f"{channels}, those of the latents, for objective.map_weight")  # fmt: skip
         unet = fit_unet(self.unet, conditioners, channels, self.diffusion.learned_variance)
         return Model(autoencoder, unet, conditioners, self.diffusion, self.data.image_size)
