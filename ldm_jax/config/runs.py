@@ -60,6 +60,9 @@ class DiffusionRun:
     `train.py --init` finds it; or the U-Net's attention to the context alone."""
     space: Literal["latents", "pixels"] = "latents"
     """What is diffused: the latents of a trained autoencoder, or the pixels themselves."""
+    latent_normalization: Literal["scale", "per_channel"] = "scale"
+    """How a new run brings latents near N(0, 1), where its first stage does not say: by one scale
+    for all, or by mean and standard deviation of each channel."""
     objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:
@@ -69,6 +72,12 @@ class DiffusionRun:
         unet = fit_unet(self.unet, self.conditioners, channels, self.diffusion.learned_variance)
         check_conditioners(unet, self.conditioners)
         if self.space == "pixels":
+            require(
+                self.latent_normalization == "scale",
+                "latent_normalization",
+                self.latent_normalization,
+                "'scale' for space 'pixels', which has no latents",
+            )
             self.model(Pixels())  # raises where they do not fit
         inpaints = find(self.conditioners, InpaintingConditioner) is not None
         has_map = find(self.conditioners, CaptionMapConditioner) is not None

@@ -85,7 +85,7 @@ def first_stage_params(
     source = f"{option}={path}"
     stored = read_first_stage(path)
     found = stored.config
-    same: dict[str, Any] = {"latent_scale": found.latent_scale}
+    same: dict[str, Any] = {name: getattr(found, name) for name in imported_model.NOT_NORMALIZED}
     if type(found.bottleneck) is type(config.bottleneck):
         same["bottleneck"] = found.bottleneck
     differing = cfg.differences(found, replace(config, **same))

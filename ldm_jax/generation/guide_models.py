@@ -14,7 +14,7 @@ from jaxtyping import Array
 from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.convert.imported_model import with_scale
+from ldm_jax.convert.imported_model import normalized
 from ldm_jax.convert.native import read_workdir
 from ldm_jax.core.typing import Denoise, Level, Process
 from ldm_jax.models.build import build_classifier
@@ -216,7 +216,7 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
     _, params = Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")
     autoencoder, frozen = load_first_stage(run, path)
     same = {
-        "first stage": with_scale(autoencoder, frozen["latent_scale"]) == config.autoencoder,
+        "first stage": normalized(autoencoder, frozen) == config.autoencoder,
         "image size": run.data.image_size == config.image_size,
         "process": same_process(run.diffusion, config.diffusion),
     }
