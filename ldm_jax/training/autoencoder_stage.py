@@ -18,7 +18,7 @@ from ldm_jax.models.build import build_autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 from ldm_jax.training.gradients import Metrics
-from ldm_jax.training.stage import Stage, validation_source, wait_for_all
+from ldm_jax.training.stage import Stage, tell_obstacles, validation_source, wait_for_all
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.trainable import bind, split
 from ldm_jax.workdir.frozen import load_frozen, load_untrained, save_frozen, save_untrained
@@ -58,6 +58,7 @@ def autoencoder_stage(
     initial = None
     if fresh:
         initial = _begin(run, workdir, init)
+        tell_obstacles(run.autoencoder)
     frozen = {"untrained": load_untrained(run, workdir)}
     if run.loss.perceptual is not None:
         frozen["perceptual"] = _perceptual(workdir, fresh, perceptual)

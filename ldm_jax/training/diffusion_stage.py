@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.convert.imported_model import normalized
 from ldm_jax.core import tree
 from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.sources import open_source
@@ -21,7 +22,7 @@ from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.optim import make_optimizer
-from ldm_jax.training.stage import Stage, validation_source
+from ldm_jax.training.stage import Stage, tell_obstacles, validation_source
 from ldm_jax.training.state import TrainState, create_state
 from ldm_jax.training.trainable import bind, split
 from ldm_jax.workdir.frozen import load_first_stage, load_untrained
@@ -60,11 +61,13 @@ def diffusion_stage(
         )
     train = open_source(run.data, "train")
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
-    initial = {}
-    if not has_checkpoints(workdir):
+    initial, fresh = {}, not has_checkpoints(workdir)
+    if fresh:
         # What an earlier attempt left may be of other images.
         initial = begin(run, train, workdir, mesh, first_stage, init, text_encoder)
     autoencoder_config, frozen = load_first_stage(run, workdir)
+    if fresh:
+        tell_obstacles(run.model(normalized(autoencoder_config, frozen)))
     frozen["untrained"] = load_untrained(run, workdir)
     tokenizer, text = None, cfg.find(run.conditioners, cfg.TextConditioner)
     if text is not None:

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 
 from ldm_jax import config as cfg
+from ldm_jax.convert.exporting import obstacles_told
+from ldm_jax.core.output import say
 from ldm_jax.data.encoded_latents import is_encoded
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.training.gradients import Metrics
@@ -44,6 +46,12 @@ def validation_source(data: cfg.Data) -> Source | None:
     if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):
         return None
     return open_source(data, "validation")
+
+
+def tell_obstacles(config: cfg.Model | cfg.Autoencoder) -> None:
+    """Says, where a new run begins, what will keep its model from being exported."""
+    if (told := obstacles_told(config)) and jax.process_index() == 0:
+        say(f"note: {told}")
 
 
 def wait_for_all(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Latents that are brought near N(0, 1) channel by channel."""
+"""Latents that are brought near N(0, 1) channel by channel, and what a new run says of them."""
 
 import dataclasses
 
@@ -16,6 +16,7 @@ from ldm_jax.core.sharding import make_mesh
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder
+from ldm_jax.training.autoencoder_stage import autoencoder_stage
 from ldm_jax.training.classifier_stage import classifier_stage
 from ldm_jax.training.diffusion_stage import diffusion_stage
 from ldm_jax.training.latent_statistics import measure_latents
@@ -105,7 +106,7 @@ def test_a_frozen_part_that_says_half_of_it_is_refused(trained, pictures, tmp_pa
         load_first_stage(run, tmp_path)
 
 
-def test_a_new_run_says_what_it_measured(
+def test_a_new_run_says_what_it_measured_and_what_keeps_it_from_being_exported(
     trained, pictures, trained_autoencoder, tmp_path, capsys
 ):
     run = per_channel(pictures)
@@ -114,5 +115,18 @@ def test_a_new_run_says_what_it_measured(
     said = capsys.readouterr().err
     assert "latents: scale " in said and "; per channel mean " in said
     assert "all are multiplied by the scale" in said
+    assert "note: this model cannot be exported to diffusers: autoencoder.patch_size is 2" in said
+    assert "conditioners" not in said and "the text encoder is a TextTransformer" in said
+    assert ". Nor to CompVis' single files: autoencoder.patch_size is 2" in said
     diffusion_stage(run, trained, tiny.mesh(), None)  # goes on
-    assert "latents:" not in capsys.readouterr().err
+    again = capsys.readouterr().err
+    assert "latents:" not in again and "exported" not in again
+
+
+def test_a_first_stage_that_can_be_exported_says_nothing(pictures, tmp_path, capsys):
+    plain = cfg.Autoencoder(block_out_channels=(32,), layers_per_block=1)
+    for patch_size in (1, 2):
+        config = dataclasses.replace(plain, patch_size=patch_size)
+        autoencoder_stage(tiny.autoencoder_run(pictures, autoencoder=config), tmp_path / "run")
+        said = capsys.readouterr().err
+        assert ("note: this first stage cannot be exported" in said) is (patch_size == 2)
