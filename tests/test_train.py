@@ -179,7 +179,6 @@ def test_what_is_missing_is_said_before_training(
     classes = tiny.write_config(tmp_path / "classes.py", run)
     silent = shutil.copytree(pictures, tmp_path / "silent", ignore=shutil.ignore_patterns("*.txt"))
     for given, complaint in (
-        (["--help"], "--config=FILE is missing: see configs/"),
         ([f"--config={autoencoder}"], "--workdir=DIR is missing"),
         (arguments("absent.py", new), "--config=absent.py does not exist"),
         (arguments(text2img, new), "name a trained one with --first_stage=MODEL"),
