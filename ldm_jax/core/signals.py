@@ -261,8 +261,8 @@ def _watch(program: str, signals: int) -> None:
         if _asked_first and stop.signal is None:
             stop.note(number)
             say(
-                f"{program}: {name_of(number)}; saving after this step. Once more ends at once, "
-                "without saving"
+                f"{program}: {name_of(number)}: stopping after this step, then saving; once more "
+                "ends without saving"
             )
             continue
         _ending.note(number)
