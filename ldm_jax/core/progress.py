@@ -49,7 +49,7 @@ class Progress:
             self._bar = tqdm(
                 total=self._total, initial=self._initial, desc=self._description,
                 file=sys.stderr, dynamic_ncols=True, leave=True,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{postfix}]",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
                 postfix="starting",
             )  # fmt: skip
         return self
