@@ -32,7 +32,8 @@ class ModelChoice:
     """Which model draws, and what of it."""
 
     model: Path | None = None
-    """Work directory, model folder or file (.safetensors, .ckpt)."""
+    """Work directory or one of its checkpoints (WORKDIR/checkpoints/STEP), model folder or file
+    (.safetensors, .ckpt)."""
     weights: Annotated[str | None, one_of(Weights)] = None
     """The averaged weights or the latest ones; by default ema for work directories and raw for
     single files."""

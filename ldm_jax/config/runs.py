@@ -9,6 +9,7 @@ from ldm_jax.config.conditioning import (
     ClassConditioner,
     Conditioner,
     InpaintingConditioner,
+    TextConditioner,
     find,
 )
 from ldm_jax.config.data import Data, EncodedLatents
@@ -36,6 +37,7 @@ class AutoencoderRun:
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
+        _check_wishes(self.loop, ())
         require(not isinstance(self.data.source, EncodedLatents), "data.source", self.data.source,
                 "a source of images in stage one")  # fmt: skip
         require_divisible("data.image_size", self.data.sides,
@@ -67,6 +69,7 @@ class DiffusionRun:
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
+        _check_wishes(self.loop, self.conditioners)
         # A first stage of four channels stands in for one that is not known yet.
         channels = self.unet.in_channels or 4
         unet = fit_unet(self.unet, self.conditioners, channels, self.diffusion.learned_variance)
@@ -122,6 +125,7 @@ class ClassifierRun:
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
+        _check_wishes(self.loop, ())
 
     @property
     def conditioners(self) -> tuple[ClassConditioner, ...]:
@@ -158,3 +162,11 @@ def _check_objective(objective: Objective, diffusion: Diffusion) -> None:
 
 def _check_accumulation(data: Data, optim: Optim) -> None:
     require_divisible("data.batch_size", data.batch_size, optim.accumulation, "optim.accumulation")
+
+
+def _check_wishes(loop: Loop, conditioners: tuple[Conditioner, ...]) -> None:
+    """Raises ConfigError where pictures are asked for of what the model is not conditioned on."""
+    for name, kind in (("prompts", TextConditioner), ("classes", ClassConditioner)):
+        asked = getattr(loop, name)
+        require(not asked or find(conditioners, kind) is not None, f"loop.{name}", asked,
+                f"empty in a run without a {kind.__name__}")  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ldm_jax import config as cfg
 from ldm_jax.convert import hub, imported_model
 from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.convert.loading import kind_of, load, read_text_encoder
+from ldm_jax.convert.loading import kind_of, load, read_text_encoder, workdir_of
 from ldm_jax.core import tree
 from ldm_jax.workdir.run_config import read_config
 
@@ -165,7 +165,7 @@ def _weights(path: str | Path) -> dict[str, Literal["raw"]]:
 
 
 def _keeps_no_averages(workdir: Path) -> bool:
-    return read_config(workdir).optim.ema_decay is None
+    return read_config(workdir_of(workdir)[0]).optim.ema_decay is None
 
 
 def _undropped(conditioners: tuple[cfg.Conditioner, ...]) -> tuple[cfg.Conditioner, ...]:

@@ -39,11 +39,13 @@ class UnknownWordsError(ValueError):
             advice += f"; known are {', '.join(known)}"
         if len(found) == 1:
             (one,) = found
-            told = _told(one.words, known)
+            told = told_words(one.words, known)
             if skip:
                 return f"the model knows no word of {self._where(one, total)}: {told}; {advice}"
             return f"the model does not know {told} in {self._where(one, total)}; {advice}"
-        lines = [f"  {self._where(one, total)}: {_told(one.words, known)}" for one in found[:TOLD]]
+        lines = [
+            f"  {self._where(one, total)}: {told_words(one.words, known)}" for one in found[:TOLD]
+        ]
         if len(found) > TOLD:
             lines.append(f"  and {len(found) - TOLD} more prompts")
         verb = "knows" if skip else "does not know"
@@ -85,7 +87,7 @@ def check_words(
         )  # fmt: skip
 
 
-def _told(words: Sequence[tuple[str, str]], known: Sequence[str]) -> str:
+def told_words(words: Sequence[tuple[str, str]], known: Sequence[str]) -> str:
     """Words, each with what of it is unknown where that is not the whole, and with near ones."""
     told = []
     for word, part in words[:WORDS_TOLD]:

@@ -18,12 +18,12 @@ from ldm_jax.training.beginning import _all_captions
 from ldm_jax.training.diffusion_stage import diffusion_stage
 from ldm_jax.workdir.checkpoints import Checkpoints
 
-LOOP = dataclasses.replace(tiny.LOOP, steps=1, checkpoint_every=1)
+LOOP = dataclasses.replace(tiny.LOOP, steps=1, checkpoint_every=1, sample_every=0)
 
 
 @pytest.fixture
 def run(pictures):
-    """The run of `trained_text2img`, without validation, which would compile a sampler."""
+    """The run of `trained_text2img`, which neither validates nor draws: that takes long."""
     return tiny.diffusion_run(pictures, data=tiny.data(pictures, validation=0.0), loop=LOOP)
 
 
