@@ -15,10 +15,15 @@ def export_obstacles(config: cfg.Model | cfg.Autoencoder) -> dict[str, list[str]
 
 
 def obstacles_told(config: cfg.Model | cfg.Autoencoder) -> str | None:
-    """`export_obstacles` as a sentence; None where there are none."""
-    found = {form: "; ".join(why) for form, why in export_obstacles(config).items() if why}
+    """`export_obstacles` as a sentence, the first two of each form; None where there are none."""
+    found = {form: _first(why) for form, why in export_obstacles(config).items() if why}
     if not found:
         return None
     what = "first stage" if isinstance(config, cfg.Autoencoder) else "model"
     listed = ". Nor to ".join(f"{form}: {why}" for form, why in found.items())
     return f"this {what} cannot be exported to {listed}"
+
+
+def _first(why: list[str]) -> str:
+    more = f" (and {len(why) - 2} more reasons)" if len(why) > 2 else ""
+    return "; ".join(why[:2]) + more
