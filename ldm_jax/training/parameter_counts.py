@@ -1,6 +1,7 @@
 """How many parameters a run trains, and how many it leaves as they are."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.core import tree
@@ -24,7 +25,8 @@ def parameters_note(state: Any, frozen: Any) -> str:
         values = [leaf for path, leaf in discriminator.items() if path.startswith("params/")]
         trained["discriminator"] = tree.count(values)
     text = f"training {_told(trained)}"
-    others = _counts({name: part for name, part in frozen.items() if name != "latent_scale"})
+    # What latents are normalised with stands beside the networks and is no part of them.
+    others = _counts({name: part for name, part in frozen.items() if isinstance(part, Mapping)})
     return f"{text}; frozen: {_told(others)}" if others.total() else text
 
 
