@@ -1,5 +1,6 @@
 """Asks what a model that was trained on `python -m ldm_jax.data.clipart` has learnt:
-`python -m benchmarks.own_pictures --model=runs/text2img --out=own_pictures`.
+`python -m benchmarks.own_pictures --model=runs/text2img --pictures=pictures
+--out=own_pictures`.
 
 A drawing is read by the nearest real picture, by the mean squared difference of pixels. Of captions
 that training showed it should be the picture with that caption. Of captions that it never showed,
@@ -32,6 +33,8 @@ from ldm_jax.images.grid import grid, save_png
 @dataclass(frozen=True)
 class Arguments:
     model: Path
+    pictures: Path
+    """The folder that `ldm_jax.data.clipart` wrote."""
     out: Path
     captions: int = 64
     """Training captions that are drawn."""
@@ -112,7 +115,7 @@ def held_out(
 def main(arguments: Arguments) -> None:
     """Writes the report and prints it."""
     run = cfg.from_json(read_text(arguments.model / "config.json"))
-    data = replace(run.data, source=replace(run.data.source, crop="center", flip=False))
+    data = replace(run.data, source=cfg.ImageFolder(path=str(arguments.pictures)))
     train, validation = Pictures.of(data, "train"), Pictures.of(data, "validation")
     model = ldm_jax.open(arguments.model)
 

@@ -33,7 +33,7 @@ def get_config(
             workers=0 if small else 4,
         ),
         autoencoder=cfg.Autoencoder(
-            latent_channels=4,
+            latent_channels=8 if small else 4,
             block_out_channels=widths[network][:levels],
             layers_per_block=1 if small else 2,
             mid_attention=not small,

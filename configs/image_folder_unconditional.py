@@ -16,4 +16,7 @@ def get_config(
     size: cfg.Side = 64, network: Literal["small", "medium", "large"] = "small"
 ) -> cfg.DiffusionRun:
     run = cfg.load("image_folder_text2img", size=size, network=network)
-    return replace(run, conditioners=(), unet=replace(run.unet, attention_kind="plain"))
+    return replace(
+        run, conditioners=(), unet=replace(run.unet, attention_kind="plain"),
+        objective=replace(run.objective, map_weight=0.0),
+    )  # fmt: skip

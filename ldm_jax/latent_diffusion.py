@@ -5,7 +5,9 @@ The bundle holds modules and the noise process, never parameters; those are argu
     params = {"unet", "conditioners"}             what stage two trains
     frozen = {"autoencoder", "latent_scale"}      what stage one left
 
-The latent scale is applied in `encode` (by `sample_posterior`) and `decode` and nowhere else.
+Beside the scale, a number, `frozen` may have "latent_mean" and "latent_std" of each channel [z]:
+the network sees (z - mean) / std * scale. These are applied in `encode` (by `sample_posterior`) and
+undone in `decode` and nowhere else.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +51,16 @@ def sample_posterior(
     frozen: Params, posterior: Gaussian | Point, noise: Float[Array, "#b zh zw z"]
 ) -> Float[Array, "#b zh zw z"]:
     """Scaled latents of what the encoder made of pictures, sampled with `noise`."""
-    return posterior.sample(noise) * frozen["latent_scale"]
+    latents = posterior.sample(noise)
+    if "latent_mean" in frozen:
+        mean, std = _of_channels(frozen)
+        latents = (latents - mean) / std
+    return latents * frozen["latent_scale"]
+
+
+def _of_channels(frozen: Params) -> list[Float[Array, "1 1 1 z"]]:
+    """Mean and standard deviation of the unscaled latents of each channel."""
+    return [jnp.reshape(frozen[name], (1, 1, 1, -1)) for name in ("latent_mean", "latent_std")]
 
 
 @runtime_checkable
@@ -94,9 +105,11 @@ class LatentDiffusion:
 
     def decode(self, frozen: Params, latents: Float[Array, "b zh zw z"]) -> Float[Array, "b h w c"]:
         """Scaled latents → pixels, about [-1, 1], not clipped."""
-        return self.autoencoder.apply(
-            {"params": frozen["autoencoder"]}, latents / frozen["latent_scale"], method="decode"
-        )
+        latents = latents / frozen["latent_scale"]
+        if "latent_mean" in frozen:
+            mean, std = _of_channels(frozen)
+            latents = latents * std + mean
+        return self.autoencoder.apply({"params": frozen["autoencoder"]}, latents, method="decode")
 
     def condition(self, params: Params, frozen: Params, inputs: Inputs) -> Condition:
         """Named inputs, such as tokens of the `caption` [b l], → what the U-Net is conditioned on.

@@ -18,7 +18,7 @@ DOCUMENTS = [
 PAGE = ROOT / "docs/from_ddpm_to_latent_diffusion.md"
 ROOMS = (ROOT, ROOT / "ldm_jax", ROOT / "configs")
 """Where a path in a document may begin."""
-ELSEWHERE = {"constraint", "editable", "help"}
+ELSEWHERE = {"constraint", "editable", "help", "logdir"}
 """Options that other programs have, or all."""
 
 

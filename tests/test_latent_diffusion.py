@@ -51,6 +51,20 @@ def test_a_codebook_quantises_unscaled_latents_when_they_are_decoded():
     assert not np.allclose(decode(frozen, exact + 0.1), decode(frozen, exact), atol=1e-6)
 
 
+def test_each_channel_may_be_normalised_by_itself():
+    model = _model()
+    frozen = _frozen(model)
+    mean, std = jnp.asarray([3.0, 0.0, -1.0]), jnp.asarray([2.0, 1.0, 4.0])
+    own = frozen | {"latent_mean": mean, "latent_std": std}
+    pixels = jax.random.uniform(jax.random.key(1), (1, 8, 8, 3), minval=-1, maxval=1)
+    noise = jax.random.normal(jax.random.key(2), LATENTS)
+    scaled, normalised = (jax.jit(model.encode)(f, pixels, noise) for f in (frozen, own))
+    expected = (np.asarray(scaled) / 0.5 - np.asarray(mean)) / np.asarray(std) * 0.5
+    np.testing.assert_allclose(normalised, expected, atol=1e-6)
+    again = (jax.jit(model.decode)(f, z) for f, z in ((frozen, scaled), (own, normalised)))
+    np.testing.assert_allclose(*again, atol=1e-5)
+
+
 def test_float16_spares_the_autoencoder():
     dtypes = {}
     for name in ("float32", "bfloat16", "float16"):

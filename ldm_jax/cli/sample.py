@@ -1,21 +1,32 @@
 """What `sample.py` does: drawing, inverting, and benchmarks that can be repeated."""
 
+import contextlib
+import logging
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldm_jax.cli.sample_arguments import PROGRAM, Command, check, inputs, parse
+from ldm_jax.cli.sample_arguments import (
+    PROGRAM,
+    Command,
+    check,
+    inputs,
+    naming_options,
+    parse,
+)
 from ldm_jax.config import ModelChoice
 from ldm_jax.config.command_line import check_model
 from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import at_end
+from ldm_jax.data.unknown_words import UnknownWordsError
 from ldm_jax.images.sample_writer import SampleWriter, check_folder
 
 if TYPE_CHECKING:
     from ldm_jax.generation.pipeline import Pipeline
+    from ldm_jax.generation.resolve import ResolvedRequest
 
 
 def main(arguments: list[str]) -> int:
@@ -23,14 +34,33 @@ def main(arguments: list[str]) -> int:
 
     Raises ValueError, OSError, as `parse` and the task.
     """
+    # Before libraries choose a form of their own for what is logged.
+    logging.basicConfig(format=f"{PROGRAM}: %(message)s")
     command = parse(arguments)
     if command.verify is not None:
         return 0 if verify(command) else FAILED
-    task = invert if command.invert else benchmark if command.benchmark else draw
-    with at_end(lambda: "nothing was written"):
+    tasks = {invert: command.invert, benchmark: command.benchmark, interact: command.interactive}
+    task = next((task for task, asked in tasks.items() if asked), draw)
+    with (
+        at_end(lambda: "nothing was written"),
+        naming_lines(command),
+        naming_options(dict(command.typed)),
+    ):
         path = task(command)
     print(printable(str(path)))
     return 0
+
+
+@contextlib.contextmanager
+def naming_lines(command: Command) -> Iterator[None]:
+    """Prompts of a file that are refused inside are told with their lines."""
+    try:
+        yield
+    except UnknownWordsError as error:
+        first = len(command.request.prompt) - len(command.lines)
+        for place, line in enumerate(command.lines, first):
+            error.names[place] = f"{command.prompts}, line {line}"
+        raise
 
 
 def draw(command: Command) -> Path:
@@ -39,7 +69,6 @@ def draw(command: Command) -> Path:
     _check_files(command)
 
     # JAX starts only now, so that --help and mistakes answer at once.
-    import numpy as np
     from tqdm import tqdm
 
     from ldm_jax.generation.pipeline import versions
@@ -54,15 +83,55 @@ def draw(command: Command) -> Path:
         command.out, request, total, filled=filled, origin=pipeline.origin, versions=versions()
     )
     with writer, tqdm(total=total, unit="image", desc="sampling") as bar, at_end(bar.close):
-        strip = command.progress_strip or 0
-        for rows, images, previews in pipeline.run(resolved.plan, previews=strip):
-            for i, (row, image) in enumerate(zip(rows, images, strict=True)):
-                place, number = divmod(int(row), request.num)
-                seen = previews
-                if previews is not None:
-                    seen = np.stack([resolved.paste(preview) for preview in previews[i]])
-                writer.write(resolved.paste(image), place, number, seen, command.video)
-            bar.update(len(rows))
+        for paths in _drawn(pipeline, resolved, writer, command):
+            bar.update(len(paths))
+    return writer.grid
+
+
+def _drawn(
+    pipeline: "Pipeline", resolved: "ResolvedRequest", writer: SampleWriter, command: Command
+) -> Iterator[list[Path]]:
+    """Draws and writes; yields the paths of each batch."""
+    import numpy as np
+
+    strip, num = command.progress_strip or 0, resolved.request.num
+    for rows, images, previews in pipeline.run(resolved.plan, previews=strip):
+        paths = []
+        for i, (row, image) in enumerate(zip(rows, images, strict=True)):
+            place, number = divmod(int(row), num)
+            seen = previews
+            if previews is not None:
+                seen = np.stack([resolved.paste(preview) for preview in previews[i]])
+            paths.append(writer.write(resolved.paste(image), place, number, seen, command.video))
+        yield paths
+
+
+def interact(command: Command) -> Path:
+    """Draws what lines of the standard input ask for; returns the path of the grid."""
+    check(command)
+    _check_files(command)
+
+    from functools import partial
+
+    from ldm_jax.cli import sample_interactive
+    from ldm_jax.generation.pipeline import versions
+    from ldm_jax.generation.resolve import resolve_request
+
+    pipeline = open_pipeline(command.request.model, optional=command.of_picture)
+    resolve = partial(resolve_request, pipeline)
+    resolve(replace(command.request, prompt=(), negative_prompt=None))
+    writer = SampleWriter(
+        command.out, command.request, None, origin=pipeline.origin, versions=versions()
+    )
+
+    def draw(resolved: "ResolvedRequest", filled: Collection[str]) -> list[str]:
+        writer.turn_to(resolved.request, filled)
+        batches = _drawn(pipeline, resolved, writer, command)
+        return [str(path) for paths in batches for path in paths]
+
+    with writer:
+        session = sample_interactive.Session(command.request, resolve, draw)
+        sample_interactive.run(session, sample_interactive.lines())
     return writer.grid
 
 
@@ -90,7 +159,10 @@ def invert(command: Command) -> Path:
 
     pipeline = open_pipeline(command.request.model, optional=command.of_picture)
     sampling, images = read_inverted(pipeline, command.request, command.invert)
-    noise = pipeline.invert(images, command.request.conditions, sampling=sampling)
+    request = command.request
+    noise = pipeline.invert(
+        images, request.conditions, sampling=sampling, unknown_words=request.unknown_words
+    )
     command.out.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     np.save(content, noise)

@@ -1,22 +1,26 @@
 """The command line of `sample.py`: a request, and what is only about the command."""
 
-import argparse
 import contextlib
-import io
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from ldm_jax.cli import options
 from ldm_jax.config import ConfigError, ModelChoice, Request
-from ldm_jax.config.command_line import check_given, switches
-from ldm_jax.config.request import paths, settings
+from ldm_jax.config.command_line import check_given
+from ldm_jax.config.request import PictureInput, paths, settings
+from ldm_jax.config.sampling import Sampling
 from ldm_jax.core.reading import FileFormatError, printable, read_lines
 
 PROGRAM = "sample.py"
+
+
+def _internal() -> Any:
+    """A field that is no option."""
+    return field(default=(), metadata={"hidden": True})
 
 
 @dataclass(frozen=True)
@@ -25,33 +29,90 @@ class Command:
 
     request: Request = field(default_factory=Request)
     prompts: Path | None = None
-    """Text file with one caption a line."""
+    """Text file with one prompt a line."""
     out: Path = Path("samples")
-    """Folder for the PNG files, grid.png and manifest.json; it must be new or empty."""
+    """New or empty folder for the pictures."""
     overwrite: bool = False
-    """Write into a folder that has files already."""
+    """Write into a folder that has pictures already, and delete these."""
     from_png: Path | None = None
-    """A picture whose settings are the defaults of all others but --out."""
+    """A picture whose settings are used wherever the command line says nothing else: draws it
+    again."""
+    interactive: bool = False
+    """Keep the model loaded, and read prompts line by line from the terminal or a pipe."""
     progress_strip: int | None = None
-    """Write beside each picture a strip of so many predictions of it, from the first step to the
-    last; fewer where there are fewer evaluations."""
+    """Write beside each picture a strip of N pictures that shows how it came about."""
     video: bool = False
-    """Write these beside it as an animated WebP too."""
+    """Write the strip's pictures as an animated WebP, too."""
     invert: Path | None = None
-    """Write OUT/noise.npy instead, for --latents: noise from which the same prompts, sampler and
-    steps draw this picture, without guidance."""
+    """A picture: find the noise from which the same prompt, sampler and steps draw it without
+    guidance. Writes OUT/noise.npy, for --latents, and no picture."""
     benchmark: bool = False
-    """Draw a fixed set of samples instead (the captions and sampler given, or a few of each), time
-    and hash them, and write OUT/record.json and OUT/record.npz."""
+    """Draw a fixed set of pictures, measure the time and write OUT/record.json, for --verify."""
     verify: Path | None = None
-    """Draw the samples of such a record again, and say whether they are equal bit for bit, or how
-    far off; the exit status is 1 if they are not."""
-    filled: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """A record of --benchmark: draw its pictures again, and say whether they are the same bit for
+    bit. The exit status is 1 if they are not."""
+    filled: tuple[str, ...] = _internal()
     """Usual values that a picture was drawn with, which are kept."""
-    of_picture: tyro.conf.Suppress[tuple[str, ...]] = ()
+    lines: tuple[int, ...] = _internal()
+    """The line in `prompts` of each prompt from there, which are the request's last."""
+    of_picture: tuple[str, ...] = _internal()
     """Settings of the request that the picture of `from_png` says, not the command line."""
+    typed: tuple[tuple[str, str], ...] = _internal()
+    """Fields that the command line says, each with its option as it was typed."""
 
 
+FIRST = {
+    "What to draw": ("prompt", "classes", "negative_prompt", "num", "seed"),
+    "How to draw": ("steps", "sampler", "guidance_scale"),
+    "Size": ("height", "width"),
+    "From a picture": ("init_image", "strength", "mask"),
+    "Files": ("model", "out"),
+}
+"""What most people need: the options that stand first in the help text, one line each."""
+MORE = {
+    "Prompts": ("prompts", "interactive", "unknown_words", "literal_prompts", "clip_skip"),
+    "Model": (
+        "weights", "variant", "dtype", "tokenizer", "prediction", "original_config", "vae",
+        "text_encoder",
+    ),
+    "Steps and noise levels": (
+        "spacing", "sections", "timesteps", "sigmas", "eta", "corrector", "corrector_steps", "snr",
+    ),
+    "Guidance": (
+        "guidance_schedule", "guidance_interval", "guidance_rescale", "threshold", "weak_model",
+        "autoguidance_scale", "classifier", "classifier_scale", "classifier_form",
+    ),
+    "From a picture, in detail": (
+        "mask_blur", "invert_mask", "only_masked", "resample", "resample_jump", "latents",
+        "latents_row", "invert",
+    ),
+    "Memory and large pictures": ("batch_size", "tile", "tileable"),
+    "What is written": ("overwrite", "progress_strip", "video"),
+    "The same pictures again": (
+        "from_png", "first_prompt", "first_image", "benchmark", "verify",
+    ),
+}  # fmt: skip
+"""All others."""
+TITLE = """Draw pictures with a trained model:
+
+    python sample.py --model=MODEL --prompt="a red three above a blue seven" --num=4
+
+Write --name=VALUE or --name VALUE. N is a whole number, X a number, ... one or more of them.
+docs/sample.md explains all of this with pictures. --debug shows where an error came from."""
+
+
+def known_options() -> dict[str, options.Option]:
+    """All options of the command, by the names of their fields."""
+    return options.options_of(Command, Request, Sampling, PictureInput, ModelChoice)
+
+
+def help_text() -> str:
+    """What `sample.py --help` prints."""
+    return options.help_text(TITLE, FIRST, MORE, known_options())
+
+
+_FILES = ("prompts", "from_png", "invert", "verify")
+"""Options of the command that name files which are read."""
 _DRAWS_ANYWAY = {
     "prompt", "classes", "negative_prompt", "num", "first_prompt", "first_image", "seed", "model",
 }  # fmt: skip
@@ -69,33 +130,64 @@ def parse(arguments: Sequence[str]) -> Command:
     Raises:
         ConfigError: settings that cannot be, or that do not go together.
         FileFormatError: the picture has no settings; a file with captions cannot be read.
-        SystemExit: after --help, or for options that do not exist.
+        SystemExit: after --help.
     """
-    files = ("out", "prompts", "from_png", "invert", "verify")
-    check_given(arguments, (*paths(), *files))
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print(help_text())
+        raise SystemExit(0)
+    check_given(arguments, ("out", *paths(), *_FILES))
+    given, typed = options.read(arguments, known_options())
+    with naming_options(typed):
+        return replace(_command(given), typed=tuple(typed.items()))
+
+
+def _command(given: Mapping[str, Any]) -> Command:
+    """The command of `given` options, by the names of their fields."""
     default, filled = Command(), {}
-    first = _first(arguments)
-    if first.from_png is not None:
-        request, filled = _from_png(first)
+    picture = given.get("from_png")
+    if picture is not None:
+        request, filled = _from_png(given)
         default = replace(default, request=request)
-    command = _parsed(arguments, default)
+    own = {name: value for name, value in given.items() if name not in settings()}
+    changes = {name: value for name, value in given.items() if name in settings()}
+    command = replace(default, request=default.request.changed(**changes), **own)
     if filled and _changed(command.request, default.request) <= _DRAWS_ANYWAY:
         # As it was drawn, though the usual values have become others since.
         request = command.request.changed(**filled)
         command = replace(command, request=request, filled=tuple(filled))
     if command.prompts is not None:
-        captions = [line.strip() for line in read_lines(command.prompts) if line.strip()]
+        numbered = enumerate(read_lines(command.prompts), 1)
+        captions = {number: text.strip() for number, text in numbered if text.strip()}
         if not captions:
             raise FileFormatError(command.prompts, "has no caption in it")
-        request = replace(command.request, prompt=(*command.request.prompt, *captions))
-        command = replace(command, request=request)
-    if first.from_png is not None:
-        _say_files(first.from_png, default.request, command.request)
+        request = replace(command.request, prompt=(*command.request.prompt, *captions.values()))
+        command = replace(command, request=request, lines=tuple(captions))
+    if picture is not None:
+        _say_files(picture, default.request, command.request)
         changed = _changed(command.request, default.request)
         of_picture = tuple(name for name in default.request.to_dict() if name not in changed)
         command = replace(command, of_picture=of_picture)
     check(command)
     return command
+
+
+@contextlib.contextmanager
+def naming_options(typed: Mapping[str, str]) -> Iterator[None]:
+    """Settings that are refused inside are named by their options, as they were `typed`."""
+    try:
+        yield
+    except ConfigError as error:
+        known = known_options()
+        names = {name: typed.get(name, option.shown) for name, option in known.items()}
+        words = str(error)
+        # A single word is an ordinary one, too, but where the sentence begins with it.
+        first = re.match(r"(\w+) (is|are|needs) ", words)
+        if first and first[1] in names:
+            words = names[first[1]] + words[first.end(1) :]
+        for name in (name for name in names if "_" in name):
+            words = re.sub(rf"(?<![\w.'-]){name}(?![\w.=])", names[name], words)
+        error.args = (words,)
+        raise
 
 
 def check(command: Command) -> None:
@@ -110,6 +202,10 @@ def check(command: Command) -> None:
         raise ConfigError(f"--progress_strip={command.progress_strip}: it must be 2 to 1000")
     if command.video and command.progress_strip is None:
         raise ConfigError("--video needs --progress_strip=K, the number of its pictures")
+    if command.interactive:
+        for name in ("prompts", "invert", "benchmark"):
+            if getattr(command, name):
+                raise ConfigError(f"--interactive draws what is typed; leave out --{name}")
     if command.benchmark:
         for name in ("progress_strip", "invert"):
             if getattr(command, name) is not None:
@@ -137,7 +233,9 @@ def _check_verification(command: Command) -> None:
     for name in _changed(command.request, Request()) - _OPEN_A_MODEL:
         raise ConfigError(f"--verify draws what the record says; leave out --{name}")
     for f in fields(command):
-        if f.name not in ("request", "verify") and getattr(command, f.name) != f.default:
+        if f.name in ("request", "verify") or f.metadata.get("hidden"):
+            continue
+        if getattr(command, f.name) != f.default:
             raise ConfigError(f"--verify draws what the record says; leave out --{f.name}")
 
 
@@ -147,52 +245,21 @@ def _changed(request: Request, before: Request) -> set[str]:
     return {name for name in settings() if one.get(name) != other.get(name)}
 
 
-# ------------------------------------------------------------------------------------- parsing
-
-
-def _first(arguments: Sequence[str]) -> argparse.Namespace:
-    """What decides how the others are read."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
-    for name in ("from_png", "init_image", "prompts"):
-        parser.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name, type=Path)
-    for name in ("prompt", "classes"):
-        parser.add_argument(f"--{name}", nargs="*")
-    return parser.parse_known_args(arguments)[0]
-
-
-def _parsed(arguments: Sequence[str], default: Command) -> Command:
-    """What tyro reads; where a dataclass refuses a value, its own words, in one line."""
-    written = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(written):
-            return tyro.cli(
-                tyro.conf.OmitArgPrefixes[Command], args=switches(arguments), default=default,
-                prog=PROGRAM,
-            )  # fmt: skip
-    except SystemExit as stop:
-        error: BaseException | None = stop
-        while error is not None:
-            if isinstance(error, ConfigError):
-                raise error from None
-            error = error.__context__
-        sys.stderr.write(written.getvalue())
-        raise
-
-
 # ---------------------------------------------------------------------------------- from a PNG
 
 
-def _from_png(first: argparse.Namespace) -> tuple[Request, dict[str, Any]]:
+def _from_png(given: Mapping[str, Any]) -> tuple[Request, dict[str, Any]]:
     """The picture's request, and the usual values that it was drawn with."""
     from ldm_jax.images.sample_writer import read_written
 
-    also = {} if first.init_image is None else {"init_image": str(first.init_image)}
-    written = read_written(first.from_png, also)
+    image, picture = given.get("init_image"), given["from_png"]
+    also = {} if image is None else {"init_image": str(image)}
+    written = read_written(picture, also)
     for problem in written.problems:
-        _say(f"{first.from_png}: left out: {problem}")
-    other_conditions = (first.prompt, first.prompts, first.classes) != (None, None, None)
+        _say(f"{picture}: left out: {problem}")
+    other_conditions = not {"prompt", "prompts", "classes"}.isdisjoint(given)
     if not other_conditions and any(problem.startswith("prompt") for problem in written.problems):
-        raise FileFormatError(first.from_png, "has a prompt that cannot be used; give --prompt")
+        raise FileFormatError(picture, "has a prompt that cannot be used; give --prompt")
     drawn = written.request
     # Usual values that another sampler or model would not have are not carried over to it.
     neutral = Request()

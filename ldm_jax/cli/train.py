@@ -1,6 +1,7 @@
 """What `train.py` does."""
 
 import argparse
+import shlex
 import textwrap
 from dataclasses import replace
 from functools import partial
@@ -219,3 +220,25 @@ def main(arguments: list[str]) -> None:
         workdir = Path(places.workdir)
         models = places.first_stage, places.init, places.text_encoder
         fit(config, workdir, lambda mesh: make_stage(config, workdir, mesh, *models))
+        if not places.process_id:
+            say(next_step(config, workdir))
+
+
+def next_step(run: cfg.Run, workdir: Path) -> str:
+    """What to do with what was trained, in a line."""
+    folder = shlex.quote(str(workdir))
+    match run:
+        case cfg.AutoencoderRun():
+            return (
+                "train a diffusion model on its latents: python train.py --config=CONFIG "
+                f"--workdir=ANOTHER --first_stage={folder}"
+            )
+        case cfg.ClassifierRun():
+            return f"guide a model by it: python sample.py --model=MODEL --classifier={folder}"
+    what = "--num=8"
+    if cfg.find(run.conditioners, cfg.TextConditioner) is not None:
+        prompt = shlex.quote(run.loop.prompts[0]) if run.loop.prompts else '"…"'
+        what = f"--prompt={prompt}"
+    elif cfg.find(run.conditioners, cfg.ClassConditioner) is not None:
+        what = "--classes=0"
+    return f"draw from it: python sample.py --model={folder} {what}"

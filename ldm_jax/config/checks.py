@@ -56,6 +56,7 @@ Entries = Annotated[int, Within(1, 2**24)]
 """Rows of a table that is looked up: words, codes, classes."""
 # Numbers are computed with in float32, which holds 1e-38 to 3e38.
 Positive = Annotated[float, Within(1e-30, 1e30)]
+Finite = Annotated[float, Within(-1e30, 1e30)]
 Weight = Annotated[float, Within(0.0, 1e30)]
 Share = Annotated[float, Within(0.0, 1.0)]
 Decay = Annotated[float, Within(0.0, 1.0, below=True)]

@@ -94,7 +94,7 @@ class TextConditioner:
 
     encoder: TextTransformer | CLIPText | BERTText = field(default_factory=TextTransformer)
     tokenizer: Literal["word", "bpe", "clip", "bert"] = "word"
-    """What captions are cut into: `word` and `bpe` are made from the training captions, `clip`
+    """What captions are cut into: `word` and `bpe` are made from the captions, `clip`
     and `bert` come with the model that a run begins with (`train.py --init`)."""
     dropout: Share = 0.1
     """Share of training examples whose caption is replaced by the empty one."""

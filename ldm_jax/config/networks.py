@@ -7,6 +7,7 @@ from ldm_jax.config.checks import (
     Decay,
     Depth,
     Entries,
+    Finite,
     Positive,
     Width,
     Within,
@@ -35,6 +36,10 @@ class Autoencoder:
     """Pixels folded into channels before the first convolution, and back after the last."""
     latent_scale: Positive | None = None
     """What latents are multiplied by; None measures 1/std on the first global batch."""
+    latent_mean: tuple[Finite, ...] = ()
+    """What each channel of the latents is reduced by before it is scaled; (): by nothing."""
+    latent_std: tuple[Positive, ...] = ()
+    """What each channel is divided by after that: (z - latent_mean) / latent_std * latent_scale."""
 
     def __post_init__(self) -> None:
         require_groups("Autoencoder", self.block_out_channels, self.norm_num_groups)
@@ -42,6 +47,13 @@ class Autoencoder:
         require_blocks("Autoencoder", levels, self.layers_per_block)
         require(len(self.attention) in (0, levels), "Autoencoder.attention", self.attention,
                 f"empty or a tuple of {levels} entries")  # fmt: skip
+        for name in ("latent_mean", "latent_std"):
+            value, other = getattr(self, name), self.latent_mean or self.latent_std
+            require(len(value) == (self.latent_channels if other else 0), f"Autoencoder.{name}",
+                    value, f"a tuple of {self.latent_channels} entries, one for each of "
+                    "latent_channels, as latent_mean and latent_std both are, or ()")  # fmt: skip
+        require(self.latent_scale is not None or not self.latent_mean, "Autoencoder.latent_scale",
+                self.latent_scale, "a number beside latent_mean and latent_std")  # fmt: skip
         match self.bottleneck:
             case FSQ(levels=values):
                 require(len(values) == self.latent_channels, "bottleneck.levels", values,
@@ -90,6 +102,14 @@ class Pixels:
     def latent_scale(self) -> float:
         """What latents are multiplied by: pixels stay in [-1, 1]."""
         return 1.0
+
+    @property
+    def latent_mean(self) -> tuple[float, ...]:
+        """What each channel is reduced by: nothing."""
+        return ()
+
+    latent_std = latent_mean
+    """What each channel is divided by: nothing."""
 
     @property
     def factor(self) -> int:

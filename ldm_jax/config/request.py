@@ -19,6 +19,7 @@ from ldm_jax.config.sampling import Sampling, one_of
 Weights = Literal["ema", "raw"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Prediction = Literal["eps", "v", "x0"]
+UnknownWordsChoice = Literal["refuse", "skip"]
 
 IMAGES_PER_PROMPT = 1 << 16
 """Image j of prompt p has noise of number `p * IMAGES_PER_PROMPT + j`, whatever else is drawn."""
@@ -31,34 +32,36 @@ class ModelChoice:
     """Which model draws, and what of it."""
 
     model: Path | None = None
-    """Work directory of a trained diffusion model, model folder, diffusers folder, or single
-    checkpoint file (.safetensors, .ckpt)."""
+    """Work directory or one of its checkpoints (WORKDIR/checkpoints/STEP), model folder or file
+    (.safetensors, .ckpt)."""
     weights: Annotated[str | None, one_of(Weights)] = None
-    """The parameter average, or the parameters as trained last; ema of work directories and raw
-    of single files by default."""
+    """The averaged weights or the latest ones; by default ema for work directories and raw for
+    single files."""
     variant: str | None = None
-    """Of a diffusers folder's weights, such as fp16."""
+    """Which weights of a diffusers folder, such as fp16."""
     dtype: Annotated[str | None, one_of(Dtype)] = None
-    """What the networks compute in; float32 unless the model was trained in another."""
+    """Number type to compute in; by default the one of training, or float32."""
     tokenizer: Path | None = None
-    """Folder with the tokenizer's files, which single files lack."""
+    """Folder with the tokenizer's files, for single files, which have none."""
     prediction: Annotated[str | None, one_of(Prediction)] = None
-    """What the U-Net predicts, where a single file cannot tell."""
+    """What the U-Net predicts, for single files that do not say it."""
     original_config: Path | None = None
     """The YAML file that describes a single checkpoint file."""
     vae: Path | None = None
-    """Model whose first stage a single file without one, or with another, is given."""
+    """A model whose autoencoder (VAE) is used, for single files without one or in place of
+    theirs."""
     text_encoder: Path | None = None
-    """Model, or text encoder's folder, whose text encoder a single file is given."""
+    """A model whose text encoder is used, or the encoder's folder, for single files without
+    one."""
     clip_skip: int | None = None
-    """Stop so many layers from CLIP's end, for prompt and negative prompt; 1 is all of them."""
+    """CLIP's text encoder without its last layers: 1 uses all, 2 leaves out the last."""
     tileable: bool = False
-    """Opposite edges of the pictures fit each other."""
+    """Draw textures: opposite edges of a picture fit each other."""
     literal_prompts: bool = False
-    """Brackets in prompts are letters like others, not emphasis (CLIP's text encoder)."""
+    """Take brackets in prompts as text, not as emphasis."""
     weak_model: Path | None = None
-    """A weaker model of the same task, or an earlier checkpoint (WORKDIR/checkpoints/STEP), for
-    autoguidance; guidance_scale is then 1 unless it is given."""
+    """Autoguidance: a weaker model of the same task, or an earlier checkpoint
+    (WORKDIR/checkpoints/STEP). Without --guidance, that is then 1."""
     classifier: Path | None = None
     """Work directory of a classifier that guides towards --classes."""
 
@@ -90,19 +93,19 @@ class PictureInput:
     """Files that drawing starts from, instead of noise of the seed alone."""
 
     init_image: Path | None = None
-    """A picture to draw on, resized to height and width."""
+    """Image-to-image: the picture to change."""
     mask: Path | None = None
-    """White where the initial picture is painted anew, of its size."""
+    """Inpainting: a picture of its size, white where to paint anew."""
     mask_blur: float | None = None
-    """Radius in pixels by which the mask's edge is softened; 4 by default."""
+    """Soften the mask's edge by so many pixels; 4 by default."""
     invert_mask: bool = False
-    """Paint where the mask is black."""
+    """Paint where the mask is black, not where it is white."""
     only_masked: int | None = None
-    """Crop to the mask and so many pixels around it, and paint these at full size."""
+    """Crop to the mask and N pixels around it, and paint that part at full size."""
     latents: Path | None = None
-    """Starting noise, one array [pictures, height, width, channels] in a .npy file."""
+    """Starting noise instead of the seed's: a .npy file, [pictures, height, width, channels]."""
     latents_row: int = 0
-    """Which of the file's pictures is the first one's."""
+    """Which row of that file belongs to the first picture."""
 
     def __post_init__(self) -> None:
         check_fields(self, "")
@@ -128,17 +131,19 @@ class Request:
     """Pictures that are wanted, and how; what is None is what model or sampler usually have."""
 
     prompt: tuple[str, ...] = ()
-    """One or more captions."""
+    """One or more prompts, each in quotes."""
     classes: tuple[int, ...] = ()
-    """One or more class numbers, for class-conditional models."""
+    """One or more class numbers, for models that draw classes."""
     negative_prompt: str | None = None
-    """Caption to be guided away from; the empty one by default."""
+    """What to keep away from; nothing by default."""
+    unknown_words: Annotated[str, one_of(UnknownWordsChoice)] = "refuse"
+    """Words that the model does not know: refuse the prompt, or skip the words with a warning."""
     num: int = 1
     """Pictures for each prompt or class."""
     first_prompt: int = 0
-    """Number of the first prompt, on which noise depends."""
+    """Number of the first prompt; noise depends on seed and numbers."""
     first_image: int = 0
-    """Number of each prompt's first picture, on which noise depends."""
+    """Number of each prompt's first picture; noise depends on seed and numbers."""
     sampling: Sampling = field(default_factory=Sampling)
     picture: PictureInput = field(default_factory=PictureInput)
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -147,6 +152,9 @@ class Request:
         check_fields(self, "")
         if self.prompt and self.classes:
             raise ConfigError("give captions or classes, not both: a model takes one of them")
+        allowed = typing.get_args(UnknownWordsChoice)
+        require(self.unknown_words in allowed, "unknown_words", self.unknown_words,
+                f"one of {', '.join(allowed)}")  # fmt: skip
         for name, value in self.to_dict().items():
             for text in value if isinstance(value, list) else [value]:
                 _check_text(name, text)

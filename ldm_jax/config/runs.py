@@ -9,6 +9,7 @@ from ldm_jax.config.conditioning import (
     ClassConditioner,
     Conditioner,
     InpaintingConditioner,
+    TextConditioner,
     find,
 )
 from ldm_jax.config.data import Data, EncodedLatents
@@ -36,6 +37,7 @@ class AutoencoderRun:
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
+        _check_wishes(self.loop, ())
         require(not isinstance(self.data.source, EncodedLatents), "data.source", self.data.source,
                 "a source of images in stage one")  # fmt: skip
         require_divisible("data.image_size", self.data.sides,
@@ -60,17 +62,30 @@ class DiffusionRun:
     `train.py --init` finds it; or the U-Net's attention to the context alone."""
     space: Literal["latents", "pixels"] = "latents"
     """What is diffused: the latents of a trained autoencoder, or the pixels themselves."""
+    latent_normalization: Literal["scale", "per_channel"] = "scale"
+    """How a new run brings latents near N(0, 1), where its first stage does not say: by one scale
+    for all, or by mean and standard deviation of each channel."""
     objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
+        _check_wishes(self.loop, self.conditioners)
         # A first stage of four channels stands in for one that is not known yet.
         channels = self.unet.in_channels or 4
         unet = fit_unet(self.unet, self.conditioners, channels, self.diffusion.learned_variance)
         check_conditioners(unet, self.conditioners)
         if self.space == "pixels":
+            require(
+                self.latent_normalization == "scale",
+                "latent_normalization",
+                self.latent_normalization,
+                "'scale' for space 'pixels', which has no latents",
+            )
             self.model(Pixels())  # raises where they do not fit
         inpaints = find(self.conditioners, InpaintingConditioner) is not None
+        has_map = find(self.conditioners, CaptionMapConditioner) is not None
+        require(has_map or not self.objective.map_weight, "objective.map_weight",
+                self.objective.map_weight, "0 without a CaptionMapConditioner")  # fmt: skip
         require(not inpaints, "conditioners", "InpaintingConditioner", "others in training")
         _check_objective(self.objective, self.diffusion)
 
@@ -87,9 +102,8 @@ class DiffusionRun:
         height, width = (side // factor for side in self.data.sides)
         conditioners = fit_conditioners(self.conditioners, channels, (height, width))
         if self.objective.map_weight:
-            drawn = find(conditioners, CaptionMapConditioner)
-            require(drawn is not None and drawn.channels == channels, "caption_map.channels",
-                    drawn and drawn.channels,
+            drawn = find(conditioners, CaptionMapConditioner).channels
+            require(drawn == channels, "caption_map.channels", drawn,
                     f"{channels}, those of the latents, for objective.map_weight")  # fmt: skip
         unet = fit_unet(self.unet, conditioners, channels, self.diffusion.learned_variance)
         return Model(autoencoder, unet, conditioners, self.diffusion, self.data.image_size)
@@ -111,6 +125,7 @@ class ClassifierRun:
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
+        _check_wishes(self.loop, ())
 
     @property
     def conditioners(self) -> tuple[ClassConditioner, ...]:
@@ -147,3 +162,11 @@ def _check_objective(objective: Objective, diffusion: Diffusion) -> None:
 
 def _check_accumulation(data: Data, optim: Optim) -> None:
     require_divisible("data.batch_size", data.batch_size, optim.accumulation, "optim.accumulation")
+
+
+def _check_wishes(loop: Loop, conditioners: tuple[Conditioner, ...]) -> None:
+    """Raises ConfigError where pictures are asked for of what the model is not conditioned on."""
+    for name, kind in (("prompts", TextConditioner), ("classes", ClassConditioner)):
+        asked = getattr(loop, name)
+        require(not asked or find(conditioners, kind) is not None, f"loop.{name}", asked,
+                f"empty in a run without a {kind.__name__}")  # fmt: skip

@@ -53,14 +53,13 @@ class Sampling:
     """Settings of a sampler; what is None is what the model, or the sampler, usually has."""
 
     sampler: Annotated[str | None, one_of(SamplerName)] = None
-    """A `SamplerName`; ddim by default."""
+    """Sampler; ddim by default. The names are at the end."""
     steps: Steps | None = number()
-    """Solver steps; 50 by default."""
+    """Steps of the sampler; 50 by default, fewer are faster."""
     guidance_scale: Annotated[GuidanceScale | None, tyro.conf.arg(aliases=["--guidance"])] = (
         number()
     )
-    """Scale of classifier-free guidance; 1 is none. By default 7.5 for CLIP, 5 for BERT, else 3;
-    with autoguidance 1."""
+    """Follow the prompt more. Default: 7.5 (CLIP), 5 (BERT) or 3; 1: off."""
     guidance_schedule: Annotated[str, one_of(GuidanceSchedule)] = "constant"
     """How guidance grows while noise falls; the mean stays the scale."""
     guidance_interval: tuple[float, ...] | None = number()
@@ -103,15 +102,13 @@ class Sampling:
     snr: Annotated[float, Within(0.0, 10.0, above=True)] | None = None
     """Their signal-to-noise ratio, longer steps for more; 0.16 by default."""
     seed: Seed = number(0)
-    """0 to 4294967295."""
+    """Another seed draws other pictures; 0 to 4294967295."""
     height: Side | None = None
-    """Of the pictures, in pixels; by default the size of training, or that of the initial
-    picture."""
+    """In pixels; by default of training, or of the initial picture."""
     width: Side | None = None
-    """Pixels, as height."""
+    """In pixels, as the height."""
     strength: Share | None = number()
-    """How much of the way an initial picture is sent back into noise, 0 to 1; 0.75 by default, 1
-    with a mask."""
+    """0 keeps the picture, 1 draws all anew; default 0.75, with mask 1."""
     batch_size: Count | None = number()
     """Pictures drawn at a time. A batch is filled up to it, so that one program draws all of
     them; by default 32 small ones, or 1 of more than 16 x 16 latents."""

@@ -63,8 +63,14 @@ class Loop:
     """Checkpoints kept beside the best one."""
     validate_every: Count = 500
     validation_batches: Count = 8
-    sample_every: Count = 1000
-    """Steps between picture grids (reconstructions or samples)."""
+    sample_every: CountOrNone = 1000
+    """Steps between pictures of what is learnt (reconstructions or samples); 0 draws none."""
+    sample_guidance: Annotated[float, Within(0.0, 1000.0)] = 3.0
+    """Scale of classifier-free guidance in these samples; 1 is none."""
+    prompts: tuple[str, ...] = ()
+    """Captions that are drawn beside those of the data."""
+    classes: tuple[str, ...] = ()
+    """Classes, by name or number, that are drawn beside those of the data."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the networks compute in; parameters stay float32."""
     remat: bool = False

@@ -70,11 +70,12 @@ def run(arguments: Arguments) -> str:
     if arguments.target is None:
         return describe(imported)
     writers = {"native": write_native, "diffusers": write_folder, "compvis": write_checkpoint}
-    writers[arguments.to](
+    written = writers[arguments.to](
         imported, arguments.target, dtype=arguments.dtype, overwrite=arguments.overwrite
     )
     seconds = time.monotonic() - start
-    return f"{describe(imported)}\nwrote {arguments.target} in {seconds:.1f} s"
+    notes = "".join(f"\nnote: {note}" for note in written.notes[len(imported.notes) :])
+    return f"{describe(imported)}{notes}\nwrote {arguments.target} in {seconds:.1f} s"
 
 
 def main(words: list[str]) -> int:

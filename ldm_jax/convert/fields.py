@@ -78,6 +78,16 @@ class Fields:
             raise self.error(name, "a number")
         return float(value)
 
+    def numbers(self, name: str, count: int) -> tuple[float, ...]:
+        """A list of `count` numbers, which the file must have."""
+        values = self.get(name, None)
+        if (
+            not isinstance(values, list) or len(values) != count
+            or not all(type(n) in (int, float) and abs(n) < float(MOST) for n in values)
+        ):  # fmt: skip
+            raise self.error(name, f"a list of {count} numbers")
+        return tuple(map(float, values))
+
     def flag(self, name: str, default: bool) -> bool:
         """true or false."""
         value = self.get(name, default)

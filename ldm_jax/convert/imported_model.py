@@ -50,7 +50,8 @@ class Imported:
     params: dict[str, Any]
     """`{"unet", "conditioners"}`, these by name; {} for a first stage alone."""
     frozen: dict[str, Any]
-    """`{"autoencoder", "latent_scale"}`; without `latent_scale` where that is not known."""
+    """`{"autoencoder", "latent_scale"}`; without `latent_scale` where that is not known, and with
+    `latent_mean` and `latent_std` where channels are normalised."""
     tokenizer: Path | None = None
     """Folder with the tokenizer's files, or one `tokenizer.json`; None where there is none."""
     origin: dict[str, Any] = field(default_factory=dict)
@@ -85,24 +86,6 @@ def codebook(size: int | None) -> cfg.KL | cfg.VQ:
     return cfg.KL() if size is None else cfg.VQ(size, weighting="legacy")
 
 
-def codebook_size(config: cfg.FirstStage, others: str) -> int | None:
-    """Number of vectors of a first stage that can be written for `others`; None for KL.
-
-    Raises:
-        ConvertError: a first stage that they do not have.
-    """
-    match getattr(config, "bottleneck", None):
-        case cfg.KL():
-            return None
-        case cfg.VQ(size=size, cosine=False, code_dim=None):
-            return size
-        case bottleneck:
-            raise ConvertError(
-                f"autoencoder is {bottleneck or config}, where {others} have KL, or VQ without "
-                "cosine and code_dim; write the native form"
-            )
-
-
 def architecture_of(config: cfg.FirstStage) -> cfg.FirstStage:
     """A first stage without what tensors do not tell: latent scale, how vectors were trained."""
     if isinstance(config, cfg.Pixels):
@@ -111,18 +94,28 @@ def architecture_of(config: cfg.FirstStage) -> cfg.FirstStage:
         vq = config.bottleneck
         same = replace(codebook(vq.size), cosine=vq.cosine, code_dim=vq.code_dim)
         config = replace(config, bottleneck=same)
-    return replace(config, latent_scale=None)
+    return replace(config, **NOT_NORMALIZED)
+
+
+NOT_NORMALIZED: dict[str, Any] = {"latent_scale": None, "latent_mean": (), "latent_std": ()}
+"""The fields of an `Autoencoder` that say how its latents are normalised, saying nothing."""
+
+
+def normalization(config: cfg.FirstStage) -> dict[str, np.ndarray]:
+    """How its latents are normalised, as `frozen` has it; {} where that is not known yet."""
+    said = {name: getattr(config, name) for name in NOT_NORMALIZED}
+    return {
+        n: np.asarray(value, np.float32) for n, value in said.items() if value not in (None, ())
+    }
 
 
 def make(
     config: cfg.Model | cfg.Autoencoder, components: Mapping[str, Any], **rest: Any
 ) -> Imported:
-    """The bundle of `config` and its components' trees; the latent scale is the config's."""
+    """The bundle of `config`, which says how latents are normalised, and its components' trees."""
     whole = isinstance(config, cfg.Model)
-    scale = (config.autoencoder if whole else config).latent_scale
     frozen = {"autoencoder": components.get("autoencoder", {})}
-    if scale is not None:
-        frozen["latent_scale"] = np.asarray(scale, np.float32)
+    frozen |= normalization(config.autoencoder if whole else config)
     params = {}
     if whole:
         names = [part.name for part in config.conditioners]
@@ -133,9 +126,13 @@ def make(
     return Imported(config, params, frozen, **rest)
 
 
-def with_scale(config: cfg.FirstStage, scale: Any) -> cfg.FirstStage:
-    """`config` with its latent scale said, where that was measured in training."""
-    return replace(config, latent_scale=float(scale)) if config.latent_scale is None else config
+def normalized(config: cfg.FirstStage, frozen: Mapping[str, Any]) -> cfg.FirstStage:
+    """`config` with what `frozen` has of its latents' normalisation said, where training measured
+    it."""
+    if config.latent_scale is not None:
+        return config
+    found = {name: np.asarray(frozen[name]).tolist() for name in NOT_NORMALIZED if name in frozen}
+    return replace(config, **{n: tuple(v) if isinstance(v, list) else v for n, v in found.items()})
 
 
 def shapes(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:

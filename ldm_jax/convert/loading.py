@@ -40,8 +40,9 @@ def load(
     """The model in `path`.
 
     Args:
-        path: a work directory, a native or diffusers folder, or a CompVis single file; or
-            `hf:OWNER/NAME`, a diffusers folder of the hub, which is downloaded.
+        path: a work directory, whose newest checkpoint is read, or one of its checkpoints
+            (`WORKDIR/checkpoints/STEP`); a native or diffusers folder, or a CompVis single file;
+            or `hf:OWNER/NAME`, a diffusers folder of the hub, which is downloaded.
         weights: of a work directory (by default `ema`) or a single file (`raw`, or the averages
             where it has nothing else).
         variant: of a diffusers folder, such as fp16.
@@ -79,7 +80,8 @@ def load(
 def _read(path: Path, kind: Kind, given: dict[str, Any]) -> Imported:
     match kind:
         case "workdir":
-            return read_workdir(path, **given)
+            workdir, step = workdir_of(path)
+            return read_workdir(workdir, step=step, **given)
         case "diffusers":
             return read_folder(path, **given)
         case "compvis":
@@ -159,13 +161,21 @@ def kind_of(path: Path) -> Kind:
                 f"{path} holds a classifier, which guides a model and draws nothing itself; name "
                 "the model, and this with --classifier"
             )
-    workdir = path.absolute().parent.parent
-    if path.absolute().parent.name == CHECKPOINTS and (workdir / CONFIG).is_file():
-        raise ConvertError(
-            f"{path} is the checkpoint of step {path.name} of the work directory {workdir}; name "
-            "that, whose newest checkpoint is read (only weak_model takes another one's folder)"
-        )
+    workdir, step = workdir_of(path)
+    if step is not None:
+        return kind_of(workdir)
     raise ConvertError(
         f"{path} is no model: it has neither {native.CONFIG} (native), nor {INDEX} (diffusers), "
         f"nor a {CONFIG} of a run or an autoencoder"
     )
+
+
+def workdir_of(path: Path) -> tuple[Path, int | None]:
+    """The work directory that `path` is, or is a checkpoint of (`WORKDIR/checkpoints/STEP`), and
+    the checkpoint's step."""
+    folder = path.absolute()
+    workdir = folder.parent.parent
+    named = folder.parent.name == CHECKPOINTS and folder.name.isdecimal()
+    if named and (workdir / CONFIG).is_file():
+        return workdir, int(folder.name)
+    return path, None

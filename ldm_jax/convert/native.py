@@ -106,8 +106,8 @@ def _config(path: Path) -> cfg.Model | cfg.Autoencoder:
 
 def write_native(
     imported: Imported, path: str | Path, *, dtype: Dtype = None, overwrite: bool = False
-) -> None:
-    """Writes the folder, whole or not at all.
+) -> Imported:
+    """Writes the folder, whole or not at all; returns the model as it was written.
 
     Raises:
         ConvertError: `path` exists, or a weight is too large for `dtype`.
@@ -120,6 +120,7 @@ def write_native(
         if imported.tokenizer is not None:
             copy_tokenizer(imported.tokenizer, folder / TOKENIZER)
         write_digests(folder)
+    return imported
 
 
 def read_workdir(
@@ -146,7 +147,7 @@ def read_workdir(
     if isinstance(run, cfg.AutoencoderRun):
         return imported_model.make(run.autoencoder, {"autoencoder": params}, origin=origin)
     autoencoder, frozen = load_first_stage(run, path)
-    config = run.model(imported_model.with_scale(autoencoder, frozen["latent_scale"]))
+    config = run.model(imported_model.normalized(autoencoder, frozen))
     tokenizer = tokenizer_of(path)
     imported = imported_model.make(
         config,

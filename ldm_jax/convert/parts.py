@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ldm_jax import config as cfg
 from ldm_jax.convert import hub, imported_model
 from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.convert.loading import kind_of, load, read_text_encoder
+from ldm_jax.convert.loading import kind_of, load, read_text_encoder, workdir_of
 from ldm_jax.core import tree
 from ldm_jax.workdir.run_config import read_config
 
@@ -85,7 +85,7 @@ def first_stage_params(
     source = f"{option}={path}"
     stored = read_first_stage(path)
     found = stored.config
-    same: dict[str, Any] = {"latent_scale": found.latent_scale}
+    same: dict[str, Any] = {name: getattr(found, name) for name in imported_model.NOT_NORMALIZED}
     if type(found.bottleneck) is type(config.bottleneck):
         same["bottleneck"] = found.bottleneck
     differing = cfg.differences(found, replace(config, **same))
@@ -165,7 +165,7 @@ def _weights(path: str | Path) -> dict[str, Literal["raw"]]:
 
 
 def _keeps_no_averages(workdir: Path) -> bool:
-    return read_config(workdir).optim.ema_decay is None
+    return read_config(workdir_of(workdir)[0]).optim.ema_decay is None
 
 
 def _undropped(conditioners: tuple[cfg.Conditioner, ...]) -> tuple[cfg.Conditioner, ...]:

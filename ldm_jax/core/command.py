@@ -101,7 +101,7 @@ def told(error: Exception) -> tuple[int, str]:
     """Exit status and words of an error, for the user."""
     if isinstance(getattr(error, "status", None), int):
         return error.status, str(error)
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)[:2000]:
+    if out_of_memory(error):
         return FAILED, (
             "not enough memory; draw or train smaller pictures, fewer at a time (batch_size), or "
             "in parts (optim.accumulation, --tile). --debug shows where"
@@ -115,6 +115,11 @@ def told(error: Exception) -> tuple[int, str]:
         f"an error nobody foresaw, {type(error).__name__}: {first}; the same command with --debug "
         "shows where, for a report"
     )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory has run out, of this machine or of a device."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)[:2000]
 
 
 def _words(error: ValueError | OSError) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ class Progress:
 
         with Progress("training", total=steps, initial=first, images=batch_size) as bar:
             bar.update(1, loss=loss)
+            with bar.paused():
+                compile_something()
     """
 
     def __init__(self, description: str, total: int, initial: int = 0, images: int = 0) -> None:
@@ -33,19 +36,21 @@ class Progress:
         self._active = jax.process_index() == 0
         self._began = self._shown = time.monotonic()
         self._initial = self._shown_done = initial
+        self._paused = 0.0
         self._bar: Any = None
         self._values = ""
 
     def __enter__(self) -> "Progress":
         self._began = self._shown = time.monotonic()
+        self._paused = 0.0
         self._at_end = at_end(self._close)
         self._at_end.__enter__()
         if self._active and sys.stderr.isatty():
             self._bar = tqdm(
                 total=self._total, initial=self._initial, desc=self._description,
                 file=sys.stderr, dynamic_ncols=True, leave=True,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
-                "[{elapsed}<{remaining}{postfix}]",
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+                postfix="starting",
             )  # fmt: skip
         return self
 
@@ -66,24 +71,49 @@ class Progress:
         self._done += steps
         self._values = "".join(f", {name} {value:.4g}" for name, value in values.items())
         if self._bar is not None:
-            self._bar.set_postfix_str((self._values + f", {self._rate()}")[2:], refresh=False)
+            passed, left = self._times()
+            told = f"{passed} passed, {left} left{self._values}, {self._rate()}"
+            self._bar.set_postfix_str(told, refresh=False)
             with contextlib.suppress(OSError):  # the terminal may have gone
                 self._bar.update(steps)
         elif self._active and time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
             self._print_line()
             self._shown = time.monotonic()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done inside counts neither for the rate nor for the time left, and may print."""
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            if self._bar is not None:
+                self._bar.clear()
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - began
+            with contextlib.suppress(OSError):
+                if self._bar is not None:
+                    self._bar.refresh()
+
+    def seconds(self) -> float:
+        """How long the steps have taken, without what was done while `paused`."""
+        return time.monotonic() - self._began - self._paused
+
     def _rate(self) -> str:
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        steps = (self._done - self._initial) / seconds
+        steps = (self._done - self._initial) / max(self.seconds(), 1e-9)
         rate, unit = (steps * self._images, "images/s") if self._images else (steps, "/s")
         return f"{rate:.3g}{' ' if self._images else ''}{unit}"
 
-    def _print_line(self) -> None:
-        seconds = time.monotonic() - self._began
+    def _times(self) -> tuple[str, str]:
+        """The time passed, and the time left at the rate of the steps so far."""
         done = max(self._done - self._initial, 1)
-        left = (self._total - self._done) * seconds / done
+        left = (self._total - self._done) * self.seconds() / done
+        passed = time.monotonic() - self._began
+        return tqdm.format_interval(passed), tqdm.format_interval(left)
+
+    def _print_line(self) -> None:
+        passed, left = self._times()
         say(
             f"{self._description} {self._done}/{self._total}{self._values}, {self._rate()}, "
-            f"{tqdm.format_interval(seconds)} passed, {tqdm.format_interval(left)} left"
+            f"{passed} passed, {left} left"
         )

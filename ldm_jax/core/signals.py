@@ -260,9 +260,11 @@ def _watch(program: str, signals: int) -> None:
             os._exit(INTERRUPTED)
         if _asked_first and stop.signal is None:
             stop.note(number)
+            # A bar or ^C may stand on the line of a terminal.
+            start = "\n" if sys.stderr.isatty() else ""
             say(
-                f"{program}: {name_of(number)}; saving after this step. Once more ends at once, "
-                "without saving"
+                f"{start}{program}: {name_of(number)}: stopping after this step, then saving; "
+                "once more ends without saving"
             )
             continue
         _ending.note(number)

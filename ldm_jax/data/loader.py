@@ -162,6 +162,13 @@ def in_order(source: Source, data: cfg.Data, rows: range) -> Iterator[Example]:
         ahead.close()
 
 
+def spread(source: Source, data: cfg.Data, count: int) -> list[Example]:
+    """So many examples, evenly spread over the source, or all where it has fewer; in its order,
+    fitted and not augmented."""
+    count = min(count, len(source))
+    return [_load_one(source, data, i * len(source) // count) for i in range(count)]
+
+
 def _checked(source: Source, data: cfg.Data, rows: Sequence[int] | None) -> tuple[int, ...]:
     """The rows of each global batch that are to be loaded."""
     if len(source) == 0:
@@ -220,6 +227,8 @@ def _load_batch(
 
 def _load_one(source: Source, data: cfg.Data, row: int) -> Example:
     example = source[row]
+    if "image" not in example:
+        return example
     return {**example, "image": _fitted(example["image"], data, None, row)}
 
 

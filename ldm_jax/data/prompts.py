@@ -27,6 +27,7 @@ _SYNTAX = re.compile(
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 _AND = re.compile(r"\bAND\b")
 _ADAPTER = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>")
+_EMPHASIS = re.compile(r"(?<!\\)(\([^()]*\)|\[[^\[\]]*\])")
 _ENDS_IN_NUMBER = re.compile(r":\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*$")
 
 
@@ -148,6 +149,17 @@ def parse(prompt: str) -> list[list[Piece]]:
     for since in opened["["]:
         scale(since, WEAKER)
     return [_merge(section) for section in sections]
+
+
+def refuse_emphasis(prompts: Sequence[str]) -> None:
+    """Raises PromptError for text in brackets, which only CLIP's text encoder takes as emphasis."""
+    for prompt in prompts:
+        if match := _EMPHASIS.search(prompt):
+            raise PromptError(
+                f"{_short(match[0])} in the prompt {_short(prompt)}: emphasis in brackets needs "
+                "CLIP's text encoder, and this model has another; leave the brackets out, or take "
+                "them as text with --literal_prompts"
+            )
 
 
 def _merge(section: list[Piece]) -> list[Piece]:

@@ -1,11 +1,13 @@
 """Captions to token numbers: word or sub-word tokenizers trained from the captions, and CLIP's
 and BERT's read from their files. Each is one `tokenizer.json`."""
 
+import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -22,8 +24,11 @@ _FILES = (
 """What a folder of a tokenizer may hold."""
 _CLIP_FRAME = ("<|startoftext|>", "<|endoftext|>")
 PAD, UNKNOWN = "[PAD]", "[UNK]"
-# Up to this many known words are listed where a word is unknown.
-_LIST_BELOW = 64
+_WORD_END = "</w>"
+"""What byte-pair tokens at the end of a word have."""
+COUNTED = 100_000
+"""Captions that `caption_statistics` looks at, at most."""
+_AT_ONCE = 4096
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +37,16 @@ class TokenizerError(ValueError):
     """Files that are no tokenizer, or settings that make none."""
 
 
-class UnknownWordsError(ValueError):
-    """A caption with words that the tokenizer, hence the model, has never seen."""
+class UnknownWords(NamedTuple):
+    """What of one caption a tokenizer does not know."""
+
+    place: int
+    """Which of the captions it is."""
+    caption: str
+    words: tuple[tuple[str, str], ...]
+    """Each word once, in order, and what of it is unknown: all of it, or a character."""
+    nothing_else: bool
+    """Whether the caption has no other words."""
 
 
 class Tokenizer:
@@ -47,6 +60,9 @@ class Tokenizer:
         self._backend = backend
         self.pad_id = pad_id
         self._unknown_id = backend.token_to_id(UNKNOWN)
+        self._byte_pairs = isinstance(backend.model, models.BPE)
+        self.spells = not isinstance(backend.model, models.WordLevel)
+        """Whether words that have no token are spelled with pieces."""
         frame = backend.encode("").ids
         self.start_id, self.end_id = frame if len(frame) == 2 else (None, None)
         # Where special tokens frame a caption, the last of them survives truncation.
@@ -59,26 +75,63 @@ class Tokenizer:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     def encode(
-        self, captions: Sequence[str], max_length: int, strict: bool = False
+        self, captions: Sequence[str], max_length: int, skip_unknown: bool = False
     ) -> Int32[np.ndarray, "n l"]:
         """Token numbers of each caption, padded to `max_length`.
 
         Longer captions lose their end; the first one is named in the log. Words that are not
-        known become the unknown token.
-
-        Raises:
-            UnknownWordsError: with `strict`, naming them, and the known ones if they are few.
+        known become the unknown token, or are left out with `skip_unknown`.
         """
-        if strict:
-            self._check_known(captions)
         tokens = np.full((len(captions), max_length), self.pad_id, np.int32)
         for row, caption in zip(tokens, captions, strict=True):
-            ids = self._backend.encode(caption).ids
+            found = self._backend.encode(caption)
+            ids = found.ids
+            if skip_unknown and (unknown := self.unknown_words(found)):
+                ids = [n for n, w in zip(ids, found.word_ids, strict=True) if w not in unknown]
             if len(ids) > max_length:
                 self._report_truncated(caption, len(ids), max_length)
                 ids = ids[: max_length - self._tail] + ids[len(ids) - self._tail :]
             row[: len(ids)] = ids
         return tokens
+
+    def unknown(self, captions: Sequence[str]) -> list[UnknownWords]:
+        """What the tokenizer does not know, of those captions that have such."""
+        told = []
+        for place, (caption, found) in enumerate(
+            zip(captions, self.encodings(captions), strict=True)
+        ):
+            unknown, parts = self.unknown_words(found), {}
+            for number, word, (start, end) in zip(
+                found.ids, found.word_ids, found.offsets, strict=True
+            ):
+                if word in unknown and number == self._unknown_id:
+                    first, last = found.word_to_chars(word)
+                    parts.setdefault(caption[first:last], caption[start:end])
+            if unknown:
+                known = {word for word in found.word_ids if word is not None} - unknown
+                told.append(UnknownWords(place, caption, tuple(parts.items()), not known))
+        return told
+
+    def known_words(self) -> list[str]:
+        """Whole words that have a token, in alphabetical order."""
+        vocabulary = self._backend.get_vocab(with_added_tokens=False)
+        if self._byte_pairs:
+            ends = (w.removesuffix(_WORD_END) for w in vocabulary if w.endswith(_WORD_END))
+            return sorted(word for word in ends if len(word) > 1)
+        special = (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+        return sorted(w for w in vocabulary if w not in special and not w.startswith("##"))
+
+    def encodings(self, captions: Sequence[str]) -> list[tokenizers.Encoding]:
+        """What the tokenizers library makes of each caption, in parallel: tokens, special ones
+        included and of any length, with the word that each belongs to."""
+        return self._backend.encode_batch(list(captions))
+
+    def unknown_words(self, found: tokenizers.Encoding) -> set[int]:
+        """Which words of an encoded caption are unknown, or have an unknown character."""
+        if self._unknown_id is None or self._unknown_id not in found.ids:
+            return set()
+        pairs = zip(found.ids, found.word_ids, strict=True)
+        return {word for number, word in pairs if number == self._unknown_id}
 
     def pieces(self, text: str) -> list[int]:
         """Token numbers of a text: no start, end or padding, and of any length."""
@@ -98,21 +151,6 @@ class Tokenizer:
         backend.enable_padding(pad_id=self.pad_id, pad_token=backend.id_to_token(self.pad_id))
         Path(path).write_text(backend.to_str(pretty=True), encoding="utf-8")
 
-    def _check_known(self, captions: Sequence[str]) -> None:
-        if self._unknown_id is None:
-            return
-        unknown = []
-        for caption in captions:
-            found = self._backend.encode(caption)
-            for number, (start, end) in zip(found.ids, found.offsets, strict=True):
-                if number == self._unknown_id:
-                    unknown.append(caption[start:end])
-        if unknown:
-            words = sorted(w for w in self._backend.get_vocab() if w not in (PAD, UNKNOWN))
-            known = f"; known are {', '.join(words)}" if len(words) <= _LIST_BELOW else ""
-            named = ", ".join(repr(w) for w in dict.fromkeys(unknown))
-            raise UnknownWordsError(f"the model does not know {named}{known}")
-
     def _report_truncated(self, caption: str, length: int, max_length: int) -> None:
         if not self._truncated:
             self._truncated = True
@@ -120,6 +158,36 @@ class Tokenizer:
                 "caption of %d tokens is cut to %d: %r (further ones are not reported)",
                 length, max_length, caption,
             )  # fmt: skip
+
+
+class CaptionStatistics(NamedTuple):
+    """How captions fit a tokenizer and a length."""
+
+    captions: int
+    """Captions that were looked at."""
+    cut: int
+    """Of these, captions of too many tokens, which lose their end."""
+    words: int
+    """Words and punctuation marks in them."""
+    unknown: int
+    """Of these, words that the tokenizer does not know."""
+
+
+def caption_statistics(
+    tokenizer: Tokenizer, captions: Iterable[str], max_length: int
+) -> CaptionStatistics:
+    """How many of `captions` are cut at `max_length` tokens, and how many of their words are
+    unknown. Of more than COUNTED captions, that many are looked at, evenly spread."""
+    captions = list(captions)
+    if len(captions) > COUNTED:
+        captions = [captions[i * len(captions) // COUNTED] for i in range(COUNTED)]
+    cut = words = unknown = 0
+    for begin in range(0, len(captions), _AT_ONCE):
+        for found in tokenizer.encodings(captions[begin : begin + _AT_ONCE]):
+            cut += len(found.ids) > max_length
+            words += len({word for word in found.word_ids if word is not None})
+            unknown += len(tokenizer.unknown_words(found))
+    return CaptionStatistics(len(captions), cut, words, unknown)
 
 
 def train_tokenizer(
@@ -135,8 +203,9 @@ def train_tokenizer(
         TokenizerError: no words in the captions, or `vocab_size` leaves no room for any.
     """
     special = [PAD, UNKNOWN]
-    if vocab_size <= len(special):
-        raise TokenizerError(f"vocab_size is {vocab_size}; it must be more than {len(special)}")
+    least = len(special) + (1 if kind == "word" else 2)
+    if vocab_size < least:
+        raise TokenizerError(f"vocab_size is {vocab_size}; it must be at least {least}")
     captions = list(captions)
     options = {"special_tokens": special, "show_progress": False}
     if kind == "word":
@@ -155,18 +224,50 @@ def train_tokenizer(
             trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, **options)
             backend.train_from_iterator(captions, trainer)
     else:
-        backend = _lower_case(models.BPE(unk_token=UNKNOWN, end_of_word_suffix="</w>"))
-        backend.decoder = decoders.BPEDecoder(suffix="</w>")
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            end_of_word_suffix="</w>",
-            limit_alphabet=vocab_size // 2,
-            **options,
-        )
-        backend.train_from_iterator(captions, trainer)
+        backend = _train_byte_pairs(captions, vocab_size)
     if backend.get_vocab_size() == len(special):
         raise TokenizerError(f"no words in {len(captions)} captions; nothing to train from")
     return Tokenizer(backend, pad_id=backend.token_to_id(PAD))
+
+
+def _train_byte_pairs(captions: Sequence[str], vocab_size: int) -> tokenizers.Tokenizer:
+    """Byte-pair encoding in which every character of the captions may stand anywhere in a word.
+
+    A character at a word's end is a token of its own. The library would make it only where it was
+    seen there, so that "sun" of captions without a word that ends in n could not be spelled, and
+    in an order that is another in each process; as special tokens they are all there, in order.
+    """
+    special = [PAD, UNKNOWN]
+    alphabet = _alphabet(captions)[: (vocab_size - len(special)) // 2]
+    backend = _lower_case(models.BPE(unk_token=UNKNOWN, end_of_word_suffix=_WORD_END))
+    backend.decoder = decoders.BPEDecoder(suffix=_WORD_END)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, end_of_word_suffix=_WORD_END, initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet), show_progress=False,
+        special_tokens=[*special, *(char + _WORD_END for char in alphabet)],
+    )  # fmt: skip
+    backend.train_from_iterator(captions, trainer)
+    content = json.loads(backend.to_str())
+    # In a prompt they are no more than others.
+    content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] in special]
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
+
+
+def _alphabet(captions: Iterable[str]) -> list[str]:
+    """The characters of captions, the most frequent first."""
+    normalizer, counts = _lower_case(models.BPE()).normalizer, Counter()
+    for caption in captions:
+        counts.update(normalizer.normalize_str(caption))
+    found = [char for char in counts if not char.isspace()]
+    return sorted(found, key=lambda char: (-counts[char], char))
+
+
+def _with_tokens(backend: tokenizers.Tokenizer, tokens: Sequence[str]) -> tokenizers.Tokenizer:
+    """The same with more tokens, which nothing is merged to."""
+    content = json.loads(backend.to_str())
+    vocabulary = content["model"]["vocab"]
+    vocabulary |= {token: len(vocabulary) + i for i, token in enumerate(tokens)}
+    return tokenizers.Tokenizer.from_str(json.dumps(content))
 
 
 def read_tokenizer(path: str | Path, text: cfg.TextConditioner) -> Tokenizer:

@@ -110,8 +110,9 @@ def measure(
     "flow_probe_error", the part of it that Hutchinson's estimate of the divergence makes. With
     `bound`, for discrete processes, it has "bound_bits_per_dim" with "bound_standard_error",
     "bound_prior", and "bound_terms" by timestep, L_0 first. "of" says whether they are of pixels
-    or of latents. Pixels are dequantized with uniform noise for the flow; the bound takes them as
-    they are.
+    or of latents, for which "normalization_bits_per_dim" is what their normalisation adds: without
+    it the numbers are those of unscaled latents. Pixels are dequantized with uniform noise for the
+    flow; the bound takes them as they are.
 
     Raises:
         ValueError: no images, or nothing to measure on this process.
@@ -166,7 +167,18 @@ def measure(
     if not parts:
         raise ValueError("there are no images to measure likelihoods on")
     found = {k: np.concatenate([part[k] for part in parts], axis=-1) for k in parts[0]}
-    return {"of": "pixels" if pixels else "latents"} | _report(found)
+    if pixels:
+        return {"of": "pixels"} | _report(found)
+    return {"of": "latents", "normalization_bits_per_dim": volume_bits(frozen)} | _report(found)
+
+
+def volume_bits(frozen: Any) -> float:
+    """log2 of what the first stage's normalisation multiplies latents by, the mean over channels:
+    the change of volume, in bits per dimension."""
+    factor = np.asarray(frozen["latent_scale"], np.float64)
+    if "latent_std" in frozen:
+        factor = factor / np.asarray(frozen["latent_std"], np.float64)
+    return float(np.log2(factor).mean())
 
 
 def of_pixels(config: cfg.Model) -> bool:

@@ -156,6 +156,9 @@ def table(report: dict[str, Any]) -> str:
         for start, stop in parts(len(terms)):
             add(f"  terms of t = {start} to {stop - 1}", sum(terms[start:stop]))
         add("  decoder, L_0", terms[0])
+    if "normalization_bits_per_dim" in report:
+        bits = report["normalization_bits_per_dim"]
+        add("scaling adds", bits, " to what it is of unscaled latents")
     return "\n".join(lines)
 
 

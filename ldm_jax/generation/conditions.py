@@ -3,18 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.data import prompts
-from ldm_jax.data.tokenizer import (
-    Tokenizer,
-    TokenizerError,
-    read_tokenizer,
-)
+from ldm_jax.data.tokenizer import Tokenizer, TokenizerError, read_tokenizer
+from ldm_jax.data.unknown_words import check_words
 
 Condition = str | int | None
 """A caption, a class, or nothing."""
@@ -69,15 +65,24 @@ def encode_conditions(
     conditions: Sequence[Condition],
     negative: Condition,
     emphasis: bool = True,
+    skip_unknown: bool = False,
 ) -> tuple[InputGroup, ...]:
     """The inputs of all conditions, grouped by shape, each beside unconditional ones of its shape.
 
     A condition's group does not depend on the others': prompts for CLIP have as many chunks as
     they or the negative prompt need.
 
+    Args:
+        conditioners: the model's.
+        tokenizer: the model's, if it takes captions.
+        conditions: what is drawn.
+        negative: what is guided away from.
+        emphasis: whether brackets in prompts are emphasis, not text.
+        skip_unknown: whether words that the tokenizer does not know are left out.
+
     Raises:
         ValueError: a condition of another kind than the model takes, a class that does not exist,
-            a word that a tokenizer does not know, or syntax that has no meaning.
+            words that a tokenizer does not know, or syntax that has no meaning.
     """
     _check_kinds(conditioners, [*conditions, negative])
     inputs: dict[str, np.ndarray] = {}
@@ -87,12 +92,12 @@ def encode_conditions(
             case cfg.TextConditioner(encoder=cfg.CLIPText(max_length=length)):
                 return _chunked(tokenizer, conditions, negative, length, emphasis)
             case cfg.TextConditioner(encoder=encoder):
-
-                def tokens(some: Sequence[Any], length: int = encoder.max_length) -> np.ndarray:
-                    captions = ["" if c is None else str(c) for c in some]
-                    return tokenizer.encode(captions, length, strict=True)
-
-                inputs["caption"], uncond["caption"] = tokens(conditions), tokens([negative])
+                captions = ["" if c is None else str(c) for c in (*conditions, negative)]
+                if emphasis:
+                    prompts.refuse_emphasis(captions)
+                check_words(tokenizer, captions[:-1], captions[-1], skip_unknown)
+                tokens = tokenizer.encode(captions, encoder.max_length, skip_unknown)
+                inputs["caption"], uncond["caption"] = tokens[:-1], tokens[-1:]
             case cfg.ClassConditioner(num_classes=count):
                 inputs["label"] = _labels(conditions, count)
                 uncond["label"] = _labels([negative], count)

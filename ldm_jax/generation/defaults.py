@@ -149,13 +149,9 @@ def has_clip(config: cfg.Model) -> bool:
     return isinstance(_text_encoder(config), cfg.CLIPText)
 
 
-def require_emphasis(config: cfg.Model) -> None:
-    """Raises ConfigError where brackets in prompts have no meaning that could be switched off."""
-    if not has_clip(config):
-        raise cfg.ConfigError(
-            "literal_prompts is for models with CLIP's text encoder; others take brackets "
-            "literally anyway, so leave it out"
-        )
+def takes_captions(config: cfg.Model) -> bool:
+    """Whether the model has a text encoder."""
+    return _text_encoder(config) is not None
 
 
 def skip_layers(config: cfg.Model, clip_skip: int | None) -> cfg.Model:

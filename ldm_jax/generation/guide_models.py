@@ -14,8 +14,7 @@ from jaxtyping import Array
 from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.convert.imported_model import with_scale
-from ldm_jax.convert.native import read_workdir
+from ldm_jax.convert.imported_model import normalized
 from ldm_jax.core.typing import Denoise, Level, Process
 from ldm_jax.models.build import build_classifier
 from ldm_jax.models.classifier import Classifier
@@ -24,7 +23,6 @@ from ldm_jax.models.process import build_process
 from ldm_jax.sampling.guidance import Guidance, LogProb
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.frozen import load_first_stage
-from ldm_jax.workdir.layout import CHECKPOINTS
 from ldm_jax.workdir.run_config import read_config
 
 
@@ -151,16 +149,14 @@ class GuideModels:
 def read_weak(
     path: str | Path, config: cfg.Model, tokenizer: Path | None, dtype: str = "float32"
 ) -> WeakModel:
-    """The weaker model in `path`: whatever `convert.load` reads, or `WORKDIR/checkpoints/STEP`.
+    """The weaker model in `path`: whatever `convert.load` reads.
 
     Raises:
         cfg.ConfigError: it does not do what the model of `config` does: it has another first
             stage, condition or process.
         FileNotFoundError, ValueError: nothing that can be read.
     """
-    path = Path(path)
-    earlier = path.parent.name == CHECKPOINTS and path.name.isdigit()
-    bundle = read_workdir(path.parents[1], step=int(path.name)) if earlier else convert.load(path)
+    bundle = convert.load(path)
     if not isinstance(bundle.config, cfg.Model):
         raise cfg.ConfigError(f"--weak_model={path} holds no diffusion model")
     model = ldm.build(bundle.config, dtype)
@@ -216,7 +212,7 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
     _, params = Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")
     autoencoder, frozen = load_first_stage(run, path)
     same = {
-        "first stage": with_scale(autoencoder, frozen["latent_scale"]) == config.autoencoder,
+        "first stage": normalized(autoencoder, frozen) == config.autoencoder,
         "image size": run.data.image_size == config.image_size,
         "process": same_process(run.diffusion, config.diffusion),
     }

@@ -17,7 +17,7 @@ import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.config.request import IMAGES_PER_PROMPT, check_numbers
+from ldm_jax.config.request import IMAGES_PER_PROMPT, UnknownWordsChoice, check_numbers
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.generation import defaults
 from ldm_jax.generation.conditions import (
@@ -39,8 +39,11 @@ LOADED = (
     "weights", "variant", "tokenizer", "prediction", "original_config", "vae", "text_encoder"
 )  # fmt: skip
 """Choices that say what is loaded."""
-CLIP_CHOICES = ("clip_skip", "literal_prompts")
-"""Choices that models with CLIP's text encoder have."""
+TEXT_CHOICES = {
+    "clip_skip": (defaults.has_clip, "has no CLIP text encoder"),
+    "literal_prompts": (defaults.takes_captions, "takes no prompts"),
+}
+"""Choices that not every model has: which have it, and why another does not."""
 
 
 def image_numbers(
@@ -117,7 +120,7 @@ class Pipeline:
         Args:
             path: whatever `convert.load` reads.
             devices: those of this process to draw on; None is all of them.
-            optional: those of CLIP_CHOICES that are left out, with a note, for a model without it.
+            optional: those of TEXT_CHOICES that are left out, with a note, for a model without it.
             choices: the settings of `cfg.ModelChoice`: `dtype`, `weights`, `weak_model`, ….
 
         Raises:
@@ -137,8 +140,8 @@ class Pipeline:
         self.origin, self.notes = bundle.origin, (*bundle.notes, *notes)
         self.dtype = choice.dtype or bundle.origin.get("dtype", "float32")
         self.config = defaults.skip_layers(bundle.config, self.choice.clip_skip)
-        if self.choice.literal_prompts:
-            defaults.require_emphasis(self.config)
+        if self.choice.literal_prompts and not defaults.takes_captions(self.config):
+            raise cfg.ConfigError("literal_prompts: this model takes no prompts, so leave it out")
         self.model = ldm.build(self.config, self.dtype)
         self.tokenizer = open_tokenizer(self.config.conditioners, bundle.tokenizer, path)
         devices = list(devices or jax.local_devices())
@@ -188,6 +191,7 @@ class Pipeline:
         first_prompt: int = 0,
         first_image: int = 0,
         negative: str | int | None = None,
+        unknown_words: UnknownWordsChoice = "refuse",
         picture: Picture = NO_PICTURE,
         decode: bool = True,
         previews: int = 0,
@@ -201,7 +205,8 @@ class Pipeline:
         """
         plan = self.plan(
             conditions, self.resolve_sampling(sampling, picture), num=num,
-            first_prompt=first_prompt, first_image=first_image, negative=negative, picture=picture,
+            first_prompt=first_prompt, first_image=first_image, negative=negative,
+            unknown_words=unknown_words, picture=picture,
         )  # fmt: skip
         yield from self.run(plan, decode=decode, previews=previews)
 
@@ -226,6 +231,7 @@ class Pipeline:
         first_prompt: int = 0,
         first_image: int = 0,
         negative: str | int | None = None,
+        unknown_words: UnknownWordsChoice = "refuse",
         picture: Picture = NO_PICTURE,
     ) -> Plan:
         """A drawing of `num` images for each condition; no network is run.
@@ -254,7 +260,7 @@ class Pipeline:
         labels, own = self.guide_models.labels(conditions, self.config)
         return Plan(
             resolved, defaults.guidance_numbers(self.config, sampling), index, num,
-            self._inputs(own, negative), labels, picture, pixels, mask,
+            self._inputs(own, negative, unknown_words), labels, picture, pixels, mask,
         )  # fmt: skip
 
     def run(self, plan: Plan, *, decode: bool = True, previews: int = 0) -> Iterator[Drawn]:
@@ -289,6 +295,7 @@ class Pipeline:
         conditions: Sequence[str | int | None],
         *,
         sampling: cfg.Sampling,
+        unknown_words: UnknownWordsChoice = "refuse",
     ) -> Float32[np.ndarray, "n zh zw z"]:
         """Noise from which `draw` with the same conditions and settings draws `images` again.
 
@@ -309,7 +316,7 @@ class Pipeline:
                 f"be {(*wanted, 3)}"
             )
         found: dict[int, Any] = {}
-        for group in self._inputs(conditions, None):
+        for group in self._inputs(conditions, None, unknown_words):
             for rows, count in _batches(group.rows, sampling.batch_size):
                 mesh = self.programs.mesh(len(rows))
                 with jax.set_mesh(mesh):
@@ -320,7 +327,10 @@ class Pipeline:
         return np.stack([found[row] for row in sorted(found)])
 
     def _inputs(
-        self, conditions: Sequence[str | int | None], negative: str | int | None
+        self,
+        conditions: Sequence[str | int | None],
+        negative: str | int | None,
+        unknown_words: UnknownWordsChoice,
     ) -> tuple[InputGroup, ...]:
         return encode_conditions(
             self.config.conditioners,
@@ -328,6 +338,7 @@ class Pipeline:
             conditions,
             negative,
             emphasis=not self.choice.literal_prompts,
+            skip_unknown=unknown_words == "skip",
         )
 
     def _draw_batch(
@@ -393,11 +404,10 @@ def _applicable(
     """`choice` without those of `optional` that the model does not have, and notes of them."""
     neutral = cfg.ModelChoice()
     left_out = {
-        name: getattr(neutral, name) for name in CLIP_CHOICES
-        if name in optional and getattr(choice, name) != getattr(neutral, name)
-        and not defaults.has_clip(config)
+        name: getattr(neutral, name) for name, (has, _) in TEXT_CHOICES.items()
+        if name in optional and getattr(choice, name) != getattr(neutral, name) and not has(config)
     }  # fmt: skip
-    notes = [f"{name} is left out: this model has no CLIP text encoder" for name in left_out]
+    notes = [f"{name} is left out: this model {TEXT_CHOICES[name][1]}" for name in left_out]
     return replace(choice, **left_out), notes
 
 

@@ -65,7 +65,8 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
         picture = replace(picture, noise=noise)
     plan = pipeline.plan(
         request.conditions, resolved, num=request.num, first_prompt=request.first_prompt,
-        first_image=request.first_image, negative=request.negative_prompt, picture=picture,
+        first_image=request.first_image, negative=request.negative_prompt,
+        unknown_words=request.unknown_words, picture=picture,
     )  # fmt: skip
     request = replace(request, sampling=sampling, picture=files, model=pipeline.choice)
     return ResolvedRequest(request, plan, paste)

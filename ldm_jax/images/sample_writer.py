@@ -42,10 +42,13 @@ GRID_PIXELS = 2**24
 """Pixels of all thumbnails together, at most: a grid stays a file that programs open."""
 SMALL_SIDE = 128
 """Pixels to which small pictures are enlarged in a grid, where there is room."""
+UNCOUNTED = 1024
+"""Pictures for which there is room in the grid, and on the disk for the manifest, where nobody
+knows how many come."""
 RESERVE = ".reserve"
 """A file that keeps room for the manifest while pictures are written, for a disk may fill. Whoever
 draws holds its lock; without one it is left of a drawing that was killed."""
-_DRAWN = re.compile(r"\d{4,}_\d{4,}(_strip\.png|\.png|\.webp)")
+_DRAWN = re.compile(r"\d{4,}_\d{4,}(_\d+)?(_strip\.png|\.png|\.webp)")
 _DRAFT = re.compile(rf"\.({_DRAWN.pattern}|{re.escape(GRID)}|{re.escape(MANIFEST)})\.\d+\.tmp")
 
 
@@ -147,13 +150,14 @@ class SampleWriter:
         self,
         out: Path,
         request: Request,
-        total: int,
+        total: int | None,
         *,
         filled: Collection[str] = (),
         origin: Mapping[str, Any],
         versions: Mapping[str, str],
     ) -> None:
-        """For `total` pictures of the resolved `request`.
+        """For `total` pictures of the resolved `request`; None is as many as come, of requests
+        that `turn_to` names.
 
         `filled` are the settings that have the usual values of model and sampler; `origin` and
         `versions` say what the model is and what runs it.
@@ -161,14 +165,16 @@ class SampleWriter:
         Raises:
             FolderError, NotWritten: the folder cannot be written to.
         """
-        self.out, self._request, self._versions = out, request, dict(versions)
-        filled = [name for name in request.to_dict() if name in filled]
-        self._about = {"filled": filled, "origin": dict(origin)}
+        self.out, self._versions = out, dict(versions)
+        self._about: dict[str, Any] = {"origin": dict(origin)}
+        self.turn_to(request, filled)
         self._entries: dict[str, dict[str, Any]] = {}
+        self._again: dict[str, int] = {}
         self._thumbnails: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
+        self._total, self._finished = total, False
+        total = UNCOUNTED if total is None else total
         self._side = max(LEAST_THUMBNAIL, min(THUMBNAIL, math.isqrt(GRID_PIXELS // total)))
         self._shown = min(total, GRID_PIXELS // self._side**2)
-        self._total, self._finished = total, False
         self._new = not out.exists()
         if out.is_dir():
             _check_alone(out)
@@ -200,6 +206,13 @@ class SampleWriter:
         self._at_end.__enter__()
         return self
 
+    def turn_to(self, request: Request, filled: Collection[str] = ()) -> None:
+        """The next pictures are those of another resolved `request`, of which `filled` are usual
+        values."""
+        self._request = request
+        named = [name for name in request.to_dict() if name in filled]
+        self._about = {"filled": named, "origin": self._about["origin"]}
+
     def write(
         self,
         image: UInt8[np.ndarray, "h w 3"],
@@ -207,14 +220,14 @@ class SampleWriter:
         number: int,
         previews: UInt8[np.ndarray, "k h w 3"] | None = None,
         video: bool = False,
-    ) -> None:
-        """Picture `number` of the request's condition at `place`.
+    ) -> Path:
+        """Picture `number` of the request's condition at `place`; returns its path.
 
         `previews`, what the picture was to become on the way, are written beside it as a strip,
         NAME_strip.png, and with `video` as an animated WebP, NAME.webp.
         """
         with undisturbed():
-            self._write(image, place, number, previews, video)
+            return self._write(image, place, number, previews, video)
 
     def _write(
         self,
@@ -223,13 +236,16 @@ class SampleWriter:
         number: int,
         previews: UInt8[np.ndarray, "k h w 3"] | None,
         video: bool,
-    ) -> None:
+    ) -> Path:
         if not self._entries:
             for path in _former(self.out):
                 path.unlink(missing_ok=True)
         one = self._request.one(place, number)
         (condition,) = one.conditions
-        stem = f"{one.first_prompt:04d}_{one.first_image:04d}"
+        stem = numbered = f"{one.first_prompt:04d}_{one.first_image:04d}"
+        while f"{stem}.png" in self._entries:  # drawn again with other settings
+            self._again[numbered] = self._again.get(numbered, 1) + 1
+            stem = f"{numbered}_{self._again[numbered]}"
         name = f"{stem}.png"
         text = picture_text(one, self._about)
         save_png(self.out / name, image, text)
@@ -238,6 +254,8 @@ class SampleWriter:
             "file": name, "condition": condition, "prompt": one.first_prompt,
             "image": one.first_image, "sha256": digest,
         }  # fmt: skip
+        if self._total is None:
+            entry["request"] = one.to_dict()
         self._entries[name] = entry
         if previews is not None:
             beside = [f"{stem}_strip.png", f"{stem}.webp"][: 1 + video]
@@ -246,7 +264,11 @@ class SampleWriter:
             if video:
                 save_webp(self.out / beside[1], previews)
         if len(self._thumbnails) < self._shown:
-            self._thumbnails[name] = _thumbnail(image, self._side)
+            small = _thumbnail(image, self._side)
+            # A grid has pictures of one size.
+            if all(small.shape == other.shape for other in self._thumbnails.values()):
+                self._thumbnails[name] = small
+        return self.out / name
 
     def __exit__(self, *exception: object) -> None:
         try:
@@ -259,9 +281,10 @@ class SampleWriter:
         self._finish()
         if not self._entries:
             return "nothing was drawn"
+        of = "" if self._total is None else f" of {self._total}"
         return (
-            f"{len(self._entries)} of {self._total} pictures are finished, in {self.out} and "
-            f"listed in its {MANIFEST}"
+            f"{len(self._entries)}{of} pictures are finished, in {self.out} and listed in its "
+            f"{MANIFEST}"
         )
 
     def _finish(self) -> None:

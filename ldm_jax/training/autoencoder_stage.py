@@ -7,18 +7,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.convert.parts import first_stage_params
 from ldm_jax.core import rngs
-from ldm_jax.data.sources import open_source
+from ldm_jax.data.sources import Source, open_source
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 from ldm_jax.training.gradients import Metrics
-from ldm_jax.training.stage import Stage, validation_source, wait_for_all
+from ldm_jax.training.shown import SHOWN_EXAMPLES, shown_examples
+from ldm_jax.training.stage import Shown, Stage, tell_obstacles, validation_source, wait_for_all
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.trainable import bind, split
 from ldm_jax.workdir.frozen import load_frozen, load_untrained, save_frozen, save_untrained
@@ -58,6 +60,7 @@ def autoencoder_stage(
     initial = None
     if fresh:
         initial = _begin(run, workdir, init)
+        tell_obstacles(run.autoencoder)
     frozen = {"untrained": load_untrained(run, workdir)}
     if run.loss.perceptual is not None:
         frozen["perceptual"] = _perceptual(workdir, fresh, perceptual)
@@ -71,14 +74,15 @@ def autoencoder_stage(
     def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
         return losses.scores(bind(params, frozen), frozen, batch)
 
+    train, validation = open_source(run.data, "train"), validation_source(run.data)
     return Stage(
         init=begin,
         step=make_autoencoder_step(autoencoder, run),
         scores=scores,
-        pictures=lambda params, frozen, batch: pictures(losses, bind(params, frozen), batch),
+        shown=_shown(losses, train, validation),
         frozen=frozen,
-        train=open_source(run.data, "train"),
-        validation=validation_source(run.data),
+        train=train,
+        validation=validation,
         inputs=None,
         initial=initial,
     )
@@ -103,41 +107,63 @@ def fresh_params(losses: AutoencoderLoss) -> Any:
     return losses.autoencoder.init(key, image)["params"]
 
 
-def pictures(losses: AutoencoderLoss, params: Any, batch: Any) -> dict[str, Any]:
-    """Reconstructions by way of the mode under the originals; what the decoder makes of latents
-    drawn from N(0, 1), or of codes drawn evenly; and each channel of the latents, lightest where
-    it is largest."""
-    apply, images = losses.autoencoder.apply, batch["image"]
-    encoded = apply({"params": params}, ldm.to_pixels(images), method="encode")
+def _shown(losses: AutoencoderLoss, train: Source, validation: Source | None) -> tuple[Shown, ...]:
+    """Reconstructions of training and of held-out images under the originals; each channel of the
+    latents of the latter, lightest where it is largest; and what the decoder makes of latents drawn
+    from N(0, 1), or of codes drawn evenly."""
+    run = losses.run
+    if not run.loop.sample_every:
+        return ()
+    apply, codes = losses.autoencoder.apply, run.autoencoder.codes
 
-    def decode(latents: Array) -> Array:
-        return ldm.to_images(apply({"params": params}, latents, method="decode"))
+    def encode(params: Any, frozen: Any, batch: Any) -> Array:
+        pixels = ldm.to_pixels(batch["image"])
+        return apply({"params": bind(params, frozen)}, pixels, method="encode").mode
 
-    keys = rngs.example_keys(rngs.stream(losses.run.loop.seed, "prior"), batch["index"])
-    shape, codes = losses.latent_shape(images), losses.run.autoencoder.codes
-    if codes is None:
-        prior = decode(rngs.normal(keys, shape))
-    else:
+    def decode(params: Any, frozen: Any, latents: Array, method: str = "decode") -> Array:
+        return ldm.to_images(apply({"params": bind(params, frozen)}, latents, method=method))
+
+    def reconstruct(params: Any, frozen: Any, batch: Any) -> Array:
+        decoded = decode(params, frozen, encode(params, frozen, batch))
+        return jnp.stack([batch["image"], decoded])
+
+    def latents(params: Any, frozen: Any, batch: Any) -> Array:
+        return channels_as_images(encode(params, frozen, batch), run.autoencoder.factor)
+
+    def prior(params: Any, frozen: Any, batch: Any) -> Array:
+        keys = rngs.example_keys(rngs.stream(run.loop.seed, "prior"), batch["index"])
+        shape = losses.latent_shape(jnp.zeros((1, *run.data.sides, 3), jnp.uint8))
+        if codes is None:
+            return decode(params, frozen, rngs.normal(keys, shape))[None]
         indices = rngs.randint(keys, shape[:2], 0, codes)
-        prior = ldm.to_images(apply({"params": params}, indices, method="decode_codes"))
-    return {
-        "reconstructions": jnp.concatenate([images, decode(encoded.mode)]),
-        "prior_samples": prior,
-        "latents": channels_as_images(encoded.mode, losses.run.autoencoder.factor),
-    }
+        return decode(params, frozen, indices, "decode_codes")[None]
+
+    sets = [
+        Shown(name, reconstruct, {"image": np.stack([one["image"] for one in examples])})
+        for name, examples in shown_examples(run.data, train, validation)
+    ]
+    index = np.arange(SHOWN_EXAMPLES, dtype=np.uint32)
+    return (
+        *sets,
+        Shown("latents", latents, sets[-1].batch),
+        Shown("prior_samples", prior, {"index": index}),
+    )
 
 
-def channels_as_images(latents: Float[Array, "b zh zw z"], factor: int) -> UInt8[Array, "n h w 3"]:
-    """The channels of latents, one after the other for all of the batch, as grey pictures.
+def channels_as_images(
+    latents: Float[Array, "b zh zw z"], factor: int
+) -> UInt8[Array, "z b h w 3"]:
+    """Each channel of latents as grey pictures.
 
     Black is each channel's least value in the batch, white its largest.
     """
     low = jnp.min(latents, (0, 1, 2), keepdims=True)
     spread = jnp.max(latents, (0, 1, 2), keepdims=True) - low
     grey = (latents - low) / jnp.maximum(spread, 1e-12)
-    grey = jnp.moveaxis(grey, -1, 0).reshape(-1, *latents.shape[1:3], 1)
-    large = jnp.repeat(jnp.repeat(grey, factor, axis=1), factor, axis=2)
-    return jnp.repeat(ldm.to_images(large * 2 - 1), 3, axis=-1)
+    grey = jnp.moveaxis(grey, -1, 0)[..., None]
+    large = jnp.repeat(jnp.repeat(grey, factor, axis=2), factor, axis=3)
+    shown = ldm.to_images((large * 2 - 1).reshape(-1, *large.shape[2:]))
+    return jnp.repeat(shown, 3, axis=-1).reshape(*large.shape[:-1], 3)
 
 
 def _perceptual(workdir: Path, fresh: bool, load: Loader | None) -> Any:

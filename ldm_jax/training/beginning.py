@@ -1,6 +1,7 @@
 """What a new run of stage two builds on, and what it begins with: parts of trained models."""
 
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ldm_jax.core import tree
 from ldm_jax.data.sources import Source
 from ldm_jax.data.tokenizer import read_tokenizer, train_tokenizer
 from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
-from ldm_jax.training.stage import wait_for_all
+from ldm_jax.training.stage import validation_source, wait_for_all
 from ldm_jax.training.trainable import split
 from ldm_jax.workdir.frozen import save_untrained
 from ldm_jax.workdir.layout import TOKENIZER, TOKENIZER_FILES
@@ -52,7 +53,7 @@ def begin(
     if run.train != "all":
         save_untrained(workdir, untrained)
     if text is not None and jax.process_index() == 0:
-        _keep_tokenizer(text, train, workdir, tokenizer)
+        _keep_tokenizer(text, _all_captions(run, train), workdir, tokenizer)
     wait_for_all("frozen parts")
     return trained
 
@@ -112,14 +113,23 @@ def _check_tokenizer(text: cfg.TextConditioner, files: Path | None, read: str | 
         )
 
 
+def _all_captions(run: cfg.DiffusionRun, train: Source) -> Iterator[str]:
+    """The training captions, then those kept for validation, whose words and letters a tokenizer
+    is to know too."""
+    yield from train.captions()
+    validation = validation_source(run.data)
+    if validation is not None:
+        yield from validation.captions()
+
+
 def _keep_tokenizer(
-    text: cfg.TextConditioner, train: Source, workdir: Path, files: Path | None
+    text: cfg.TextConditioner, captions: Iterable[str], workdir: Path, files: Path | None
 ) -> None:
-    """The tokenizer in `files`, or one made from the training captions, as the run's own."""
+    """The tokenizer in `files`, or one made from the captions, as the run's own."""
     shutil.rmtree(workdir / TOKENIZER_FILES, ignore_errors=True)  # an earlier attempt's
     if files is not None:
         workdir.mkdir(parents=True, exist_ok=True)
         copy_tokenizer(files, workdir / TOKENIZER_FILES)
         return
-    made = train_tokenizer(train.captions(), text.encoder.vocab_size, text.tokenizer)
+    made = train_tokenizer(captions, text.encoder.vocab_size, text.tokenizer)
     made.save(workdir / TOKENIZER)

@@ -64,7 +64,7 @@ def classifier_stage(
         init=init,
         step=make_classifier_step(classifier, process, optimizer, run, encode),
         scores=make_classifier_scores(classifier, process, run, encode),
-        pictures=None,
+        shown=(),
         frozen=frozen,
         train=train,
         validation=validation,

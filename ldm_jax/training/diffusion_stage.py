@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.convert.imported_model import normalized
 from ldm_jax.core import tree
 from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.sources import open_source
@@ -16,20 +17,21 @@ from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
 from ldm_jax.training.beginning import begin
+from ldm_jax.training.caption_note import caption_note
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.optim import make_optimizer
-from ldm_jax.training.stage import Stage, validation_source
+from ldm_jax.training.shown import shown_conditions
+from ldm_jax.training.stage import Stage, tell_obstacles, validation_source
 from ldm_jax.training.state import TrainState, create_state
 from ldm_jax.training.trainable import bind, split
 from ldm_jax.workdir.frozen import load_first_stage, load_untrained
 from ldm_jax.workdir.layout import tokenizer_of
 from ldm_jax.workdir.record import has_checkpoints
 
-GRID_STEPS = 25
-GRID_GUIDANCE = 3.0
+SHOWN_STEPS = 25
 
 
 def diffusion_stage(
@@ -51,8 +53,8 @@ def diffusion_stage(
         text_encoder: the model whose text encoder and tokenizer it begins with.
 
     Raises:
-        cfg.ConfigError: nothing is named that a new run needs, it does not fit, or a first stage
-            is named for a run on pixels.
+        cfg.ConfigError: nothing is named that a new run needs, it does not fit, a first stage is
+            named for a run on pixels, or what is to be drawn cannot be.
     """
     if run.space == "pixels" and first_stage is not None:
         raise cfg.ConfigError(
@@ -60,11 +62,13 @@ def diffusion_stage(
         )
     train = open_source(run.data, "train")
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
-    initial = {}
-    if not has_checkpoints(workdir):
+    initial, fresh = {}, not has_checkpoints(workdir)
+    if fresh:
         # What an earlier attempt left may be of other images.
         initial = begin(run, train, workdir, mesh, first_stage, init, text_encoder)
     autoencoder_config, frozen = load_first_stage(run, workdir)
+    if fresh:
+        tell_obstacles(run.model(normalized(autoencoder_config, frozen)))
     frozen["untrained"] = load_untrained(run, workdir)
     tokenizer, text = None, cfg.find(run.conditioners, cfg.TextConditioner)
     if text is not None:
@@ -77,7 +81,7 @@ def diffusion_stage(
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
     optimizer = make_optimizer(run.optim, run.loop.steps)
     # A short schedule has no more steps than timesteps.
-    steps = min(GRID_STEPS, getattr(run.diffusion.process, "num_timesteps", GRID_STEPS))
+    steps = min(SHOWN_STEPS, getattr(run.diffusion.process, "num_timesteps", SHOWN_STEPS))
     path = levels(model.process, steps, "trailing", "one")
 
     def init(initial: Any) -> TrainState:
@@ -92,25 +96,29 @@ def diffusion_stage(
             model, run, bind(params, frozen), latents, batch["inputs"], batch["index"], frozen
         )
 
-    def pictures(params: Any, frozen: Any, batch: Any) -> dict[str, Any]:
+    def draw(params: Any, frozen: Any, batch: Any) -> Any:
         rows = len(batch["index"])
-        shape = batch_latents(model.autoencoder, frozen, batch, run.loop.seed).shape[1:]
         empty = {name: jnp.stack([value] * rows) for name, value in uncond.items()}
         samples = ldm.generate(
             model, bind(params, frozen), frozen, batch["inputs"], empty or None,
             solver=DDIM(eta=0.0), levels=path, seed=run.loop.seed, index=batch["index"],
-            guidance=Guidance(scale=GRID_GUIDANCE), shape=shape,
+            guidance=Guidance(scale=run.loop.sample_guidance), shape=model.latent_shape,
         )  # fmt: skip
-        return {"samples": samples}
+        return samples[None]
+
+    def note() -> str:
+        held_out = None if validation is None else validation.captions()
+        return caption_note(text, tokenizer, train.captions(), held_out)
 
     return Stage(
         init=init,
         step=make_diffusion_step(model, optimizer, run, uncond),
         scores=scores,
-        pictures=pictures,
+        shown=shown_conditions(run, draw, inputs, tokenizer, train, validation),
         frozen=frozen,
         train=train,
         validation=validation,
         inputs=inputs,
+        note=note if text is not None else None,
         initial=initial,
     )

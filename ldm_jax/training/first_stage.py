@@ -1,18 +1,19 @@
 """The autoencoder that a run builds on: read from any model, and kept in the work directory."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from ldm_jax import config as cfg
+from ldm_jax.convert.imported_model import NOT_NORMALIZED, normalization
 from ldm_jax.convert.parts import FirstStage, read_first_stage
-from ldm_jax.core.sharding import local_rows, to_global
-from ldm_jax.data.loader import make_loader
+from ldm_jax.core.output import say
 from ldm_jax.data.sources import Source
-from ldm_jax.models.build import build_autoencoder
-from ldm_jax.training.latents import check_encoder, encoded_batch, posterior_noise
+from ldm_jax.training.latent_statistics import IMAGES, LatentStatistics, measure_latents
+from ldm_jax.training.latents import check_encoder
 from ldm_jax.workdir.frozen import save_first_stage
 
 
@@ -37,38 +38,51 @@ def keep_first_stage(
     mesh: jax.sharding.Mesh,
     stage: FirstStage,
 ) -> None:
-    """Writes the first stage's parameters with its latent scale into `workdir`.
+    """Writes the first stage's parameters into `workdir`, with how its latents are normalised.
 
-    A scale that neither its config nor its model says is measured, on the devices of `mesh`.
+    What neither its config nor its model says of that is measured, on the devices of `mesh`.
 
     Raises:
-        cfg.ConfigError: `train` holds latents of another encoder.
+        cfg.ConfigError: `train` holds latents of another encoder, or the latents cannot be
+            normalised.
     """
     check_encoder(train, stage.params)
-    scale = stage.latent_scale or _measured_scale(stage, run, train, mesh)
+    config, told = stage.config, ""
+    found: dict[str, Any] = normalization(config)
+    if getattr(run, "latent_normalization", "scale") == "per_channel" and not config.latent_mean:
+        statistics = measure_latents(stage, run, train, mesh, IMAGES)
+        found = _per_channel(statistics)
+        told = f"{statistics.told()}; each channel is normalised by its own"
+        if config.latent_scale is not None:
+            told += f", not by the scale {config.latent_scale:.4g} of {stage.name}"
+            config = replace(config, **NOT_NORMALIZED)
+    elif not found:
+        # Rombach 2022, appendix G.
+        statistics = measure_latents(stage, run, train, mesh)
+        found = {"latent_scale": np.float32(1 / statistics.std)}
+        told = f"{statistics.told()}; all are multiplied by the scale"
+    else:
+        channels = ", and mean and deviation of each channel" if config.latent_mean else ""
+        told = f"scale {config.latent_scale:.4g}{channels}, as {stage.name} says"
     if jax.process_index() == 0:
-        save_first_stage(workdir, stage.config, stage.params, scale)
+        say(f"latents: {told}")
+        save_first_stage(workdir, config, stage.params, found)
 
 
-def _measured_scale(
-    stage: FirstStage,
-    run: cfg.DiffusionRun | cfg.ClassifierRun,
-    train: Source,
-    mesh: jax.sharding.Mesh,
-) -> float:
-    """1 / std of the latents of the first global batch (Rombach 2022, appendix G).
+def _per_channel(statistics: LatentStatistics) -> dict[str, Any]:
+    """What a frozen first stage has where each channel is normalised.
 
-    Each process sees its own rows; the mean over the global array makes all of them agree.
+    Raises:
+        cfg.ConfigError: a channel is the same everywhere.
     """
-    rows = local_rows(mesh, run.data.batch_size)
-    loader = make_loader(train, run.data, seed=run.loop.seed, train=True, rows=rows)
-    batch = to_global(mesh, next(loader))
-    autoencoder = build_autoencoder(stage.config)
-
-    @jax.jit
-    def std(params: Any, batch: Any) -> Any:
-        posterior = encoded_batch(autoencoder, params, batch)
-        noise = posterior_noise(run.loop.seed, batch["index"], posterior.mode.shape[1:])
-        return jnp.std(posterior.sample(noise))
-
-    return 1 / float(std(stage.params, batch))
+    still = np.flatnonzero(statistics.channel_std < 1e-6 * statistics.std)
+    if still.size:
+        raise cfg.ConfigError(
+            f"latent_normalization is 'per_channel', but channel {still[0]} of the latents is the "
+            "same everywhere, so that it cannot be normalised; set it to 'scale'"
+        )
+    return {
+        "latent_scale": np.float32(1.0),
+        "latent_mean": statistics.channel_mean.astype(np.float32),
+        "latent_std": statistics.channel_std.astype(np.float32),
+    }

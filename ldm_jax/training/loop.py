@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 from ldm_jax import config as cfg
 from ldm_jax.core import signals
-from ldm_jax.core.command import SAVED, Failed, say
+from ldm_jax.core.command import SAVED, Failed, out_of_memory, say
 from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import (
     batch_sharding,
@@ -25,11 +25,15 @@ from ldm_jax.core.sharding import (
     to_global,
 )
 from ldm_jax.data.loader import make_loader, validation_batches
-from ldm_jax.images.grid import grid
+from ldm_jax.images.plot import number
+from ldm_jax.images.sheet import sheet
 from ldm_jax.training.evaluator import Evaluator, added, means
 from ldm_jax.training.metrics import MetricWriter
-from ldm_jax.training.stage import GRID_IMAGES, Stage
+from ldm_jax.training.optim import learning_rate
+from ldm_jax.training.parameter_counts import parameters_note
+from ldm_jax.training.stage import Stage
 from ldm_jax.training.state import TrainState
+from ldm_jax.training.step_memory import SMALLER, memory_note
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.consistency import check_workdir
 from ldm_jax.workdir.lock import locked
@@ -72,8 +76,10 @@ def fit(
     with _alone(workdir):
         check_workdir(workdir, run)
         stage = make_stage(mesh)
+        _tell(f"data: {stage.train.found}")
         if jax.process_index() == 0:
-            say(f"data: {stage.train.found}")
+            if stage.note is not None:
+                say(stage.note())
             write_config(workdir, run)
         with (
             jax.set_mesh(mesh),
@@ -91,6 +97,12 @@ def _alone(workdir: Path) -> contextlib.AbstractContextManager[None]:
     return locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
 
 
+def _tell(text: str) -> None:
+    """Says it once for all processes."""
+    if text and jax.process_index() == 0:
+        say(text)
+
+
 def _stopping(stop: signals.Stop, step: int, every: int) -> int | None:
     """The signal that asks to stop after `step`; processes agree on it every `every` steps."""
     if jax.process_count() == 1:
@@ -105,8 +117,12 @@ def _begun() -> Iterator[None]:
     """What goes wrong once training has begun is no longer a refusal."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        raise Failed(str(error)) from error
+    except Exception as error:
+        if out_of_memory(error):
+            raise Failed(f"not enough memory; {SMALLER}. --debug shows where") from error
+        if isinstance(error, ValueError | OSError):
+            raise Failed(str(error)) from error
+        raise
 
 
 class _Training:
@@ -127,7 +143,7 @@ class _Training:
         self.checkpoints, self.writer, self.stop = checkpoints, writer, stop
         self.unread: list[tuple[int, Any]] = []
         self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
-        self.data_wait = self.compile_seconds = self.meter_start = 0.0
+        self.data_wait = self.compile_seconds = self.logged_seconds = 0.0
         abstract, everywhere = jax.eval_shape(stage.init, stage.initial), replicated(mesh)
         self.shardings = state_sharding(mesh, abstract)
         self.abstract = jax.tree.map(
@@ -144,12 +160,10 @@ class _Training:
                 rows=self.rows,
             )  # fmt: skip
         self.evaluators = [(one, jax.jit(one.sums, out_shardings=everywhere)) for one in evaluators]
-        self.draw = jax.jit(
-            lambda params, frozen, batch: stage.pictures(
-                params, frozen, jax.tree.map(lambda rows: rows[:GRID_IMAGES], batch)
-            ),
-            out_shardings=everywhere,
-        )
+        draws = {one.draw for one in stage.shown}
+        self.draws = {draw: jax.jit(draw, out_shardings=everywhere) for draw in draws}
+        self.rate = learning_rate(run.optim, run.loop.steps)
+        self.done_once: set[str] = set()
         self.progress: Progress | None = None
 
     def run_all(self) -> TrainState:
@@ -161,7 +175,8 @@ class _Training:
             return state
         if first:
             say(f"going on from step {first}")
-        self.meter_start = time.perf_counter()
+        _tell(parameters_note(self.abstract, self.stage.frozen))
+        _tell(self.writer.places(bool(self.stage.shown)))
         progress = Progress("training", loop.steps, first, self.run.data.batch_size)
         with _begun(), progress as self.progress:
             for step in range(first + 1, loop.steps + 1):
@@ -180,6 +195,7 @@ class _Training:
                         f"{loop.steps}; the same command goes on from there"
                     )
         self.checkpoints.wait()
+        _tell(_best_note(self.checkpoints.best_step(), self.checkpoints.losses()))
         return state
 
     def _start(self) -> tuple[TrainState, Any]:
@@ -217,11 +233,26 @@ class _Training:
             out_shardings=(self.shardings, replicated(self.mesh)),
             donate_argnums=0,
         )  # fmt: skip
-        program = step.lower(state, self.frozen, batch).compile()
-        seconds = time.perf_counter() - began
-        self.compile_seconds += seconds
-        self.meter_start += seconds
+        with self.progress.paused():
+            _tell("compiling the training step …")
+            program = step.lower(state, self.frozen, batch).compile()
+            seconds = time.perf_counter() - began
+            self.compile_seconds += seconds
+            _tell(f"compiled in {seconds:.3g} s")
+            _tell(memory_note(program, self.mesh.local_devices))
         return program
+
+    @contextlib.contextmanager
+    def _aside(self, what: str) -> Iterator[None]:
+        """What is no training and does not count in its speed; its first time is told of."""
+        with self.progress.paused():
+            first, began = what not in self.done_once, time.perf_counter()
+            if first:
+                _tell(f"the first {what}, which has to be compiled …")
+            yield
+            if first:
+                _tell(f"took {time.perf_counter() - began:.3g} s")
+            self.done_once.add(what)
 
     def _after(self, step: int, state: TrainState, loader: Any, stopping: bool) -> None:
         """What is due after `step`: metrics, validation, pictures, a checkpoint."""
@@ -229,7 +260,7 @@ class _Training:
         last = step == loop.steps
 
         def due(every: int) -> bool:
-            return last or step % every == 0
+            return every > 0 and (last or step % every == 0)
 
         saving = stopping or due(loop.checkpoint_every)
         measuring = [one for one in self.evaluators if due(one[0].every)]
@@ -239,8 +270,11 @@ class _Training:
         if self.validation and measuring:
             scores = self._scores(state, measuring)
             self.writer.scalars(step, scores)
-        if self.validation and self.stage.pictures and due(loop.sample_every):
+        if self.stage.shown and due(loop.sample_every):
             self._pictures(step, state)
+        if scores or saving:
+            with self.progress.paused():
+                self.writer.curves()
         if saving:
             self.checkpoints.save(step, state, loader.get_state(), self.run, scores)
 
@@ -262,9 +296,11 @@ class _Training:
                     f"{ {k: float(v) for k, v in metrics.items()} }); {left}. Try a lower "
                     "optim.learning_rate, a longer optim.warmup_steps or loop.dtype=float32"
                 )
-        seconds = time.perf_counter() - self.meter_start
+        now = self.progress.seconds()
+        seconds, self.logged_seconds = max(now - self.logged_seconds, 1e-9), now
         step, metrics = values[-1]
         scalars = {k: float(v) for k, v in metrics.items()} | {
+            "learning_rate": self._learning_rate(step),
             "images_per_second": len(values) * self.run.data.batch_size / seconds,
             "data_wait_seconds": self.data_wait,
             "compile_seconds": self.compile_seconds,
@@ -273,27 +309,43 @@ class _Training:
         self.writer.scalars(step, scalars)
         self.progress.update(len(values), loss=scalars["loss"])
         self.data_wait = 0.0
-        self.meter_start = time.perf_counter()
+
+    def _learning_rate(self, step: int) -> float:
+        """What `step` was done with; the optimiser counts the steps before it."""
+        with jax.numpy_dtype_promotion("standard"):
+            return float(self.rate(step - 1))
 
     def _scores(self, state: TrainState, measuring: list[tuple[Evaluator, Any]]) -> dict:
         """The results of evaluators, from all validation batches, under their names."""
-        began = time.perf_counter()
         results: dict[str, float] = {}
-        for evaluator, sums in measuring:
-            totals = None
-            for batch in self.validation:
-                batch = to_global(self.mesh, batch)
-                totals = added(totals, jax.device_get(sums(state.eval_params, self.frozen, batch)))
-            found = evaluator.results(totals)
-            results |= {f"{evaluator.name}_{name}": value for name, value in found.items()}
-        self.meter_start += time.perf_counter() - began
+        with self._aside("validation"):
+            for evaluator, sums in measuring:
+                totals = None
+                for batch in self.validation:
+                    batch = to_global(self.mesh, batch)
+                    measured = sums(state.eval_params, self.frozen, batch)
+                    totals = added(totals, jax.device_get(measured))
+                found = evaluator.results(totals)
+                results |= {f"{evaluator.name}_{name}": value for name, value in found.items()}
         return results
 
     def _pictures(self, step: int, state: TrainState) -> None:
-        began = time.perf_counter()
-        batch = to_global(self.mesh, self.validation[0])
-        drawn = jax.device_get(self.draw(state.eval_params, self.frozen, batch))
-        shown = min(GRID_IMAGES, self.run.data.batch_size)
-        for name, images in drawn.items():
-            self.writer.image(step, name, grid(images, columns=shown))
-        self.meter_start += time.perf_counter() - began
+        """Draws what the stage shows, with the parameters that are evaluated."""
+        with self._aside("drawing of pictures"):
+            for one in self.stage.shown:
+                batch = jax.device_put(dict(one.batch), replicated(self.mesh))
+                drawn = jax.device_get(self.draws[one.draw](state.eval_params, self.frozen, batch))
+                self.writer.image(step, one.name, sheet(drawn, one.labels))
+
+
+def _best_note(best: int | None, losses: Mapping[int, float]) -> str:
+    """The validation losses of the best and of the last checkpoint, in words; "" where none has
+    one."""
+    if best is None:
+        return ""
+    last = max(losses)
+    words = {s: number(float(f"{x:.4g}")) for s, x in losses.items() if math.isfinite(x)}
+    told = f"best validation loss {words[best]} at step {best}"
+    if best == last:
+        return f"{told}, the last"
+    return f"{told} (kept)" + (f"; last {words[last]}" if last in words else "")

@@ -1,10 +1,10 @@
-"""What a run tells about itself: metrics files and TensorBoard."""
+"""What a run tells about itself: metrics files, TensorBoard, pictures and curves."""
 
 import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,13 +17,16 @@ from tensorboardX.proto import event_pb2
 
 from ldm_jax.core.command import say
 from ldm_jax.core.files import reason_of, write_atomically
-from ldm_jax.workdir.layout import METRICS, TENSORBOARD
+from ldm_jax.images.grid import save_png
+from ldm_jax.training.curves import draw_curves, read_metrics
+from ldm_jax.workdir.layout import CURVES, METRICS, SAMPLES, TENSORBOARD, sample_file, samples_after
 
 SECONDS_BETWEEN_FLUSHES = 20.0
 
 
 class MetricWriter:
-    """Writes WORKDIR/metrics.jsonl, one JSON object a line, and TensorBoard events beside it.
+    """Writes WORKDIR/metrics.jsonl, one JSON object a line, TensorBoard events beside it, pictures
+    to WORKDIR/samples, and all curves to WORKDIR/curves.png.
 
     A value that is not finite is written as null. Only process 0 writes. What cannot be written,
     to a full disk for one, is said once; the run goes on without. Use it as a context manager.
@@ -31,16 +34,26 @@ class MetricWriter:
 
     def __init__(self, workdir: Path) -> None:
         self._workdir = workdir
-        self._active = jax.process_index() == 0
         self._kept_step = 0
         self._lines: IO[str] | None = None
         self._events: _Events | None = None
+        self._metrics = _Dispensable("metrics", workdir, self._let_go)
+        self._pictures = _Dispensable("pictures", workdir)
 
     def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def places(self, pictures: bool) -> str:
+        """Where a run can be watched, which shows `pictures` or not, in words."""
+        folder = self._workdir
+        drawn = f", pictures in {folder / SAMPLES}" if pictures else ""
+        return (
+            f"curves in {folder / CURVES}{drawn}; for more: pip install tensorboard && "
+            f"tensorboard --logdir={folder / TENSORBOARD}"
+        )
 
     def rewind(self, step: int) -> None:
         """Says that the run goes on after `step`: what was written of later steps is dropped.
@@ -56,23 +69,35 @@ class MetricWriter:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Adds one line `{"step": step, **values}` and a TensorBoard point for each value."""
         finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
-        with self._going_on_without():
-            if self._active:
+        with self._metrics.writing():
+            if self._metrics.wanted:
                 self._open()
                 self._lines.write(json.dumps({"step": step} | finite) + "\n")
                 self._lines.flush()
                 self._events.add(step, [summary.scalar(name, v) for name, v in values.items()])
 
     def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Adds a picture to TensorBoard."""
-        with self._going_on_without():
-            if self._active:
+        """Writes a picture as WORKDIR/samples/step_STEP_NAME.png, and adds it to TensorBoard."""
+        with self._metrics.writing():
+            if self._metrics.wanted:
                 self._open()
                 self._events.add(step, [summary.image(name, image, dataformats="HWC")])
+        with self._pictures.writing():
+            if self._pictures.wanted:
+                path = sample_file(self._workdir, step, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_png(path, image)
+
+    def curves(self) -> None:
+        """Draws WORKDIR/curves.png anew from all metrics."""
+        with self._pictures.writing():
+            if self._pictures.wanted and self._metrics.wanted and self._lines is not None:
+                records = read_metrics(self._workdir / METRICS)
+                save_png(self._workdir / CURVES, draw_curves(records))
 
     def close(self) -> None:
         """Flushes and closes the files; the next value opens them again."""
-        with self._going_on_without():
+        with self._metrics.writing():
             for file in (self._lines, self._events):
                 if file is not None:
                     file.close()
@@ -85,24 +110,37 @@ class MetricWriter:
             self._kept_step = _drop_later_lines(path, self._kept_step)
             self._lines = path.open("a")
             self._events = _Events(self._workdir / TENSORBOARD, self._kept_step + 1)
+            for later in samples_after(self._workdir, self._kept_step):
+                later.unlink()
+
+    def _let_go(self) -> None:
+        for file in (self._lines, self._events):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+        self._lines = self._events = None
+
+
+class _Dispensable:
+    """What a run tells, and can do without."""
+
+    def __init__(self, what: str, workdir: Path, let_go: Callable[[], None] = lambda: None) -> None:
+        self._what, self._workdir, self._let_go = what, workdir, let_go
+        self.wanted = jax.process_index() == 0
 
     @contextlib.contextmanager
-    def _going_on_without(self) -> Iterator[None]:
-        """Says once that metrics cannot be written, and gives them up."""
+    def writing(self) -> Iterator[None]:
+        """Says once that it cannot be written, and gives it up."""
         try:
             yield
         except OSError as error:
-            if self._active:
+            if self.wanted:
                 say(
-                    f"metrics cannot be written to {self._workdir}: {reason_of(error)}; the run "
-                    "goes on without them"
+                    f"{self._what} cannot be written to {self._workdir}: {reason_of(error)}; the "
+                    "run goes on without them"
                 )
-            self._active = False
-            for file in (self._lines, self._events):
-                if file is not None:
-                    with contextlib.suppress(OSError):
-                        file.close()
-            self._lines = self._events = None
+            self.wanted = False
+            self._let_go()
 
 
 class _Events:

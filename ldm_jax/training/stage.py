@@ -1,18 +1,33 @@
 """What the one loop needs to know of what it trains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from ldm_jax import config as cfg
+from ldm_jax.convert.exporting import obstacles_told
+from ldm_jax.core.output import say
 from ldm_jax.data.encoded_latents import is_encoded
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.state import TrainState
 
-GRID_IMAGES = 16
+
+@dataclass(frozen=True)
+class Shown:
+    """Examples that pictures are drawn of as training goes on, always the same ones."""
+
+    name: str
+    """What the pictures are called, such as `held_out`."""
+    draw: Callable[[Any, Any, Any], Any]
+    """`(params, frozen, batch) -> uint8 [k, n, h, w, 3]`, pure and not yet compiled: of each of the
+    n examples k pictures, which are shown one below the other."""
+    batch: Mapping[str, Any]
+    """The examples, the same on every process."""
+    labels: tuple[str, ...] | None = None
+    """What is written under the pictures of each example."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +39,16 @@ class Stage:
     step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
     scores: Callable[[Any, Any, Any], Metrics]
     """`(params, frozen, batch) -> {"loss": scalar, ...}`, at noise fixed by the batch's index."""
-    pictures: Callable[[Any, Any, Any], dict[str, Any]] | None
-    """`(params, frozen, batch) -> {name: uint8 images}`, as many as the batch in each row; None
-    where there is nothing to show."""
+    shown: tuple[Shown, ...]
+    """What is drawn now and then; empty where there is nothing to show."""
     frozen: Any
     train: Source
     validation: Source | None
     """None where the config keeps no images for it."""
     inputs: Callable[[Any], Any] | None
     """Example → what it is conditioned on, as arrays by name; None in stage one."""
+    note: Callable[[], str] | None = None
+    """Says at the beginning, in a line, what the user should know beside what the sources found."""
     initial: Any = None
     """Trained parameters to begin with, as `init` takes them; fresh ones for what it has not."""
 
@@ -44,6 +60,12 @@ def validation_source(data: cfg.Data) -> Source | None:
     if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):
         return None
     return open_source(data, "validation")
+
+
+def tell_obstacles(config: cfg.Model | cfg.Autoencoder) -> None:
+    """Says, where a new run begins, what will keep its model from being exported."""
+    if (told := obstacles_told(config)) and jax.process_index() == 0:
+        say(f"note: {told}")
 
 
 def wait_for_all(name: str) -> None:

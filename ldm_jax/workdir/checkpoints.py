@@ -136,7 +136,11 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """Step of the checkpoint with the lowest validation loss, or None where none has one."""
-        return _best({step: self._losses[step] for step in self._manager.all_steps()})
+        return _best(self.losses())
+
+    def losses(self) -> dict[int, float]:
+        """The validation loss of each checkpoint by its step; NaN where there is none."""
+        return {step: self._losses[step] for step in self._manager.all_steps()}
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """State and data position of `step`, by default the newest.

@@ -53,29 +53,44 @@ def load_frozen(folder: Path, name: str) -> dict[str, Any]:
 
 
 def save_first_stage(
-    workdir: Path, config: cfg.Autoencoder, params: dict[str, Any], latent_scale: float
+    workdir: Path, config: cfg.Autoencoder, params: dict[str, Any], normalization: dict[str, Any]
 ) -> None:
-    """Writes the autoencoder that the run in `workdir` builds on."""
+    """Writes the autoencoder that the run in `workdir` builds on, and how its latents are
+    normalised: `latent_scale`, and `latent_mean` and `latent_std` where each channel is."""
     folder = workdir / FIRST_STAGE
     shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt's
-    frozen = {"autoencoder": params, "latent_scale": np.float32(latent_scale)}
-    save_frozen(folder, WEIGHTS, frozen)
+    save_frozen(folder, WEIGHTS, {"autoencoder": params} | normalization)
     write_config(folder, config)
 
 
 def load_first_stage(
     run: cfg.DiffusionRun | cfg.ClassifierRun, workdir: Path
 ) -> tuple[cfg.FirstStage, dict[str, Any]]:
-    """Config and frozen tree {"autoencoder", "latent_scale"} of the run in `workdir`.
+    """Config and frozen tree {"autoencoder", "latent_scale"} of the run in `workdir`, with
+    "latent_mean" and "latent_std" where each channel is normalised.
 
     Raises:
-        FileNotFoundError, CheckpointError: as `load_frozen`.
+        FileNotFoundError, CheckpointError: as `load_frozen`, or it has something else.
     """
     if isinstance(run, cfg.DiffusionRun) and run.space == "pixels":
         pixels = cfg.Pixels()
         return pixels, {"autoencoder": {}, "latent_scale": np.float32(pixels.latent_scale)}
     folder = workdir / FIRST_STAGE
-    return read_config(folder), load_frozen(folder, WEIGHTS)
+    config, frozen = read_config(folder), load_frozen(folder, WEIGHTS)
+    _check_normalization(folder / f"{WEIGHTS}.safetensors", config, frozen)
+    return config, frozen
+
+
+def _check_normalization(path: Path, config: cfg.Autoencoder, frozen: dict[str, Any]) -> None:
+    """Raises CheckpointError unless `frozen` says how latents are normalised, and nothing else."""
+    shapes = {name: np.shape(leaf) for name, leaf in frozen.items() if name != "autoencoder"}
+    channels = (config.latent_channels,)
+    one = {"latent_scale": ()}
+    if shapes not in (one, one | {"latent_mean": channels, "latent_std": channels}):
+        raise CheckpointError(
+            f"{path} is damaged: beside the autoencoder it has {shapes}, where it must have a "
+            f"latent_scale, alone or with latent_mean and latent_std of {channels[0]} channels"
+        )
 
 
 def save_untrained(workdir: Path, params: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ WORKDIR/untrained/                      weights that the run began with and leav
 WORKDIR/perceptual/                     LPIPS' weights
 WORKDIR/tokenizer.json, tokenizer/      made from the training captions, or a trained model's
 WORKDIR/metrics.jsonl, tensorboard/     what the run told
+WORKDIR/curves.png                      loss, learning rate and speed, drawn from metrics.jsonl
+WORKDIR/samples/step_STEP_NAME.png      what it drew, or reconstructed, as training went on
 WORKDIR/lock                            who trains here, while someone does
 """
 
@@ -29,6 +31,8 @@ TOKENIZER_FILES = "tokenizer"
 """Folder of a tokenizer that has several files."""
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+CURVES = "curves.png"
+SAMPLES = "samples"
 LOCK = "lock"
 
 
@@ -47,6 +51,21 @@ def frozen_files(run: cfg.Run, workdir: Path) -> list[str]:
         several = sorted(folder.iterdir()) if folder.is_dir() else []
         files += [f"{TOKENIZER_FILES}/{file.name}" for file in several] or [TOKENIZER]
     return files
+
+
+def sample_file(workdir: Path, step: int, name: str) -> Path:
+    """Where the pictures `name` that were drawn after `step` are."""
+    return workdir / SAMPLES / f"step_{step:07d}_{name}.png"
+
+
+def samples_after(workdir: Path, step: int) -> list[Path]:
+    """The pictures in `workdir` that were drawn after a later step than `step`."""
+    found = []
+    for path in sorted((workdir / SAMPLES).glob("step_*_*.png")):
+        number = path.name.split("_")[1]
+        if number.isdecimal() and int(number) > step:
+            found.append(path)
+    return found
 
 
 def tokenizer_of(workdir: Path) -> Path:

@@ -11,11 +11,13 @@ from ldm_jax.workdir.layout import CONFIG
 
 FREE_FIELDS = {
     "loop.steps", "loop.log_every", "loop.checkpoint_every", "loop.keep", "loop.validate_every",
-    "loop.validation_batches", "loop.sample_every", "loop.remat", "mesh.data", "mesh.fsdp",
-    "mesh.tensor", "data.workers", "data.source.data_dir", "data.source.path",
-    "data.source.on_broken", "loss.perceptual.vgg", "loss.perceptual.heads",
+    "loop.validation_batches", "loop.sample_every", "loop.sample_guidance", "loop.prompts",
+    "loop.classes", "loop.remat", "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",
+    "data.source.data_dir", "data.source.path", "data.source.on_broken", "loss.perceptual.vgg",
+    "loss.perceptual.heads",
 }  # fmt: skip
-"""What may change when a run goes on: how long, how often, on what devices, from which folder.
+"""What may change when a run goes on: how long, how often, what is shown, on what devices,
+from which folder.
 Before the first checkpoint there is nothing to go on with, and everything may change."""
 
 

@@ -151,9 +151,8 @@ def test_a_first_stage_that_does_not_fit_is_refused():
     )
     with pytest.raises(cfg.ConfigError, match="out_channels is 4; it must be 8, twice the latent"):
         learned.model(tiny.AUTOENCODER)
-    plain = tiny.diffusion_run("folder", objective=cfg.Objective(map_weight=1.0))
-    with pytest.raises(cfg.ConfigError, match="caption_map.channels is None; it must be 4, those"):
-        plain.model(tiny.AUTOENCODER)
+    with pytest.raises(cfg.ConfigError, match="map_weight is 1.0; it must be 0 without a Caption"):
+        tiny.diffusion_run("folder", objective=cfg.Objective(map_weight=1.0))
 
 
 def test_what_a_unet_leaves_open_follows_from_first_stage_and_conditioners():

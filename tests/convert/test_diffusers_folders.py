@@ -11,6 +11,8 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model, published_models
+from ldm_jax.convert.compvis.reader import read_checkpoint
+from ldm_jax.convert.compvis.writer import write_checkpoint
 from ldm_jax.convert.diffusers import architectures
 from ldm_jax.convert.diffusers.pipeline_folders import read_folder, write_folder
 from ldm_jax.convert.fields import Fields
@@ -61,6 +63,42 @@ def test_first_stage_alone(tmp_path, config):
     tiny.same_bits(again.frozen, imported.frozen)
 
 
+def test_mean_and_deviation_of_latents(tmp_path, saved, tokenizer):
+    """As SDXL's and SD 3's pipelines read them; Stable Diffusion's do not."""
+    mean, std = [1.0, 0.0, -3.0, 0.5], [0.5, 1.0, 2.0, 3.0]
+    alone = saved("vae/config.json", latents_mean=mean, latents_std=std) / "vae"
+    config = read_folder(alone).config
+    assert (list(config.latent_mean), list(config.latent_std)) == (mean, std)
+    whole = read_folder(alone.parent)
+    assert whole.config.autoencoder == small.AUTOENCODER
+    assert "StableDiffusionPipeline of diffusers knows scaling_factor alone" in whole.notes[0]
+    saved("vae/config.json", latents_mean=None, latents_std=None, shift_factor=0.1)
+    config = read_folder(alone).config
+    assert (config.latent_mean, config.latent_std) == ((0.1,) * 4, (1.0,) * 4)
+
+
+def test_normalised_channels_are_folded_into_the_autoencoder(tmp_path, tokenizer):
+    normalised = {"latent_mean": (1.0, 0.0, -3.0, 0.5), "latent_std": (0.5, 1.0, 2.0, 3.0)}
+    config = replace(small.AUTOENCODER, latent_scale=1.0, **normalised)
+    model = replace(small.MODELS["sd1"], autoencoder=config)
+    imported = imported_model.make(model, small.numbers(model), tokenizer=tokenizer)
+    written = write_folder(imported, tmp_path / "model")
+    assert "written into quant_conv and post_quant_conv" in written.notes[-1]
+    found = read_folder(tmp_path / "model")
+    assert found.config.autoencoder == replace(small.AUTOENCODER, latent_scale=1.0)
+    write_checkpoint(imported, tmp_path / "model.safetensors")
+    single = read_checkpoint(tmp_path / "model.safetensors")
+    assert single.config == found.config
+    tiny.same_bits(single.frozen, found.frozen)
+
+    faces = small.MODELS["faces"]
+    model = replace(faces, autoencoder=replace(faces.autoencoder, **normalised))
+    imported = imported_model.make(model, small.numbers(model))
+    for write, name in ((write_folder, "faces"), (write_checkpoint, "faces.safetensors")):
+        with pytest.raises(ConvertError, match="a codebook cannot take them in"):
+            write(imported, tmp_path / name)
+
+
 def test_dtypes_are_kept_or_asked_for(tmp_path, tokenizer):
     config = small.MODELS["sd1"]
     half = imported_model.make(config, small.numbers(config, np.float16), tokenizer=tokenizer)
@@ -88,7 +126,7 @@ def test_dtypes_are_kept_or_asked_for(tmp_path, tokenizer):
         ("unet/config.json", {"cross_attention_dim": 32}, "its parts do not fit each other"),
         ("unet/config.json", {"layers_per_block": [1, 2]}, "the same for all levels"),
         ("unet/config.json", {"down_block_types": ["KDownBlock2D"] * 2}, "others are not"),
-        ("vae/config.json", {"shift_factor": 0.1}, "shift_factor is 0.1"),
+        ("vae/config.json", {"latents_mean": [0.1] * 4}, "beside the other of latents_mean"),
         ("vae/config.json", {"use_quant_conv": False}, "use_quant_conv is false"),
         ("text_encoder/config.json", {"hidden_act": "relu"}, 'hidden_act is "relu"'),
         ("text_encoder/config.json", {"layer_norm_eps": 1e-6}, "layer_norm_eps"),

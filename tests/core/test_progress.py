@@ -27,6 +27,21 @@ def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
     assert [line.split()[1].rstrip(",") for line in printed] == ["60/100", "70/100", "75/100"]
 
 
+def test_what_is_done_in_a_pause_does_not_count(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress("training", total=100, images=8) as bar:
+        with bar.paused():
+            now[0] += 60.0
+        for _ in range(10):
+            now[0] += 1.0
+            bar.update(1)
+        assert bar.seconds() == 10.0
+    # The first line comes at once, for a minute has passed without any.
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0] == "training 1/100, 8 images/s, 01:01 passed, 01:39 left"
+
+
 def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with Progress("sampling", total=2, images=4) as bar:

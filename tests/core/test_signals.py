@@ -173,7 +173,7 @@ def test_the_first_signal_asks_and_the_second_ends(start):
     time.sleep(SAME_REQUEST_SECONDS + 0.1)
     assert process.poll() is None
     first, second = ended_by(process, signal.SIGINT).splitlines()
-    assert first.startswith("prog: SIGTERM; saving after this step")
+    assert first.startswith("prog: SIGTERM: stopping after this step, then saving")
     assert second == "prog: interrupted by SIGINT; what was not saved is lost"
 
 

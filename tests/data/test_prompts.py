@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm_jax.data import tokenizer as tok
-from ldm_jax.data.prompts import PromptError, encode, parse
+from ldm_jax.data.prompts import PromptError, encode, parse, refuse_emphasis
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +154,10 @@ def test_chunks_need_a_frame():
     words = tok.train_tokenizer(["a red cat"], 64)
     with pytest.raises(PromptError, match="start and end tokens"):
         encode(words, ["a"])
+
+
+def test_emphasis_without_clips_text_encoder_is_refused():
+    refuse_emphasis(["a red cat", r"a \(red\) cat :)", ""])
+    for prompt in ("a (red:1.2) cat", "a [red] cat", "((red)) cat"):
+        with pytest.raises(PromptError, match=r"needs CLIP's text encoder.*--literal_prompts"):
+            refuse_emphasis(["a cat", prompt])

@@ -9,7 +9,7 @@ from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.diffusion.posterior import posterior_tables
 from ldm_jax.diffusion.schedules import NoiseSchedule
-from ldm_jax.evaluation.bits_per_dim import exact_bits, measure, variational_bound
+from ldm_jax.evaluation.bits_per_dim import exact_bits, measure, variational_bound, volume_bits
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 INDEX = jnp.arange(64, dtype=jnp.uint32)
@@ -79,5 +79,8 @@ def test_a_latent_model_reports_its_latents():
     }  # fmt: skip
     report = measure(model, params, frozen, [batch], steps=3)
     assert (report["of"], report["images"], len(report["bound_terms"])) == ("latents", 2, 10)
+    assert report["normalization_bits_per_dim"] == 0
+    deviations = {"latent_scale": jnp.float32(0.5), "latent_std": jnp.asarray([1.0, 2.0, 4.0])}
+    assert volume_bits(deviations) == -2
     total = report["bound_prior"] + sum(report["bound_terms"])
     np.testing.assert_allclose(report["bound_bits_per_dim"], total, rtol=1e-5)

@@ -144,8 +144,8 @@ def test_what_is_the_same_for_all_batches_is_computed_once(pipeline, monkeypatch
     drawn = [*pipeline.run(resolve_request(pipeline, request).plan)]
     assert [len(batch.rows) for batch in drawn] == [4, 2] and calls["draw"] == 2
     assert (calls["resolve_sampling"], calls["levels"], calls["guidance_numbers"]) == (1, 1, 1)
-    # Once the prompts, and once what is led away from.
-    assert calls["encode"] == 2
+    # The prompts together with what is led away from.
+    assert calls["encode"] == 1
     assert len(pipeline.programs._placed) <= placed + 1
 
 

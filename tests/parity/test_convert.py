@@ -6,6 +6,7 @@ of some thirty layers, so 1e-4 of the largest value is allowed.
 
 import os
 import shutil
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ pytest.importorskip("diffusers")
 from tiny_pipelines import KINDS, VOCAB, autoencoder, pipeline, stable, unconditional  # noqa
 
 from ldm_jax import config as cfg  # noqa: E402
+from ldm_jax import latent_diffusion as ldm  # noqa: E402
+from ldm_jax.convert import imported_model  # noqa: E402
 from ldm_jax.convert.imported_model import materialize  # noqa: E402
 from ldm_jax.convert.compvis.reader import read_checkpoint  # noqa: E402
 from ldm_jax.convert.compvis.writer import write_checkpoint  # noqa: E402
@@ -56,11 +59,11 @@ def nhwc(x):
     return jnp.asarray(np.asarray(x).transpose(0, 2, 3, 1))
 
 
-def close(ours, theirs):
+def close(ours, theirs, allowed=CLOSE):
     theirs = theirs.detach().numpy()
     if theirs.ndim == 4:
         theirs = theirs.transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=CLOSE * np.abs(theirs).max())
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=allowed * np.abs(theirs).max())
 
 
 def parts_of(pipe):
@@ -138,6 +141,30 @@ def test_written_folder(saved, tmp_path):
             assert torch.equal(left[name], right[name]), name
     assert loaded.scheduler.config["prediction_type"] == pipe.scheduler.config["prediction_type"]
     same_bits(read_folder(tmp_path / "ours"), read_folder(folder))
+
+
+@torch.no_grad()
+def test_normalised_channels_by_the_convention_of_stable_diffusion(tmp_path):
+    """What is written encodes and decodes latents there, times scaling_factor, as here."""
+    pipe = stable(tmp_path, "sd1")
+    pipe.save_pretrained(tmp_path / "saved")
+    imported = read_folder(tmp_path / "saved")
+    autoencoder = replace(
+        imported.config.autoencoder, latent_scale=0.9, latent_mean=(1.0, 0.0, -3.2, 0.5),
+        latent_std=(0.5, 1.0, 0.7, 3.0),
+    )  # fmt: skip
+    config = replace(imported.config, autoencoder=autoencoder)
+    parts = imported.components()
+    imported = imported_model.make(config, parts, tokenizer=imported.tokenizer)
+    write_folder(imported, tmp_path / "ours")
+    vae = type(pipe).from_pretrained(tmp_path / "ours").vae
+    model, frozen = ldm.build(config), jax.tree.map(jnp.asarray, materialize(imported.frozen))
+    image, noise, latent = random(1, 3, 16, 16), random(1, 4, 8, 8), random(1, 4, 8, 8)
+    posterior = vae.encode(torch.from_numpy(image)).latent_dist
+    theirs = (posterior.mean + posterior.std * torch.from_numpy(noise)) * vae.config.scaling_factor
+    close(model.encode(frozen, nhwc(image), nhwc(noise)), theirs, 1e-5)
+    theirs = vae.decode(torch.from_numpy(latent) / vae.config.scaling_factor).sample
+    close(model.decode(frozen, nhwc(latent)), theirs, 1e-5)
 
 
 @pytest.mark.parametrize("form", ["bin", "fp16", "sharded", "sharded bin"])

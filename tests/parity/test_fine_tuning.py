@@ -34,7 +34,7 @@ def test_a_model_of_diffusers_is_trained_on_and_drawn_by_diffusers(pictures, tmp
     peer = pipeline(tmp_path, "sd1")
     peer.save_pretrained(tmp_path / "theirs")
     model = load(tmp_path / "theirs").config
-    loop = dataclasses.replace(tiny.LOOP, steps=STEPS, checkpoint_every=STEPS)
+    loop = dataclasses.replace(tiny.LOOP, steps=STEPS, checkpoint_every=STEPS, sample_every=0)
     run = cfg.DiffusionRun(
         tiny.data(pictures, validation=0.0), model.unet, model.conditioners, model.diffusion,
         cfg.Optim(learning_rate=1e-3, ema_decay=None), loop, train="unet",

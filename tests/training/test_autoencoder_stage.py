@@ -48,8 +48,8 @@ def test_a_decoder_needs_an_encoder(pictures, trained_autoencoder, tmp_path):
 def test_channels_of_latents_as_pictures():
     latents = jnp.stack([jnp.arange(8.0).reshape(2, 2, 2), jnp.full((2, 2, 2), 5.0)], axis=-1)
     shown = np.asarray(channels_as_images(latents, factor=2))
-    assert shown.shape == (4, 4, 4, 3)
-    assert shown[0, 0, 0, 0] == 0 and shown[1, -1, -1, 0] == 255
-    np.testing.assert_array_equal(shown[0, :2, :2, 0], shown[0, :2, :2, 1] * 0)
+    assert shown.shape == (2, 2, 4, 4, 3)
+    assert shown[0, 0, 0, 0, 0] == 0 and shown[0, 1, -1, -1, 0] == 255
+    assert (shown[0, 0, :2, :2] == 0).all()
     # A channel that never changes is black, not a division by zero.
-    assert (shown[2:] == 0).all()
+    assert (shown[1] == 0).all()

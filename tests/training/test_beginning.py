@@ -13,15 +13,17 @@ from ldm_jax.convert import load
 from ldm_jax.convert.native import write_native
 from ldm_jax.core import tree
 from ldm_jax.data.loader import make_loader
+from ldm_jax.data.sources import open_source
+from ldm_jax.training.beginning import _all_captions
 from ldm_jax.training.diffusion_stage import diffusion_stage
 from ldm_jax.workdir.checkpoints import Checkpoints
 
-LOOP = dataclasses.replace(tiny.LOOP, steps=1, checkpoint_every=1)
+LOOP = dataclasses.replace(tiny.LOOP, steps=1, checkpoint_every=1, sample_every=0)
 
 
 @pytest.fixture
 def run(pictures):
-    """The run of `trained_text2img`, without validation, which would compile a sampler."""
+    """The run of `trained_text2img`, which neither validates nor draws: that takes long."""
     return tiny.diffusion_run(pictures, data=tiny.data(pictures, validation=0.0), loop=LOOP)
 
 
@@ -50,6 +52,13 @@ def test_a_fresh_unet_with_a_trained_text_encoder(run, trained_text2img, trained
     tiny.same_bits(stage.frozen["untrained"]["conditioners"], given["conditioners"])
     stage = diffusion_stage(run, tmp_path / "trained", tiny.mesh(), *models)
     tiny.same_bits(stage.initial, {"conditioners": given["conditioners"]})
+
+
+def test_the_tokenizer_is_made_from_all_captions(pictures):
+    kept = tiny.diffusion_run(pictures)
+    train, validation = (open_source(kept.data, split) for split in ("train", "validation"))
+    expected = [*train.captions(), *validation.captions()]
+    assert list(_all_captions(kept, train)) == expected and len(expected) == 48
 
 
 def test_attention_alone(run, trained_text2img, tmp_path):

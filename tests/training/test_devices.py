@@ -25,8 +25,8 @@ ARRANGEMENTS = {
 
 @pytest.fixture(scope="module")
 def run(pictures):
-    loop = dataclasses.replace(tiny.LOOP, steps=STEPS, checkpoint_every=STEPS)
-    # No validation: it would compile a sampler and more for each arrangement.
+    # Neither pictures nor validation: they would compile a sampler and more for each arrangement.
+    loop = dataclasses.replace(tiny.LOOP, steps=STEPS, checkpoint_every=STEPS, sample_every=0)
     return tiny.diffusion_run(pictures, data=tiny.data(pictures, validation=0.0), loop=loop)
 
 

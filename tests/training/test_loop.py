@@ -7,6 +7,7 @@ import optax
 import pytest
 import tiny
 
+from ldm_jax.core.command import Failed
 from ldm_jax.training import autoencoder_step, loop
 from ldm_jax.training.loop import NonFiniteLoss
 from ldm_jax.workdir.checkpoints import Checkpoints
@@ -34,6 +35,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     assert sorted(tiny.losses(tmp_path / "run")) == [1]
     step, params = Checkpoints.load_params(tmp_path / "run", "raw")
     assert step == 1 and all(np.isfinite(leaf).all() for leaf in tiny.leaves(params))
+
+
+def test_too_little_memory_says_what_to_make_smaller():
+    with (
+        pytest.raises(Failed, match=r"^not enough memory; make data\.batch_size or "),
+        loop._begun(),
+    ):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.")
+
+
+@pytest.mark.parametrize(
+    ("best", "losses", "words"),
+    [
+        (None, {8: np.nan}, ""),
+        (4, {4: 0.125, 8: 0.1403}, "best validation loss 0.125 at step 4 (kept); last 0.1403"),
+        (4, {4: 0.125, 8: np.nan}, "best validation loss 0.125 at step 4 (kept)"),
+        (8, {4: 0.25, 8: 0.125}, "best validation loss 0.125 at step 8, the last"),
+    ],
+)
+def test_the_best_validation_loss_is_said(best, losses, words):
+    assert loop._best_note(best, losses) == words
 
 
 class Buckets:

@@ -6,6 +6,7 @@ import resource
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ldm_jax.training import metrics
 
@@ -33,14 +34,20 @@ def test_values_are_lines_and_tensorboard_events(tmp_path):
         {"step": 20, "validation_loss": 0.25},
     ]
     assert [p.name[:6] for p in (tmp_path / "tensorboard").iterdir()] == ["events"]
+    with Image.open(tmp_path / "samples" / "step_0000020_samples.png") as picture:
+        assert picture.size == (8, 4)
 
 
 def test_a_resumed_run_leaves_no_duplicates_and_no_half_line(tmp_path):
     write(tmp_path, [20, 40, 60])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 80, "lo')
+    (tmp_path / "samples").mkdir()
+    for step in (40, 60):
+        (tmp_path / "samples" / f"step_{step:07d}_held_out.png").touch()
     write(tmp_path, [60, 80], rewind=40)
     assert [line["step"] for line in lines(tmp_path)] == [20, 40, 60, 80]
+    assert [p.name for p in (tmp_path / "samples").iterdir()] == ["step_0000040_held_out.png"]
 
 
 def test_a_run_from_the_start_leaves_nothing_of_the_one_before(tmp_path):
@@ -68,7 +75,7 @@ def test_metrics_that_cannot_be_written_stop_no_run(tmp_path, capfd):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     said = capfd.readouterr().err
-    assert said.count("\n") == 1
+    assert said.count("\n") == 2 and f"pictures cannot be written to {tmp_path}: " in said
     assert (
         f"metrics cannot be written to {tmp_path}: a file would be larger than is allowed" in said
     )

@@ -231,7 +231,7 @@ def _parts_beside(
     """
     lacks = f"it has {foreign.parts_of(tensors)} but no"
     if "autoencoder" in borrowed:
-        autoencoder = replace(borrowed["autoencoder"][0], latent_scale=None)
+        autoencoder = replace(borrowed["autoencoder"][0], **imported_model.NOT_NORMALIZED)
     elif _below_of(tensors, "autoencoder"):
         autoencoder = shapes.autoencoder(_below(tensors, keys.FIRST_STAGE))
     else:

@@ -1,7 +1,6 @@
 """CompVis' single files, written."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,14 +10,17 @@ from ldm_jax.convert.compvis import components, keys, settings
 from ldm_jax.convert.compvis.components import Kind, Tensors, places_of
 from ldm_jax.convert.imported_model import ConvertError, Dtype, Imported
 from ldm_jax.convert.model_folders import check_place
+from ldm_jax.convert.normalization import folded
+from ldm_jax.convert.obstacles import differing, named, of_first_stage, refuse
 from ldm_jax.formats.safetensors_file import write_safetensors
 from ldm_jax.models.process import betas
 
 
 def write_checkpoint(
     imported: Imported, path: str | Path, *, dtype: Dtype = None, overwrite: bool = False
-) -> None:
-    """Writes one `.safetensors` file of CompVis' layout, with our config in its metadata.
+) -> Imported:
+    """Writes one `.safetensors` file of CompVis' layout, with our config in its metadata; returns
+    the model as it was written.
 
     Raises:
         ConvertError: the model has something that such files cannot hold, or `path` exists.
@@ -29,9 +31,10 @@ def write_checkpoint(
     check_place(path)
     if path.exists() and not overwrite:
         raise ConvertError(f"{path} exists; choose another, or --overwrite")
+    refuse(obstacles(imported.config))
+    imported = folded(imported)
     config = imported.config
     if isinstance(config, cfg.Autoencoder):
-        _check_autoencoder(config)
         params = state_dicts.to_torch(imported.frozen["autoencoder"])
         out = keys.write(params, keys.autoencoder_places(params, config))
         metadata = {"format": "pt"}
@@ -41,12 +44,11 @@ def write_checkpoint(
     kept = {"betas", "alphas_cumprod", "alphas_cumprod_prev", "scale_factor"}
     out = {n: t if n in kept else imported_model.stored(t, dtype) for n, t in out.items()}
     write_safetensors(path, out, metadata)
+    return imported
 
 
 def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, str]]:
     kind = _kind_of(config)
-    _check_autoencoder(config.autoencoder)
-    _check_unet(config.unet)
     places = places_of(config, kind)
     prefixes = {"unet": keys.UNET, "autoencoder": keys.FIRST_STAGE}
     if kind is not None:
@@ -55,11 +57,6 @@ def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, 
     for name, part in imported.components().items():
         there = keys.write(state_dicts.to_torch(part), places[name])
         out |= {prefixes[name] + n: t for n, t in there.items()}
-    if not isinstance(config.diffusion.process, cfg.Discrete):
-        raise ConvertError(
-            f"diffusion.process is a {type(config.diffusion.process).__name__}, where CompVis' "
-            "files have discrete betas; write the native form"
-        )
     noise = betas(config.diffusion.process)
     products = np.cumprod(1 - noise)
     out["betas"] = noise.astype(np.float32)
@@ -69,40 +66,65 @@ def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, 
     return out, {"format": "pt"} | settings.metadata(config)
 
 
+def obstacles(config: cfg.Model | cfg.Autoencoder) -> list[str]:
+    """What of a model, or of a first stage alone, such files cannot hold."""
+    if isinstance(config, cfg.Autoencoder):
+        return _of_autoencoder(config)
+    unet, kinds = config.unet, tuple(type(part) for part in config.conditioners)
+    conditioners, process = [], []
+    if kinds not in _CONDITIONERS:
+        conditioners = [
+            f"conditioners are {named(config.conditioners)}, where {_OTHERS} have text, text with "
+            "inpainting, or a class"
+        ]
+    if not isinstance(config.diffusion.process, cfg.Discrete):
+        process = [
+            f"diffusion.process is a {type(config.diffusion.process).__name__}, where {_OTHERS} "
+            "have discrete betas"
+        ]
+    return [
+        *_of_autoencoder(config.autoencoder),
+        *differing(_OTHERS, [("unet.patch_size", unet.patch_size, 1),
+                             ("unet.norm_num_groups", unet.norm_num_groups, 32),
+                             ("unet.pooled_dim", unet.pooled_dim, None)]),
+        *conditioners, *_of_encoder(components.encoder_of(config)), *process,
+    ]  # fmt: skip
+
+
+_OTHERS = "CompVis' files"
+_CONDITIONERS = (
+    (), (cfg.ClassConditioner,), (cfg.TextConditioner,),
+    (cfg.TextConditioner, cfg.InpaintingConditioner),
+)  # fmt: skip
+
+
+def _of_autoencoder(config: cfg.FirstStage) -> list[str]:
+    groups = getattr(config, "norm_num_groups", 32)
+    return [
+        *of_first_stage(config, _OTHERS),
+        *differing(_OTHERS, [("autoencoder.norm_num_groups", groups, 32)]),
+    ]
+
+
+def _of_encoder(conditioner: cfg.TextConditioner | cfg.ClassConditioner | None) -> list[str]:
+    match conditioner:
+        case cfg.TextConditioner(encoder=cfg.BERTText() as encoder):
+            return differing(_OTHERS, [("text_encoder.head_dim", encoder.head_dim, 64)])
+        case cfg.TextConditioner(encoder=cfg.CLIPText() as encoder):
+            wanted = encoder.width // 64
+            return differing(_OTHERS, [("text_encoder.num_heads", encoder.num_heads, wanted)])
+        case cfg.TextConditioner(encoder=encoder):
+            return [f"the text encoder is a {type(encoder).__name__}, which {_OTHERS} do not have"]
+    return []
+
+
 def _kind_of(config: cfg.Model) -> Kind | None:
     match components.encoder_of(config):
-        case None:
-            return None
         case cfg.ClassConditioner():
             return components.CLASSES
-        case cfg.TextConditioner(encoder=cfg.BERTText() as encoder):
-            _require("text_encoder.head_dim", encoder.head_dim, 64)
+        case cfg.TextConditioner(encoder=cfg.BERTText()):
             return components.BERT
         case cfg.TextConditioner(encoder=cfg.CLIPText() as encoder):
-            _require("text_encoder.num_heads", encoder.num_heads, encoder.width // 64)
             quick = encoder.activation == "quick_gelu"
             return components.CLIP if quick else components.OPEN_CLIP
-        case cfg.TextConditioner(encoder=encoder):
-            raise ConvertError(
-                f"the text encoder is a {type(encoder).__name__}, which CompVis' files do not "
-                "have; write the native form"
-            )
-
-
-def _check_autoencoder(config: cfg.FirstStage) -> None:
-    imported_model.codebook_size(config, "CompVis' files")
-    _require("autoencoder.patch_size", config.patch_size, 1)
-    _require("autoencoder.norm_num_groups", config.norm_num_groups, 32)
-
-
-def _check_unet(config: cfg.UNet) -> None:
-    _require("unet.patch_size", config.patch_size, 1)
-    _require("unet.norm_num_groups", config.norm_num_groups, 32)
-    _require("unet.pooled_dim", config.pooled_dim, None)
-
-
-def _require(field: str, value: Any, wanted: Any) -> None:
-    if value != wanted:
-        raise ConvertError(
-            f"{field} is {value}, where CompVis' files have {wanted}; write the native form"
-        )
+    return None

@@ -7,8 +7,12 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model, published_models
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.convert.obstacles import differing
 
 Json = dict[str, Any]
+
+OTHERS = "diffusers' models"
+"""In sentences about what they do not have."""
 
 _CROSS = "CrossAttn{}Block2D"
 _PLAIN = "Attn{}Block2D"
@@ -165,13 +169,8 @@ def _same(fields: Fields, name: str, default: int, count: int) -> int:
 
 
 def write_unet(config: cfg.UNet, sample_size: int | tuple[int, int]) -> Json:
-    """The `config.json` of the U-Net; `sample_size` is that of the latents it was trained on.
-
-    Raises:
-        ConvertError: names the field that diffusers has nothing for.
-    """
-    _refuse("unet.patch_size", config.patch_size, 1)
-    _refuse("unet.pooled_dim", config.pooled_dim, None)
+    """The `config.json` of a U-Net without `unet_obstacles`; `sample_size` is that of the latents
+    it was trained on."""
     levels = len(config.block_out_channels)
     common: Json = {
         "sample_size": list(sample_size) if isinstance(sample_size, tuple) else sample_size,
@@ -199,9 +198,6 @@ def write_unet(config: cfg.UNet, sample_size: int | tuple[int, int]) -> Json:
         return words if way == "Down" else words[::-1]
 
     if config.attention_kind == "transformer":
-        _refuse("unet.resblock_updown", config.resblock_updown, False)
-        if config.context_dim is None:
-            raise ConvertError("unet.context_dim is None, which diffusers' U-Net cannot be")
         return common | {
             "_class_name": "UNet2DConditionModel",
             "down_block_types": types("Down", _CROSS), "up_block_types": types("Up", _CROSS),
@@ -221,23 +217,52 @@ def write_unet(config: cfg.UNet, sample_size: int | tuple[int, int]) -> Json:
     }  # fmt: skip
 
 
-def _channels_of_heads(config: cfg.UNet) -> int | None:
-    """diffusers' unconditional U-Net has heads of the same width on all levels, or one head.
+def unet_obstacles(config: cfg.UNet) -> list[str]:
+    """What of a U-Net diffusers has nothing for."""
+    transformer = config.attention_kind == "transformer"
+    others = [
+        ("unet.patch_size", config.patch_size, 1), ("unet.pooled_dim", config.pooled_dim, None),
+        ("unet.resblock_updown", config.resblock_updown and transformer, False),
+    ]  # fmt: skip
+    found = differing(OTHERS, others)
+    if transformer and config.context_dim is None:
+        found.append("unet.context_dim is None, which diffusers' U-Net cannot be")
+    if not transformer and len(_head_widths(config)) > 1 and set(config.num_heads) != {1}:
+        found.append(
+            f"unet.num_heads {config.num_heads} of the widths {config.block_out_channels} are "
+            "heads of different widths, which diffusers' unconditional U-Net does not have"
+        )
+    return found
 
-    Levels without attention have no heads; the coarsest has them in the middle block.
-    """
+
+def _channels_of_heads(config: cfg.UNet) -> int | None:
+    """diffusers' unconditional U-Net has heads of the same width on all levels, or one head."""
+    used = _head_widths(config)
+    return used.pop() if len(used) == 1 else None
+
+
+def _head_widths(config: cfg.UNet) -> set[int]:
+    """Channels of the heads of all levels that have heads: those with attention, and the coarsest,
+    in the middle block."""
     attends = _attends({"attention": config.attention})
     levels = zip(config.block_out_channels, config.num_heads, attends, strict=True)
-    used = {width // heads for width, heads, has in levels if has}
-    if len(used) == 1:
-        return used.pop()
-    if set(config.num_heads) == {1}:
-        return None
-    raise ConvertError(
-        f"unet.num_heads {config.num_heads} of the widths {config.block_out_channels} are heads of "
-        "different widths, which diffusers' unconditional U-Net does not have; write the native "
-        "or the compvis form"
-    )
+    return {width // heads for width, heads, has in levels if has}
+
+
+def _channels_normalized(fields: Fields, channels: int) -> Json:
+    """Mean and deviation of latents: as (z - latents_mean) / latents_std * scaling_factor in SDXL's
+    pipelines, or as (z - shift_factor) * scaling_factor in SD 3's."""
+    shift = 0.0 if fields.get("shift_factor", None) is None else fields.number("shift_factor")
+    names = ("latents_mean", "latents_std")
+    given = [name for name in names if fields.get(name, None) is not None]
+    if len(given) == 1:
+        raise fields.error(given[0], "null, or beside the other of latents_mean and latents_std")
+    if given and shift:
+        raise fields.error("shift_factor", "null beside latents_mean and latents_std")
+    if given:
+        mean, std = (fields.numbers(name, channels) for name in names)
+        return {"latent_mean": mean, "latent_std": std}
+    return {"latent_mean": (shift,) * channels, "latent_std": (1.0,) * channels} if shift else {}
 
 
 _ENCODE = {True: "AttnDownEncoderBlock2D", False: "DownEncoderBlock2D"}
@@ -273,7 +298,6 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
             raise fields.error("vq_embed_dim", f"null or latent_channels, {latent}")
         fields.only(norm_type="group", lookup_from_codebook=False)
     else:
-        fields.only(shift_factor=None, latents_mean=None, latents_std=None)
         fields.only(use_quant_conv=True, use_post_quant_conv=True)
     config = cfg.Autoencoder(
         image_channels=channels,
@@ -285,6 +309,7 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
         attention=attention if any(attention) else (),
         bottleneck=imported_model.codebook(codebook),
         latent_scale=fields.number("scaling_factor", 0.18215),
+        **({} if quantized else _channels_normalized(fields, latent)),
     )
     fields.close()
     if quantized and "scaling_factor" not in fields:
@@ -298,10 +323,8 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
     return config
 
 
-def write_autoencoder(config: cfg.FirstStage, scale: float, side: int) -> Json:
-    """The `config.json` of the first stage for images of `side` pixels."""
-    codebook = imported_model.codebook_size(config, "diffusers' models")
-    _refuse("autoencoder.patch_size", config.patch_size, 1)
+def write_autoencoder(config: cfg.Autoencoder, scale: float, side: int) -> Json:
+    """The `config.json` of a first stage without obstacles, for images of `side` pixels."""
     attention = config.attention or (False,) * len(config.block_out_channels)
     common: Json = {
         "in_channels": config.image_channels, "out_channels": config.image_channels,
@@ -313,16 +336,9 @@ def write_autoencoder(config: cfg.FirstStage, scale: float, side: int) -> Json:
         "sample_size": side, "scaling_factor": scale,
         "mid_block_add_attention": config.mid_attention,
     }  # fmt: skip
-    if codebook is None:
+    if isinstance(config.bottleneck, cfg.KL):
         return {"_class_name": "AutoencoderKL"} | common
     return {
-        "_class_name": "VQModel", "num_vq_embeddings": codebook,
+        "_class_name": "VQModel", "num_vq_embeddings": config.bottleneck.size,
         "vq_embed_dim": config.latent_channels, "norm_type": "group",
     } | common  # fmt: skip
-
-
-def _refuse(field: str, value: Any, wanted: Any) -> None:
-    if value != wanted:
-        raise ConvertError(
-            f"{field} is {value}, where diffusers' models have {wanted}; write the native form"
-        )

@@ -15,6 +15,8 @@ from ldm_jax.convert.diffusers import architectures, schedulers, text_encoders
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError, Dtype, Imported
 from ldm_jax.convert.model_folders import copy_tokenizer, new_folder
+from ldm_jax.convert.normalization import folded
+from ldm_jax.convert.obstacles import named, of_first_stage, refuse
 from ldm_jax.formats.model_files import read_sharded, read_tensors
 from ldm_jax.formats.safetensors_file import write_safetensors
 
@@ -81,7 +83,7 @@ def read_folder(
         )  # fmt: skip
 
     pipeline, places = _places(Fields.read(path / INDEX))
-    config, notes = _model(path, places, _KINDS[pipeline])
+    config, notes = _model(path, places, pipeline)
     components, ignored = {}, {}
     for name, part in imported_model.component_configs(config).items():
         if name not in places:
@@ -138,14 +140,19 @@ def _places(index: Fields) -> tuple[str, dict[str, str]]:
     return pipeline, places
 
 
-def _model(
-    path: Path, places: dict[str, str], kind: str
-) -> tuple[cfg.Model, tuple[str, ...]]:  # fmt: skip
-    """The config, and what to know about it; what the constructors of the `kind` of pipeline
-    override is overridden here."""
+def _model(path: Path, places: dict[str, str], pipeline: str) -> tuple[cfg.Model, tuple[str, ...]]:
+    """The config, and what to know about it; what the `pipeline` overrides or ignores of its parts
+    is overridden and ignored here."""
+    kind, ignored = _KINDS[pipeline], ()
     first_stage = Fields.read(path / places["autoencoder"] / CONFIG)
     with first_stage.naming():
         autoencoder = architectures.read_autoencoder(first_stage)
+    if autoencoder.latent_mean:
+        autoencoder = replace(autoencoder, latent_mean=(), latent_std=())
+        ignored = (
+            "shift_factor, latents_mean and latents_std of its first stage are not used: "
+            f"{pipeline} of diffusers knows scaling_factor alone",
+        )
     fields = Fields.read(path / places["unet"] / CONFIG)
     sides, size_notes = _latent_sides(fields, first_stage, autoencoder.factor, kind)
     with fields.naming():
@@ -171,7 +178,7 @@ def _model(
         config = cfg.Model(autoencoder, unet, conditioners, diffusion, size)
     except cfg.ConfigError as error:
         raise ConvertError(f"{path}: its parts do not fit each other: {error}") from error
-    return config, (*size_notes, *notes)
+    return config, (*ignored, *size_notes, *notes)
 
 
 def _latent_sides(
@@ -269,14 +276,17 @@ def _spelling(shapes: Any) -> Callable[[str], str]:
 
 def write_folder(
     imported: Imported, path: str | Path, *, dtype: Dtype = None, overwrite: bool = False
-) -> None:
-    """Writes a pipeline's folder, or an autoencoder's, that diffusers loads.
+) -> Imported:
+    """Writes a pipeline's folder, or an autoencoder's, that diffusers loads; returns the model as
+    it was written.
 
     Raises:
         ConvertError: the model has something that diffusers does not, text and no tokenizer, or
             `path` exists.
     """
     path = Path(path)
+    refuse(obstacles(imported.config))
+    imported = folded(imported)
     config = imported.config
     if isinstance(config, cfg.Autoencoder):
         scale = 0.18215 if isinstance(config.bottleneck, cfg.KL) else 1.0
@@ -284,7 +294,7 @@ def write_folder(
         described = architectures.write_autoencoder(config, scale, 32 * config.factor)
         with new_folder(path, overwrite) as folder:
             _write_component(folder, described, imported.frozen["autoencoder"], dtype)
-        return
+        return imported
     height, width = (side // config.autoencoder.factor for side in config.sides)
     described = {
         "unet": architectures.write_unet(config.unet, cfg.image_size(height, width)),
@@ -307,29 +317,57 @@ def write_folder(
         if "tokenizer" in index:
             copy_tokenizer(imported.tokenizer, folder / "tokenizer")
         (folder / INDEX).write_bytes(text_encoders.as_text(index))
+    return imported
+
+
+def obstacles(config: cfg.Model | cfg.Autoencoder) -> list[str]:
+    """What of a model, or of a first stage alone, diffusers does not have."""
+    if isinstance(config, cfg.Autoencoder):
+        return of_first_stage(config, architectures.OTHERS)
+    text, encoder = cfg.find(config.conditioners, cfg.TextConditioner), []
+    if text is not None:
+        encoder = text_encoders.encoder_obstacles(text.encoder)
+        if text.tokenizer not in _TOKENIZERS:
+            encoder.append(
+                f"text_encoder.tokenizer is {text.tokenizer!r}, which diffusers does not have"
+            )
+    # A text encoder that it does not have is named once.
+    known = text is None or not text_encoders.encoder_obstacles(text.encoder)
+    pipeline = []
+    if _pipeline(config.conditioners) is None and (known or len(config.conditioners) > 1):
+        pipeline = [
+            f"conditioners are {named(config.conditioners)}, for which diffusers has no pipeline"
+        ]
+    return [
+        *of_first_stage(config.autoencoder, architectures.OTHERS),
+        *architectures.unet_obstacles(config.unet), *encoder, *pipeline,
+        *schedulers.scheduler_obstacles(config.diffusion),
+    ]  # fmt: skip
+
+
+_TOKENIZERS = {"clip": "CLIPTokenizer", "bert": "BertTokenizer"}
+
+
+def _pipeline(conditioners: tuple[cfg.Conditioner, ...]) -> str | None:
+    """The pipeline of diffusers that has these conditions; None where there is none."""
+    match conditioners:
+        case ():
+            return "LDMPipeline"
+        case (cfg.TextConditioner(encoder=cfg.BERTText()),):
+            return "LDMTextToImagePipeline"
+        case (cfg.TextConditioner(encoder=cfg.CLIPText()),):
+            return "StableDiffusionPipeline"
+        case (cfg.TextConditioner(encoder=cfg.CLIPText()), cfg.InpaintingConditioner()):
+            return "StableDiffusionInpaintPipeline"
+    return None
 
 
 def _index(
     imported: Imported, described: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """`model_index.json`, and our name of each component → its folder's."""
-    conditioners = imported.config.conditioners
-    text = cfg.find(conditioners, cfg.TextConditioner)
-    tokenizers = {"clip": "CLIPTokenizer", "bert": "BertTokenizer"}
-    match conditioners:
-        case ():
-            pipeline = "LDMPipeline"
-        case (cfg.TextConditioner(encoder=cfg.BERTText()),):
-            pipeline = "LDMTextToImagePipeline"
-        case (cfg.TextConditioner(encoder=cfg.CLIPText()),):
-            pipeline = "StableDiffusionPipeline"
-        case (cfg.TextConditioner(encoder=cfg.CLIPText()), cfg.InpaintingConditioner()):
-            pipeline = "StableDiffusionInpaintPipeline"
-        case _:
-            raise ConvertError(
-                f"conditioners are {conditioners}, for which diffusers has no pipeline; write the "
-                "native or the compvis form"
-            )
+    text = cfg.find(imported.config.conditioners, cfg.TextConditioner)
+    pipeline = _pipeline(imported.config.conditioners)
     places = {ours: folder for folder, ours in _PIPELINES[pipeline].items()}
     classes = {name: ["diffusers", json["_class_name"]] for name, json in described.items()
                if "_class_name" in json}  # fmt: skip
@@ -340,11 +378,7 @@ def _index(
                 "diffusers' pipelines with text need a tokenizer, and there is none; name the "
                 "folder of its files with --tokenizer"
             )
-        if text.tokenizer not in tokenizers:
-            raise ConvertError(
-                f"text_encoder.tokenizer is {text.tokenizer!r}, which diffusers does not have"
-            )
-        classes["tokenizer"] = ["transformers", tokenizers[text.tokenizer]]
+        classes["tokenizer"] = ["transformers", _TOKENIZERS[text.tokenizer]]
         library = "transformers" if pipeline.startswith("Stable") else "latent_diffusion"
         classes["text_encoder"] = [library, described["text_encoder"]["architectures"][0]]
     index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": VERSION}

@@ -150,17 +150,25 @@ def _read_betas(fields: Fields, defaults: Defaults) -> cfg.Discrete:
     return cfg.Discrete(count, "given", betas=tuple(given), zero_terminal_snr=rescaled)
 
 
+def scheduler_obstacles(config: cfg.Diffusion) -> list[str]:
+    """What of a process, and of what the network says of it, is not written for diffusers."""
+    process, found = config.process, []
+    if not isinstance(process, cfg.Discrete) or config.prediction not in _PREDICTIONS.values():
+        found.append(
+            f"diffusion.process is a {type(process).__name__} with prediction "
+            f"{config.prediction!r}; schedulers of diffusers' folders are written for a Discrete "
+            f"one with {', '.join(_PREDICTIONS.values())}"
+        )
+    if config.learned_variance:
+        found.append("diffusion.learned_variance is True, which diffusers' pipelines do not read")
+    return found
+
+
 def write_scheduler(config: cfg.Diffusion) -> Json:
-    """The `scheduler_config.json` of a DDIM sampler of the process."""
+    """The `scheduler_config.json` of a DDIM sampler of a process without `scheduler_obstacles`."""
     predictions = {ours: theirs for theirs, ours in _PREDICTIONS.items()}
     schedules = {ours: theirs for theirs, ours in _SCHEDULES.items()}
     process = config.process
-    if not isinstance(process, cfg.Discrete) or config.prediction not in predictions:
-        raise ConvertError(
-            f"diffusion.process is a {type(process).__name__} with prediction "
-            f"{config.prediction!r}; schedulers of diffusers' folders are written for a Discrete "
-            f"one with {', '.join(predictions)}; write the native form"
-        )
     # Formulas that it does not have, or not with this shift, are written out as their betas.
     plain = replace(process, zero_terminal_snr=False)
     listed = process.schedule not in schedules or process.shift != 1

@@ -5,7 +5,6 @@ from typing import Any
 
 from ldm_jax import config as cfg
 from ldm_jax.convert.fields import Fields
-from ldm_jax.convert.imported_model import ConvertError
 
 Json = dict[str, Any]
 
@@ -75,36 +74,33 @@ def _bert(fields: Fields) -> cfg.BERTText:
     return config
 
 
-def write_text_encoder(encoder: Any) -> Json:
-    """The `config.json` of a text encoder.
+def write_text_encoder(encoder: cfg.CLIPText | cfg.BERTText) -> Json:
+    """The `config.json` of a text encoder that has no `encoder_obstacles`."""
+    if isinstance(encoder, cfg.CLIPText):
+        return {
+            "architectures": ["CLIPTextModel"], "model_type": "clip_text_model",
+            "vocab_size": encoder.vocab_size, "max_position_embeddings": encoder.max_length,
+            "hidden_size": encoder.width, "intermediate_size": encoder.intermediate,
+            "num_hidden_layers": encoder.layers - encoder.skip_last,
+            "num_attention_heads": encoder.num_heads, "hidden_act": encoder.activation,
+            "layer_norm_eps": 1e-5, "attention_dropout": 0.0, "projection_dim": encoder.width,
+            "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1,
+        }  # fmt: skip
+    return {
+        "architectures": ["LDMBertModel"], "model_type": "ldmbert",
+        "vocab_size": encoder.vocab_size, "max_position_embeddings": encoder.max_length,
+        "d_model": encoder.width, "encoder_ffn_dim": 4 * encoder.width,
+        "encoder_layers": encoder.layers, "encoder_attention_heads": encoder.num_heads,
+        "head_dim": encoder.head_dim, "activation_function": "gelu",
+        "scale_embedding": False, "pad_token_id": 0,
+    }  # fmt: skip
 
-    Raises:
-        ConvertError: it is this project's own, which no other program has.
-    """
-    match encoder:
-        case cfg.CLIPText():
-            return {
-                "architectures": ["CLIPTextModel"], "model_type": "clip_text_model",
-                "vocab_size": encoder.vocab_size, "max_position_embeddings": encoder.max_length,
-                "hidden_size": encoder.width, "intermediate_size": encoder.intermediate,
-                "num_hidden_layers": encoder.layers - encoder.skip_last,
-                "num_attention_heads": encoder.num_heads, "hidden_act": encoder.activation,
-                "layer_norm_eps": 1e-5, "attention_dropout": 0.0, "projection_dim": encoder.width,
-                "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1,
-            }  # fmt: skip
-        case cfg.BERTText():
-            return {
-                "architectures": ["LDMBertModel"], "model_type": "ldmbert",
-                "vocab_size": encoder.vocab_size, "max_position_embeddings": encoder.max_length,
-                "d_model": encoder.width, "encoder_ffn_dim": 4 * encoder.width,
-                "encoder_layers": encoder.layers, "encoder_attention_heads": encoder.num_heads,
-                "head_dim": encoder.head_dim, "activation_function": "gelu",
-                "scale_embedding": False, "pad_token_id": 0,
-            }  # fmt: skip
-    raise ConvertError(
-        f"the text encoder is a {type(encoder).__name__}, which diffusers does not have; write "
-        "the native form"
-    )
+
+def encoder_obstacles(encoder: Any) -> list[str]:
+    """Why diffusers and transformers have no such text encoder; [] where they have."""
+    if isinstance(encoder, cfg.CLIPText | cfg.BERTText):
+        return []
+    return [f"the text encoder is a {type(encoder).__name__}, which diffusers does not have"]
 
 
 def as_text(value: Json) -> bytes:

@@ -1,0 +1,151 @@
+"""`sample.py --interactive`: the model is loaded and compiled once; prompts come line by line."""
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from ldm_jax.cli import options
+from ldm_jax.cli.sample_arguments import PROGRAM, known_options, naming_options
+from ldm_jax.config import ConfigError, ModelChoice, Request
+from ldm_jax.config.request import settings
+from ldm_jax.core.command import told
+from ldm_jax.core.reading import printable
+from ldm_jax.core.signals import at_end
+
+if TYPE_CHECKING:
+    from ldm_jax.generation.resolve import ResolvedRequest
+
+HOW = """Type a prompt and press Enter. Enter alone draws the last prompt again from other noise.
+--steps=20 --guidance=3 on a line changes these options; quit or Ctrl-D ends."""
+ENDS = ("quit", "exit")
+_CONDITIONS = {"prompt", "classes"}
+
+
+@dataclass
+class Session:
+    """Draws what lines of text ask for, with numbers that go on."""
+
+    request: Request
+    """What an empty line draws: the settings so far, and the number of the next picture."""
+    resolve: Callable[[Request], "ResolvedRequest"]
+    draw: Callable[["ResolvedRequest", Collection[str]], list[str]]
+    """Draws and writes; given which settings are usual values, returns the pictures' names."""
+
+    def take(self, line: str) -> list[str]:
+        """Does what a line says; returns the pictures that it gave.
+
+        Raises ValueError for a prompt or an option that cannot be; the session is then as before.
+        """
+        text = line.strip()
+        if not text.startswith("--"):
+            request = self.request
+            if text:
+                request = request.changed(prompt=_prompt(text), classes=())
+            return self._draw(request)
+        values, typed = options.read(_split(text), known_options())
+        _check_changeable(values, typed)
+        with naming_options(typed):
+            request = self.request.changed(**_alone(values))
+            if not _CONDITIONS.isdisjoint(values):
+                return self._draw(request)
+            self._resolve(request)
+        self.request = request
+        return []
+
+    def _draw(self, request: Request) -> list[str]:
+        resolved = self._resolve(request)
+        filled = resolved.request.to_dict().keys() - request.to_dict().keys()
+        following = replace(request, first_image=request.first_image + request.num)
+        names = self.draw(resolved, filled)
+        self.request = following
+        return names
+
+    def _resolve(self, request: Request) -> "ResolvedRequest":
+        """As `resolve_request`; but a batch is no larger than what is drawn, for nobody waits for
+        pictures that are not shown."""
+        resolved = self.resolve(request)
+        total = len(request.conditions) * request.num
+        if request.sampling.batch_size is None and total < resolved.request.sampling.batch_size:
+            resolved = self.resolve(request.changed(batch_size=total))
+        return resolved
+
+
+def _prompt(text: str) -> tuple[str]:
+    known = options.spellings(known_options())
+    for word in text.split():
+        name = word[2:].partition("=")[0].replace("-", "_")
+        if word.startswith("--") and name in known:
+            raise ConfigError(f"{word} is within a prompt; options stand on a line of their own")
+    return (text,)
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        raise ConfigError(f"the quotes in {text!r} are not closed") from None
+
+
+def _check_changeable(values: Collection[str], typed: dict[str, str]) -> None:
+    fixed = {f.name for f in fields(ModelChoice)}
+    for name in values:
+        if name in fixed or name not in settings():
+            raise ConfigError(
+                f"{typed[name]} cannot be changed while the model stays loaded; end with quit and "
+                "start again with it"
+            )
+
+
+def _alone(values: dict) -> dict:
+    """With `prompt` or `classes` the other one is no longer asked for."""
+    given = _CONDITIONS & values.keys()
+    return values | {name: () for name in _CONDITIONS - given if len(given) == 1}
+
+
+def lines() -> Iterator[str]:
+    """The lines of the standard input, asked for with "prompt> " on a terminal."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    print(HOW, flush=True)
+    with _line_editing(), contextlib.suppress(EOFError):
+        while True:
+            yield input("prompt> ")
+    print()
+
+
+@contextlib.contextmanager
+def _line_editing() -> Iterator[None]:
+    """Arrow keys edit the line and bring back earlier ones, where Python has readline; a terminal
+    that a signal leaves is as it was before."""
+    import termios
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - `input` uses it
+    before = termios.tcgetattr(sys.stdin)
+    with at_end(lambda: termios.tcsetattr(sys.stdin, termios.TCSANOW, before)):
+        yield
+
+
+def run(session: Session, given: Iterator[str]) -> None:
+    """Takes line after line; prints pictures and seconds, and errors in one line each."""
+    for line in given:
+        if line.strip().lower() in ENDS:
+            return
+        start = time.perf_counter()
+        try:
+            names = session.take(line)
+        except ValueError as error:
+            text = printable(told(error)[1])
+            print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
+            continue
+        seconds = time.perf_counter() - start
+        if names:
+            pictures = "1 picture" if len(names) == 1 else f"{len(names)} pictures"
+            print(*map(printable, names), f"{pictures} in {seconds:.2f} s", sep="\n", flush=True)
+        else:
+            print(f"{line.strip()} from the next picture on", flush=True)
