@@ -102,6 +102,12 @@ class Model:
         return self.autoencoder.factor * self.unet.side_multiple
 
     @property
+    def draws_one_size(self) -> bool:
+        """Whether it draws pictures of `image_size` alone, since its captions are drawn into a map
+        of that size."""
+        return find(self.conditioners, CaptionMapConditioner) is not None
+
+    @property
     def is_inpainting(self) -> bool:
         """Whether the U-Net itself is shown a mask and a picture."""
         return find(self.conditioners, InpaintingConditioner) is not None

@@ -144,9 +144,8 @@ def check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None
             "pictures whose edges fit cannot be decoded in tiles, whose edges are others; "
             "leave out tile or tileable"
         )
-    has_map = cfg.find(model.conditioners, cfg.CaptionMapConditioner) is not None
-    if has_map and (height, width) != trained:
+    if model.draws_one_size and (height, width) != trained:
         raise cfg.ConfigError(
             f"this model draws {trained[0]} x {trained[1]} pixels only, because its captions are "
-            "drawn into a map of that size; set height and width"
+            "drawn into a map of that size; leave out height and width"
         )

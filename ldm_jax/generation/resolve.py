@@ -88,7 +88,7 @@ def _sized(
 ) -> cfg.Sampling:
     """`sampling` with the size of `image`, or else of training, where it says none."""
     height, width = pipeline.config.sides
-    if image is not None:
+    if image is not None and not pipeline.config.draws_one_size:
         height, width = masks.size_for(image, pipeline.config.side_multiple)
     return replace(
         sampling, height=or_default(sampling.height, height),
