@@ -32,8 +32,7 @@ class ModelChoice:
     """Which model draws, and what of it."""
 
     model: Path | None = None
-    """Work directory or one of its checkpoints (WORKDIR/checkpoints/STEP), model folder or file
-    (.safetensors, .ckpt)."""
+    """Work directory (or its checkpoints/STEP), model folder, or file."""
     weights: Annotated[str | None, one_of(Weights)] = None
     """The averaged weights or the latest ones; by default ema for work directories and raw for
     single files."""

@@ -117,7 +117,7 @@ def test_second_moment_history_is_the_same_on_one_device_and_in_parts():
 
 def test_the_history_of_losses_is_saved_and_read_back(tmp_path):
     run = make_run(times="second_moment")
-    save_first_stage(tmp_path, tiny.AUTOENCODER, {}, 1.0)
+    save_first_stage(tmp_path, tiny.AUTOENCODER, {}, {"latent_scale": np.float32(1.0)})
     (tmp_path / "tokenizer.json").touch()
     sampler = SecondMoment(
         jnp.arange(40, dtype=jnp.float32).reshape(4, 10), jnp.arange(4, dtype=jnp.int32)
