@@ -1,4 +1,4 @@
-"""Stage one on DigitScenes at 16 px, f = 2: the demo's autoencoder.
+"""Autoencoder for DigitScenes at 16 px, f = 2: stage one of the demo.
 
 python train.py --config=configs/digit_scenes_autoencoder.py --workdir=runs/autoencoder
 """

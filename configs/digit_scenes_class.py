@@ -1,11 +1,11 @@
-"""Class-conditional latent diffusion of single digits of DigitScenes at 16 px.
+"""Class-conditional latent diffusion: single digits of DigitScenes at 16 px.
 
     python train.py --config=configs/digit_scenes_class.py --workdir=runs/class \
         --first_stage=runs/autoencoder
     python sample.py --model=runs/class --classes 0 1 2 3 --num=4 --out=runs/class/samples
 
-Four minutes of one core. Then 64 drawings of 64 show the digit that was asked for, without guidance
-as with it. See docs/digit_scenes_models.md.
+Trains in four minutes on one core. Then 64 of 64 images show the requested digit, with or without
+guidance. See docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace

@@ -1,20 +1,20 @@
-"""A classifier of noisy latents for guidance: single digits of DigitScenes at 16 px.
+"""Classifier of noisy latents, for classifier guidance: single digits of DigitScenes at 16 px.
 
     python train.py --config=configs/digit_scenes_classifier.py --workdir=runs/classifier \
         --first_stage=runs/class
     python sample.py --model=runs/class --classes 0 1 2 3 --num=4 --guidance=1 \
         --classifier=runs/classifier --classifier_scale=2 --out=samples
 
-`--first_stage` names the model that is to be guided, whose latents it must see at their scale.
+`--first_stage` names the model to be guided: the classifier uses its autoencoder and latent scale.
 
-Two minutes of one core. Then the guided model with its classes dropped draws the digit that was
-asked for in 0.12 of 64 pictures without the classifier, and in 0.42, 0.64 and 0.77 with scales 1, 3
-and 10. See docs/digit_scenes_models.md.
+Trains in two minutes on one core. If the guided model gets no class, 0.12 of 64 images show the
+requested digit without the classifier, and 0.42, 0.64 and 0.77 with classifier scales 1, 3 and 10.
+See docs/digit_scenes_models.md.
 
-Validation tells less: 0.48 of the digits at little noise, 0.12 at much. Single digits of training
-never have the colours that those of validation have (of six colours a digit has four in training,
-one in validation), so the classifier learns that a validation picture's colour excludes its digit,
-which is right of what the guided model draws.
+Validation accuracy is misleadingly low: 0.48 at little noise, 0.12 at much noise. A digit never has
+the same colours in training and validation (of six colours, four in training and one in
+validation), so the classifier learns that the colour of a validation image excludes its digit. For
+images of the guided model that is correct.
 """
 
 from dataclasses import replace

@@ -1,14 +1,14 @@
-"""Stage two on DigitScenes at 16 px: the demo's text-to-image model.
+"""Text to image on DigitScenes at 16 px: stage two of the demo.
 
     python train.py --config=configs/digit_scenes_text2img.py --workdir=runs/text2img \
         --first_stage=runs/autoencoder
 
-On two cores 1,000 steps take four and a half minutes. `make demo` then found these shares of
-384 held-out captions drawn right (25 DDIM steps, guidance 2): 0.992 of those with one digit,
-0.938 with two, 0.727 with three, 0.885 of all.
+1,000 steps take four and a half minutes on two cores. In `make demo` these shares of images of 384
+held-out captions were then correct (25 DDIM steps, guidance 2): 0.992 with one digit, 0.938 with
+two, 0.727 with three, 0.885 of all.
 
-What made it learn in minutes, in this order: the caption's map, which tells the U-Net what goes
-where; the prediction of x0 with noise levels that spend half of the steps where the picture is
+These made it learn in minutes, most important first: the caption map, which shows the U-Net where
+things go; predicting x0 with a schedule that spends half of the steps where the image content is
 decided (signal-to-noise ratios of 0.006 to 0.4); and small batches.
 """
 

@@ -1,10 +1,10 @@
-"""Stage two on DigitScenes at 16 px for a GPU: a U-Net of ten times the demo's size.
+"""Text to image on DigitScenes at 16 px for a GPU: a U-Net of ten times the demo's size.
 
     python train.py --config=configs/digit_scenes_text2img_gpu.py --workdir=runs/text2img_gpu \
         --first_stage=runs/autoencoder
 
-Built, lowered for CUDA and trained for single steps on a CPU; not yet trained to the end, for
-want of a GPU, so there is no result to report.
+Tested by lowering it for CUDA and training single steps on a CPU. It has not been trained to the
+end, so there is no measured result.
 """
 
 from dataclasses import replace

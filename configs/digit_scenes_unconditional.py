@@ -1,4 +1,4 @@
-"""Unconditional latent diffusion of DigitScenes at 16 px.
+"""Unconditional latent diffusion: DigitScenes at 16 px.
 
     python train.py --config=configs/digit_scenes_unconditional.py --workdir=runs/unconditional \
         --first_stage=runs/autoencoder

@@ -1,14 +1,14 @@
-"""A VE score model of the pixels of DigitScenes at 16 px, in continuous time (Song 2021).
+"""VE (variance exploding) score SDE on pixels (Song 2021): DigitScenes at 16 px.
 
     python train.py --config=configs/digit_scenes_ve.py --workdir=runs/ve
     python sample.py --model=runs/ve --sampler=heun --steps=18 --num=16
     python sample.py --model=runs/ve --sampler=reverse_diffusion --corrector=langevin --steps=100
     python -m ldm_jax.evaluation --task=likelihood --model=runs/ve --num=32 --steps=30
 
-The network is preconditioned as EDM's (Karras 2022), whose output says the score at all scales of
-noise. Scenes of one digit. Twelve minutes of one core; then 0.95 of 64 drawings are read as scenes
-with the corrector, 0.88 by the probability flow, and 32 validation pictures take 2.8 bits per
-dimension. See docs/digit_scenes_models.md.
+The network uses EDM preconditioning (Karras 2022), so its output is well scaled at all noise
+levels. Scenes of one digit. Trains in twelve minutes on one core. Then 0.95 of 64 images pass as
+scenes with the corrector and 0.88 by the probability flow, and 32 validation images have 2.8 bits
+per dimension. See docs/digit_scenes_models.md.
 """
 
 from dataclasses import replace

@@ -1,14 +1,14 @@
-"""Stage one on a folder of images: the autoencoder that a diffusion model is then trained on.
+"""Autoencoder (VAE) on your own folder of images: stage one, before a diffusion model.
 
     python train.py --config=image_folder_autoencoder --workdir=runs/autoencoder \
         --data.source.path=FOLDER --size=64
 
---size is the side of the training images in pixels: 32, 64, 128, 256 or more. --network=small
-suits a laptop, medium one GPU, large is as wide as Stable Diffusion's. One latent stands for 2 x 2
-pixels up to 32, 4 x 4 up to 96, 8 x 8 above. Mirrored images are a cheap second set where left and
-right do not matter: --data.source.flip=True.
+--size is the side of the training images in pixels: 32, 64, 128, 256 or more. --network=small suits
+a laptop, medium one GPU, large is as wide as Stable Diffusion's. The downsampling factor f is 2 up
+to 32 px, 4 up to 96 px, and 8 above. If left and right do not matter in your images, also train on
+mirrored ones: --data.source.flip=True.
 
-Measured on 1,162 pictures of 64 px on two cores: see docs/your_own_pictures.md.
+Results with 1,162 images of 64 px on two cores are in docs/your_own_pictures.md.
 """
 
 from typing import Literal

@@ -1,16 +1,18 @@
-"""Text to image on a folder of captioned images, on a first stage of your own or a trained one.
+"""Text to image on your own folder of captioned images, with any autoencoder (yours or a trained
+one).
 
     python train.py --config=image_folder_text2img --workdir=runs/text2img \
         --data.source.path=FOLDER --size=64 --first_stage=runs/autoencoder
     python sample.py --model=runs/text2img --prompt="..." --num=16 --out=samples
 
---size is that of the first stage's training, or another multiple of what its latents stand for.
---network=small suits a laptop, medium one GPU, large several. Captions are cut into byte-pair
-tokens, so that any word can be asked for. What the U-Net is given follows from the first stage and
-the conditioners. `--conditioners=ClassConditioner --objective.map_weight=0` trains on the classes
-of the folder's subfolders instead, with `--conditioners.0.num_classes=N`.
+--size is usually the size the autoencoder was trained at, but any multiple of its downsampling
+factor works. --network=small suits a laptop, medium one GPU, large several. Captions are split into
+byte-pair tokens, so prompts can contain any word. The U-Net's input channels and conditioning
+widths are set by the autoencoder and the conditioners. To train on classes (the folder's
+subfolders) instead of captions, use `--conditioners=ClassConditioner --conditioners.0.num_classes=N
+--objective.map_weight=0`.
 
-Measured on 1,162 pictures of 64 px on two cores: see docs/your_own_pictures.md.
+Results with 1,162 images of 64 px on two cores are in docs/your_own_pictures.md.
 """
 
 from typing import Literal

@@ -1,9 +1,9 @@
-"""Unconditional latent diffusion on a folder of images: `image_folder_text2img` without captions.
+"""Unconditional latent diffusion on your own folder of images, without captions.
 
     python train.py --config=image_folder_unconditional --workdir=runs/folder \
         --data.source.path=FOLDER --size=64 --first_stage=runs/autoencoder
 
-After `image_folder_autoencoder`; --size and --network are as there.
+First train `image_folder_autoencoder`; --size and --network have the same meaning there.
 """
 
 from dataclasses import replace

@@ -1,13 +1,12 @@
-r"""Stage one on crops of photographs, 64 px, f = 4, with a Gaussian over latents, then a
-discriminator.
+r"""KL autoencoder with a discriminator: crops of photographs at 64 px, f = 4.
 
     python -m ldm_jax.data.photographs --out=runs/tiles
     python train.py --config=configs/photographs_kl_f4.py --workdir=runs/photographs_kl_f4 \
         --data.source.path=runs/tiles
 
-About 3 minutes of one core. 24.8 dB on held-out tiles, with the discriminator or without
-(`--loss.adversarial.start=400`), which is still blurred: more steps help more than the
-discriminator. See docs/first_stage.md.
+The discriminator starts half-way. Trains in about 3 minutes on one core. PSNR on held-out tiles is
+24.8 dB, with the discriminator or without (`--loss.adversarial.start=400`). Reconstructions are
+still blurred: more steps help more than the discriminator. See docs/first_stage.md.
 """
 
 from ldm_jax import config as cfg

@@ -1,15 +1,15 @@
-"""The nine first stages of Rombach 2022 as they were trained, by name, and others.
+"""The nine published autoencoders of latent diffusion (Rombach 2022) and similar ones, by --name.
 
     python train.py --config=configs/published_first_stages.py --name=kl-f8 \
         --workdir=runs/kl_f8 --data.source.path=FOLDER --loss.perceptual.vgg=vgg16-397923af.pth \
         --loss.perceptual.heads=vgg.pth
 
-Names are kl-f4, kl-f8, kl-f16, kl-f32, vq-f4, vq-f4-noattn, vq-f8, vq-f8-n256 and vq-f16. Made
-alike for other factors, and not published, are kl-f1, kl-f2, vq-f1, vq-f2 and vq-f32.
+Names are kl-f4, kl-f8, kl-f16, kl-f32, vq-f4, vq-f4-noattn, vq-f8, vq-f8-n256 and vq-f16. kl-f1,
+kl-f2, vq-f1, vq-f2 and vq-f32 are made the same way for other factors, but were not published.
 
 Published reconstructions (rFID / PSNR, ImageNet, 256 pixels): vq-f4 0.58 / 27.43, vq-f8 1.14 /
-23.07, vq-f16 5.15 / 20.83, kl-f4 0.27 / 27.53, kl-f8 0.90 / 24.19, kl-f16 0.87 / 24.08, kl-f32
-2.04 / 22.27. The published learning rate is 4.5e-6 for each example of a batch.
+23.07, vq-f16 5.15 / 20.83, kl-f4 0.27 / 27.53, kl-f8 0.90 / 24.19, kl-f16 0.87 / 24.08, kl-f32 2.04
+/ 22.27. The published learning rate is 4.5e-6 times the batch size.
 """
 
 from dataclasses import replace

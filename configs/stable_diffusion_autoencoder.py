@@ -1,12 +1,14 @@
-"""Stable Diffusion 1's autoencoder (f = 8, 4 channels, 83,653,863 parameters) on your own images.
+"""Stable Diffusion 1's autoencoder (VAE) on your own images: f = 8, 4 channels, 83,653,863
+parameters.
 
     python train.py --config=configs/stable_diffusion_autoencoder.py --workdir=runs/sd_autoencoder \
         --data.source.path=FOLDER
 
-FOLDER is as in `ldm_jax.config.ImageFolder`. The batch is for 64 chips of 16 GB; fewer need
-`--optim.accumulation`. The loss is L1 + KL alone, so reconstructions of a model trained with it
-are softer than those of the published weights, whose latent scale 0.18215 is. For weights of your
-own let it be measured: `--autoencoder.latent_scale=None`. Not trained to the end by us.
+FOLDER is a folder of images (docs/train.md, "Your images"). The batch size is for 64 chips of 16
+GB; with fewer use gradient accumulation (`--optim.accumulation`). The loss is only L1 + KL, so
+reconstructions are softer than with the published weights. The latent scale 0.18215 belongs to the
+published weights; when training your own, have it measured: `--autoencoder.latent_scale=None`. We
+have not trained this config to the end.
 """
 
 from ldm_jax import config as cfg

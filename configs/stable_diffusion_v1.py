@@ -1,15 +1,16 @@
-"""Stable Diffusion 1.5 on your own captioned images: U-Net 859,520,964 parameters, 512 px.
+"""Stable Diffusion 1.5 on your own captioned images at 512 px: U-Net of 859,520,964 parameters.
 
     python train.py --config=configs/stable_diffusion_v1.py --workdir=runs/sd \
         --first_stage=runs/sd_autoencoder --data.source.path=FOLDER
 
-FOLDER is as in `ldm_jax.config.ImageFolder`; runs/sd_autoencoder is of
-configs/stable_diffusion_autoencoder.py. CLIP's text encoder (123,060,480 parameters) is trained
-along from scratch, on a tokenizer made of FOLDER's captions. Parameters, their average and
-AdamW's moments take 15.7 GB in all; `mesh.fsdp` devices share them, so their number must be a
-multiple of 16, or override it. The batch is 8 images for each of 256 chips; with fewer set
-`--data.batch_size` or `--optim.accumulation`. `python -m benchmarks.pods` says what the TPU
-compiler makes of it. Not trained to the end by us.
+FOLDER is a folder of images with captions (docs/train.md, "Your images"); runs/sd_autoencoder comes
+from configs/stable_diffusion_autoencoder.py. CLIP's text encoder (123,060,480 parameters) is
+trained from scratch together with the U-Net, with a tokenizer made from FOLDER's captions.
+Parameters, EMA and AdamW's moments take 15.7 GB in total, split over 16 devices (`mesh.fsdp`). The
+number of devices must be a multiple of 16; otherwise override `mesh.fsdp`. The batch size is 8
+images for each of 256 chips; with fewer set `--data.batch_size` or use gradient accumulation
+(`--optim.accumulation`). `python -m benchmarks.pods` compiles it for TPU pods and prints memory and
+FLOPs. We have not trained this config to the end.
 """
 
 from ldm_jax import config as cfg
