@@ -1,4 +1,4 @@
-"""What an autoencoder may have between its encoder and its decoder."""
+"""Bottlenecks between an autoencoder's encoder and decoder."""
 
 from typing import Annotated, Literal
 
@@ -17,29 +17,32 @@ from ldm_jax.config.checks import (
 
 @settings
 class KL:
-    """A Gaussian over latents, drawn towards N(0, 1) (Kingma & Welling 2014, Rombach 2022)."""
+    """Gaussian latents, regularised towards N(0, 1), as in Stable Diffusion (Kingma & Welling 2014,
+    Rombach 2022)."""
 
 
 @settings
 class VQ:
-    """The nearest of learned vectors (van den Oord 2017, Esser 2021)."""
+    """Vector quantisation: the nearest vector of a learned codebook (van den Oord 2017, Esser
+    2021)."""
 
     size: Entries = 8192
     """Number of vectors."""
     beta: Weight = 0.25
-    """Weight of the commitment term; with `legacy`, of the codebook term."""
+    """Weight of the commitment term (with `legacy`, of the codebook term)."""
     weighting: Literal["paper", "legacy"] = "paper"
     """`paper`: codebook + beta * commitment. `legacy`: commitment + beta * codebook, as the
     published models of Esser 2021 and Rombach 2022 were trained."""
     ema_decay: Decay | None = None
-    """The vectors are moving averages of their latents, with this decay; None: they are trained
-    by gradients."""
+    """EMA codebook: update vectors as moving averages of their latents with this decay, such as
+    0.99. None: train them by gradients."""
     cosine: bool = False
-    """Latents and vectors are compared, and decoded, at length 1 (Yu 2022, ViT-VQGAN)."""
+    """Normalise latents and vectors to length 1 (Yu 2022, ViT-VQGAN)."""
     code_dim: Width | None = None
-    """Width of the vectors, with projections from and to latents; None: that of the latents."""
+    """Width of the vectors, with projections from and to the latents; None: that of the latents."""
     revive_after: Count | None = None
-    """Steps without use after which a vector is replaced by a latent of the batch; None: never."""
+    """Replace a vector that was unused for this many steps by a latent of the batch; None:
+    never."""
 
     def __post_init__(self) -> None:
         if self.ema_decay is not None:
@@ -49,22 +52,24 @@ class VQ:
 
 @settings
 class Gumbel:
-    """A learned vector drawn from a categorical distribution (Jang 2017, Ramesh 2021)."""
+    """Gumbel softmax: a vector of a learned codebook, drawn from a categorical distribution (Jang
+    2017, Ramesh 2021)."""
 
     size: Entries = 8192
     """Number of vectors."""
     temperature: Positive = 1.0
-    """Of the relaxed draw in training, unless the training step gives another."""
+    """Temperature of the Gumbel softmax in training."""
     straight_through: bool = True
-    """In training the decoder gets one vector, and gradients that of the mixture; off: it gets
-    the mixture."""
+    """In training, the decoder gets a single vector and gradients are those of the soft mixture.
+    Off: the decoder gets the mixture."""
     kl_weight: Weight = 5e-4
-    """Weight of the divergence from the uniform distribution."""
+    """Weight of the KL divergence from the uniform distribution."""
 
 
 @settings
 class FSQ:
-    """Each latent channel rounded to a few values; no codebook, no loss (Mentzer 2024)."""
+    """Finite scalar quantisation: each latent channel is rounded to a few values; no codebook and
+    no loss (Mentzer 2024)."""
 
     levels: tuple[Annotated[int, Within(2, 65536)], ...] = (8, 5, 5, 5)
     """Number of values of each latent channel."""
@@ -84,14 +89,16 @@ class FSQ:
 
 @settings
 class LFQ:
-    """The sign of each latent channel; the codes have one bit for each (Yu 2024, MAGVIT-v2)."""
+    """Lookup-free quantisation: the sign of each latent channel, one bit each (Yu 2024,
+    MAGVIT-v2)."""
 
     beta: Weight = 0.25
     """Weight of the commitment term."""
     entropy_weight: Weight = 0.1
-    """Weight of the entropy of each latent's code less that of the batch's codes."""
+    """Weight of the entropy loss: entropy of each latent's code minus that of the batch's codes."""
     temperature: Positive = 1.0
-    """Of the distribution over codes whose entropies are taken; lower is nearer to the sign."""
+    """Temperature of the distribution over codes in the entropy loss; lower is closer to the
+    sign."""
 
 
 Bottleneck = KL | VQ | Gumbel | FSQ | LFQ

@@ -36,7 +36,7 @@ class Slots(NamedTuple):
 
 @settings
 class TextTransformer:
-    """A text encoder that is trained together with the U-Net."""
+    """Small text encoder, trained together with the U-Net."""
 
     vocab_size: Entries = 256
     max_length: Width = 32
@@ -44,7 +44,7 @@ class TextTransformer:
     layers: Annotated[int, Within(0, 256)] = 2
     num_heads: Width = 4
     pooled_dim: Width | None = 256
-    """Width of the pooled vector read off all positions; None: no pooled vector."""
+    """Width of the pooled vector, computed from all positions; None: no pooled vector."""
 
     def __post_init__(self) -> None:
         require(self.width % self.num_heads == 0, "TextTransformer.num_heads", self.num_heads,
@@ -63,7 +63,7 @@ class CLIPText:
     intermediate: Entries = 3072
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     skip_last: CountOrNone = 0
-    """How many of the last layers are skipped; 1 is the penultimate output of SD 2."""
+    """Number of last layers to skip (\"clip skip\" minus 1); Stable Diffusion 2 skips 1."""
 
     def __post_init__(self) -> None:
         require(self.width % self.num_heads == 0, "CLIPText.num_heads", self.num_heads,
@@ -74,7 +74,7 @@ class CLIPText:
 
 @settings
 class BERTText:
-    """The text encoder of the 1.45B latent diffusion model; `head_dim` is a width of its own."""
+    """Text encoder of the 1.45B latent diffusion model (a BERT)."""
 
     vocab_size: Entries = 30522
     max_length: Width = 77
@@ -82,22 +82,23 @@ class BERTText:
     layers: Annotated[int, Within(1, 256)] = 32
     num_heads: Width = 8
     head_dim: Width = 64
+    """Width of each attention head, independent of `width`."""
 
 
 @settings
 class TextConditioner:
-    """A caption, cut into tokens and encoded as the context; with a pooled vector where the
-    encoder has one."""
+    """Text conditioning: the encoded caption as cross-attention context, plus a pooled vector if
+    the encoder has one."""
 
     name: ClassVar[str] = "text_encoder"
     inputs: ClassVar[tuple[str, ...]] = ("caption",)
 
     encoder: TextTransformer | CLIPText | BERTText = field(default_factory=TextTransformer)
     tokenizer: Literal["word", "bpe", "clip", "bert"] = "word"
-    """What captions are cut into: `word` and `bpe` are made from the captions, `clip`
-    and `bert` come with the model that a run begins with (`train.py --init`)."""
+    """`word` and `bpe` tokenizers are made from the training captions; `clip` and `bert` come with
+    the model that a run starts from (`train.py --init` or `--text_encoder`)."""
     dropout: Share = 0.1
-    """Share of training examples whose caption is replaced by the empty one."""
+    """Share of training examples whose caption is dropped, for classifier-free guidance (CFG)."""
 
     def slots(self, latent_channels: int) -> Slots:
         """What it gives the U-Net."""
@@ -106,9 +107,10 @@ class TextConditioner:
 
 @settings
 class CaptionMapConditioner:
-    """A rough picture of the caption beside the latents, drawn from the text encoder's states.
+    """Caption map: a rough image computed from the caption and concatenated to the latents, which
+    teaches small models layout early.
 
-    It comes after a `TextConditioner` with a `TextTransformer`, and drops what that drops.
+    It must follow a `TextConditioner` with a `TextTransformer`, and is dropped with its caption.
     """
 
     name: ClassVar[str] = "caption_map"
@@ -116,9 +118,9 @@ class CaptionMapConditioner:
     dropout: ClassVar[float] = 0.0
 
     size: Side | None = None
-    """Height and width; None: those of the latents."""
+    """Height and width of the map; None: those of the latents."""
     channels: Width | None = None
-    """None: as many as the latents have."""
+    """Channels of the map; None: as many as the latents."""
     width: Width = 1024
     """Hidden units."""
 
@@ -129,16 +131,17 @@ class CaptionMapConditioner:
 
 @settings
 class ClassConditioner:
-    """A class label, embedded into the time embedding or as a context of one token."""
+    """Class conditioning: the class is embedded and added to the time embedding, or given as one
+    context token."""
 
     name: ClassVar[str] = "class_token"
     inputs: ClassVar[tuple[str, ...]] = ("label",)
 
     num_classes: Entries = 10
     dropout: Share = 0.1
-    """Share of training examples whose class is replaced by the unconditional one."""
+    """Share of training examples whose class is dropped, for classifier-free guidance (CFG)."""
     context_dim: Width | None = None
-    """Width of the class token; None: the class joins the time embedding."""
+    """Width of the class token; None: add the class to the time embedding instead."""
 
     def slots(self, latent_channels: int) -> Slots:
         """What it gives the U-Net."""
@@ -149,8 +152,8 @@ class ClassConditioner:
 
 @settings
 class InpaintingConditioner:
-    """A mask, and the latents of the picture without what it covers, beside the noisy latents:
-    Stable Diffusion's inpainting models of 9 channels."""
+    """Inpainting conditioning: mask and latents of the masked image, concatenated to the noisy
+    latents, as in Stable Diffusion's inpainting models with 9 channels."""
 
     name: ClassVar[str] = "inpainting"
     inputs: ClassVar[tuple[str, ...]] = ("mask", "masked_image")

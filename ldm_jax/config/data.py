@@ -8,47 +8,52 @@ from ldm_jax.config.checks import ImageSize, Share, Within, height_and_width, re
 
 @settings
 class DigitScenes:
-    """The embedded dataset of composed handwriting; see `ldm_jax.data.digit_scenes`."""
+    """DigitScenes, the built-in data set of composed handwriting; see docs/digit_scenes.md."""
 
     data_dir: str = "data"
-    """Where the built dataset lies; it is built there if it is absent."""
+    """Folder of the built data set; it is built there if absent."""
     max_digits: Annotated[int, Within(1, 3)] = 3
-    """Only scenes of at most this many digits are used."""
+    """Use only scenes of at most this many digits."""
 
 
 @settings
 class ImageFolder:
-    """A folder of images: class subfolders, `metadata.jsonl`, or a `.txt` beside each image."""
+    """A folder of images, with captions (`metadata.jsonl`, `metadata.csv` or a `.txt` beside each
+    image) or classes (subfolders)."""
 
     path: str = ""
+    """The folder."""
     resize: Literal["shorter_side", "exact", "none"] = "shorter_side"
-    """`shorter_side` keeps the shape and leaves the rest to the crop; `exact` distorts; `none`
-    crops from images as large as they are."""
+    """`shorter_side`: resize the shorter side to image_size, then crop; `exact`: stretch to
+    image_size; `none`: crop without resizing."""
     crop: Literal["center", "random"] = "center"
+    """Position of the crop; `random` is data augmentation."""
     flip: bool = False
-    """Mirror half of the training images left to right."""
+    """Data augmentation: mirror half of the training images left to right."""
     on_broken: Literal["stop", "skip"] = "stop"
-    """What an unreadable image does to the run; skipped ones are named and counted."""
+    """Whether an unreadable image stops the run or is skipped with a warning."""
     validation_fraction: Share = 0.05
-    """Share of the images kept for validation, chosen by a hash of the name."""
+    """Share of the images held out for validation, chosen by a hash of the file name."""
 
 
 @settings
 class EncodedLatents:
-    """A data set that `python -m ldm_jax.cli.encode` has encoded, for stage two."""
+    """Latents precomputed by `python -m ldm_jax.cli.encode`, for stage two."""
 
     path: str = ""
+    """The folder."""
 
 
 @settings
 class Data:
     source: DigitScenes | ImageFolder | EncodedLatents = field(default_factory=DigitScenes)
     image_size: ImageSize = 32
-    """Pixels of the training images: 32 for a square, or (height, width)."""
+    """Size of the training images in pixels: 32 for a square, or height and width."""
     batch_size: Annotated[int, Within(1, 2**20)] = 64
-    """Examples per optimiser step, over all devices and accumulation steps."""
+    """Images per optimiser step, in total over all devices and accumulation steps."""
     workers: Annotated[int, Within(0, 1024)] = 0
-    """Loader processes; 0 loads in threads of the training process."""
+    """Processes that load data; 0: threads in the training process. Try 4 if the GPU waits for
+    data."""
 
     @property
     def sides(self) -> tuple[int, int]:

@@ -13,45 +13,55 @@ Weighting = Literal[
 
 @settings
 class Objective:
-    """The loss of stage two; docs/objectives.md has the formulas and where they come from."""
+    """Loss and timestep sampling of stage two; docs/objectives.md has formulas and sources."""
 
     loss: Literal["simple", "hybrid", "vlb"] = "simple"
-    """`simple`: the distance of output and target. `hybrid` adds the variational bound for the
-    learned variance only, `vlb` is the bound itself; their chain is discrete."""
+    """`simple`: distance of output and target. `hybrid`: simple, plus the variational bound to
+    train the learned variance. `vlb`: the variational bound. The last two need a Discrete
+    process."""
     distance: Distance = "l2"
+    """Squared error, absolute error, or pseudo-Huber."""
+
     huber_c: Positive = 0.1
-    """Errors far above it count as their absolute value."""
+    """With `huber`: errors far above this count linearly, smaller ones quadratically."""
     weighting: Weighting = "plain"
-    """What each noise level counts for. `plain`: the network's output as it is; a kind of output:
-    as if the network predicted that."""
+    """Weight of each noise level. `plain`: unweighted error of the output. x0, eps, score, v,
+    velocity or edm: as if the network predicted that. Or a published weighting such as min_snr."""
     min_snr_gamma: Positive = 5.0
+    """With `min_snr`: the maximum weight, gamma."""
     p2_k: Positive = 1.0
+    """With `p2`: k in snr / (k + snr)^gamma."""
+
     p2_gamma: Annotated[float, Within(0.0, 100.0)] = 1.0
+    """With `p2`: gamma."""
+
     vlb_weight: Weight = 0.001
-    """Of the bound in the hybrid loss."""
+    """With `hybrid`: weight of the variational bound."""
     fixed_variance: FixedVariance = "beta_tilde"
-    """Of the steps in `vlb` and `posterior_kl` where the network learns none."""
+    """With `vlb` and `posterior_kl`: variance of the steps, if the network does not learn it."""
     bins: Annotated[int, Within(2, 65536)] | None = None
-    """With `hybrid` and `vlb`: how many values the data take in [-1, 1]. None: what 8-bit pixels
-    have, 256, and for latents none, whose bound is one of a density."""
+    """With `hybrid` and `vlb` on pixels: number of grey levels in [-1, 1]; None: 256. Must be None
+    for latents, which are continuous."""
     times: Literal["uniform", "logit_normal", "log_normal", "second_moment"] = "uniform"
-    """Which times are drawn. `uniform`: those of the process. `logit_normal`: mostly its middle.
-    `log_normal`: log(sigma / alpha) is normal. `second_moment`: timesteps of large loss, with
-    weights that leave the mean loss as it is."""
+    """Distribution of the training times. `uniform`: the process's default. `logit_normal`: more in
+    the middle. `log_normal`: log(sigma / alpha) is normal (EDM). `second_moment`: more at timesteps
+    with a large loss, reweighted so that the mean loss is unchanged."""
     times_mean: LogRatio = 0.0
-    """Of `logit_normal` and `log_normal`; EDM has -1.2."""
+    """With `logit_normal` and `log_normal`: the mean. EDM uses -1.2."""
     times_std: Annotated[float, Within(1e-6, 50.0)] = 1.0
-    """EDM has 1.2."""
+    """With `logit_normal` and `log_normal`: the standard deviation. EDM uses 1.2."""
     low_discrepancy: bool = False
-    """The times of a batch are spread evenly over their distribution."""
+    """Spread the times of a batch evenly over their distribution, for a less noisy loss."""
     noise_offset: Annotated[float, Within(0.0, 1000.0)] = 0.0
-    """Standard deviation of a normal number that is added to each channel's noise."""
+    """Offset noise: add a random constant with this standard deviation to the noise of each
+    channel. About 0.1 helps with very dark and very bright images."""
     input_perturbation: Annotated[float, Within(0.0, 1000.0)] = 0.0
-    """Standard deviation of noise that is added to that of the input only, 0.1 in the paper."""
+    """Standard deviation of extra noise on the input but not in the target (Ning 2023: 0.1)."""
     map_weight: Weight = 0.0
-    """Weight of the squared distance of the caption's map from the latents."""
+    """Weight of the loss that trains the caption map towards the latents; needs a
+    CaptionMapConditioner."""
     validation_levels: Annotated[int, Within(0, 1000)] = 8
-    """Equal parts of the process's times whose validation losses are told one by one."""
+    """Also report the validation loss separately for this many noise levels; 0: only the mean."""
 
     def __post_init__(self) -> None:
         if self.loss == "vlb":

@@ -1,5 +1,4 @@
-"""What an autoencoder is trained for: reconstruction, its bottleneck's price, and a
-discriminator."""
+"""Losses of an autoencoder: reconstruction, bottleneck and discriminator."""
 
 from typing import Annotated, Literal
 
@@ -21,50 +20,55 @@ from ldm_jax.config.networks import Autoencoder
 
 @settings
 class Perceptual:
-    """LPIPS (Zhang 2018): distances of VGG16's features. Its two files are read when a run
-    begins; the work directory keeps a copy, so that going on needs them no more."""
+    """LPIPS loss (Zhang 2018), on VGG16 features. Its two files are read when a run starts; the
+    work directory keeps a copy, so resuming does not need them."""
 
     weight: Positive = 1.0
     vgg: str = ""
-    """VGG16's weights as torchvision publishes them (vgg16-397923af.pth)."""
+    """File of torchvision's VGG16 weights (vgg16-397923af.pth)."""
     heads: str = ""
-    """The linear heads, lpips/weights/v0.1/vgg.pth of the Python package lpips; nothing where
-    `vgg` has them too."""
+    """File of the linear heads, lpips/weights/v0.1/vgg.pth of the Python package lpips. Leave empty
+    if the file `vgg` contains them."""
 
 
 @settings
 class Adversarial:
-    """A discriminator of patches (PatchGAN, Isola 2017) that is trained against the autoencoder."""
+    """Adversarial (GAN) loss with a patch discriminator (PatchGAN, Isola 2017)."""
 
     weight: Positive = 0.5
+    """Weight of the autoencoder's adversarial loss, besides the adaptive weight."""
+
     start: CountOrNone = 50_001
-    """Steps done before the discriminator begins; until then it neither costs nor changes
-    anything."""
+    """Step at which the discriminator starts. Before, it costs nothing and changes nothing."""
     loss: Literal["hinge", "vanilla"] = "hinge"
-    """The discriminator's; `vanilla` is the non-saturating one."""
+    """`hinge`, or `vanilla` (the non-saturating GAN loss)."""
     factor: Positive = 1.0
-    """Multiplies the autoencoder's and the discriminator's adversarial losses."""
+    """Factor on the adversarial losses of both autoencoder and discriminator."""
     adaptive: bool = True
-    """Scales the autoencoder's adversarial loss until, at the decoder's last layer, its gradient
-    is as large as that of the reconstruction (Esser 2021, equation 7)."""
+    """Adaptive weight: scale the autoencoder's adversarial loss so that its gradient at the
+    decoder's last layer is as large as that of the reconstruction loss (Esser 2021, equation 7)."""
     sees: Literal["same", "updated"] = "same"
-    """Which reconstructions the discriminator learns from: those that the autoencoder has just
-    learnt from, or those of the updated autoencoder. The published code does the latter, which
-    costs a second forward pass."""
+    """Reconstructions the discriminator is trained on: the `same` as the autoencoder in this step,
+    or those of the `updated` autoencoder (as in the published code; costs a second forward
+    pass)."""
     channels: Width = 64
+    """Channels of the discriminator's first layer."""
+
     layers: Annotated[int, Within(1, 12)] = 3
-    """Convolutions of stride 2; 3 makes patches of 70 pixels."""
+    """Convolutions with stride 2; 3 gives patches of 70 pixels."""
     norm: Literal["batch", "none"] = "batch"
-    """`none` trains the same however a batch is divided into micro-batches."""
+    """Batch norm, or none. With `none`, gradient accumulation does not change the result."""
     r1_gamma: Weight = 0.0
-    """Weight of the discriminator's squared gradient at real images (Mescheder 2018, equation
-    9)."""
+    """Weight of the R1 penalty, the discriminator's squared gradient at real images (Mescheder
+    2018, equation 9). 0: off."""
     lecam_weight: Weight = 0.0
-    """Weight of the distance of its outputs from their running averages (Tseng 2021)."""
+    """Weight of LeCAM regularisation (Tseng 2021), for small data sets. 0: off."""
     lecam_decay: Decay = 0.999
+    """Decay of LeCAM's running averages."""
+
     learning_rate: LearningRate | None = None
-    """The discriminator's; None: the autoencoder's. All else is as in `optim`; its schedule and
-    warm-up begin when it does."""
+    """Learning rate of the discriminator; None: as the autoencoder. The rest is as in `optim`; its
+    schedule and warm-up begin at `start`."""
 
     def __post_init__(self) -> None:
         if self.r1_gamma:
@@ -75,23 +79,30 @@ class Adversarial:
 
 @settings
 class AutoencoderLoss:
-    """The terms of stage one with their weights."""
+    """Terms of the autoencoder's loss and their weights."""
 
     l1_weight: Weight = 1.0
+    """Weight of the absolute pixel error."""
     l2_weight: Weight = 0.0
+    """Weight of the squared pixel error."""
+
     reduction: Literal["per_pixel", "published_kl", "published_vq"] = "per_pixel"
-    """How terms become one number. `per_pixel`: means over pixel values, and over latent values
-    for the KL term, so that weights do not depend on sizes. `published_kl`: sums over an image,
-    as Stable Diffusion's autoencoder was trained. `published_vq`: means, and the codebook's term
-    as it is."""
+    """How errors are averaged. `per_pixel`: means over pixel values, and over latent values for the
+    KL term, so weights do not depend on image size. `published_kl`: sums over each image, as Stable
+    Diffusion's autoencoder was trained. `published_vq`: means, and the codebook loss unchanged."""
     kl_weight: Weight = 1e-6
+    """Weight of the KL divergence from N(0, 1). Higher values give smoother latents and worse
+    reconstructions."""
+
     codebook_weight: Weight = 1.0
-    """Of the bottleneck's own loss where it has codes."""
+    """Weight of the bottleneck's loss, for bottlenecks with codes (VQ and others)."""
     logvar: LogRatio = 0.0
-    """Log-variance of the reconstruction: nll = error / exp(logvar) + logvar. The published code
-    calls it a parameter, but gives it to no optimiser: it stays what it is."""
+    """Log-variance of the reconstruction: nll = error / exp(logvar) + logvar. Constant, as in the
+    published code, which never trains it."""
     perceptual: Perceptual | None = None
+    """LPIPS loss, or None."""
     adversarial: Adversarial | None = None
+    """Discriminator (GAN) loss, or None."""
 
     def __post_init__(self) -> None:
         require(self.l1_weight + self.l2_weight > 0, "loss.l1_weight", self.l1_weight,

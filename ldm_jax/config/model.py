@@ -30,17 +30,20 @@ class Diffusion:
 
     process: Process = field(default_factory=Discrete)
     prediction: PredictionKind = "eps"
+    """What the network predicts: eps (Stable Diffusion 1), v (Stable Diffusion 2, 768 px), x0,
+    velocity (rectified flow), edm or score."""
+
     sigma_data: Positive = 1.0
-    """Standard deviation of what is diffused, for prediction "edm"; scaled latents have 1."""
+    """With prediction `edm`: standard deviation of the data; scaled latents have 1."""
     learned_variance: bool = False
-    """Whether the U-Net says the variance of a step too, in as many channels more."""
+    """The U-Net also predicts the variance of each step, in additional channels (IDDPM)."""
     spacing: Literal["trailing", "leading", "linspace", "ddim_uniform"] = "trailing"
-    """Which times ddim, ddpm and plms visit unless they are told otherwise."""
+    """Default timestep spacing for sampling with ddim, ddpm and plms."""
     steps_offset: Annotated[int, Within(0, 100_000)] = 1
-    """The first timestep of spacing "leading"; 1 is Stable Diffusion's."""
+    """With spacing `leading`: the lowest timestep. Stable Diffusion uses 1."""
     final_alpha_bar: FinalAlphaBar = "one"
-    """Where sampling ends unless it is told otherwise: at no noise, or at that of the first time.
-    """
+    """Default end of sampling: `one` ends at no noise, `first` at the noise of the first
+    timestep."""
 
     def __post_init__(self) -> None:
         process = type(self.process).__name__

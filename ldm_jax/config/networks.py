@@ -20,26 +20,33 @@ from ldm_jax.config.checks import (
 
 @settings
 class Autoencoder:
-    """Autoencoder; the factor between pixels and latents is `patch_size * 2**(levels - 1)`."""
+    """Autoencoder (VAE). It downsamples by f = `patch_size * 2**(levels - 1)`."""
 
     image_channels: Width = 3
     latent_channels: Width = 4
     block_out_channels: tuple[Width, ...] = (128, 256, 512, 512)
+    """Channels of each resolution level, finest first. Each further level halves the resolution."""
     layers_per_block: Depth = 2
+    """Residual blocks at each level."""
     norm_num_groups: Width = 32
+    """Groups of the group norms; must divide all block_out_channels."""
     mid_attention: bool = True
+    """Self-attention at the coarsest level, between encoder and decoder blocks."""
     attention: tuple[bool, ...] = ()
-    """For each level, finest first, whether attention follows its residual blocks; (): none."""
+    """Self-attention after the residual blocks of each level, finest first; (): at no level."""
     bottleneck: Bottleneck = KL()
-    """What stands between encoder and decoder."""
+    """What latents are: KL (as Stable Diffusion's VAE), or codes: VQ, Gumbel, FSQ, LFQ."""
     patch_size: Annotated[int, Within(1, 256)] = 1
-    """Pixels folded into channels before the first convolution, and back after the last."""
+    """Fold patches of this side in pixels into channels, before the first convolution and back
+    after the last. 1: off. Cheaper, but less fine detail."""
     latent_scale: Positive | None = None
-    """What latents are multiplied by; None measures 1/std on the first global batch."""
+    """Factor on the latents before diffusion (Stable Diffusion: 0.18215). None: measure 1 / std on
+    the first batch of stage two."""
     latent_mean: tuple[Finite, ...] = ()
-    """What each channel of the latents is reduced by before it is scaled; (): by nothing."""
+    """Mean of each latent channel, subtracted before scaling; (): none."""
     latent_std: tuple[Positive, ...] = ()
-    """What each channel is divided by after that: (z - latent_mean) / latent_std * latent_scale."""
+    """Standard deviation of each latent channel, for (z - latent_mean) / latent_std *
+    latent_scale."""
 
     def __post_init__(self) -> None:
         require_groups("Autoencoder", self.block_out_channels, self.norm_num_groups)
@@ -89,7 +96,7 @@ class Autoencoder:
 
 @settings
 class Pixels:
-    """The first stage of pixel diffusion: its latents are the pixels. It has no parameters."""
+    """First stage of pixel diffusion: its latents are the pixels. It has no parameters."""
 
     image_channels: Width = 3
 
@@ -124,40 +131,50 @@ FirstStage = Autoencoder | Pixels
 class UNet:
     """Denoising U-Net. Tuples have one entry for each level, finest first.
 
-    In a run, channels and widths that are None or 0 follow from its first stage and its
-    conditioners; see `config/model.py: fit_unet`.
+    Channels and widths that are None or 0 are set from the first stage and the conditioners; see
+    `config/model.py: fit_unet`.
     """
 
     in_channels: Width | None = None
-    """Channels of the latents."""
+    """Latent channels; None: those of the first stage."""
     out_channels: Width | None = None
-    """Channels of the prediction: those of the latents, or twice as many where the variance is
-    learned."""
+    """Channels of the prediction; None: the latent channels, or twice as many with
+    diffusion.learned_variance."""
     concat_channels: Annotated[int, Within(0, 65536)] = 0
-    """Channels of a spatial condition that is concatenated to the latents."""
+    """Channels of conditions concatenated to the latents, such as an inpainting mask."""
     patch_size: Annotated[int, Within(1, 256)] = 1
-    """Latents folded into channels before the first convolution, and back after the last."""
+    """Fold patches of this side in latents into channels, before the first convolution and back
+    after the last. 1: off. Makes the U-Net cheaper."""
     block_out_channels: tuple[Width, ...] = (320, 640, 1280, 1280)
+    """Channels of each resolution level, finest first (Stable Diffusion: 320 640 1280 1280)."""
     layers_per_block: Depth = 2
+    """Residual blocks at each level on the way down; one more on the way up."""
     attention: tuple[bool, ...] = (True, True, True, False)
+    """Which levels have attention, finest first."""
     attention_kind: Literal["transformer", "plain"] = "transformer"
-    """`plain` is self-attention alone; `transformer` adds cross-attention and feed-forward."""
+    """`transformer`: self-attention, cross-attention to the condition, and feed-forward; `plain`:
+    self-attention only."""
     transformer_layers: Depth = 1
+    """Transformer layers in each attention block."""
     num_heads: tuple[Width, ...] = (8, 8, 8, 8)
+    """Attention heads at each level, finest first; must divide its channels."""
     use_linear_projection: bool = False
-    """Linear layers around the transformer (SD 2) instead of 1x1 convolutions (SD 1)."""
+    """Linear layers around the transformer (Stable Diffusion 2) instead of 1x1 convolutions (1)."""
     context_dim: Width | None = None
-    """Width of the cross-attention context; without, the second attention attends to itself."""
+    """Width of the cross-attention context, such as text embeddings (CLIP ViT-L: 768). None: set
+    from the conditioners; if they give no context, self-attention is used twice."""
     pooled_dim: Width | None = None
-    """Width of a pooled condition that is added to the time embedding."""
+    """Width of a pooled condition vector added to the time embedding."""
     class_count: Annotated[int, Within(1, 2**24 + 1)] | None = None
-    """Number of classes embedded into the time embedding, the unconditional one included."""
+    """Number of classes embedded into the time embedding, including the unconditional one."""
     time_scale_shift: bool = False
-    """FiLM: the time embedding scales and shifts, instead of being added."""
+    """Use the time embedding to scale and shift features (FiLM) instead of adding it."""
     resblock_updown: bool = False
-    """Residual blocks change the resolution, instead of a plain convolution."""
+    """Down- and upsample in residual blocks instead of with a plain convolution."""
     norm_num_groups: Width = 32
+    """Groups of the group norms; must divide all block_out_channels."""
     dropout: Decay = 0.0
+    """Dropout in the residual blocks; 0.1 or more can help on small data sets."""
 
     def __post_init__(self) -> None:
         require_groups("UNet", self.block_out_channels, self.norm_num_groups)
@@ -191,19 +208,26 @@ class UNet:
 
 @settings
 class Classifier:
-    """The way down of a U-Net, then attention pooling. Tuples: one entry a level, finest first."""
+    """Classifier: downsampling half of a U-Net, then attention pooling.
+
+    Tuples have one entry for each level, finest first.
+    """
 
     in_channels: Width = 4
+    """Latent channels of the model to be guided."""
     num_classes: Entries = 10
     block_out_channels: tuple[Width, ...] = (64, 128)
+    """Channels of each resolution level."""
     layers_per_block: Depth = 1
+    """Residual blocks at each level."""
     attention: tuple[bool, ...] = (False, True)
+    """Which levels have attention."""
     num_heads: tuple[Width, ...] = (4, 4)
-    """Of each level's attention; the last one's are also the pooling's."""
+    """Attention heads at each level; the last number also applies to the attention pooling."""
     time_scale_shift: bool = True
-    """FiLM: the time embedding scales and shifts, instead of being added."""
+    """Use the time embedding to scale and shift features (FiLM) instead of adding it."""
     resblock_updown: bool = True
-    """Residual blocks change the resolution, instead of a plain convolution."""
+    """Down- and upsample in residual blocks instead of with a plain convolution."""
     norm_num_groups: Width = 32
     dropout: Decay = 0.0
 

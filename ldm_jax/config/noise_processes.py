@@ -20,20 +20,21 @@ Variance = Annotated[float, Within(0.0, 1.0, above=True)]
 
 @settings
 class Discrete:
-    """T steps of given betas, as DDPM and Stable Diffusion have them."""
+    """Discrete timesteps with a beta schedule, as in DDPM and Stable Diffusion."""
 
     num_timesteps: Annotated[int, Within(1, 100_000)] = 1000
     schedule: Literal[ScheduleKind, "given"] = "scaled_linear"
-    """"given" has its numbers in `betas`; sqrt, cosine and sigmoid have no ends."""
+    """Beta schedule. Stable Diffusion uses `scaled_linear`, DDPM `linear`. `given` uses the numbers
+    in `betas`. sqrt, cosine and sigmoid ignore beta_start and beta_end."""
     beta_start: Variance = 0.00085
     beta_end: Annotated[float, Within(0.0, 1.0, above=True, below=True)] = 0.012
     betas: tuple[Variance, ...] = ()
-    """With schedule "given": the variance that each of the timesteps adds."""
+    """With schedule `given`: beta of each timestep."""
     shift: Ratio = 1.0
-    """What every ratio of noise to signal is multiplied by: the side of the pictures over that of
-    the pictures that the schedule was made for (Hoogeboom 2023)."""
+    """Factor on sigma / alpha at all times, for larger images: their side divided by the side that
+    the schedule was made for (Hoogeboom 2023)."""
     zero_terminal_snr: bool = False
-    """Whether the schedule is rescaled to end in noise alone (Lin 2024), after any shift."""
+    """Rescale the schedule, after any shift, to end in pure noise (Lin 2024)."""
 
     def __post_init__(self) -> None:
         ends = f"in (0, beta_end = {self.beta_end}]"
@@ -71,7 +72,7 @@ class VP(_Continuous):
     beta_min: Rate = 0.1
     beta_max: Rate = 20.0
     t_min: Time = 1e-3
-    """Where training and sampling end; score_sde trains to 1e-5 and samples to 1e-3."""
+    """Smallest time in training and sampling. (score_sde trains down to 1e-5, samples to 1e-3.)"""
     t_max: Time = 1.0
 
     def __post_init__(self) -> None:
@@ -99,7 +100,7 @@ class VE(_Continuous):
 
     sigma_min: Ratio = 0.01
     sigma_max: Ratio = 50.0
-    """About the largest distance between two examples of the data."""
+    """Largest noise; about the largest distance between two examples of the data."""
     t_min: Time = 1e-5
     t_max: Time = 1.0
 
@@ -111,13 +112,14 @@ class VE(_Continuous):
 
 @settings
 class EDM(_Continuous):
-    """Time is the standard deviation of the noise (Karras 2022)."""
+    """EDM (Karras 2022): time is the standard deviation of the noise."""
 
     t_min: Ratio = 0.002
     t_max: Ratio = 80.0
     p_mean: LogRatio = -1.2
     """Mean of log(sigma) in training."""
     p_std: Annotated[float, Within(1e-6, 50.0)] = 1.2
+    """Standard deviation of log(sigma) in training."""
 
     def __post_init__(self) -> None:
         require(0 < self.t_min < self.t_max, "EDM.t_min", self.t_min,
@@ -126,10 +128,10 @@ class EDM(_Continuous):
 
 @settings
 class RectifiedFlow:
-    """A straight line from data to noise (Liu 2022)."""
+    """Rectified flow: a straight line from data to noise (Liu 2022)."""
 
     shift: Ratio = 1.0
-    """Over 1 moves evenly spaced times towards noise, for large pictures (Esser 2024)."""
+    """Above 1: more training and sampling times at high noise, for large images (Esser 2024)."""
     t_min: Time = 1e-3
     t_max: Time = 1.0
 

@@ -29,8 +29,8 @@ class AutoencoderRun:
     autoencoder: Autoencoder
     loss: AutoencoderLoss = field(default_factory=AutoencoderLoss)
     train: Literal["all", "decoder"] = "all"
-    """`decoder` leaves the encoder and the bottleneck as `train.py --init` finds them: every
-    model on its latents stays valid."""
+    """`decoder` fine-tunes only the decoder of the model in `train.py --init`. Encoder and
+    bottleneck stay frozen, so diffusion models on its latents still work."""
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
@@ -52,19 +52,19 @@ class DiffusionRun:
     data: Data
     unet: UNet
     conditioners: tuple[Conditioner, ...] = ()
-    """What it is conditioned on; () is unconditional."""
+    """What the model is conditioned on: captions, classes; (): unconditional."""
     diffusion: Diffusion = field(default_factory=Diffusion)
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
     train: Literal["all", "unet", "attention"] = "all"
-    """What is trained: everything; the U-Net alone, so that a text encoder stays as
-    `train.py --init` finds it; or the U-Net's attention to the context alone."""
+    """What to train: everything; only the U-Net, with a frozen text encoder; or only the U-Net's
+    cross-attention."""
     space: Literal["latents", "pixels"] = "latents"
-    """What is diffused: the latents of a trained autoencoder, or the pixels themselves."""
+    """Diffusion in the latents of a trained autoencoder, or directly on pixels."""
     latent_normalization: Literal["scale", "per_channel"] = "scale"
-    """How a new run brings latents near N(0, 1), where its first stage does not say: by one scale
-    for all, or by mean and standard deviation of each channel."""
+    """How latents are normalised, if the first stage does not set it: by one scale for all
+    channels, or by mean and standard deviation of each channel."""
     objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:

@@ -20,26 +20,37 @@ class Optim:
     """AdamW with a learning-rate schedule, clipping and gradient accumulation."""
 
     learning_rate: LearningRate = 1e-4
+    """Peak learning rate; 1e-4 is usual to train, 1e-5 to fine-tune a U-Net."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning rate after warm-up: constant, or decaying to 0 at loop.steps."""
     warmup_steps: CountOrNone = 0
+    """Steps over which the learning rate rises from 0."""
     beta1: Decay = 0.9
     beta2: Decay = 0.999
     eps: Annotated[float, Within(1e-30, 1.0)] = 1e-8
     weight_decay: Annotated[float, Within(0.0, 1000.0)] = 0.0
+    """AdamW's weight decay; 0.01 is usual."""
     clip_norm: Positive | None = 1.0
+    """Clip gradients to this norm; None: no clipping."""
     accumulation: Annotated[int, Within(1, 2**20)] = 1
-    """Micro-batches per optimiser step; the gradients are averaged under `lax.scan`."""
+    """Gradient accumulation: split each batch into this many micro-batches, to save memory. The
+    effective batch size stays data.batch_size."""
     ema_decay: Decay | None = 0.9999
-    """Upper bound of the parameter average's decay; None keeps no average."""
+    """Decay of the EMA (moving average) of the weights; it is lower in the first steps. None: no
+    EMA. 0.9999 suits long runs, 0.99 to 0.999 runs of a few thousand steps."""
 
 
 @settings
 class Mesh:
-    """How devices are arranged; -1 takes those that are left."""
+    """Arrangement of the devices. At most one of the sizes is -1, for all remaining devices."""
 
     data: Annotated[int, Within(-1, 2**20)] = -1
+    """Data parallel: the batch is split over these devices."""
     fsdp: Annotated[int, Within(-1, 2**20)] = 1
+    """Fully sharded: the batch, and parameters and optimiser state, are split over these
+    devices."""
     tensor: Annotated[int, Within(-1, 2**20)] = 1
+    """Tensor parallel: only parameters and optimiser state are split over these devices."""
 
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)
@@ -53,25 +64,32 @@ class Mesh:
 
 @settings
 class Loop:
-    """How long a run lasts and what it leaves behind."""
+    """Length of a run, checkpoints, validation, samples and precision."""
 
     steps: Count = 1000
+    """Optimiser steps of the whole run, including those before a resume."""
     seed: Seed = 0
     log_every: Count = 20
+    """Steps between lines of the log."""
     checkpoint_every: Count = 500
+    """Steps between checkpoints."""
     keep: Count = 2
-    """Checkpoints kept beside the best one."""
+    """Newest checkpoints to keep, besides the best one."""
     validate_every: Count = 500
+    """Steps between validations."""
     validation_batches: Count = 8
+    """Batches in each validation."""
     sample_every: CountOrNone = 1000
-    """Steps between pictures of what is learnt (reconstructions or samples); 0 draws none."""
+    """Steps between grids of reconstructions or samples; 0: none."""
     sample_guidance: Annotated[float, Within(0.0, 1000.0)] = 3.0
-    """Scale of classifier-free guidance in these samples; 1 is none."""
+    """Classifier-free guidance (CFG) scale of these samples; 1: no guidance."""
     prompts: tuple[str, ...] = ()
-    """Captions that are drawn beside those of the data."""
+    """Prompts to sample during training, besides captions of the data."""
     classes: tuple[str, ...] = ()
-    """Classes, by name or number, that are drawn beside those of the data."""
+    """Classes to sample during training, by name or number, besides those of the data."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the networks compute in; parameters stay float32."""
+    """Precision of the computation; parameters stay float32. bfloat16 is mixed precision: faster
+    and less memory on GPUs and TPUs."""
     remat: bool = False
-    """Recompute each block in the backward pass instead of keeping its activations."""
+    """Gradient checkpointing: recompute activations in the backward pass. Saves memory, costs
+    time."""
