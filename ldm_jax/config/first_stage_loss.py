@@ -91,8 +91,8 @@ class AutoencoderLoss:
     KL term, so weights do not depend on image size. `published_kl`: sums over each image, as Stable
     Diffusion's autoencoder was trained. `published_vq`: means, and the codebook loss unchanged."""
     kl_weight: Weight = 1e-6
-    """Weight of the KL divergence from N(0, 1). Higher values give smoother latents and worse
-    reconstructions."""
+    """Weight of the KL divergence from N(0, 1). The published KL models use 1e-6 with
+    `published_kl`."""
 
     codebook_weight: Weight = 1.0
     """Weight of the bottleneck's loss, for bottlenecks with codes (VQ and others)."""
