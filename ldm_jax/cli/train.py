@@ -81,6 +81,11 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
         description="",
         use_underscores=True,
     )
+    if places.latents is not None and config.data.source != cfg.EncodedLatents(places.latents):
+        raise cfg.ConfigError(
+            f"--latents={places.latents} takes the place of the images; leave out --latents to "
+            "train on images, or leave out --data.source"
+        )
     if places.workdir is None:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
     distributed.check(places.coordinator, places.num_processes, places.process_id)

@@ -294,6 +294,10 @@ def test_parts_are_chosen_on_the_command_line(tmp_path):
     ):  # fmt: skip
         with pytest.raises(cfg.ConfigError, match=complaint):
             parse(*words)
+    latents = ["--latents=here", "--data.source=ImageFolder", "--data.source.path=photos"]
+    for words in (latents, ["--latents=here", "--data.source.path=photos"]):
+        with pytest.raises(cfg.ConfigError, match="leave out --latents to train on images"):
+            parse(*words)
     with pytest.raises(cfg.ConfigError, match="adversarial is None, which has .*=Adversarial too"):
         parse("--loss.adversarial.weight=1", config=stage_one)
 
