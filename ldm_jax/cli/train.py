@@ -12,8 +12,8 @@ import tyro
 
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import allowed
+from ldm_jax.config.choices import choose, parts
 from ldm_jax.config.command_line import check_given, check_model, switches
-from ldm_jax.config.parts import choose, parts
 from ldm_jax.core import distributed
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_apart

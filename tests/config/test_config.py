@@ -12,7 +12,7 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.cli import train
-from ldm_jax.config.parts import choose, parts
+from ldm_jax.config.choices import choose, parts
 
 DATA = cfg.Data()
 WITH_MAP = (cfg.TextConditioner(tiny.ENCODER), tiny.CAPTION_MAP)
