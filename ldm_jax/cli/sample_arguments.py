@@ -250,7 +250,7 @@ def _changed(request: Request, before: Request) -> set[str]:
 
 def _from_png(given: Mapping[str, Any]) -> tuple[Request, dict[str, Any]]:
     """The picture's request, and the usual values that it was drawn with."""
-    from ldm_jax.images.sample_writer import read_written
+    from ldm_jax.images.picture_text import read_written
 
     image, picture = given.get("init_image"), given["from_png"]
     also = {} if image is None else {"init_image": str(image)}

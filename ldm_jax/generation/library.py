@@ -22,7 +22,7 @@ from ldm_jax.config.request import paths
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.generation.resolve import ResolvedRequest, resolve_request
 from ldm_jax.images.grid import save_png
-from ldm_jax.images.sample_writer import picture_text
+from ldm_jax.images.picture_text import picture_text
 
 FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """What names of pictures that are saved may end in."""

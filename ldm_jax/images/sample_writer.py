@@ -1,4 +1,4 @@
-"""Drawn pictures as files: each says how it was made, in this project's words and the web UI's."""
+"""Drawn pictures as files in a folder, with a grid and a manifest of them."""
 
 import contextlib
 import fcntl
@@ -8,9 +8,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,22 +16,18 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ldm_jax.config.request import Request
-from ldm_jax.config.request import paths as request_paths
 from ldm_jax.core.files import check_writable, write_atomically, writing
 from ldm_jax.core.reading import (
     FileFormatError,
     open_file,
-    parse_json,
     read_bytes,
     read_json,
     shown,
 )
 from ldm_jax.core.signals import at_end, undisturbed
-from ldm_jax.images import infotext
 from ldm_jax.images.grid import grid, save_png, save_webp
+from ldm_jax.images.picture_text import picture_text
 
-CHUNK = "ldm_jax"
-"""The PNG's text chunk with the request, as JSON."""
 MANIFEST = "manifest.json"
 GRID = "grid.png"
 THUMBNAIL, LEAST_THUMBNAIL = 512, 32
@@ -54,17 +48,6 @@ _DRAFT = re.compile(rf"\.({_DRAWN.pattern}|{re.escape(GRID)}|{re.escape(MANIFEST
 
 class FolderError(ValueError):
     """A folder that pictures cannot be written into; the text says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a picture says of how it was made."""
-
-    request: Request
-    filled: tuple[str, ...]
-    """Settings that were filled in with usual values of model and sampler."""
-    problems: tuple[str, ...]
-    """What the picture says besides, and cannot be used."""
 
 
 def check_folder(
@@ -343,90 +326,6 @@ def _thumbnail(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray
     small = Image.fromarray(image)
     small.thumbnail((side, side), Image.Resampling.BOX)
     return np.asarray(small)
-
-
-def picture_text(request: Request, about: Mapping[str, Any]) -> dict[str, str]:
-    """The text chunks of one picture's PNG by their keys: its resolved `request`, with what there
-    is to say `about` it, and of captions the web UI's too."""
-    text = {CHUNK: json.dumps({"request": request.to_dict()} | dict(about))}
-    if request.prompt:
-        text[infotext.CHUNK] = parameters(request)
-    return text
-
-
-def parameters(request: Request) -> str:
-    """The web UI's `parameters` text of one picture's resolved request."""
-    sampling, model = request.sampling, request.model
-    try:
-        named = infotext.sampler_settings(sampling.sampler, sampling.spacing)
-    except infotext.InfotextError:
-        # A sampler that the web UI does not have; its name here says at least which.
-        named = {"Sampler": sampling.sampler}
-    lines = {
-        "Steps": sampling.steps,
-        **named,
-        "CFG scale": f"{sampling.guidance_scale:g}",
-        "Seed": sampling.seed,
-        "Size": f"{sampling.width}x{sampling.height}",
-        "Model": Path(model.model).stem,
-    }
-    if request.picture.init_image is not None:
-        lines["Denoising strength"] = f"{sampling.strength:g}"
-    if (model.clip_skip or 1) > 1:
-        lines["Clip skip"] = model.clip_skip
-    if sampling.sampler == "ddim" and sampling.eta:
-        lines["Eta DDIM"] = f"{sampling.eta:g}"
-    lines["Version"] = "ldm_jax"
-    try:
-        return infotext.format_parameters(
-            infotext.Infotext(
-                request.prompt[0], request.negative_prompt or "",
-                {key: str(value) for key, value in lines.items()},
-            )
-        )  # fmt: skip
-    except infotext.InfotextError:
-        # A prompt that this text cannot hold is still in the other chunk.
-        return ", ".join(f"{key}: {value}" for key, value in lines.items())
-
-
-def read_written(path: Path, also: Mapping[str, Any] = MappingProxyType({})) -> Written:
-    """What a picture that `SampleWriter` or the web UI wrote says of itself; what `also` says goes
-    before it.
-
-    Of the web UI's pictures: prompts, sampler, spacing, steps, guidance, seed, size, strength and
-    clip skip. Its random numbers are others, so the picture will be another.
-
-    Raises:
-        FileFormatError: not a PNG, or one without settings.
-    """
-    chunks = infotext.read_png(path)
-    problems: list[str] = []
-    if CHUNK in chunks:
-        found = parse_json(path, f"its text {CHUNK!r}", chunks[CHUNK])
-        values, filled = found.get("request"), found.get("filled", [])
-        if not isinstance(values, dict) or not isinstance(filled, list):
-            raise FileFormatError(path, f"its text {CHUNK!r} is damaged: it holds no request")
-    elif infotext.CHUNK in chunks:
-        values, problems = infotext.as_settings(infotext.parse_parameters(chunks[infotext.CHUNK]))
-        filled = []
-        if "strength" in values and "init_image" not in also:
-            del values["strength"]
-            problems.append("its strength is for a picture that it does not name (--init_image)")
-    else:
-        raise FileFormatError(
-            path, f"does not say how it was made: it has no text {CHUNK!r} or {infotext.CHUNK!r}"
-        )
-    values = dict(values) | dict(also)
-    for name in request_paths():
-        if str(values.get(name, "")).startswith("hf:"):
-            # A picture cannot make this machine download anything.
-            problems.append(f"{name} is {shown(values.pop(name))}, which is named by you or not at "
-                            "all")  # fmt: skip
-    # A picture is one, whatever it says.
-    request, unusable = Request.usable(values | {"num": 1})
-    here = request.to_dict()
-    filled = tuple(name for name in filled if isinstance(name, str) and name in here)
-    return Written(request, filled, (*problems, *unusable))
 
 
 def _former(out: Path) -> list[Path]:

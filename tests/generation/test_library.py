@@ -7,7 +7,7 @@ from PIL import Image
 import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax.generation.library import FORMATS, Sample, captions_of
-from ldm_jax.images.sample_writer import read_written
+from ldm_jax.images.picture_text import read_written
 
 PROMPTS = ["a red three alone", "a blue seven alone"]
 
