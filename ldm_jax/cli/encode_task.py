@@ -86,6 +86,8 @@ def run(arguments: Arguments) -> list[str]:
     )  # fmt: skip
     for split, written in done.items():
         line = f"{split}: {written.images} images encoded, {written.rate:.1f} images/s"
+        if not written.images:
+            line = f"{split}: nothing was left to encode"
         if written.missing:
             line += f"; other processes have {written.missing} shards to write"
         lines.append(line)

@@ -47,7 +47,8 @@ def main(arguments: list[str]) -> int:
         naming_options(dict(command.typed)),
     ):
         path = task(command)
-    print(printable(str(path)))
+    if path is not None:
+        print(printable(str(path)))
     return 0
 
 
@@ -75,6 +76,10 @@ def draw(command: Command) -> Path:
     from ldm_jax.generation.resolve import resolve_request
 
     pipeline = open_pipeline(command.request.model, optional=command.of_picture)
+    asked_for = {"caption": "--prompt", "label": "--classes"}
+    missing = [asked_for[name] for name in pipeline.config.inputs if name in asked_for]
+    if missing and command.request.conditions == [None]:
+        _say(f"note: without {' or '.join(missing)} this model draws whatever it has learnt")
     resolved = resolve_request(pipeline, command.request)
     request = resolved.request
     total = len(request.conditions) * request.num
@@ -106,8 +111,9 @@ def _drawn(
         yield paths
 
 
-def interact(command: Command) -> Path:
-    """Draws what lines of the standard input ask for; returns the path of the grid."""
+def interact(command: Command) -> Path | None:
+    """Draws what lines of the standard input ask for; returns the path of the grid, or None where
+    nothing was drawn."""
     check(command)
     _check_files(command)
 
@@ -132,7 +138,7 @@ def interact(command: Command) -> Path:
     with writer:
         session = sample_interactive.Session(command.request, resolve, draw)
         sample_interactive.run(session, sample_interactive.lines())
-    return writer.grid
+    return writer.grid if writer.count else None
 
 
 def _check_files(command: Command, own: Collection[str] = ()) -> None:

@@ -203,8 +203,9 @@ def check(command: Command) -> None:
     if command.video and command.progress_strip is None:
         raise ConfigError("--video needs --progress_strip=K, the number of its pictures")
     if command.interactive:
-        for name in ("prompts", "invert", "benchmark"):
-            if getattr(command, name):
+        asked = {"prompt": request.prompt, "classes": request.classes}
+        for name in (*asked, "prompts", "invert", "benchmark"):
+            if asked.get(name) or getattr(command, name, None):
                 raise ConfigError(f"--interactive draws what is typed; leave out --{name}")
     if command.benchmark:
         for name in ("progress_strip", "invert"):

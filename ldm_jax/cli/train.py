@@ -8,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import tyro
-
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import allowed
 from ldm_jax.config.choices import choose, parts
-from ldm_jax.config.command_line import check_given, check_model, switches
+from ldm_jax.config.command_line import check_given, check_model, overridden
 from ldm_jax.core import distributed
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_apart
@@ -68,24 +66,17 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     file = cfg.open_config(places.config)
     config, overrides = file.take(overrides)
     if places.latents is not None:
+        if any(word.startswith("--data.source") for word in overrides):
+            raise cfg.ConfigError(
+                f"--latents={places.latents} takes the place of the images; leave out --latents to "
+                "train on images, or leave out --data.source"
+            )
         latents = replace(config.data, source=cfg.EncodedLatents(places.latents))
         config = replace(config, data=latents)
     config, overrides = choose(config, overrides)
     if not {"-h", "--help"}.isdisjoint(overrides):
         print(_description(file, config))  # as it is written, which tyro would wrap anew
-    config = tyro.cli(
-        tyro.conf.AvoidSubcommands[type(config)],
-        default=config,
-        args=switches(overrides),
-        prog=f"train.py --config={places.config} --workdir=DIR",
-        description="",
-        use_underscores=True,
-    )
-    if places.latents is not None and config.data.source != cfg.EncodedLatents(places.latents):
-        raise cfg.ConfigError(
-            f"--latents={places.latents} takes the place of the images; leave out --latents to "
-            "train on images, or leave out --data.source"
-        )
+    config = overridden(config, overrides, f"train.py --config={places.config} --workdir=DIR")
     if places.workdir is None:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
     distributed.check(places.coordinator, places.num_processes, places.process_id)

@@ -1,7 +1,10 @@
 """Command lines that need images, whose defaults come from a config or from a work directory."""
 
 import argparse
+import contextlib
+import io
 import re
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +37,31 @@ def switches(words: Sequence[str]) -> list[str]:
             word = f"--{above}{'' if value.lower() == 'true' else 'no-'}{name}"
         found.append(word)
     return found
+
+
+def overridden(default: Arguments, words: Sequence[str], prog: str, about: str = "") -> Arguments:
+    """`default`, a dataclass, with the fields that command-line words name.
+
+    Raises:
+        ConfigError: values that a dataclass refuses, in its own words.
+        SystemExit: after --help, or for options that do not exist or cannot be read.
+    """
+    kind: Any = type(default)
+    written = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(written):
+            return tyro.cli(
+                tyro.conf.AvoidSubcommands[kind], default=default, args=switches(words), prog=prog,
+                description=about, use_underscores=True,
+            )  # fmt: skip
+    except SystemExit as stop:
+        error: BaseException | None = stop
+        while error is not None:
+            if isinstance(error, ConfigError):
+                raise error from None
+            error = error.__context__
+        sys.stderr.write(written.getvalue())
+        raise
 
 
 def check_given(words: Sequence[str], names: Collection[str]) -> None:
@@ -83,16 +111,12 @@ def parse(
         data = _trained_on(given[model])
     if given["images"]:
         data = replace(data or Data(), source=ImageFolder(path=given["images"]))
-    kind: Any = type(default)
     asked_for_help = not {"-h", "--help"}.isdisjoint(arguments)
     if not asked_for_help:
         check_model(given[model], model)
         if data is None:
             raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
-    parsed = tyro.cli(
-        tyro.conf.AvoidSubcommands[kind], default=replace(default, data=data or Data()),
-        args=switches(rest), prog=prog, description=description + HELP,
-    )  # fmt: skip
+    parsed = overridden(replace(default, data=data or Data()), rest, prog, description + HELP)
     if isinstance(parsed.data.source, EncodedLatents):
         raise ConfigError(
             f"data.source.path={parsed.data.source.path} is encoded already; name the images with "

@@ -85,7 +85,8 @@ class DiffusionRun:
         inpaints = find(self.conditioners, InpaintingConditioner) is not None
         has_map = find(self.conditioners, CaptionMapConditioner) is not None
         require(has_map or not self.objective.map_weight, "objective.map_weight",
-                self.objective.map_weight, "0 without a CaptionMapConditioner")  # fmt: skip
+                self.objective.map_weight,
+                "0 without a CaptionMapConditioner: add --objective.map_weight=0")  # fmt: skip
         require(not inpaints, "conditioners", "InpaintingConditioner", "others in training")
         _check_objective(self.objective, self.diffusion)
 

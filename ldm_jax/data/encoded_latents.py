@@ -206,8 +206,9 @@ class LatentsSource:
         index = read_index(self.folder)
         if index is None:
             raise DataError(
-                f"{self.folder / INDEX} does not exist: there is no encoded {split} split; make "
-                f"it with python -m ldm_jax.cli.encode --out={source.path} --split={split}"
+                f"{source.path} has no encoded {split} images ({self.folder / INDEX} does not "
+                "exist); encode them with python -m ldm_jax.cli.encode --first_stage=MODEL "
+                "--out=FOLDER and name that, or train on images, without --latents"
             )
         missing = index.missing(self.folder)
         if missing:

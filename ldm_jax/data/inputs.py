@@ -54,8 +54,9 @@ def check_source(conditioners: Sequence[cfg.Conditioner], source: Source, where:
                 count = len(source.class_names)
                 if wanted != count:
                     raise cfg.ConfigError(
-                        f"num_classes is {wanted}, but {where} has {count} classes; a folder's "
-                        "are its subfolders"
+                        f"num_classes is {wanted}, but {where} has {count} classes, which are a "
+                        "folder's subfolders; set num_classes of the class conditioner "
+                        "(--conditioners.0.num_classes), or of the classifier, to what there are"
                     )
             case cfg.TextConditioner():
                 if not source.has_captions:

@@ -253,6 +253,11 @@ class SampleWriter:
                 self._thumbnails[name] = small
         return self.out / name
 
+    @property
+    def count(self) -> int:
+        """Pictures written so far."""
+        return len(self._entries)
+
     def __exit__(self, *exception: object) -> None:
         try:
             self._finish()
@@ -265,9 +270,11 @@ class SampleWriter:
         if not self._entries:
             return "nothing was drawn"
         of = "" if self._total is None else f" of {self._total}"
+        count = self.count
+        what = "picture" if count == 1 and not of else "pictures"
         return (
-            f"{len(self._entries)}{of} pictures are finished, in {self.out} and listed in its "
-            f"{MANIFEST}"
+            f"{count}{of} {what} {'is' if count == 1 else 'are'} finished, in {self.out} and "
+            f"listed in its {MANIFEST}"
         )
 
     def _finish(self) -> None:

@@ -60,7 +60,6 @@ def autoencoder_stage(
     initial = None
     if fresh:
         initial = _begin(run, workdir, init)
-        tell_obstacles(run.autoencoder)
     frozen = {"untrained": load_untrained(run, workdir)}
     if run.loss.perceptual is not None:
         frozen["perceptual"] = _perceptual(workdir, fresh, perceptual)
@@ -75,6 +74,8 @@ def autoencoder_stage(
         return losses.scores(bind(params, frozen), frozen, batch)
 
     train, validation = open_source(run.data, "train"), validation_source(run.data)
+    if fresh:
+        tell_obstacles(run.autoencoder)
     return Stage(
         init=begin,
         step=make_autoencoder_step(autoencoder, run),

@@ -131,3 +131,9 @@ def test_a_grid_of_pictures_of_two_sizes_has_those_of_the_first(tmp_path):
         writer.turn_to(request.changed(first_image=1, height=16))
         path = writer.write(np.zeros((16, 8, 3), np.uint8), 0, 0)
     assert path.name == "0000_0001.png" and (tmp_path / "out" / "grid.png").exists()
+
+
+def test_prompts_come_from_lines_alone():
+    for words in (["--prompt=a cat"], ["--classes", "3"]):
+        with pytest.raises(ConfigError, match="draws what is typed; leave out --(prompt|classes)"):
+            parse(["--model=x", "--interactive", *words])

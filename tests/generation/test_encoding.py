@@ -271,7 +271,7 @@ def test_train_takes_latents_in_the_place_of_images(pictures, tmp_path):
 def test_what_does_not_fit_is_said(latents, pictures, stage, tmp_path):
     with pytest.raises(DataError, match="image_size is 32 x 32, but .* images of 16 x 16"):
         open_source(cfg.Data(cfg.EncodedLatents(str(latents)), 32), "train")
-    with pytest.raises(DataError, match="no encoded test split"):
+    with pytest.raises(DataError, match="has no encoded test images"):
         open_source(cfg.Data(cfg.EncodedLatents(str(latents)), 16), "test")
     with pytest.raises(cfg.ConfigError, match="a source of images in stage one"):
         dataclasses.replace(tiny.autoencoder_run(pictures), data=of(latents))
