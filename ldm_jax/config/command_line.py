@@ -1,4 +1,4 @@
-"""Command lines that need images, whose defaults come from a config or from a work directory."""
+"""What command lines share: defaults of a config or a work directory, overridden by words."""
 
 import argparse
 import contextlib

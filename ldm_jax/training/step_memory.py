@@ -58,7 +58,7 @@ def _needed(program: Any) -> tuple[int, int] | None:
     """Bytes of the arguments of a program on each device, and of all else that it needs."""
     try:
         found = program.memory_analysis()
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:  # NotImplementedError is one
         return None
     if found is None:
         return None
