@@ -219,7 +219,17 @@ class Start(NamedTuple):
 FROM_NOISE = Start()
 
 
-def sample_latents(
+class Drawing(NamedTuple):
+    """Arguments of `scan.sample` for one batch, and of `scan.advance`, which runs it in parts."""
+
+    solver: Solver
+    denoise: Denoise
+    x_start: Float[Array, "b zh zw z"]
+    levels: Level
+    keys: Key[Array, "b"]
+
+
+def drawing(
     model: LatentDiffusion,
     params: Params,
     cond: Condition,
@@ -234,15 +244,13 @@ def sample_latents(
     guidance: Guidance = NO_GUIDANCE,
     resample: int = 1,
     jump: int = 1,
-    previews: int = 0,
-) -> scan.Sampled:
-    """Scaled latents of `shape` for each example of `cond`, and predictions on the way to them.
+) -> Drawing:
+    """Drawing scaled latents of `shape` for each example of `cond`.
 
     Example `i` is a function of `seed`, `index[i]`, `cond[i]` and `start[i]` alone. With
     `uncond` (the unconditional condition) every evaluation is one network call of twice the
     batch, ordered [unconditional, conditional]; without, classifier-free guidance is off.
-    `resample` and `jump` are those of `Inpaint`. Of the predictions of x0 on the way, `previews`
-    are kept, from the first to the last.
+    `resample` and `jump` are those of `Inpaint`.
     """
     noise = start.noise
     if noise is None:
@@ -261,7 +269,7 @@ def sample_latents(
 
     denoise = guidance.denoiser(denoise_of, cond, uncond)
     keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
-    return scan.sample(solver, denoise, x, levels, keys, return_x0s=previews)
+    return Drawing(solver, denoise, x, levels, keys)
 
 
 def invert(
@@ -290,10 +298,10 @@ def generate(
     """Images for the named `inputs`, as one traceable program: condition, sample, decode.
 
     `uncond` holds the inputs that are unconditional, in place of those of the same name, or is
-    None for no guidance; `how` is as in `sample_latents`.
+    None for no guidance; `how` is as in `drawing`.
     """
     cond = model.condition(params, frozen, inputs)
     if uncond is not None:
         uncond = model.condition(params, frozen, {**inputs, **uncond})
-    latents = sample_latents(model, params, cond, uncond, **how).x
+    latents = scan.sample(*drawing(model, params, cond, uncond, **how)).x
     return to_images(model.decode(frozen, latents))

@@ -1,6 +1,7 @@
 """What `sample.py` does: drawing, inverting, and benchmarks that can be repeated."""
 
 import contextlib
+import itertools
 import logging
 import sys
 from collections.abc import Collection, Iterator
@@ -25,7 +26,7 @@ from ldm_jax.data.unknown_words import UnknownWordsError
 from ldm_jax.images.sample_writer import SampleWriter, check_folder
 
 if TYPE_CHECKING:
-    from ldm_jax.generation.pipeline import Pipeline
+    from ldm_jax.generation.pipeline import Drawn, Pipeline
     from ldm_jax.generation.resolve import ResolvedRequest
 
 
@@ -70,8 +71,6 @@ def draw(command: Command) -> Path:
     _check_files(command)
 
     # JAX starts only now, so that --help and mistakes answer at once.
-    from tqdm import tqdm
-
     from ldm_jax.generation.pipeline import versions
     from ldm_jax.generation.resolve import resolve_request
 
@@ -83,32 +82,57 @@ def draw(command: Command) -> Path:
     resolved = resolve_request(pipeline, command.request)
     request = resolved.request
     total = len(request.conditions) * request.num
-    filled = {*command.filled, *request.to_dict().keys() - command.request.to_dict().keys()}
+    filled = {*command.filled, *resolved.filled}
     writer = SampleWriter(
         command.out, request, total, filled=filled, origin=pipeline.origin, versions=versions()
     )
-    with writer, tqdm(total=total, unit="image", desc="sampling") as bar, at_end(bar.close):
-        for paths in _drawn(pipeline, resolved, writer, command):
-            bar.update(len(paths))
+    with writer:
+        _draw_and_write(pipeline, resolved, writer, command)
     return writer.grid
 
 
-def _drawn(
-    pipeline: "Pipeline", resolved: "ResolvedRequest", writer: SampleWriter, command: Command
-) -> Iterator[list[Path]]:
-    """Draws and writes; yields the paths of each batch."""
+def _draw_and_write(
+    pipeline: "Pipeline",
+    resolved: "ResolvedRequest",
+    writer: SampleWriter,
+    command: Command,
+    brief: bool = False,
+) -> list[Path]:
+    """Draws under a bar of steps and pictures, which `brief` is as in `Progress`, and writes each
+    picture as soon as it is drawn; returns their paths."""
+    from ldm_jax.core.progress import Progress
+    from ldm_jax.generation.pipeline import Drawn
+
+    paths: list[Path] = []
+    events = pipeline.watch(resolved.plan, previews=command.progress_strip or 0)
+    first = next(events)
+    per_step = first.pictures / max(1, first.steps)
+    bar = Progress("sampling", first.steps, images=per_step, brief=brief)
+    with bar, contextlib.ExitStack() as compiling:
+        for event in itertools.chain([first], events):
+            compiling.close()
+            if isinstance(event, Drawn):
+                paths += _write(event, resolved, writer, command)
+                continue
+            bar.update(event.steps_done - bar.done, images=event.pictures_done)
+            if event.stage == "compiling":
+                compiling.enter_context(bar.waiting("compiling"))
+    return paths
+
+
+def _write(
+    drawn: "Drawn", resolved: "ResolvedRequest", writer: SampleWriter, command: Command
+) -> list[Path]:
     import numpy as np
 
-    strip, num = command.progress_strip or 0, resolved.request.num
-    for rows, images, previews in pipeline.run(resolved.plan, previews=strip):
-        paths = []
-        for i, (row, image) in enumerate(zip(rows, images, strict=True)):
-            place, number = divmod(int(row), num)
-            seen = previews
-            if previews is not None:
-                seen = np.stack([resolved.paste(preview) for preview in previews[i]])
-            paths.append(writer.write(resolved.paste(image), place, number, seen, command.video))
-        yield paths
+    paths = []
+    for i, (row, image) in enumerate(zip(drawn.rows, drawn.images, strict=True)):
+        place, number = divmod(int(row), resolved.request.num)
+        seen = drawn.previews
+        if seen is not None:
+            seen = np.stack([resolved.paste(preview) for preview in seen[i]])
+        paths.append(writer.write(resolved.paste(image), place, number, seen, command.video))
+    return paths
 
 
 def interact(command: Command) -> Path | None:
@@ -130,10 +154,10 @@ def interact(command: Command) -> Path | None:
         command.out, command.request, None, origin=pipeline.origin, versions=versions()
     )
 
-    def draw(resolved: "ResolvedRequest", filled: Collection[str]) -> list[str]:
-        writer.turn_to(resolved.request, filled)
-        batches = _drawn(pipeline, resolved, writer, command)
-        return [str(path) for paths in batches for path in paths]
+    def draw(resolved: "ResolvedRequest") -> list[str]:
+        writer.turn_to(resolved.request, resolved.filled)
+        paths = _draw_and_write(pipeline, resolved, writer, command, brief=True)
+        return [str(path) for path in paths]
 
     with writer:
         session = sample_interactive.Session(command.request, resolve, draw)

@@ -32,8 +32,8 @@ class Session:
     request: Request
     """What an empty line draws: the settings so far, and the number of the next picture."""
     resolve: Callable[[Request], "ResolvedRequest"]
-    draw: Callable[["ResolvedRequest", Collection[str]], list[str]]
-    """Draws and writes; given which settings are usual values, returns the pictures' names."""
+    draw: Callable[["ResolvedRequest"], list[str]]
+    """Draws and writes; returns the pictures' names."""
 
     def take(self, line: str) -> list[str]:
         """Does what a line says; returns the pictures that it gave.
@@ -58,9 +58,8 @@ class Session:
 
     def _draw(self, request: Request) -> list[str]:
         resolved = self._resolve(request)
-        filled = resolved.request.to_dict().keys() - request.to_dict().keys()
         following = replace(request, first_image=request.first_image + request.num)
-        names = self.draw(resolved, filled)
+        names = self.draw(resolved)
         self.request = following
         return names
 
@@ -70,7 +69,8 @@ class Session:
         resolved = self.resolve(request)
         total = len(request.conditions) * request.num
         if request.sampling.batch_size is None and total < resolved.request.sampling.batch_size:
-            resolved = self.resolve(request.changed(batch_size=total))
+            small = self.resolve(request.changed(batch_size=total))
+            resolved = replace(small, filled=resolved.filled)
         return resolved
 
 

@@ -26,12 +26,21 @@ class Progress:
                 compile_something()
     """
 
-    def __init__(self, description: str, total: int, initial: int = 0, images: int = 0) -> None:
+    def __init__(
+        self,
+        description: str,
+        total: int,
+        initial: int = 0,
+        images: float | int = 0,
+        brief: bool = False,
+    ) -> None:
         """Args: the task, its steps, those done before, and how many images one step handles.
 
-        With 0 images the rate is in steps.
+        With 0 images the rate is in steps. A `brief` bar appears only if the task takes longer
+        than a second, and leaves nothing behind.
         """
         self._description, self._total, self._done = description, total, initial
+        self._brief = brief
         self._images = images
         self._active = jax.process_index() == 0
         self._began = self._shown = time.monotonic()
@@ -48,7 +57,8 @@ class Progress:
         if self._active and sys.stderr.isatty():
             self._bar = tqdm(
                 total=self._total, initial=self._initial, desc=self._description,
-                file=sys.stderr, dynamic_ncols=True, leave=True,
+                file=sys.stderr, dynamic_ncols=True, leave=not self._brief,
+                delay=1.0 if self._brief else 0.0,
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
                 postfix="starting",
             )  # fmt: skip
@@ -56,7 +66,8 @@ class Progress:
 
     def __exit__(self, *exception: object) -> None:
         self._close()
-        if self._bar is None and self._active and self._done > self._initial:
+        shown = self._bar is not None or self._brief
+        if not shown and self._active and self._done > self._initial:
             self._print_line()
         self._at_end.__exit__(*exception)
 
@@ -66,7 +77,12 @@ class Progress:
             with contextlib.suppress(OSError):
                 self._bar.close()
 
-    def update(self, steps: int = 1, **values: float) -> None:
+    @property
+    def done(self) -> int:
+        """Steps done so far."""
+        return self._done
+
+    def update(self, steps: int = 1, **values: float | int) -> None:
         """Counts `steps` more as done and shows `values`, such as the loss."""
         self._done += steps
         self._values = "".join(f", {name} {value:.4g}" for name, value in values.items())
@@ -94,6 +110,18 @@ class Progress:
             with contextlib.suppress(OSError):
                 if self._bar is not None:
                     self._bar.refresh()
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """As `paused`, with a bar that says what is waited for."""
+        began = time.monotonic()
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.set_postfix_str(what)
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - began
 
     def seconds(self) -> float:
         """How long the steps have taken, without what was done while `paused`."""

@@ -30,6 +30,10 @@ class InputGroup:
     uncond: Mapping[str, np.ndarray]
     """What is guided away from, by name, [1, ...]; empty where the model has no such."""
 
+    def images(self, num: int) -> Int64[np.ndarray, "k"]:
+        """Places of the images, `num` of each condition, among those of all conditions."""
+        return (self.rows[:, None] * num + np.arange(num)).reshape(-1)
+
     def of(self, rows: Int64[np.ndarray, "b"]) -> dict[str, np.ndarray]:
         """The inputs of these conditions, which must be among `rows`."""
         places = np.searchsorted(self.rows, rows)

@@ -19,7 +19,8 @@ from PIL import Image
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import told
 from ldm_jax.config.request import paths
-from ldm_jax.generation.pipeline import Pipeline
+from ldm_jax.generation.drawing_progress import Progress
+from ldm_jax.generation.pipeline import Drawn, Pipeline
 from ldm_jax.generation.resolve import ResolvedRequest, resolve_request
 from ldm_jax.images.grid import save_png
 from ldm_jax.images.picture_text import picture_text
@@ -103,6 +104,24 @@ class Model:
         """
         return (sample for _, sample in self._drawn(prompt, settings))
 
+    def watch(
+        self, prompt: str | Sequence[str] = (), **settings: Any
+    ) -> Iterator[Progress | Sample]:
+        """As `stream`, with the progress about twice a second: steps done, time left, and the
+        picture so far. Take no more to stop the drawing; it changes no picture."""
+        return self.watch_request(self._request(prompt, settings))
+
+    def watch_request(self, request: cfg.Request) -> Iterator[Progress | Sample]:
+        """As `watch`, of a request; the model that it names is not read."""
+        return self._watch(resolve_request(self.pipeline, request))
+
+    def _watch(self, resolved: ResolvedRequest) -> Iterator[Progress | Sample]:
+        for event in self.pipeline.watch(resolved.plan):
+            if isinstance(event, Progress):
+                yield event
+            else:
+                yield from (sample for _, sample in self._samples(resolved, event))
+
     def _drawn(
         self, prompt: str | Sequence[str], settings: dict[str, Any]
     ) -> Iterator[tuple[int, Sample]]:
@@ -112,19 +131,22 @@ class Model:
         if not isinstance(return_latents, bool | np.bool_):
             raise cfg.ConfigError(told("return_latents", return_latents, bool))
         resolved = resolve_request(self.pipeline, self._request(prompt, settings))
-        return self._run(resolved, bool(return_latents))
+        batches = self.pipeline.run(resolved.plan, decode=not return_latents)
+        return (one for batch in batches for one in self._samples(resolved, batch, return_latents))
 
-    def _run(self, resolved: ResolvedRequest, return_latents: bool) -> Iterator[tuple[int, Sample]]:
-        request = resolved.request
-        for rows, drawn, _ in self.pipeline.run(resolved.plan, decode=not return_latents):
-            images, latents = drawn, [None] * len(drawn)
-            if return_latents:
-                latents = drawn
-                images = self.pipeline.decode(drawn, request.sampling.tile)
-            for row, image, own in zip(rows, images, latents, strict=True):
-                one = request.one(*divmod(int(row), request.num))
-                text = picture_text(one, {"origin": self.pipeline.origin})
-                yield int(row), Sample(resolved.paste(image), one, text, own)
+    def _samples(
+        self, resolved: ResolvedRequest, batch: Drawn, latents: bool = False
+    ) -> Iterator[tuple[int, Sample]]:
+        """The pictures of a batch, which holds `latents` or images."""
+        request, images, own = resolved.request, batch.images, [None] * len(batch.rows)
+        if latents:
+            own = batch.images
+            images = self.pipeline.decode(own, request.sampling.tile)
+        for row, image, latent in zip(batch.rows, images, own, strict=True):
+            one = request.one(*divmod(int(row), request.num))
+            about = {"filled": resolved.filled, "origin": self.pipeline.origin}
+            text = picture_text(one, about)
+            yield int(row), Sample(resolved.paste(image), one, text, latent)
 
     def _request(self, prompt: str | Sequence[str], settings: dict[str, Any]) -> cfg.Request:
         choice = self.pipeline.choice

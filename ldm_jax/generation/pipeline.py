@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +29,9 @@ from ldm_jax.generation.conditions import (
     open_tokenizer,
 )
 from ldm_jax.generation.defaults import Resolved
+from ldm_jax.generation.drawing_progress import Moment, Pace, Progress
 from ldm_jax.generation.guide_models import GuideModels, check_weaker
-from ldm_jax.generation.programs import Programs
+from ldm_jax.generation.programs import Programs, SamplerRun
 from ldm_jax.generation.refusals import check_picture
 from ldm_jax.images import masks
 
@@ -158,6 +160,7 @@ class Pipeline:
             self.model, self.params, self.frozen, self.guide_models, dtype=self.dtype,
             devices=devices, textures=choice.tileable,
         )  # fmt: skip
+        self._paces: dict[Any, Pace] = {}
 
     @classmethod
     def open(cls, choice: cfg.ModelChoice, optional: Collection[str] = ()) -> "Pipeline":
@@ -274,12 +277,39 @@ class Pipeline:
         Raises:
             NonFiniteError: says which network failed.
         """
-        for group in plan.groups:
-            images = (group.rows[:, None] * plan.num + np.arange(plan.num)).reshape(-1)
-            for rows, count in _batches(images, plan.resolved.sampling.batch_size):
-                drawn, seen = self._draw_batch(plan, group, rows, decode, previews)
-                seen = None if seen is None else seen[:count]
-                yield Drawn(rows[:count], drawn[:count], seen)
+        for event in self.watch(plan, decode=decode, previews=previews, seconds=None):
+            if isinstance(event, Drawn):
+                yield event
+
+    def watch(
+        self, plan: Plan, *, decode: bool = True, previews: int = 0, seconds: float | None = 0.5
+    ) -> Iterator[Progress | Drawn]:
+        """As `run`, whose batches are drawn in parts that take about so many `seconds`, with the
+        progress between parts; None draws each batch as a whole.
+
+        Who takes no more events stops the drawing. The images are the same, bit for bit.
+        """
+        batches = [
+            (group, *batch) for group in plan.groups
+            for batch in _batches(group.images(plan.num), plan.resolved.sampling.batch_size)
+        ]  # fmt: skip
+        moment = Moment(batches=len(batches), pictures=len(plan.index))
+        for group, rows, count in batches:
+            run = self._sampler(plan, group, rows, previews)
+            pace = self._paces.setdefault(run.program, Pace())
+            moment.turn_to(rows[:count], pace, run.total, partial(self._preview, plan, run))
+            yield moment.progress("drawing" if pace.steps.begun else "compiling")
+            while run.done < run.total:
+                steps = run.total if seconds is None else pace.steps_in(seconds)
+                steps = min(steps, run.total - run.done)
+                with pace.steps.timing(steps):
+                    run.advance(steps)
+                moment.steps_done += steps
+                yield moment.progress("drawing" if run.done < run.total else "decoding")
+            with pace.decoding.timing():
+                drawn, seen = self._finish(run, plan, decode)
+            moment.finish_batch()
+            yield Drawn(rows[:count], drawn[:count], None if seen is None else seen[:count])
 
     def decode(
         self, latents: Float32[np.ndarray, "n zh zw z"], tile: int | None = None
@@ -341,10 +371,10 @@ class Pipeline:
             skip_unknown=unknown_words == "skip",
         )
 
-    def _draw_batch(
-        self, plan: Plan, group: InputGroup, rows: np.ndarray, decode: bool, previews: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """The images, or latents, of `rows`, all drawn together, and their previews."""
+    def _sampler(
+        self, plan: Plan, group: InputGroup, rows: np.ndarray, previews: int
+    ) -> SamplerRun:
+        """The sampler of the images, or latents, of `rows`, all drawn together."""
         programs, (sampling, levels) = self.programs, plan.resolved
         mesh, conditions = programs.mesh(len(rows)), rows // plan.num
         own = group.of(conditions)
@@ -356,16 +386,25 @@ class Pipeline:
             if sampling.guidance_scale != 1:
                 inputs |= group.negative(len(rows))
                 uncond = programs.condition(mesh, inputs, sampling.tile)
-            latents, x0s = programs.draw(
+            return programs.draw(
                 mesh, cond, uncond, plan.index[rows], start, sampling, levels, plan.numbers,
                 (own, labels), previews,
             )  # fmt: skip
-            if not decode:
-                return np.asarray(latents), None
-            images = programs.decode(mesh, latents, sampling.tile)
-            if x0s is None or not len(x0s):
-                return images, None
-            return images, np.stack([programs.decode(mesh, x0, sampling.tile) for x0 in x0s], 1)
+
+    def _preview(self, plan: Plan, run: SamplerRun) -> UInt8[np.ndarray, "n h w c"]:
+        return self.decode(np.asarray(run.x0), plan.resolved.sampling.tile)
+
+    def _finish(
+        self, run: SamplerRun, plan: Plan, decode: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The images, or latents, of a sampler at its end, and their previews."""
+        latents, tile = np.asarray(run.x), plan.resolved.sampling.tile
+        if not decode:
+            return latents, None
+        images = self.decode(latents, tile)
+        if run.x0s is None or not len(run.x0s):
+            return images, None
+        return images, np.stack([self.decode(x0, tile) for x0 in np.asarray(run.x0s)], axis=1)
 
     def _start(
         self, mesh: Mesh, plan: Plan, rows: np.ndarray

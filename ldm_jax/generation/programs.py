@@ -1,7 +1,7 @@
 """A model's networks on the devices, as compiled programs: condition, encode, draw, decode."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -22,7 +22,7 @@ from ldm_jax.generation.guide_models import GuideModels
 from ldm_jax.generation.tiles import TiledAutoencoder
 from ldm_jax.models.conditioners import Condition, Inputs
 from ldm_jax.models.tileable import tileable
-from ldm_jax.sampling.scan import Sampled
+from ldm_jax.sampling import scan
 
 ADVICE = {
     "float16": "; try --dtype=bfloat16 or --dtype=float32",
@@ -36,6 +36,46 @@ class NonFiniteError(ValueError):
     """A network gave infinity or no number."""
 
     status = FAILED
+
+
+class SamplerRun:
+    """The sampler of one batch, which is run whole or in parts; both give the same bits, for the
+    same compiled program does both."""
+
+    def __init__(
+        self,
+        advance: Callable[[scan.State, int, int], scan.State],
+        state: scan.State,
+        total: int,
+        program: Hashable,
+    ) -> None:
+        """From `state` on; `advance` gives the state after evaluations from one to another.
+        `program` is the same for runs of the same compiled program."""
+        self._advance, self._state, self.program = advance, state, program
+        self.done, self.total = 0, total
+        """Evaluations of the network, so far and in all."""
+
+    def advance(self, count: int | None = None) -> None:
+        """Makes `count` more evaluations, or as many as are left; None is all of these."""
+        end = self.total if count is None else min(self.total, self.done + count)
+        if end > self.done:
+            self._state = self._advance(self._state, self.done, end)
+            self.done = end
+
+    @property
+    def x(self) -> Array:
+        """Scaled latents at the level reached."""
+        return self._state.carry.x
+
+    @property
+    def x0(self) -> Array:
+        """Scaled latents as the last evaluation predicts them in the end; zero before the first."""
+        return self._state.carry.x0
+
+    @property
+    def x0s(self) -> Array | None:
+        """The predictions that are kept, [k, b, ...]."""
+        return self._state.x0s
 
 
 class Programs:
@@ -123,9 +163,9 @@ class Programs:
         numbers: dict[str, Any],
         guide_inputs: tuple[Inputs, np.ndarray | None],
         previews: int,
-    ) -> Sampled:
-        """The sampler: a new program only for another size, number of levels or previews, or for
-        settings that are no numbers.
+    ) -> "SamplerRun":
+        """The sampler before its first step: a new program only for another size, number of levels
+        or previews, or for settings that are no numbers.
 
         Args:
             mesh: where.
@@ -140,10 +180,10 @@ class Programs:
             previews: how many predictions on the way are kept.
         """
         shape = self._model.latent_shape_of(sampling.height, sampling.width)
-        # All that the program knows of the settings; their numbers are its arguments.
+        # All that the programs know of the settings; their numbers are arguments.
         fixed = replace(sampling.program, height=None, width=None)
 
-        def draw(
+        def drawing(
             params, guide_params, guide_inputs, cond, uncond, index, start, seed, eta, levels,
             numbers,
         ):  # fmt: skip
@@ -151,19 +191,43 @@ class Programs:
             guidance = self._guide_models.guidance(
                 guide_params, *guide_inputs, numbers, fixed.guidance_schedule, fixed.classifier_form
             )
-            return ldm.sample_latents(
+            return ldm.drawing(
                 self._model, params, cond, uncond, solver=solver, levels=levels, seed=seed,
                 index=index, shape=shape, start=start, guidance=guidance,
-                resample=fixed.resample, jump=fixed.resample_jump, previews=previews,
+                resample=fixed.resample, jump=fixed.resample_jump,
             )  # fmt: skip
 
+        def start_program(*arguments: Any) -> tuple[scan.State, Array]:
+            solver, _, x, levels, _ = drawing(*arguments)
+            state = scan.start(solver, x, levels, return_x0s=previews)
+            return state, jnp.int32(scan.evaluations(solver, levels))
+
+        def part_program(state: scan.State, begin: Array, end: Array, *arguments: Any) -> Any:
+            solver, denoise, _, levels, keys = drawing(*arguments)
+            after = scan.advance(solver, denoise, state, levels, keys, begin=begin, end=end)
+            # What comes out goes in again.
+            return jax.lax.with_sharding_constraint(after, shardings)
+
         params, _, guide_params = self._place(mesh)
-        return self._run(
-            "the U-Net", ("draw", fixed, shape, previews), lambda: draw,
+        arguments = (
             params, guide_params, to_global(mesh, guide_inputs), cond, uncond,
             to_global(mesh, index), start, np.uint32(sampling.seed),
             None if sampling.eta is None else jnp.float32(sampling.eta), levels, numbers,
         )  # fmt: skip
+        key = fixed, shape, previews
+        state, total = self._run("the U-Net", ("start", *key), lambda: start_program, *arguments)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+
+        def advance(state: scan.State, begin: int, end: int) -> scan.State:
+            bounds = np.int32(begin), np.int32(end)
+            with jax.set_mesh(mesh):
+                return self._run(
+                    "the U-Net", ("draw", mesh, *key), lambda: part_program, state, *bounds,
+                    *arguments,
+                )  # fmt: skip
+
+        sizes = [np.shape(leaf) for leaf in jax.tree.leaves(arguments[2:])]
+        return SamplerRun(advance, state, int(total), program=(mesh, *key, *sizes))
 
     def decode(self, mesh: Mesh, latents: Array, tile: int | None) -> UInt8[np.ndarray, "b h w c"]:
         """Images of scaled latents, a few at a time: the decoder's memory is many times that of

@@ -29,6 +29,8 @@ class ResolvedRequest:
     """For `Pipeline.run`."""
     paste: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "height width 3"]]
     """Lays a drawn image over the picture whose mask it fills; without one, returns it."""
+    filled: tuple[str, ...]
+    """The settings that were filled in."""
 
 
 def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest:
@@ -68,8 +70,10 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
         first_image=request.first_image, negative=request.negative_prompt,
         unknown_words=request.unknown_words, picture=picture,
     )  # fmt: skip
-    request = replace(request, sampling=sampling, picture=files, model=pipeline.choice)
-    return ResolvedRequest(request, plan, paste)
+    whole = replace(request, sampling=sampling, picture=files, model=pipeline.choice)
+    asked = request.to_dict()
+    filled = tuple(name for name in whole.to_dict() if name not in asked)
+    return ResolvedRequest(whole, plan, paste, filled)
 
 
 def read_inverted(

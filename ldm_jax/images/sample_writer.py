@@ -307,6 +307,8 @@ class SampleWriter:
     def _write_manifest(self) -> None:
         entries = [self._entries[name] for name in self._in_order(self._entries)]
         manifest = {"request": self._request.to_dict()} | self._about
+        if self._total is not None:
+            manifest["wanted"] = self._total  # more than there are images, if it was stopped
         manifest |= {"versions": self._versions, "images": entries}
         write_atomically(self.out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 

@@ -1,7 +1,7 @@
-"""The one loop of every sampler: a solver stepped from level to level under one scan; and the way
-back, from an example to its noise."""
+"""The one loop of every sampler: a solver stepped from level to level under one scan, whole or in
+parts; and the way back, from an example to its noise."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,15 @@ from jaxtyping import Array, Float, Float32, Int, Key
 from ldm_jax.core import rngs
 from ldm_jax.core.typing import Denoise, Level, Prediction, Solver
 from ldm_jax.sampling.ancestral import DDIM
+
+
+class State(NamedTuple):
+    """A run between two evaluations; any of its parts can begin with it."""
+
+    carry: Any
+    """The solver's."""
+    x0s: Float[Array, "e b ..."] | None
+    """The x0 of evaluations that are kept, zero where they are still to come; or None."""
 
 
 class Sampled(NamedTuple):
@@ -57,33 +66,70 @@ def sample(
 
     Raises ValueError if there is no level, or no keys for a stochastic solver.
     """
-    steps = levels.timestep.shape[0] - 1
-    if steps < 0:
-        raise ValueError("levels is empty; it must hold the final level at least")
+    state = start(solver, x_start, levels, return_x0s=return_x0s)
+    count = evaluations(solver, levels)
+    carry, x0s = advance(solver, denoise, state, levels, keys, begin=0, end=count)
+    return Sampled(x=carry.x, x0s=x0s)
+
+
+def start(
+    solver: Solver,
+    x_start: Float32[Array, "b *d"],
+    levels: Level,
+    *,
+    return_x0s: bool | int = False,
+) -> State:
+    """The state before the first evaluation; arguments and errors are those of `sample`."""
+    count = evaluations(solver, levels)
+    kept = evenly(count, count if return_x0s is True else int(return_x0s)).size
+    x0s = jnp.zeros((kept, *x_start.shape), jnp.float32) if return_x0s else None
+    return State(solver.init(x_start), x0s)
+
+
+def advance(
+    solver: Solver,
+    denoise: Denoise,
+    state: State,
+    levels: Level,
+    keys: Key[Array, "b"] | None = None,
+    *,
+    begin: Int[Array, ""] | int,
+    end: Int[Array, ""] | int,
+) -> State:
+    """The state after evaluations `begin` to `end` (exclusive) of those that `sample` makes.
+
+    The one loop of every sampler. With bounds that are known when it is traced it is a `lax.scan`.
+    With traced ones it is a loop that one compiled program runs as a whole or in parts, so that
+    both give the same bits.
+    """
     if solver.stochastic and keys is None:
         raise ValueError(f"{type(solver).__name__} draws noise; give keys, one per example")
-
-    visits = solver.visits(steps)
-    kept = evenly(visits.size - 1, visits.size if return_x0s is True else int(return_x0s))
-    slots = np.full(visits.size - 1, kept.size, np.int32)
-    slots[kept] = np.arange(kept.size)
-
-    def body(state, inputs):
-        carry, x0s = state
-        step, level, next_level = inputs
-        noise = _noise(keys, step, x_start.shape[1:]) if solver.stochastic else None
-        carry = solver.step(carry, level, next_level, denoise, noise)
-        if kept.size:
-            # Evaluations that are not kept have a slot past the end.
-            x0s = x0s.at[jnp.asarray(slots)[step]].set(carry.x0, mode="drop")
-        return (carry, x0s), None
-
+    visits = solver.visits(_steps(levels))
+    if visits.size == 1:  # the final level alone
+        return state
     here = jax.tree.map(lambda values: values[visits[:-1]], levels)
     there = jax.tree.map(lambda values: values[visits[1:]], levels)
-    inputs = (jnp.arange(visits.size - 1, dtype=jnp.int32), here, there)
-    x0s = jnp.zeros((kept.size, *x_start.shape), jnp.float32) if return_x0s else None
-    (carry, x0s), _ = jax.lax.scan(body, (solver.init(x_start), x0s), inputs)
-    return Sampled(x=carry.x, x0s=x0s)
+    slots = _slots(visits.size - 1, 0 if state.x0s is None else len(state.x0s))
+
+    def body(step: Int[Array, ""], state: State) -> State:
+        carry, x0s = state
+        level, next_level = (jax.tree.map(lambda v: v[step], some) for some in (here, there))
+        noise = _noise(keys, step, carry.x.shape[1:]) if solver.stochastic else None
+        carry = solver.step(carry, level, next_level, denoise, noise)
+        if slots is not None:
+            # Evaluations that are not kept have a slot past the end.
+            x0s = x0s.at[jnp.asarray(slots)[step]].set(carry.x0, mode="drop")
+        return State(carry, x0s)
+
+    return jax.lax.fori_loop(begin, end, body, state)
+
+
+def evaluations(solver: Solver, levels: Level) -> int:
+    """How often `sample` calls `denoise`.
+
+    Raises ValueError if there is no level.
+    """
+    return solver.visits(_steps(levels)).size - 1
 
 
 def reverse(levels: Level) -> Level:
@@ -117,6 +163,22 @@ def evenly(evaluations: int, count: int) -> Int[np.ndarray, "k"]:
     fewer, and the first if it is one."""
     places = np.linspace(0, evaluations - 1, min(count, evaluations))
     return np.round(places).astype(np.int32)
+
+
+def _steps(levels: Level) -> int:
+    steps = levels.timestep.shape[0] - 1
+    if steps < 0:
+        raise ValueError("levels is empty; it must hold the final level at least")
+    return steps
+
+
+def _slots(evaluations: int, kept: int) -> Int[np.ndarray, "e"] | None:
+    """Where the x0 of each evaluation is kept; None if none is."""
+    if not kept:
+        return None
+    slots = np.full(evaluations, kept, np.int32)
+    slots[evenly(evaluations, kept)] = np.arange(kept)
+    return slots
 
 
 def _noise(

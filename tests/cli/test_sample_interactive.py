@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import sample as program
 from ldm_jax.cli import sample
 from ldm_jax.cli.sample_arguments import parse
 from ldm_jax.cli.sample_interactive import Session
-from ldm_jax.config import ConfigError
+from ldm_jax.config import ConfigError, Request
 from ldm_jax.images.sample_writer import SampleWriter
 
 LINES = """a red three alone
@@ -43,7 +44,7 @@ def session(trained_text2img, tmp_path_factory):
         patch.setattr(sys, "stdout", said)
         patch.setattr(sys, "stderr", said)
         words = [f"--model={trained_text2img}", "--steps=2", "--guidance=2", "--seed=7"]
-        assert program.main([*words, f"--out={out}", "--interactive"]) == 0
+        assert program.main([*words, f"--out={out}", "--interactive"]) == 0, said.getvalue()
     return out, said.getvalue(), opened[0]
 
 
@@ -79,17 +80,21 @@ def counting():
     """A session whose pictures are not drawn, and what it was asked to draw."""
     drawn = []
 
+    @dataclass(frozen=True)
     class Resolved:
-        def __init__(self, request):
-            if request.sampling.height == 17:
-                raise ConfigError("height is 17; it must be a multiple of 2")
-            self.request = request.changed(batch_size=request.sampling.batch_size or 32)
+        request: Request
+        filled: tuple[str, ...] = ("batch_size",)
 
-    def draw(resolved, filled):
+    def resolve(request):
+        if request.sampling.height == 17:
+            raise ConfigError("height is 17; it must be a multiple of 2")
+        return Resolved(request.changed(batch_size=request.sampling.batch_size or 32))
+
+    def draw(resolved):
         drawn.append(resolved.request)
         return ["a.png"]
 
-    return Session(parse(["--model=x", "--interactive"]).request, Resolved, draw), drawn
+    return Session(parse(["--model=x", "--interactive"]).request, resolve, draw), drawn
 
 
 def test_options_stay_and_what_is_refused_changes_nothing(counting):

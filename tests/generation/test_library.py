@@ -31,6 +31,16 @@ def test_pictures_are_those_of_the_pipeline_prompt_by_prompt(model, drawn):
     assert [sample.request.first_image for sample in drawn] == [0, 1, 0, 1]
 
 
+def test_progress_comes_between_the_pictures(model, drawn):
+    events = [*model.watch(PROMPTS, num=2, seed=3, steps=2, guidance_scale=2.0)]
+    samples = [event for event in events if isinstance(event, Sample)]
+    for sample, other in zip(samples, drawn, strict=True):
+        np.testing.assert_array_equal(sample.array, other.array)
+        assert sample.request == other.request and sample.text == other.text
+    first = events[0]
+    assert (first.steps_done, first.steps, first.pictures_done, first.pictures) == (0, 2, 0, 4)
+
+
 def test_a_saved_picture_says_how_it_was_drawn(drawn, tmp_path):
     drawn[3].save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:

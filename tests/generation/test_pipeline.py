@@ -13,12 +13,13 @@ import pytest
 from ldm_jax import config as cfg
 from ldm_jax.generation import defaults
 from ldm_jax.generation.conditions import Picture
-from ldm_jax.generation.pipeline import Pipeline, image_numbers
-from ldm_jax.generation.programs import NonFiniteError
+from ldm_jax.generation.pipeline import Drawn, Pipeline, image_numbers
+from ldm_jax.generation.programs import NonFiniteError, SamplerRun
 from ldm_jax.generation.resolve import resolve_request
 from ldm_jax.latent_diffusion import to_pixels
 
 LEFT, RIGHT = slice(8), slice(8, 16)
+advance = SamplerRun.advance
 FAST = cfg.Sampling(steps=3, batch_size=4, guidance_scale=2.0)
 RED, BLUE = "a red three alone", "a blue seven above a green one"
 
@@ -308,6 +309,43 @@ def test_previews_lead_to_the_picture_and_do_not_change_it(pipeline, four):
     np.testing.assert_allclose(seen.previews[:, -1].astype(int), seen.images.astype(int), atol=1)
     assert far(seen.previews[:, 0], seen.images) > far(seen.previews[:, 1], seen.images) > 0.5
     assert decoders == [key for key in pipeline.programs.compiled if key[0] == "decode"]
+
+
+def test_a_drawing_is_watched_step_by_step_and_stays_the_same(pipeline, four):
+    conditions, sampling = [RED, BLUE, RED, BLUE, RED], replace(FAST, steps=5)
+    whole = pipeline.generate(conditions, sampling=sampling)
+    plan = pipeline.plan(conditions, pipeline.resolve_sampling(sampling))
+    moments, images, previews = [], [], []
+    for event in pipeline.watch(plan, seconds=0.0):
+        if isinstance(event, Drawn):
+            images.append(event.images)
+            continue
+        moments.append(event)
+        if event.steps_done in (1, 4):
+            previews.append(event.preview())
+    np.testing.assert_array_equal(np.concatenate(images), whole)
+    # Two batches, of four and of one, which say what they do before and after each step.
+    assert [m.steps_done for m in moments] == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10]
+    assert [m.pictures_done for m in moments] == [0] * 6 + [4] * 6
+    assert [len(m.rows) for m in moments] == [4] * 6 + [1] * 6
+    assert {(m.steps, m.pictures) for m in moments} == {(10, 5)}
+    assert [m.stage for m in moments[-6:]] == ["drawing"] * 5 + ["decoding"]
+    assert all(m.seconds_left > 0 for m in moments[-3:])
+    early, late = previews
+    assert early.shape == late.shape == (4, 16, 16, 3)
+    assert far(early, whole[:4]) > far(late, whole[:4])
+
+
+def test_who_watches_no_longer_stops_the_drawing(pipeline, monkeypatch):
+    plan = pipeline.plan([RED] * 8, pipeline.resolve_sampling(replace(FAST, steps=5)))
+    steps = []
+    monkeypatch.setattr(
+        SamplerRun, "advance", lambda run, count: steps.append(count) or advance(run, count)
+    )
+    events = pipeline.watch(plan, seconds=0.0)
+    assert next(event for event in events if event.steps_done == 2).steps == 10
+    events.close()
+    assert steps == [1, 1]
 
 
 def test_a_picture_is_drawn_again_from_its_noise(pipeline, image):

@@ -14,6 +14,7 @@ from ldm_jax.diffusion.schedules import NoiseSchedule, betas
 from ldm_jax.generation import defaults
 from ldm_jax.models.process import betas as all_betas
 from ldm_jax.models.process import build_process
+from ldm_jax.sampling.scan import sample
 from ldm_jax.sampling.solvers import make_solver
 from ldm_jax.training.diffusion_step import denoising_loss
 
@@ -70,10 +71,11 @@ def test_every_process_and_prediction_is_trained_and_drawn(process, kind):
 
     def both():
         params = ldm.init_params(bundle, 0)
-        drawn = ldm.sample_latents(
+        drawing = ldm.drawing(
             bundle, params, bundle.condition(params, {}, inputs), None, solver=make_solver("ddim"),
             levels=levels, seed=0, index=index, shape=bundle.latent_shape,
-        ).x  # fmt: skip
+        )  # fmt: skip
+        drawn = sample(*drawing).x
         t = bundle.process.time_at(jnp.full(2, 0.5))
         return drawn, denoising_loss(bundle, run, params, drawn, inputs, index, t, {}, train=False)
 

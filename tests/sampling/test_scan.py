@@ -1,16 +1,22 @@
 """One scan runs any solver, whatever the number of steps."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ldm_jax.core import rngs
+from ldm_jax.core.names import SamplerName
 from ldm_jax.core.typing import Prediction
 from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
-from ldm_jax.sampling.levels import levels, part
-from ldm_jax.sampling.scan import evenly, initial_x, sample
+from ldm_jax.sampling.inpaint import Inpaint
+from ldm_jax.sampling.levels import inner_levels, levels, part
+from ldm_jax.sampling.scan import advance, evaluations, evenly, initial_x, sample, start
+from ldm_jax.sampling.sde import PredictorCorrector
+from ldm_jax.sampling.solvers import make_solver
 
 SCHEDULE = NoiseSchedule.create("scaled_linear", 1000)
 
@@ -112,6 +118,51 @@ def test_predictions_that_are_not_kept_take_no_memory():
 )
 def test_evaluations_are_chosen_evenly(evaluations, count, expected):
     assert list(evenly(evaluations, count)) == expected
+
+
+def _curved(x, level):
+    """A denoiser that is not linear and says a variance."""
+    x0 = level.alpha * jnp.tanh(x)
+    return Prediction(x0, (x - level.alpha * x0) / level.sigma, 0.5 + 0.1 * jnp.sin(x))
+
+
+NOISE = rngs.normal(_keys(2, "start"), (1, 3, 2))
+
+
+def _inpainting(solver, resample=1):
+    original, mask = jnp.full_like(NOISE, 0.3), jnp.asarray([[[[1.0], [0.0], [1.0]]]] * 2)
+    return Inpaint(solver, original, NOISE, mask, resample, 2)
+
+
+@pytest.mark.parametrize(
+    ("solver", "keep"),
+    [
+        *((make_solver(name, None, SCHEDULE), 0) for name in get_args(SamplerName)),
+        (DDIM(eta=0.5), 3), (make_solver("dpmpp_2m_sde", 0.5), 2),
+        (PredictorCorrector(make_solver("ddim"), "langevin", 2, 0.1), 0),
+        (_inpainting(DDIM()), 2), (_inpainting(DDIM(), resample=2), 0),
+    ],
+)  # fmt: skip
+def test_a_drawing_in_parts_has_the_bits_of_the_whole(solver, keep):
+    run, keys = inner_levels(solver, SCHEDULE, levels(SCHEDULE, 6)), _keys(2)
+    count = evaluations(solver, run)
+
+    @jax.jit
+    def part_of(state, begin, end):
+        return advance(solver, _curved, state, run, keys, begin=begin, end=end)
+
+    def in_parts(*lengths):
+        state, begin = start(solver, NOISE, run, return_x0s=keep), 0
+        for length in lengths:
+            state, begin = part_of(state, begin, begin + length), begin + length
+        return state
+
+    whole = in_parts(count)
+    assert not np.array_equal(whole.carry.x, NOISE)
+    by_scan = sample(solver, _curved, NOISE, run, keys)
+    np.testing.assert_allclose(whole.carry.x, by_scan.x, rtol=1e-5, atol=1e-5)
+    for lengths in ((1, 2, count - 3), (1,) * count):
+        jax.tree.map(np.testing.assert_array_equal, in_parts(*lengths), whole)
 
 
 def test_starting_part_of_the_way():
