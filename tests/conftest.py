@@ -75,6 +75,7 @@ def programs(shared) -> Path:
 def compiled_once(programs) -> None:
     """A program that several tests or processes need is compiled by the first of them."""
     jax.config.update("jax_compilation_cache_dir", str(programs))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)  # of commands that tests start
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

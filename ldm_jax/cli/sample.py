@@ -113,6 +113,7 @@ def _draw_and_write(
             compiling.close()
             if isinstance(event, Drawn):
                 paths += _write(event, resolved, writer, command)
+                bar.update(0, images=len(paths))
                 continue
             bar.update(event.steps_done - bar.done, images=event.pictures_done)
             if event.stage == "compiling":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ldm_jax.core import signals
+from ldm_jax.core.compilation_cache import keep_compiled
 from ldm_jax.core.files import NEVER_OF_READING, NotWritten, not_written
 from ldm_jax.core.output import say
 from ldm_jax.core.reading import printable
@@ -35,8 +36,10 @@ class Failed(RuntimeError):
 
 def run_program(program: str, main: Callable[[list[str]], int]) -> NoReturn:
     """Runs `main`, which runs a command, with the arguments of this process, and ends the process
-    with the status that it returns; signals are handled until then."""
+    with the status that it returns; signals are handled until then, and JAX keeps what it compiles.
+    """
     signals.stay(program)
+    keep_compiled()
     status: int | None = FAILED
     try:
         status = main(sys.argv[1:])
