@@ -8,7 +8,7 @@ a laptop, medium one GPU, large is as wide as Stable Diffusion's. The downsampli
 to 32 px, 4 up to 96 px, and 8 above. If left and right do not matter in your images, also train on
 mirrored ones: --data.source.flip=True.
 
-Results with 1,162 images of 64 px on two cores are in docs/your_own_pictures.md.
+Results with 1,214 images of 64 px on two cores are in docs/your_own_pictures.md.
 """
 
 from typing import Literal

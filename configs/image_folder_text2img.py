@@ -12,7 +12,7 @@ widths are set by the autoencoder and the conditioners. To train on classes (the
 subfolders) instead of captions, use `--conditioners=ClassConditioner --conditioners.0.num_classes=N
 --objective.map_weight=0`.
 
-Results with 1,162 images of 64 px on two cores are in docs/your_own_pictures.md.
+Results with 1,214 images of 64 px on two cores are in docs/your_own_pictures.md.
 """
 
 from typing import Literal

@@ -119,8 +119,8 @@ def parse(
     parsed = overridden(replace(default, data=data or Data()), rest, prog, description + HELP)
     if isinstance(parsed.data.source, EncodedLatents):
         raise ConfigError(
-            f"data.source.path={parsed.data.source.path} is encoded already; name the images with "
-            "--config=FILE or --images=FOLDER"
+            f"data.source.path={parsed.data.source.path} is already encoded; name the folder of "
+            "the images with --config=FILE or --images=FOLDER"
         )
     return parsed
 

@@ -49,7 +49,7 @@ def check(config: Any, tensors: Mapping[str, np.ndarray], where: str) -> None:
             what = f"more than the largest of the weights, {largest} numbers, has"
         else:
             continue
-        raise ConvertError(f"{where} claims {part}.{name} {value}, {what}; one of them is wrong")
+        raise ConvertError(f"{where} says {part}.{name} is {value}, {what}; one of them is wrong")
 
 
 def _parts(config: Any) -> Iterator[Any]:

@@ -68,7 +68,7 @@ class Fields:
         """A whole number from 1 on; without a `default` the file must have it."""
         value = self.get(name, default)
         if not _is_size(value):
-            raise self.error(name, "a whole number from 1 on")
+            raise self.error(name, "a whole number, 1 or more")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
@@ -99,7 +99,7 @@ class Fields:
         """A list of whole numbers from 1 on."""
         values = self.get(name, list(default))
         if not isinstance(values, list) or not all(map(_is_size, values)):
-            raise self.error(name, "a list of whole numbers from 1 on")
+            raise self.error(name, "a list of whole numbers, 1 or more")
         return tuple(values)
 
     def each(self, name: str, default: int, count: int) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ class Fields:
         value = self.get(name, default)
         values = value if isinstance(value, list) else [value] * count
         if len(values) != count or not all(map(_is_size, values)):
-            raise self.error(name, f"a whole number from 1 on, or a list of {count}")
+            raise self.error(name, f"a whole number, 1 or more, or a list of {count}")
         return tuple(values)
 
     def texts(self, name: str, default: tuple[str, ...], allowed: Collection[str]) -> list[str]:
@@ -149,8 +149,9 @@ class Fields:
             silent = name.startswith("_") or value is None or value is False
             if name not in self._seen and not silent:
                 raise ConvertError(
-                    f"{self.path}: {name} is {_said(value)}; this setting is not known here, "
-                    "and may change what is computed. If it does not, remove it from the file"
+                    f"{self.path}: {name} is {_said(value)}; ldm_jax does not know this setting, "
+                    "which may change what the model computes. If it does not, remove it from "
+                    "the file"
                 )
 
 

@@ -22,7 +22,7 @@ def fetch(name: str) -> Path:
     """
     found = _ID.fullmatch(name.removeprefix(PREFIX))
     if found is None:
-        raise ConvertError(f"{name} is no model of the hub; write {PREFIX}OWNER/NAME")
+        raise ConvertError(f"{name} is not a model name of the hub; write {PREFIX}OWNER/NAME")
     import huggingface_hub
 
     try:

@@ -68,8 +68,8 @@ def load(
     wrong = sorted(given.keys() - _CHOICES[kind])
     if wrong:
         raise ConvertError(
-            f"{path} is a {kind} model, to which {', '.join('--' + w for w in wrong)} does not "
-            "belong; leave it out"
+            f"{path} is a {kind} model, which cannot be combined with "
+            f"{', '.join('--' + w for w in wrong)}; leave it out"
         )
     try:
         return _read(path, kind, given)
@@ -102,7 +102,7 @@ def _borrowed(given: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     if vae := given.pop("vae", None):
         other = load(vae)
         if not isinstance(other.autoencoder, cfg.Autoencoder):
-            raise ConvertError(f"--vae={vae} has no first stage: it works on pixels")
+            raise ConvertError(f"--vae={vae} has no first stage: that model works on pixels")
         parts["autoencoder"] = other.autoencoder, other.frozen["autoencoder"]
     if text_encoder := given.pop("text_encoder", None):
         parts["text_encoder"] = read_text_encoder(text_encoder, "--text_encoder")[:2]
@@ -158,15 +158,15 @@ def kind_of(path: Path) -> Kind:
             return "workdir"
         if found.get("type") == "ClassifierRun":
             raise ConvertError(
-                f"{path} holds a classifier, which guides a model and draws nothing itself; name "
-                "the model, and this with --classifier"
+                f"{path} is a classifier, which can guide a model but not draw; name the model, "
+                "and pass this with --classifier"
             )
     workdir, step = workdir_of(path)
     if step is not None:
         return kind_of(workdir)
     raise ConvertError(
-        f"{path} is no model: it has neither {native.CONFIG} (native), nor {INDEX} (diffusers), "
-        f"nor a {CONFIG} of a run or an autoencoder"
+        f"{path} is not a model: it has neither {native.CONFIG} (native), nor {INDEX} "
+        f"(diffusers), nor a {CONFIG} of a run or an autoencoder"
     )
 
 

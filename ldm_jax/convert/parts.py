@@ -55,7 +55,7 @@ def read_first_stage(path: str | Path, **choices: Any) -> FirstStage:
     """
     imported = load(path, **_weights(path) | choices)
     if isinstance(imported.autoencoder, cfg.Pixels):
-        raise cfg.ConfigError(f"{path} has no first stage: it works on pixels")
+        raise cfg.ConfigError(f"{path} has no first stage: that model works on pixels")
     scale = imported.frozen.get("latent_scale")
     return FirstStage(
         config=imported.autoencoder,

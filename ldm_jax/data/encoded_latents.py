@@ -126,8 +126,8 @@ def read_index(folder: Path) -> Index | None:
     except (ValueError, KeyError, TypeError) as error:
         problem = error.args[1] if isinstance(error, FileFormatError) else error
         raise DataError(
-            f"{path} is no index of encoded images ({type(error).__name__}: {problem}); "
-            "restore it, or encode the data anew"
+            f"{path} is not a valid index of encoded images ({type(error).__name__}: {problem}); "
+            "restore it, or encode the images again"
         ) from error
 
 
@@ -164,8 +164,8 @@ def begin(folder: Path, index: Index) -> None:
     ]
     if changed:
         raise DataError(
-            f"{folder} holds another encoding: {'; '.join(changed)}. Go on with its settings, or "
-            "name another --out"
+            f"{folder} already has images encoded with other settings: {'; '.join(changed)}. Use "
+            "the same settings to continue, or choose another --out"
         )
 
 
@@ -213,9 +213,9 @@ class LatentsSource:
         missing = index.missing(self.folder)
         if missing:
             raise DataError(
-                f"{self.folder} is not yet complete: {len(missing)} of {index.shards} shards are "
-                f"missing or damaged, {index.path(self.folder, missing[0]).name} first; the "
-                "command that began it goes on with it"
+                f"{self.folder} is incomplete: {len(missing)} of {index.shards} shards are "
+                f"missing or damaged, {index.path(self.folder, missing[0]).name} first; run the "
+                "command that began it again to continue"
             )
         if sides != index.image_size:
             asked, encoded = ("{} x {}".format(*pair) for pair in (sides, index.image_size))
@@ -267,5 +267,7 @@ class LatentsSource:
         """What a record says beside its array."""
         told = parse_json(self.folder, "a record", record[self.index.bytes :])
         if not {"caption", "label", "name"} <= told.keys() or len(record) < self.index.bytes:
-            raise DataError(f"{self.folder} holds records of another form than {INDEX} says")
+            raise DataError(
+                f"{self.folder} has records that do not match its {INDEX}; encode the images again"
+            )
         return told

@@ -59,8 +59,8 @@ class FolderSource:
         if not kept:
             raise DataError(
                 f"none of the {len(names)} images of {root} is in the {split} split at "
-                f"data.source.validation_fraction={share}; change that, add images, or take "
-                "another split"
+                f"data.source.validation_fraction={share}; change that setting, add images, or "
+                "use another split"
             )
         self.names = tuple(kept)
         self.broken: dict[str, str] = {}
@@ -264,7 +264,9 @@ def read_captions(root: Path, listing: Listing) -> tuple[dict[str, str] | None, 
     if beside:
         kinds.append(next(iter(beside.values())))
     if len(kinds) > 1:
-        raise DataError(f"{root} has captions twice, in {' and in '.join(kinds)}; remove one kind")
+        raise DataError(
+            f"{root} has captions in more than one place: {' and '.join(kinds)}; keep one of them"
+        )
     if not kinds:
         return None, ""
     if beside:
@@ -279,7 +281,8 @@ def read_captions(root: Path, listing: Listing) -> tuple[dict[str, str] | None, 
     if missing:
         raise DataError(
             f"{len(missing)} of {len(names)} images in {root} have no caption, among them "
-            f"{', '.join(map(printable, missing[:5]))}; give each one or remove all captions"
+            f"{', '.join(map(printable, missing[:5]))}; add a caption for each image, or remove "
+            "all captions"
         )
     return captions, origin
 
@@ -288,7 +291,10 @@ def _texts_beside(root: Path, beside: dict[str, str]) -> dict[str, str]:
     owners: dict[str, str] = {}
     for name, text in beside.items():
         if text in owners:
-            raise DataError(f"{text} lies beside two images, {owners[text]} and {name}")
+            raise DataError(
+                f"{text} is the caption of two images, {owners[text]} and {name}; "
+                "rename one of them"
+            )
         owners[text] = name
     return {name: read_text(root / text).strip() for name, text in beside.items()}
 
@@ -311,7 +317,7 @@ def _rows_of_csv(path: Path) -> Iterator[Row]:
         wanted = [header.count(name) for name in ("file_name", "text")]
         if wanted != [1, 1]:
             raise DataError(
-                f"{path} begins with the columns {', '.join(map(shown, header))}; it needs "
+                f"{path} has the columns {', '.join(map(shown, header))}; it needs "
                 '"file_name" and "text", once each, with commas between them'
             )
         name, text = header.index("file_name"), header.index("text")
@@ -324,7 +330,7 @@ def _rows_of_csv(path: Path) -> Iterator[Row]:
             if row:
                 yield reader.line_num, row[name], row[text]
     except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num} is no CSV: {error}") from error
+        raise DataError(f"{path} line {reader.line_num} is not valid CSV: {error}") from error
 
 
 def _by_name(path: Path, rows: Iterator[Row], names: set[str]) -> dict[str, str]:
@@ -333,7 +339,7 @@ def _by_name(path: Path, rows: Iterator[Row], names: set[str]) -> dict[str, str]
     for number, name, text in rows:
         where = f"{path} line {number}"
         if not isinstance(name, str) or not isinstance(text, str):
-            raise DataError(f'{where} needs "file_name" and "text", both texts')
+            raise DataError(f'{where} needs "file_name" and "text", both strings')
         image = known(name)
         if image is None:
             there = os.path.isfile(path.parent / name)
@@ -361,7 +367,7 @@ def _class_names(root: Path, names: list[str], captioned: bool) -> tuple[str, ..
     beside = [n for n in names if "/" not in n]
     if inside and beside and not captioned:
         raise DataError(
-            f"{root} has images in subfolders (classes) and {len(beside)} beside them, such as "
-            f"{beside[0]}; put each into a class, or all at the top"
+            f"{root} has images in subfolders (classes) and {len(beside)} outside of them, such "
+            f"as {beside[0]}; move those into subfolders, or all images to the top"
         )
     return () if beside else tuple(sorted(inside))

@@ -172,7 +172,7 @@ def spread(source: Source, data: cfg.Data, count: int) -> list[Example]:
 def _checked(source: Source, data: cfg.Data, rows: Sequence[int] | None) -> tuple[int, ...]:
     """The rows of each global batch that are to be loaded."""
     if len(source) == 0:
-        raise DataError("the source holds no examples")
+        raise DataError("the data source has no examples")
     every = range(data.batch_size)
     rows = tuple(every if rows is None else rows)
     if not rows or not set(rows) <= set(every):

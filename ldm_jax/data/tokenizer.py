@@ -226,7 +226,9 @@ def train_tokenizer(
     else:
         backend = _train_byte_pairs(captions, vocab_size)
     if backend.get_vocab_size() == len(special):
-        raise TokenizerError(f"no words in {len(captions)} captions; nothing to train from")
+        raise TokenizerError(
+            f"the {len(captions)} captions have no words, so no vocabulary can be made from them"
+        )
     return Tokenizer(backend, pad_id=backend.token_to_id(PAD))
 
 
@@ -281,8 +283,8 @@ def read_tokenizer(path: str | Path, text: cfg.TextConditioner) -> Tokenizer:
     tokenizer = load.get(text.tokenizer, load_tokenizer)(path)
     if tokenizer.vocab_size > text.encoder.vocab_size:
         raise TokenizerError(
-            f"the tokenizer {path} has {tokenizer.vocab_size} tokens, but the model's text encoder "
-            f"knows {text.encoder.vocab_size}; it belongs to another model"
+            f"the tokenizer {path} has {tokenizer.vocab_size} tokens, but the model's text "
+            f"encoder knows {text.encoder.vocab_size}; it is the tokenizer of another model"
         )
     return tokenizer
 
@@ -303,7 +305,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     padding = found.get("padding")
     pad_id = padding.get("pad_id") if isinstance(padding, dict) else None
     if type(pad_id) is not int or not 0 <= pad_id < backend.get_vocab_size():
-        raise TokenizerError(f"{path} does not say how it pads; it was not written by this program")
+        raise TokenizerError(f"{path} has no padding settings; it was not written by ldm_jax")
     return _bare(backend, pad_id)
 
 

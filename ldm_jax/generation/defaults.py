@@ -76,8 +76,8 @@ def resolve_sampling(
         raise cfg.ConfigError(str(error)) from error
     if model.diffusion.process.ends_in_noise and sampler == "euler_maruyama":
         raise cfg.ConfigError(
-            "sampler 'euler_maruyama' follows the process in its time, and where this model's "
-            "ends its drift has no bound; choose another"
+            "sampler 'euler_maruyama' cannot be used with this model: its drift is infinite at "
+            "the noisiest time; choose another sampler"
         )
     check_way(resolved, whole, visited)
     check_guidance(resolved, chosen, visited)
@@ -102,18 +102,17 @@ def resolve_inversion(
     guides = ("autoguidance_scale", "classifier_scale", "threshold")
     if sampling.guidance_scale != 1 or any(getattr(sampling, name) is not None for name in guides):
         raise cfg.ConfigError(
-            "inversion follows the model alone; leave out guidance of every kind (guidance_scale 1)"
+            "inversion works only without guidance; leave out guidance of every kind "
+            "(guidance_scale 1)"
         )
     if solver(build_process(model.diffusion.process), sampling).stochastic:
         raise cfg.ConfigError(
             f"sampler {sampling.sampler!r} with eta {sampling.eta} and corrector "
-            f"{sampling.corrector!r} draws noise on its way, which an inversion cannot know; "
-            "choose one that does not, such as ddim with eta 0"
+            f"{sampling.corrector!r} adds random noise, so its drawings cannot be inverted; "
+            "choose a deterministic one, such as ddim with eta 0"
         )
     if model.is_inpainting:
-        raise cfg.ConfigError(
-            "inversion shows the model no picture; choose a model that is not for inpainting"
-        )
+        raise cfg.ConfigError("inpainting models cannot be inverted; choose another model")
     return resolved
 
 
@@ -225,8 +224,8 @@ def _guidance(model: cfg.Model, sampling: cfg.Sampling) -> float:
     if not {"caption", "label"} & {*model.inputs}:
         if sampling.guidance_scale not in (None, 1):
             raise cfg.ConfigError(
-                f"guidance_scale is {sampling.guidance_scale}, but this model is unconditional, so "
-                "that there is nothing to be guided to; leave it out"
+                f"guidance_scale is {sampling.guidance_scale}, but this model is unconditional, "
+                "so guidance has no effect; leave it out"
             )
         return 1.0
     # Autoguidance stands in for it.
@@ -238,7 +237,8 @@ def _strength(sampling: cfg.Sampling, picture: Picture) -> float | None:
     if picture.image is None:
         if sampling.strength is not None:
             raise cfg.ConfigError(
-                f"strength is {sampling.strength}, but there is no picture to draw on"
+                f"strength is {sampling.strength}, but there is no picture to start from "
+                "(init_image)"
             )
         return None
     return or_default(sampling.strength, 0.75 if picture.mask is None else 1.0)

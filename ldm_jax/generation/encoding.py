@@ -187,7 +187,7 @@ def _encoded(
                 if not np.isfinite(array).all():
                     raise NonFiniteLatents(
                         f"the latents of {example['name']} are not all finite; try "
-                        "--compute=float32, and whether the first stage gives pictures back"
+                        "--compute=float32, and check that the first stage reconstructs pictures"
                     )
                 yield array, example
             bar.update(len(done))
@@ -200,11 +200,13 @@ def _check_still(data: cfg.Data) -> None:
     """Raises DataError where training would see an image differently every time."""
     source = data.source
     if isinstance(source, cfg.EncodedLatents):
-        raise DataError(f"data.source.path={source.path} is encoded already; name the images")
+        raise DataError(
+            f"data.source.path={source.path} is already encoded; name the folder of the images"
+        )
     if isinstance(source, cfg.ImageFolder) and (source.flip or source.crop == "random"):
         raise DataError(
             f"data.source has crop={source.crop!r} and flip={source.flip}: encoded images cannot "
-            "be cropped or mirrored any more. Encode them with --data.source.crop=center "
+            "be cropped or mirrored. Encode them with --data.source.crop=center "
             "--data.source.flip=False, or train from the images"
         )
 

@@ -168,7 +168,7 @@ def read_weak(
     }
     _require_same(same, f"--weak_model={path}")
     if config.is_inpainting:
-        raise cfg.ConfigError("--weak_model: models that are shown a mask have no autoguidance")
+        raise cfg.ConfigError("--weak_model: inpainting models have no autoguidance; leave it out")
     return WeakModel(model, bundle.params)
 
 
@@ -189,8 +189,8 @@ def check_weaker(weak: WeakModel, params: Any) -> None:
         for a, b in zip(one[0], other[0], strict=True)
     ):
         raise cfg.ConfigError(
-            "the weak model has the same parameters as the model that it is to guide, so that "
-            "guidance away from it does nothing; name an earlier checkpoint or a smaller model"
+            "the weak model has the same parameters as the model, so guidance has no effect; "
+            "name an earlier checkpoint or a smaller model"
         )
 
 
@@ -248,6 +248,6 @@ def _require_same(same: dict[str, bool], where: str) -> None:
     for name, ok in same.items():
         if not ok:
             raise cfg.ConfigError(
-                f"{where} has another {name} than the model that it is to guide; both must be "
-                "trained on the same (a classifier with --first_stage naming that model)"
+                f"{where} has another {name} than the model; both must be trained on the same (a "
+                "classifier with --first_stage naming that model)"
             )

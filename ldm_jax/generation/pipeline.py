@@ -250,8 +250,8 @@ class Pipeline:
         index = image_numbers(len(conditions), num, first_prompt, first_image)
         if negative and sampling.guidance_scale == 1:
             raise cfg.ConfigError(
-                f"negative_prompt is {negative!r}, but guidance_scale is 1, with which nothing "
-                "leads away from it"
+                f"negative_prompt is {negative!r}, but guidance_scale is 1, with which it has no "
+                "effect; use a larger scale, or leave it out"
             )
         check_picture(self.config, sampling, picture, len(index))
         self.guide_models.check(sampling, conditions)

@@ -24,15 +24,15 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
                 f"{width} are drawn; resize it"
             )
     if picture.mask is not None and picture.image is None:
-        raise cfg.ConfigError("there is a mask, but no picture that it belongs to")
+        raise cfg.ConfigError("there is a mask, but no picture (init_image)")
     if model.is_inpainting and picture.mask is None:
         raise cfg.ConfigError(
             "this is an inpainting model; it needs a picture and a mask (init_image, mask)"
         )
     if sampling.resample > 1 and (picture.mask is None or model.is_inpainting):
         raise cfg.ConfigError(
-            f"resample is {sampling.resample}, which is for painting under a mask (mask) with a "
-            "model that is not shown it"
+            f"resample is {sampling.resample}, which needs a mask, and a model that is not an "
+            "inpainting model"
         )
     scale = model.autoencoder.factor
     wanted = (count, height // scale, width // scale, model.autoencoder.latent_channels)
@@ -49,17 +49,16 @@ def check_way(sampling: cfg.Sampling, whole: Level, visited: Level) -> None:
     taken = visited.timestep.shape[0] - 1
     if sampling.strength and not taken:
         raise cfg.ConfigError(
-            f"strength is {sampling.strength} of {sampling.steps} steps, which is less than one, "
-            "so that nothing would be drawn; choose more of either"
+            f"strength is {sampling.strength} of {sampling.steps} steps, which is less than one "
+            "step, so nothing would be drawn; increase one of them"
         )
     time, alpha, sigma, _ = (float(np.asarray(values)[0]) for values in whole)
     how = "listed levels" if sampling.spacing is None else f"steps with spacing {sampling.spacing}"
     if sigma < LEAST_NOISE * alpha and sampling.strength in (None, 1):
         raise cfg.ConfigError(
-            f"{sampling.steps} {how} begin at "
-            f"timestep {time:g}, where sigma / alpha is "
-            f"{sigma / alpha:.2g}: noise is no picture with so little noise, and would come "
-            "back as it is; take more steps, or spacing 'trailing'"
+            f"{sampling.steps} {how} begin at timestep {time:g}, where sigma / alpha is only "
+            f"{sigma / alpha:.2g}: too little noise to draw from; use more steps, or spacing "
+            "'trailing'"
         )
 
 
@@ -100,8 +99,8 @@ def _check_effects(sampling: cfg.Sampling, visited: Level) -> None:
         value = getattr(sampling, name)
         if value != absent and not needs:
             raise cfg.ConfigError(
-                f"{name} is {value}, but there is no guidance that it could change: "
-                "guidance_scale is 1; choose another, or leave it out"
+                f"{name} is {value}, which has no effect because guidance_scale is 1; choose "
+                "another scale, or leave it out"
             )
     if sampling.classifier_form is not None and sampling.classifier_scale is None:
         raise cfg.ConfigError(
@@ -112,8 +111,8 @@ def _check_effects(sampling: cfg.Sampling, visited: Level) -> None:
         ratios = _ratios(visited)
         if ratios.size and not np.any((ratios > low) & (ratios <= high)):
             raise cfg.ConfigError(
-                f"guidance_interval is {low:g} to {high:g}, but the noise levels that are visited "
-                f"have sigma / alpha from {ratios[-1]:.3g} to {ratios[0]:.3g}, none of them inside"
+                f"guidance_interval is {low:g} to {high:g}, but sampling visits noise levels "
+                f"(sigma / alpha) from {ratios[-1]:.3g} to {ratios[0]:.3g}, none of them inside"
             )
 
 
@@ -141,8 +140,7 @@ def check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None
         )
     if sampling.tile is not None and textures:
         raise cfg.ConfigError(
-            "pictures whose edges fit cannot be decoded in tiles, whose edges are others; "
-            "leave out tile or tileable"
+            "tileable pictures cannot be decoded in tiles; leave out tile or tileable"
         )
     if model.draws_one_size and (height, width) != trained:
         raise cfg.ConfigError(

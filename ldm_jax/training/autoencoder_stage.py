@@ -54,8 +54,8 @@ def autoencoder_stage(
     fresh, losses = not has_checkpoints(workdir), AutoencoderLoss(autoencoder, run)
     if fresh and run.train == "decoder" and init is None:
         raise cfg.ConfigError(
-            "train is 'decoder', but there is no encoder to train it for: name a trained first "
-            "stage with --init=MODEL"
+            "train is 'decoder', but there is no trained encoder: name a trained first stage "
+            "with --init=MODEL"
         )
     initial = None
     if fresh:

@@ -86,8 +86,8 @@ def _divide(
     missing = sorted(untrained.keys() - found.keys())
     if missing:
         raise cfg.ConfigError(
-            f"train is {run.train!r}, which leaves {len(missing)} parameters as they are, such as "
-            f"{missing[0]}; name the model that they come from with --init=MODEL, or a text "
+            f"train is {run.train!r}, so {len(missing)} parameters are not trained, such as "
+            f"{missing[0]}; name the model to take them from with --init=MODEL, or a text "
             "encoder's with --text_encoder=MODEL"
         )
     return (

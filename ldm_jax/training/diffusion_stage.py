@@ -58,7 +58,8 @@ def diffusion_stage(
     """
     if run.space == "pixels" and first_stage is not None:
         raise cfg.ConfigError(
-            f"--first_stage={first_stage}: this config's space is 'pixels', which needs none"
+            f"--first_stage={first_stage}: this config works on pixels (space='pixels'), without "
+            "a first stage"
         )
     train = open_source(run.data, "train")
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))

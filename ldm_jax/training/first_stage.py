@@ -26,7 +26,7 @@ def open_first_stage(workdir: Path, first_stage: str | None) -> FirstStage:
     """
     if first_stage is None:
         raise cfg.ConfigError(
-            f"{workdir} has no first stage yet: name a trained one with --first_stage=MODEL"
+            f"{workdir} needs a trained first stage: name one with --first_stage=MODEL"
         )
     return read_first_stage(first_stage)
 
@@ -78,8 +78,8 @@ def _per_channel(statistics: LatentStatistics) -> dict[str, Any]:
     still = np.flatnonzero(statistics.channel_std < 1e-6 * statistics.std)
     if still.size:
         raise cfg.ConfigError(
-            f"latent_normalization is 'per_channel', but channel {still[0]} of the latents is the "
-            "same everywhere, so that it cannot be normalised; set it to 'scale'"
+            f"latent_normalization is 'per_channel', but channel {still[0]} of the latents is "
+            "constant and cannot be normalised; use --latent_normalization=scale"
         )
     return {
         "latent_scale": np.float32(1.0),

@@ -58,12 +58,12 @@ def check_encoder(source: Source | None, params: Mapping[str, Any]) -> None:
     found, expected = source.index.encoder, encoder_hash(params)
     if found != expected:
         raise cfg.ConfigError(
-            f"{source.folder} holds latents of the encoder {found[:16]}, but the first stage is "
-            f"{expected[:16]}; train on the first stage that encoded them, or encode the images "
-            "with this one"
+            f"{source.folder} has latents from another first stage (encoder {found[:16]}) than "
+            f"this one (encoder {expected[:16]}); use the first stage that encoded them, or "
+            "encode the images again with this one"
         )
     if source.index.kind == "codes":
         raise cfg.ConfigError(
-            f"{source.folder} holds codes; diffusion works on the latents before quantisation: "
+            f"{source.folder} has codes; a diffusion model needs the latents before quantisation: "
             "encode the images with --what=latents"
         )

@@ -183,7 +183,7 @@ def _drop_later_lines(path: Path, step: int) -> int:
                 kept.append(line)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path}, line {number} is no JSON object with a step: {line.strip()[:80]!r}; "
+                f"{path}, line {number} is not a JSON object with a step: {line.strip()[:80]!r}; "
                 "repair or remove the file"
             ) from error
     write_atomically(path, "".join(kept).encode())

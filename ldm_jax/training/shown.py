@@ -97,6 +97,6 @@ def _class_number(word: str, names: Sequence[str]) -> int:
         return int(word)
     some = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     raise cfg.ConfigError(
-        f"loop.classes has {word!r}, which is no class; there are {some}, and the numbers from 0 "
-        f"to {len(names) - 1}"
+        f"loop.classes has {word!r}, which is not a class; there are {some}, and the numbers from "
+        f"0 to {len(names) - 1}"
     )

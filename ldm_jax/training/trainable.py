@@ -24,7 +24,9 @@ def split(params: Any, train: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     trained, untrained = tree.split(params, TRAINED[train])
     if not trained:
-        raise cfg.ConfigError(f"train is {train!r}, but the model has none; choose another")
+        raise cfg.ConfigError(
+            f"train is {train!r}, but the model has no such parameters; choose another value"
+        )
     return trained, untrained
 
 

@@ -34,8 +34,8 @@ def check_workdir(workdir: Path, config: cfg.Run) -> None:
         return
     if not os.path.lexists(workdir / CONFIG):
         raise cfg.ConfigError(
-            f"{workdir} has checkpoints but no {CONFIG}; restore that file (each checkpoint "
-            "has a copy in its folder run), or use another --workdir"
+            f"{workdir} has checkpoints but no {CONFIG}; restore that file (each checkpoint has a "
+            "copy in its subfolder run), or use another --workdir"
         )
     check_parts(workdir)
     check_same_run(workdir, config)
@@ -47,8 +47,8 @@ def check_same_run(workdir: Path, config: cfg.Run) -> None:
     if changed:
         listed = "; ".join(f"{where} was {old!r}, is {new!r}" for where, old, new in changed)
         raise cfg.ConfigError(
-            f"{workdir} holds another run: {listed}. Use its settings to go on with it, or "
-            "another --workdir for a new run"
+            f"{workdir} has a run with other settings: {listed}. Use the same settings to "
+            "continue it, or another --workdir for a new run"
         )
 
 
@@ -67,7 +67,7 @@ def check_parts(workdir: Path, step: int | None = None) -> None:
     found = distributed.found_by_first(lambda: _part_changes(workdir, directory))
     if found:
         raise CheckpointError(
-            f"{workdir} is not as checkpoint {directory.name} was trained in it: {found}. Restore "
+            f"{workdir} has changed since checkpoint {directory.name} was saved: {found}. Restore "
             f"the files; the checkpoint's copy of the config is in {directory / RECORD}"
         )
 

@@ -30,7 +30,7 @@ def save_frozen(folder: Path, name: str, frozen: Any) -> None:
     content = safetensors.numpy.save(flat)
     if path.exists():
         if path.read_bytes() != content:
-            raise FileExistsError(f"{path} exists with other contents; use another work directory")
+            raise FileExistsError(f"{path} exists with other content; use another --workdir")
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)

@@ -112,7 +112,10 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _check_silent(path: Path, owner: dict[str, Any]) -> None:
     """Waits for a sign of life of the run that `path` names, on another machine or without locks;
     raises Locked if it comes."""
-    say(f"{path} is of {_words(owner)}; waiting {SILENT_FOR_SECONDS:.0f} s to see if it is alive")
+    say(
+        f"{path} is held by {_words(owner)}; waiting {SILENT_FOR_SECONDS:.0f} s to see if it is "
+        "alive"
+    )
     before, deadline = path.stat().st_mtime_ns, time.monotonic() + SILENT_FOR_SECONDS
     while time.monotonic() < deadline:
         time.sleep(min(1.0, SILENT_FOR_SECONDS / 10))

@@ -62,13 +62,13 @@ def test_what_cannot_be_is_refused(claim, words):
     tensors = {f"w{i}": np.empty((64, 64)) for i in range(50)}
     with pytest.raises(ConvertError, match=words) as error:
         claims.check(claim, tensors, "model.json")
-    assert str(error.value).startswith("model.json claims")
+    assert str(error.value).startswith("model.json says")
 
 
 @pytest.mark.parametrize(
     ("part", "field", "value", "words"),
     [
-        ("unet", "context_dim", 4096, "model.json claims ClassConditioner.context_dim 4096"),
+        ("unet", "context_dim", 4096, "model.json says ClassConditioner.context_dim is 4096"),
         ("unet", "layers_per_block", 3000, "model.json: config.unet.layers_per_block is 3000"),
         (
             "process",
@@ -101,8 +101,8 @@ def test_a_native_folder_is_compared_before_it_is_built(
         ("unet", {"layers_per_block": 3000}, ": UNet.layers_per_block is 3000"),
         ("vae", {"layers_per_block": 3000}, ": Autoencoder.layers_per_block is 3000"),
         ("text_encoder", {"num_hidden_layers": 3000}, ": CLIPText.layers is 3000"),
-        ("text_encoder", {"num_hidden_layers": 64}, " claims CLIPText.layers 64"),
-        ("text_encoder", {"max_position_embeddings": 65000}, " claims CLIPText.max_length 65000"),
+        ("text_encoder", {"num_hidden_layers": 64}, " says CLIPText.layers is 64"),
+        ("text_encoder", {"max_position_embeddings": 65000}, " says CLIPText.max_length is 65000"),
     ],
 )
 def test_a_folder_is_compared_before_it_is_built(tmp_path, file, values, words):

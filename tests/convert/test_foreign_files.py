@@ -99,10 +99,10 @@ def test_averages_alone(read):
         imported = read(averages_alone, {"model_ema.decay": ONE}, weights=weights)
         is_sd1(imported)
         assert imported.origin["weights"] == "ema"
-        assert "averages alone" in imported.notes[0]
+        assert "only averages" in imported.notes[0]
     with pytest.raises(ConvertError, match="no raw weights"):
         read(averages_alone, weights="raw")
-    with pytest.raises(ConvertError, match="model_ema.diffusion_modelcontrol is none"):
+    with pytest.raises(ConvertError, match="model_ema.diffusion_modelcontrol is not"):
         read(averages_alone, {"model_ema.diffusion_modelcontrol": ONE})
 
 
@@ -170,9 +170,12 @@ def test_schedules_are_recognised_in_any_precision(dtype, name, zero):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"betas": np.zeros((10, 10), np.float32)}, "betas are no schedule"),
-        ({"betas": np.full(200_000, 0.1, np.float32)}, "200000 betas .* is none: Discrete.num_"),
-        ({"betas": np.zeros(10, np.int32)}, "betas are no schedule"),
+        ({"betas": np.zeros((10, 10), np.float32)}, "betas are not a noise schedule"),
+        (
+            {"betas": np.full(200_000, 0.1, np.float32)},
+            "200000 betas .* is not a noise schedule: Discrete.num_",
+        ),
+        ({"betas": np.zeros(10, np.int32)}, "betas are not a noise schedule"),
         ({"scale_factor": np.zeros(2, np.float32)}, "scale_factor is no number"),
         ({"model.diffusion_model.output_blocks.99999999.0.x": ONE}, "of part 99999999"),
         ({f"first_stage_model.encoder.down.{'9' * 5000}.x": ONE}, "of part 999999999999 of"),

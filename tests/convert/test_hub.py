@@ -19,7 +19,7 @@ def test_a_name_becomes_the_folder_of_its_files(monkeypatch, tmp_path):
     assert fetch("hf:owner/some-model_1.5") == tmp_path
     fetch("hf:owner/name@fp16")
     assert asked == [("owner/some-model_1.5", None), ("owner/name", "fp16")]
-    with pytest.raises(ConvertError, match="is no model: it has neither"):
+    with pytest.raises(ConvertError, match="is not a model: it has neither"):
         load("hf:owner/name")
 
 

@@ -37,7 +37,7 @@ def test_subfolders_are_classes(tmp_path):
 def test_images_beside_classes_are_an_error(tmp_path):
     _write(tmp_path / "cat/a.png")
     _write(tmp_path / "b.png")
-    with pytest.raises(sources.DataError, match=r"1 beside them, such as b\.png"):
+    with pytest.raises(sources.DataError, match=r"1 outside of them, such as b\.png"):
         _open(tmp_path)
 
 
@@ -54,7 +54,7 @@ def test_captions_from_text_files(tmp_path):
         _open(tmp_path)
     _write(tmp_path / "a.jpg")
     with pytest.raises(
-        sources.DataError, match=r"a\.txt lies beside two images, a\.jpg and a\.png"
+        sources.DataError, match=r"a\.txt is the caption of two images, a\.jpg and a\.png"
     ):
         _open(tmp_path)
 
@@ -86,7 +86,7 @@ def test_captions_from_metadata(tmp_path):
             _open(tmp_path)
     _metadata(tmp_path, a, b)
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(sources.DataError, match="captions twice"):
+    with pytest.raises(sources.DataError, match="captions in more than one place"):
         _open(tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_captions_from_a_table(tmp_path):
         ("", "needs"),
         ("file_name,text\na.png,red, blue\n", "line 2 has 3 columns instead of 2"),
         ("file_name,text\na.png,x\na.png,y\n", r"line 3 names 'a\.png' for the second time"),
-        ('file_name,text\na.png,"x" y\n', "line 2 is no CSV"),
+        ('file_name,text\na.png,"x" y\n', "line 2 is not valid CSV"),
         ("file_name,text\na.png,x\n", r"1 of 2 images .* sub/b\.png"),
     ):
         table.write_text(text)

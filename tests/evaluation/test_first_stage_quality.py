@@ -91,7 +91,7 @@ def test_what_is_measured_of_codes(images):
 
 
 def test_a_folder_without_an_autoencoder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="is no model"):
+    with pytest.raises(ValueError, match="is not a model"):
         reconstruct(tmp_path, np.zeros((1, 16, 16, 3), np.uint8))
 
 

@@ -187,7 +187,7 @@ def test_processes_and_interruptions_leave_the_same_files(
     with pytest.raises(DataError, match=r"1 of 3 shards are missing or damaged, 00001-of-00003"):
         LatentsSource(cfg.EncodedLatents(str(tmp_path)), (16, 16), "train")
     other = dataclasses.replace(EXACT, dtype="bfloat16")
-    with pytest.raises(DataError, match="another encoding: dtype was 'float32', is 'bfloat16'"):
+    with pytest.raises(DataError, match="other settings: dtype was 'float32', is 'bfloat16'"):
         encode_split(stage, data, "train", tmp_path, other, encoder)
 
 
@@ -288,7 +288,7 @@ def test_a_damaged_index_is_refused_by_name(latents, tmp_path, change):
     path = tmp_path / "train/index.json"
     path.parent.mkdir()
     path.write_text("[" * 200_000 if change is None else json.dumps(found | change))
-    with pytest.raises(DataError, match=r"index\.json is no index of encoded images"):
+    with pytest.raises(DataError, match=r"index\.json is not a valid index of encoded images"):
         LatentsSource(cfg.EncodedLatents(str(tmp_path)), (16, 16), "train")
 
 

@@ -183,7 +183,7 @@ def test_settings_that_cannot_work_are_refused(change, complaint):
     [
         ({"sampler": "ddpm", "eta": 0.5}, "eta is 0.5, but sampler 'ddpm' has none"),
         ({"width": 17}, "width is 17; for this model it must be a multiple of 2"),
-        ({"strength": 0.5}, "strength is 0.5, but there is no picture to draw on"),
+        ({"strength": 0.5}, "strength is 0.5, but there is no picture to start from"),
     ],
 )
 def test_settings_that_this_model_cannot_have_are_refused(draw, change, complaint):
@@ -274,7 +274,7 @@ def test_too_many_steps_are_refused(draw):
 def test_what_is_no_model_is_refused(trained_autoencoder, trained_text2img, tmp_path):
     with pytest.raises(cfg.ConfigError, match="holds a first stage alone, not a diffusion model"):
         Pipeline(trained_autoencoder)
-    with pytest.raises(ValueError, match="is no model: it has neither"):
+    with pytest.raises(ValueError, match="is not a model: it has neither"):
         Pipeline(tmp_path)
     untrained = tmp_path / "untrained"
     ignore = shutil.ignore_patterns("checkpoints")
@@ -366,8 +366,8 @@ def test_a_picture_is_drawn_again_from_its_noise(pipeline, image):
     [
         ({"guidance_scale": 2.0}, "leave out guidance of every kind"),
         ({"threshold": 0.9}, "leave out guidance of every kind"),
-        ({"sampler": "euler_a"}, "sampler 'euler_a' with eta 1.0 .* draws noise on its way"),
-        ({"strength": 0.5}, "there is no picture to draw on"),
+        ({"sampler": "euler_a"}, "sampler 'euler_a' with eta 1.0 .* adds random noise"),
+        ({"strength": 0.5}, "there is no picture to start from"),
         ({"height": 8}, r"the images have shape \(1, 16, 16, 3\); .* must be \(1, 8, 16, 3\)"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_first_stage_is_refused(pictures, tmp_path, capsys):
     config = tiny.write_config(tmp_path / "config.py", _run(pictures))
     options = [f"--config={config}", f"--workdir={tmp_path / 'run'}", f"--first_stage={pictures}"]
     assert train.main(options) == 2
-    assert "space is 'pixels', which needs none" in capsys.readouterr().err
+    assert "space='pixels'), without a first stage" in capsys.readouterr().err
 
 
 def test_a_network_of_other_channels_is_refused(pictures):

@@ -109,7 +109,11 @@ def test_what_is_missing_is_said_before_anything_is_written(
             (first,),
             "train is 'attention', which leaves",
         ),
-        (dataclasses.replace(unconditional, train="attention"), (first,), "the model has none"),
+        (
+            dataclasses.replace(unconditional, train="attention"),
+            (first,),
+            "the model has no such parameters",
+        ),
         (dataclasses.replace(run, conditioners=(clip,)), (first,), "'clip', whose files come with"),
         (dataclasses.replace(run, unet=other), (None, whole), "num_heads.0 is 2 there, 4 here"),
         (unconditional, (first, None, whole), "this config has no text encoder"),

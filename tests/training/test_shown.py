@@ -53,7 +53,9 @@ def test_classes_are_named_or_numbered(pictures):
     assert last.name == "classes" and last.labels == ("three", "0")
     np.testing.assert_array_equal(last.batch["inputs"]["label"], [names.index("three"), 0])
     assert set(shown(run)[0].labels) <= set(names)
-    with pytest.raises(cfg.ConfigError, match=r"loop.classes has 'cow', which is no class; there"):
+    with pytest.raises(
+        cfg.ConfigError, match=r"loop.classes has 'cow', which is not a class; there"
+    ):
         shown(wishing(run, classes=("cow",)))
     assert next_step(run, tiny.ROOT).endswith("--classes=0")
 

@@ -393,7 +393,7 @@ def test_frozen_parts_are_written_once_and_read_strictly(tmp_path):
     loaded = load_frozen(tmp_path / "first", "weights")
     same_bits(loaded, jax.tree.map(np.asarray, frozen))
     save_frozen(tmp_path / "first", "weights", frozen)
-    with pytest.raises(FileExistsError, match="other contents"):
+    with pytest.raises(FileExistsError, match="other content"):
         save_frozen(tmp_path / "first", "weights", frozen | {"latent_scale": np.float32(1)})
     path = tmp_path / "first" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-4])

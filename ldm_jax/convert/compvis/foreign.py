@@ -102,5 +102,5 @@ def _dotted(average: str) -> str:
         levels += [word, *filter(None, numbers)]
     name = ".".join(levels)
     if rest or keys.ema_name(name) != average:
-        raise ConvertError(f"it has averages alone, and {average} is none of a U-Net's")
+        raise ConvertError(f"it has only averages, and {average} is not a parameter of a U-Net")
     return name

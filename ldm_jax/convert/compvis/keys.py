@@ -64,7 +64,7 @@ def _unet_place(name: str, config: cfg.UNet) -> Place:
         return Place(f"{_UNET_ENDS[module]}.{kind}")
     found = re.fullmatch(r"(down_blocks\.\d+|up_blocks\.\d+|mid_block)\.(\w+)\.(\d+)\.(.+)", module)
     if found is None:
-        raise ConvertError(f"the U-Net's {name} has no place in a CompVis file")
+        raise ConvertError(f"the U-Net's {name} does not exist in CompVis files")
     block, group, j, inner = found[1], found[2], int(found[3]), found[4]
     place, level = _unet_block(block, group, j, config)
     if group == "attentions":

@@ -150,7 +150,7 @@ def _averaged(tensors: Tensors, prefix: str, places: Mapping[str, keys.Place]) -
         ConvertError: the file has none, or not of every weight.
     """
     if not shapes.has(tensors, keys.EMA):
-        raise ConvertError("it has no averages (model_ema.*); take the raw weights")
+        raise ConvertError("it has no averages (model_ema.*); use --weights=raw")
     averages = {prefix + p.name: keys.ema_name(prefix + p.name) for p in places.values()}
     missing = sorted(name for name, average in averages.items() if average not in tensors)
     if missing:
@@ -167,7 +167,9 @@ def _read_model(
     tensors, notes = _spelled(tensors), []
     if foreign.has_averages_alone(tensors):
         if ema is False:
-            raise ConvertError("it has no raw weights of its U-Net, but averages (model_ema.*)")
+            raise ConvertError(
+                "it has only averages of its U-Net (model_ema.*), no raw weights; use --weights=ema"
+            )
         tensors, ema = foreign.averages_as_weights(tensors), False
         common["origin"]["weights"] = "ema"
         notes.append("the file has averages alone (model_ema.*), which are taken")

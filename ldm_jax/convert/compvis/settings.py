@@ -55,7 +55,7 @@ def of_metadata(
     parse_json("metadata", METADATA, metadata[METADATA])
     model = cfg.from_json(metadata[METADATA])
     if not isinstance(model, cfg.Model):
-        raise ConvertError(f"its metadata {METADATA} is no model")
+        raise ConvertError(f"its metadata {METADATA} is not a model's settings")
     told = replace(
         model.unet, num_heads=unet.num_heads, dropout=unet.dropout
     ), imported_model.architecture_of(model.autoencoder)  # fmt: skip
@@ -207,7 +207,8 @@ def stored_schedule(
     stored = tensors[name]
     if stored.ndim != 1 or stored.size == 0 or stored.dtype not in _FLOATS:
         raise ConvertError(
-            f"its {name} are no schedule, a list of numbers, but {stored.dtype}{list(stored.shape)}"
+            f"its {name} are not a noise schedule (a list of numbers) but "
+            f"{stored.dtype}{list(stored.shape)}"
         )
     precision = ml_dtypes.finfo(stored.dtype)
     epsilon = float(precision.eps)
@@ -229,7 +230,7 @@ def stored_schedule(
     except cfg.ConfigError as wrong:
         raise ConvertError(
             f"the noise schedule stored in the file ({len(noise)} {name} in {stored.dtype}, betas "
-            f"from {noise[0]:.6g} to {noise[-1]:.6g}) is none: {wrong}"
+            f"from {noise[0]:.6g} to {noise[-1]:.6g}) is not a noise schedule: {wrong}"
         ) from wrong
     return replace(told, process=given), ["the noise schedule is the file's own"]
 

@@ -21,7 +21,10 @@ _DIGITS, _SHOWN = 9, 12
 
 def _shape(tensors: Tensors, name: str, what: str) -> tuple[int, ...]:
     if name not in tensors:
-        raise ConvertError(f"{what} has no {name}, as CompVis' have; it is no such model or cut")
+        raise ConvertError(
+            f"{what} has no {name}, which CompVis models have; it is another kind "
+            "of model, or incomplete"
+        )
     return tensors[name].shape
 
 
@@ -189,7 +192,7 @@ def bert(tensors: Tensors) -> cfg.BERTText:
     length = _shape(tensors, "pos_emb.emb.weight", what)[0]
     if (vocab, length) == (8192, 92):
         raise ConvertError(
-            "the text model reads layouts (8192 tokens, 92 places), which is not supported"
+            "it is a layout-to-image model (8192 tokens, 92 positions), which is not supported"
         )
     return cfg.BERTText(
         vocab_size=vocab,

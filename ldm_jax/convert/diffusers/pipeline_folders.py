@@ -177,7 +177,7 @@ def _model(path: Path, places: dict[str, str], pipeline: str) -> tuple[cfg.Model
         size = cfg.image_size(*(side * autoencoder.factor for side in sides))
         config = cfg.Model(autoencoder, unet, conditioners, diffusion, size)
     except cfg.ConfigError as error:
-        raise ConvertError(f"{path}: its parts do not fit each other: {error}") from error
+        raise ConvertError(f"{path}: its parts do not match: {error}") from error
     return config, (*ignored, *size_notes, *notes)
 
 
