@@ -43,16 +43,16 @@ def test_what_is_true_is_taken(name):
 
 UNET = small.UNET
 CLAIMS = [
-    (replace(UNET, layers_per_block=60), "UNet.layers_per_block 60"),
-    (replace(UNET, transformer_layers=60), "UNet.transformer_layers 60"),
-    (replace(UNET, block_out_channels=(32, 65536)), "UNet.block_out_channels 65536"),
-    (replace(UNET, context_dim=65536), "UNet.context_dim 65536"),
-    (replace(UNET, concat_channels=65536), "UNet.concat_channels 65536"),
-    (cfg.TextConditioner(replace(small.CLIP, layers=60), tokenizer="clip"), "CLIPText.layers 60"),
+    (replace(UNET, layers_per_block=60), "UNet.layers_per_block is 60"),
+    (replace(UNET, transformer_layers=60), "UNet.transformer_layers is 60"),
+    (replace(UNET, block_out_channels=(32, 65536)), "UNet.block_out_channels is 65536"),
+    (replace(UNET, context_dim=65536), "UNet.context_dim is 65536"),
+    (replace(UNET, concat_channels=65536), "UNet.concat_channels is 65536"),
+    (cfg.TextConditioner(replace(small.CLIP, layers=60), tokenizer="clip"), "CLIPText.layers is 60"),
     (cfg.TextConditioner(replace(small.CLIP, vocab_size=10**6), tokenizer="clip"),
      "CLIPText.vocab_size"),
     (cfg.ClassConditioner(10**6), "ClassConditioner.num_classes"),
-    (replace(small.AUTOENCODER, layers_per_block=60), "Autoencoder.layers_per_block 60"),
+    (replace(small.AUTOENCODER, layers_per_block=60), "Autoencoder.layers_per_block is 60"),
     (replace(small.AUTOENCODER, bottleneck=cfg.VQ(10**6)), "VQ.size"),
 ]  # fmt: skip
 

@@ -121,7 +121,7 @@ def test_dtypes_are_kept_or_asked_for(tmp_path, tokenizer):
         ("unet/config.json", {"act_fn": "gelu"}, 'act_fn is "gelu"; it must be one of "silu"'),
         ("unet/config.json", {"freq_shift": 1}, "freq_shift is 1; it must be 0"),
         ("unet/config.json", {"encoder_hid_dim": 3}, "encoder_hid_dim is 3"),
-        ("unet/config.json", {"brand_new": 3}, "brand_new is 3; this setting is not known"),
+        ("unet/config.json", {"brand_new": 3}, "brand_new is 3; ldm_jax does not know this"),
         ("unet/config.json", {"in_channels": 8}, "in_channels is 8; it must be 4"),
         ("unet/config.json", {"cross_attention_dim": 32}, "its parts do not match"),
         ("unet/config.json", {"layers_per_block": [1, 2]}, "the same for all levels"),

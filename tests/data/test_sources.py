@@ -117,7 +117,7 @@ def test_captions_from_a_table(tmp_path):
         with pytest.raises(sources.DataError, match=message):
             _open(tmp_path)
     _metadata(tmp_path, {"file_name": "a.png", "text": "a"})
-    with pytest.raises(sources.DataError, match=r"twice, in metadata\.jsonl and in metadata\.csv"):
+    with pytest.raises(sources.DataError, match=r"place: metadata\.jsonl and metadata\.csv"):
         _open(tmp_path)
 
 

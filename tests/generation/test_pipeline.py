@@ -286,7 +286,7 @@ def test_what_is_no_model_is_refused(trained_autoencoder, trained_text2img, tmp_
     weights = damaged / "first_stage" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(
-        ValueError, match=r"not as checkpoint 24 was trained in it: .*weights\.safetensors"
+        ValueError, match=r"has changed since checkpoint 24 was saved: .*weights\.safetensors"
     ):
         Pipeline(damaged)
 
