@@ -38,7 +38,7 @@ class Timer:
     """Seconds that something takes; the first time, in which it is compiled, does not count."""
 
     seconds: float | None = None
-    """For one step, the last time; None if it is not known."""
+    """For one step, of late; None if it is not known."""
     begun: bool = False
     """Whether it has been done, and so is compiled."""
 
@@ -48,7 +48,9 @@ class Timer:
         began = time.monotonic()
         yield
         if self.begun:
-            self.seconds = (time.monotonic() - began) / steps
+            now = (time.monotonic() - began) / steps
+            # Half of what is known stays, so that one slow step does not frighten.
+            self.seconds = now if self.seconds is None else (self.seconds + now) / 2
         self.begun = True
 
 
