@@ -168,14 +168,14 @@ async def preview(request: HttpRequest) -> Response:
 
 
 ROUTES = [
-    Route("/api/models", models),
-    Route("/api/form", model_form),
-    Route("/api/tokens", tokens, methods=["POST"]),
-    Route("/api/jobs", jobs),
-    Route("/api/jobs", new_job, methods=["POST"]),
-    Route("/api/jobs/{id}", one_job),
-    Route("/api/jobs/{id}", stop_job, methods=["DELETE"]),
-    Route("/api/jobs/{id}/skip", skip_job, methods=["POST"]),
-    Route("/api/jobs/{id}/preview", preview),
-    Route("/api/grid", new_grid, methods=["POST"]),
+    Route("/models", models),
+    Route("/form", model_form),
+    Route("/tokens", tokens, methods=["POST"]),
+    Route("/jobs", jobs),
+    Route("/jobs", new_job, methods=["POST"]),
+    Route("/jobs/{id}", one_job),
+    Route("/jobs/{id}", stop_job, methods=["DELETE"]),
+    Route("/jobs/{id}/skip", skip_job, methods=["POST"]),
+    Route("/jobs/{id}/preview", preview),
+    Route("/grid", new_grid, methods=["POST"]),
 ]

@@ -28,10 +28,9 @@ def draw(worker: "Worker", job: Job, model: Model) -> None:
     """Draws all of a job, or until it is stopped; pictures are written as they are finished."""
     worker.update(job, stage="compiling")
     previews = _Previews(worker, job)
-    waiting = [with_batch_size(model, request) for request in job.requests]
-    before = 0
+    waiting, before = [*job.requests], 0
     while waiting and not job.stop:
-        request = waiting.pop(0)
+        request = with_batch_size(model, waiting.pop(0))
         drawn, present = set(), []
         events = watch(model, request)
         try:
@@ -63,11 +62,11 @@ def watch(model: Model, request: Request) -> Iterator[Any]:
 def with_batch_size(model: Model, request: Request) -> Request:
     """The request with a batch that is no larger than what is drawn, for nobody waits for pictures
     that are not shown; raises what `resolve_request` does."""
+    if request.sampling.batch_size is not None:
+        return request
     usual = resolve_request(model.pipeline, request).request.sampling.batch_size
     total = len(request.conditions) * request.num
-    if request.sampling.batch_size is None and total < usual:
-        return request.changed(batch_size=total)
-    return request
+    return request.changed(batch_size=total) if total < usual else request
 
 
 def rest(request: Request, without: set[int]) -> list[Request]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from starlette.routing import Route
 
 from ldm_jax.web import body as bodies
 from ldm_jax.web.gallery import INPUTS, settings_of
+from ldm_jax.web.pictures import sent_file
 from ldm_jax.web.refusals import Refused
 from ldm_jax.web.state import House
 
@@ -69,10 +69,8 @@ async def sent_settings(request: HttpRequest) -> JSONResponse:
 
 
 def _sent_settings(house: House, data: bytes) -> dict[str, Any]:
-    with tempfile.NamedTemporaryFile(dir=house.gallery.out, prefix=".sent.") as file:
-        file.write(data)
-        file.flush()
-        return _settings(house, Path(file.name), "the picture")
+    with sent_file(data, house.gallery.out) as path:
+        return _settings(house, path, "the picture")
 
 
 def _settings(house: House, path: Path, where: str) -> dict[str, Any]:
@@ -139,11 +137,11 @@ async def _following(request: HttpRequest, house: House) -> AsyncIterator[str]:
 
 
 ROUTES = [
-    Route("/api/gallery", gallery),
-    Route("/api/gallery/{name}", picture),
-    Route("/api/gallery/{name}", delete, methods=["DELETE"]),
-    Route("/api/gallery/{name}/settings", picture_settings),
-    Route("/api/inputs/{name}", started_from),
-    Route("/api/settings_of", sent_settings, methods=["POST"]),
-    Route("/api/events", events),
+    Route("/gallery", gallery),
+    Route("/gallery/{name}", picture),
+    Route("/gallery/{name}", delete, methods=["DELETE"]),
+    Route("/gallery/{name}/settings", picture_settings),
+    Route("/inputs/{name}", started_from),
+    Route("/settings_of", sent_settings, methods=["POST"]),
+    Route("/events", events),
 ]

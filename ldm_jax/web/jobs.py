@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ldm_jax.config.request import Request, paths
-from ldm_jax.web.refusals import first_of
+from ldm_jax.web.refusals import Refused
 
 Stage = Literal[
     "queued", "loading", "compiling", "drawing", "decoding", "done", "stopped", "failed"
@@ -41,7 +41,8 @@ class Job:
     files: list[str] = field(default_factory=list)
     drawn: list[tuple[bytes, Request]] = field(default_factory=list)
     """With `keep`: each picture's file, and its request with usual values filled in."""
-    errors: tuple[tuple[str | None, str], ...] = ()
+    refused: Refused | None = None
+    """Why it failed."""
     begun: float | None = None
     """When drawing began, on the monotonic clock."""
     stop: bool = False
@@ -75,6 +76,6 @@ class Job:
             "created": self.created, "steps_done": self.steps_done, "steps": self.steps,
             "pictures_done": self.pictures_done, "pictures": self.pictures,
             "seconds_left": self.seconds_left, "preview": self.preview or None,
-            "files": [*self.files], "error": first_of(self.errors) if self.errors else None,
+            "files": [*self.files], "error": self.refused and self.refused.first,
             "request": {name: v for name, v in request.items() if name not in paths()},
         }  # fmt: skip

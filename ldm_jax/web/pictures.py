@@ -3,11 +3,14 @@ their digest, so that what was drawn from them can be drawn again."""
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import io
 import re
+import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +87,12 @@ def keep(out: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> Path:
     if not path.exists():
         write_atomically(path, data)
     return path
+
+
+@contextlib.contextmanager
+def sent_file(data: bytes, folder: Path) -> Iterator[Path]:
+    """What was sent as a file in `folder`, for whoever reads files alone; it is gone afterwards."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".sent.") as file:
+        file.write(data)
+        file.flush()
+        yield Path(file.name)

@@ -1,14 +1,13 @@
 """What is refused, as every answer of the server has it: a status, and which field and why."""
 
 import re
-from collections.abc import Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
 from ldm_jax.config.request import settings
-from ldm_jax.core.command import told
+from ldm_jax.core.command import REFUSED, told
 from ldm_jax.data.prompts import PromptError
 from ldm_jax.data.unknown_words import UnknownWordsError
 from ldm_jax.images.masks import MaskError
@@ -32,11 +31,19 @@ class Refused(Exception):
         """As JSON has it."""
         return {"errors": [{"field": field, "message": why} for field, why in self.errors]}
 
+    @property
+    def first(self) -> dict[str, str | None]:
+        """The first of the errors as JSON has it."""
+        field, message = self.errors[0]
+        return {"field": field, "message": message}
 
-def of_error(error: Exception, status: int = 422) -> Refused:
-    """An error of the drawing code, in words for someone who has a form, not a command line."""
-    message = told(error)[1]
-    return Refused(status, (field_of(error, message), _OPTION.sub(r"\1", message)))
+
+def of_error(error: Exception) -> Refused:
+    """An error of the drawing code, in words for someone who has a form, not a command line: 422
+    for what cannot be, 500 for what went wrong on the way."""
+    status, message = told(error)
+    field = field_of(error, message) if status == REFUSED else None
+    return Refused(422 if status == REFUSED else 500, (field, _OPTION.sub(r"\1", message)))
 
 
 def field_of(error: Exception, message: str) -> str | None:
@@ -67,9 +74,3 @@ async def answer(request: HttpRequest, error: Exception) -> JSONResponse:
         error = Refused(error.status_code, (None, words.get(error.status_code, error.detail)))
     assert isinstance(error, Refused)
     return JSONResponse(error.body, error.status, headers)
-
-
-def first_of(errors: Sequence[tuple[str | None, str]]) -> dict[str, str | None]:
-    """The first of some errors as JSON has it."""
-    field, message = errors[0]
-    return {"field": field, "message": message}

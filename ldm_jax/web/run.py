@@ -21,7 +21,7 @@ def run(arguments: Arguments) -> None:
     models = ModelList(arguments.models)
     socket = listen(arguments.host, arguments.port)
     house = make_house(models, Gallery(arguments.out), arguments.limits)
-    server = make_server(make_app(house, arguments.access), arguments.limits)
+    server = make_server(make_app(house, arguments), arguments.limits)
 
     def end() -> str:
         server.should_exit = True

@@ -166,16 +166,15 @@ class Worker:
         while (job := self._take()) is not None:
             try:
                 self._draw(job)
-                stage, errors = "stopped" if job.stop else "done", ()
+                stage, refused = "stopped" if job.stop else "done", None
             except Refused as error:
-                stage, errors = "failed", error.errors
+                stage, refused = "failed", error
             except Exception as error:
                 if not isinstance(error, ValueError | OSError):
                     _log.warning("a job failed", exc_info=error)
-                stage, errors = "failed", refusals.of_error(error).errors
-                del error  # with all the arrays that its frames hold
+                stage, refused = "failed", refusals.of_error(error)
             with self._changed:
-                job.errors = errors
+                job.refused = refused
                 self._current = None
                 self._end(job, stage)
             for action in self.on_end:
