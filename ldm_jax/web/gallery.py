@@ -59,6 +59,7 @@ class Gallery:
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.close()
             raise ConfigError(
                 f"--out={out} is the folder of another server that is running; name another"
             ) from error
@@ -69,6 +70,10 @@ class Gallery:
         self.news: deque[tuple[int, dict[str, str]]] = deque(maxlen=NEWS)
         self._count = 0
         self._next = max((int(n[:-4].removesuffix("_grid")) for n in self.names()), default=0) + 1
+
+    def close(self) -> None:
+        """Leaves the folder to others."""
+        self._lock_file.close()
 
     def names(self) -> list[str]:
         """Of all pictures, the newest first."""
