@@ -41,7 +41,9 @@ def make_app(house: House, arguments: Arguments) -> ASGIApp:
             Mount("/sdapi/v1", routes=sdapi_routes.ROUTES),
             Mount("/", _Page(directory=STATIC, html=True, check_dir=False)),
         ],
-        exception_handlers={refusals.Refused: refusals.answer, HTTPException: refusals.answer},
+        exception_handlers={
+            kind: refusals.answer for kind in (refusals.Refused, HTTPException, Exception)
+        },
     )
     app.state.house, app.state.limits, app.state.followers = house, house.limits, 0
     app.state.arguments, app.state.options = arguments, Options()

@@ -44,7 +44,9 @@ def request_of(
     beyond the limits.
     """
     entry = models.find(model)
-    named = {"model": str(entry.path)}
+    named, neutral = {"model": str(entry.path)}, Request()
+    values = {name: value for name, value in values.items()
+              if name not in ABSENT or value != neutral.setting(name)}  # fmt: skip
     for name, value in values.items():
         if name in ABSENT or name in AS_DATA:
             how = "comes as data, beside the request" if name in AS_DATA else "is not for HTTP"

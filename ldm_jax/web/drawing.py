@@ -14,6 +14,7 @@ from ldm_jax.images.grid import grid, png_bytes
 from ldm_jax.images.picture_text import picture_text
 from ldm_jax.web.gallery import png_of
 from ldm_jax.web.jobs import Job
+from ldm_jax.web.limits import Limits
 
 if TYPE_CHECKING:
     from ldm_jax.web.worker import Worker
@@ -30,7 +31,7 @@ def draw(worker: "Worker", job: Job, model: Model) -> None:
     previews = _Previews(worker, job)
     waiting, before = [*job.requests], 0
     while waiting and not job.stop:
-        request = with_batch_size(model, waiting.pop(0))
+        request = prepared(model, waiting.pop(0), worker.limits)
         drawn, present = set(), []
         events = watch(model, request)
         try:
@@ -59,14 +60,19 @@ def watch(model: Model, request: Request) -> Iterator[Any]:
     return (sample for _, sample in model._run(resolve_request(model.pipeline, request), False))
 
 
-def with_batch_size(model: Model, request: Request) -> Request:
+def prepared(model: Model, request: Request, limits: Limits) -> Request:
     """The request with a batch that is no larger than what is drawn, for nobody waits for pictures
-    that are not shown; raises what `resolve_request` does."""
-    if request.sampling.batch_size is not None:
-        return request
-    usual = resolve_request(model.pipeline, request).request.sampling.batch_size
+    that are not shown.
+
+    Raises what `resolve_request` does, and Refused for sizes beyond the limits, which only the
+    model or the picture has told.
+    """
+    resolved = resolve_request(model.pipeline, request).request
     total = len(request.conditions) * request.num
-    return request.changed(batch_size=total) if total < usual else request
+    if request.sampling.batch_size is None and total < resolved.sampling.batch_size:
+        request, resolved = request.changed(batch_size=total), resolved.changed(batch_size=total)
+    limits.check(resolved)
+    return request
 
 
 def rest(request: Request, without: set[int]) -> list[Request]:

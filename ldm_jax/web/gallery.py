@@ -28,6 +28,8 @@ from ldm_jax.web.refusals import Refused
 INPUTS = "inputs"
 """The folder in the output folder with the pictures that drawings started from."""
 LOCK = ".lock"
+SENT = ".sent."
+"""What names of files begin with that are there for a moment."""
 _NAME = re.compile(r"\d{6,}(_grid)?\.png")
 _INPUT = re.compile(r"[0-9a-f]{64}\.png")
 NEWS = 1000
@@ -65,6 +67,9 @@ class Gallery:
             ) from error
         except OSError:
             pass  # a file system without locks
+        for left in self.out.glob(".*"):  # of a server that was killed
+            if left.name.startswith(SENT) or left.name.endswith(".tmp"):
+                left.unlink(missing_ok=True)
         self._lock = threading.Lock()
         self._seen: dict[tuple[str, int], Picture] = {}
         self.news: deque[tuple[int, dict[str, str]]] = deque(maxlen=NEWS)

@@ -1,6 +1,6 @@
 """How much one request may ask for, and how many may wait."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated
 
 from ldm_jax.config.checks import Within, check_fields
@@ -8,7 +8,7 @@ from ldm_jax.config.request import Request
 from ldm_jax.web.refusals import Refused
 
 MAX_TEXT = 20_000
-"""Characters of a prompt, at most."""
+"""Characters of all prompts of a request, and of its negative prompt, at most."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,13 @@ class Limits:
     def check(self, request: Request) -> None:
         """Raises Refused (422), naming the field, for more than is allowed."""
         sampling = request.sampling
-        texts = [("prompt", text) for text in request.prompt]
-        texts.append(("negative_prompt", request.negative_prompt or ""))
-        for name, text in texts:
-            if len(text) > MAX_TEXT:
-                raise Refused(422, (name, f"{name} has {len(text)} characters; it must have at "
-                                    f"most {MAX_TEXT}"))  # fmt: skip
+        for name, texts in (
+            ("prompt", request.prompt), ("negative_prompt", (request.negative_prompt or "",))
+        ):  # fmt: skip
+            length = sum(map(len, texts))
+            if length > MAX_TEXT:
+                raise Refused(422, (name, f"{name} has {length} characters; it must have at most "
+                                    f"{MAX_TEXT}"))  # fmt: skip
         count = len(request.conditions) * request.num
         self._most("num", count, "max_pictures", "pictures of one request")
         steps = (sampling.visited or 1) * sampling.resample * (1 + (sampling.corrector_steps or 0))
@@ -56,8 +57,3 @@ class Limits:
         if value > most:
             raise Refused(422, (field, f"{field}: these are {value} {what}; at most {most} are "
                                 f"allowed here ({name})"))  # fmt: skip
-
-
-def limit_names() -> list[str]:
-    """The names of all limits."""
-    return [field.name for field in fields(Limits)]

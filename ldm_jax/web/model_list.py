@@ -57,7 +57,7 @@ class ModelList:
         self.scan()
 
     def scan(self) -> list[Entry]:
-        """All models that are there now, by name."""
+        """All models that are there now, in the order of the folders, by name in each."""
         found: dict[str, Entry] = {}
         for folder in self.folders:
             for path, draws in _models(folder, DEPTH):
@@ -68,7 +68,7 @@ class ModelList:
                 if len(found) < MOST and name.isprintable():
                     found.setdefault(name, Entry(name, path, draws))
         with self._lock:
-            self._entries = dict(sorted(found.items()))
+            self._entries = found
         return [*self._entries.values()]
 
     @property

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from ldm_jax.core.files import write_atomically
 from ldm_jax.images.picture_files import to_rgb
-from ldm_jax.web.gallery import INPUTS
+from ldm_jax.web.gallery import INPUTS, SENT
 from ldm_jax.web.refusals import Refused
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -92,7 +92,7 @@ def keep(out: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> Path:
 @contextlib.contextmanager
 def sent_file(data: bytes, folder: Path) -> Iterator[Path]:
     """What was sent as a file in `folder`, for whoever reads files alone; it is gone afterwards."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".sent.") as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=SENT) as file:
         file.write(data)
         file.flush()
         yield Path(file.name)

@@ -66,11 +66,12 @@ def field_of(error: Exception, message: str) -> str | None:
 
 
 async def answer(request: HttpRequest, error: Exception) -> JSONResponse:
-    """The answer to a request that was refused, or that no route takes."""
+    """The answer to a request that was refused, that no route takes, or that failed."""
     headers = None
     if isinstance(error, HTTPException):
         headers = error.headers
         words = {404: "there is nothing here", 405: f"{request.method} is not answered here"}
         error = Refused(error.status_code, (None, words.get(error.status_code, error.detail)))
-    assert isinstance(error, Refused)
+    if not isinstance(error, Refused):
+        error = of_error(error)
     return JSONResponse(error.body, error.status, headers)

@@ -23,15 +23,33 @@ class _Server(uvicorn.Server):
 
 
 def _protocol(seconds: float) -> type[asyncio.Protocol]:
-    """HTTP/1.1 in which whoever has not sent the head of a first request in time is hung up on."""
+    """HTTP/1.1 in which whoever does not send the head of a request in time is hung up on."""
 
     class Patient(H11Protocol):
+        timer: asyncio.TimerHandle | None = None
+
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.loop.call_later(seconds, self._hang_up)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._wait()
+
+        def _waits_for_head(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def _wait(self) -> None:
+            """Sets the clock where a head is waited for, once for each."""
+            if self._waits_for_head():
+                self.timer = self.timer or self.loop.call_later(seconds, self._hang_up)
+            elif self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
 
         def _hang_up(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
+            self.timer = None
+            if self._waits_for_head() and not self.transport.is_closing():
                 self.transport.close()
 
     return Patient
@@ -58,7 +76,7 @@ def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
     """The server of `app`; `server.run(sockets=[...])` answers until `should_exit` is set."""
     config = uvicorn.Config(
         app, http=_protocol(limits.body_seconds), ws="none", loop="asyncio", lifespan="off",
-        log_level="warning", access_log=False, server_header=False, date_header=True,
+        log_level="error", access_log=False, server_header=False, date_header=True,
         limit_concurrency=limits.max_connections, timeout_keep_alive=5, proxy_headers=False,
         h11_max_incomplete_event_size=2**16, timeout_graceful_shutdown=2,
     )  # fmt: skip

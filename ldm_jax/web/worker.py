@@ -163,6 +163,9 @@ class Worker:
         self._changed.notify_all()
 
     def _run(self) -> None:
+        # JAX starts here, in this thread, while nobody waits for it yet.
+        from ldm_jax.web import drawing  # noqa: F401
+
         while (job := self._take()) is not None:
             try:
                 self._draw(job)
@@ -170,15 +173,21 @@ class Worker:
             except Refused as error:
                 stage, refused = "failed", error
             except Exception as error:
-                if not isinstance(error, ValueError | OSError):
+                if not isinstance(error, ValueError | OSError):  # which nobody foresaw
                     _log.warning("a job failed", exc_info=error)
                 stage, refused = "failed", refusals.of_error(error)
             with self._changed:
                 job.refused = refused
                 self._current = None
                 self._end(job, stage)
-            for action in self.on_end:
+            self._tell_end(job)
+
+    def _tell_end(self, job: Job) -> None:
+        for action in self.on_end:
+            try:
                 action(job)
+            except Exception as error:  # the next job is drawn all the same
+                _log.warning("after a job: %s", refusals.of_error(error))
 
     def _take(self) -> Job | None:
         with self._changed:
@@ -192,12 +201,13 @@ class Worker:
 
     def _end(self, job: Job, stage: str) -> None:
         job.stage, job.seconds_left, job.preview_png = stage, None, None
+        if not job.keep:
+            job.drawn = []
         self._ended.append(job)
         self._change()
         job.ended.set()
 
     def _draw(self, job: Job) -> None:
-        # JAX starts here, in this thread.
         from ldm_jax.web.drawing import draw
 
         entry = self.models.find(job.model)
@@ -222,8 +232,11 @@ class Worker:
             if job.model not in self.forms or choice == ModelChoice(choice.model):
                 self.forms[job.model] = facts_of(model)
         except Exception as error:
-            self.models.note(job.model, refusals.of_error(error).errors[0][1])
-            raise
+            found = refusals.of_error(error)
+            # The path is this machine's; clients know the name.
+            why = found.errors[0][1].replace(str(choice.model), job.model)
+            self.models.note(job.model, why)
+            raise Refused(found.status, ("model", why)) from error
         self.models.note(job.model, None)
         for note in model.pipeline.notes:
             say(f"ldm_jax.web: note: {printable(note)}")

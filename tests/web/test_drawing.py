@@ -69,7 +69,7 @@ def house(tmp_path, monkeypatch):
         return model
 
     monkeypatch.setattr(Worker, "_load", load)
-    monkeypatch.setattr(drawing, "with_batch_size", lambda model, request: request)
+    monkeypatch.setattr(drawing, "prepared", lambda model, request, limits: request)
     with closing(Gallery(tmp_path / "out")) as gallery:
         worker = Worker(ModelList([tmp_path / "a.pt"]), gallery, Limits(max_queue=5))
         worker.start()

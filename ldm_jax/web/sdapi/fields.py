@@ -51,6 +51,8 @@ NEUTRAL_OF_PICTURES: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 """Of img2img alone; "pix2pix" models, which `image_cfg_scale` is for, are not read here."""
 SCRIPTS = "alwayson_scripts"
+LARGEST = 2**53
+"""Numbers beyond this are none of any field."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def check(fields: Fields, is_img2img: bool) -> Checked:
         elif name in used:
             if value is not None:
                 values[name] = value
-            if value is not None and not matches(value, used[name][0]):
+            if value is not None and not _is(value, used[name][0]):
                 wrong.append((name, f"{name} must be {allowed(used[name][0])}"))
         elif name in neutral:
             if value is not None and not any(_equal(value, one) for one in neutral[name]):
@@ -91,11 +93,17 @@ def check(fields: Fields, is_img2img: bool) -> Checked:
                 wrong.append((name, why))
         elif name not in without_effect:
             wrong.append((short, f"{short!r} is no field of such a request"))
-        elif value is not None and not matches(value, without_effect[name]):
+        elif value is not None and not _is(value, without_effect[name]):
             wrong.append((name, f"{name} must be {allowed(without_effect[name])}"))
     if wrong:
         raise Refused(422, *wrong)
     return Checked(values, is_img2img)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether it is of that type, and no number that no field has."""
+    is_number = isinstance(value, int | float)
+    return matches(value, kind) and not (is_number and abs(value) > LARGEST)
 
 
 def _equal(value: Any, neutral: Any) -> bool:

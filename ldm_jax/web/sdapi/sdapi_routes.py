@@ -28,7 +28,8 @@ def _answering(answer: Answer) -> Answer:
     async def answered(request: HttpRequest) -> Response:
         try:
             return await answer(request)
-        except Refused as error:
+        except Refused as refused:
+            error = renamed(refused)
             detail = [
                 {"loc": ["body", field], "msg": why, "type": "value_error"}
                 for field, why in error.errors
@@ -55,11 +56,12 @@ async def _draw(request: HttpRequest, is_img2img: bool) -> Response:
     house.worker.submit(job)
     while not job.ended.is_set():
         if await request.is_disconnected():
+            job.keep = False
             house.worker.stop(job)
             raise Refused(400, (None, "the client went away"))
         await asyncio.sleep(PERIOD)
     if job.refused is not None:
-        raise renamed(job.refused)
+        raise job.refused
     if not asked.fields["override_settings_restore_afterwards"]:
         request.app.state.options = asked.options
     answer = await asyncio.to_thread(answers.drawn, asked, given)

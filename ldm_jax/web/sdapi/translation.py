@@ -48,7 +48,7 @@ def translate(fields: Checked, options: Options, house: House) -> Asked:
     """The job that such a request is.
 
     Picture i has the seed after that of picture i - 1, as users know it, so that each is a request
-    of its own. Raises Refused (422), naming the community's field.
+    of its own. Raises Refused (422), as `renamed` names fields.
     """
     options = overridden(options, fields["override_settings"], house.models)
     name = options.model(house.models)
@@ -58,12 +58,9 @@ def translate(fields: Checked, options: Options, house: House) -> Asked:
     if seed + count > SEEDS:
         raise Refused(422, ("seed", f"seed is {seed}; it must be below {SEEDS}, as those of all "
                             "pictures, which follow it"))  # fmt: skip
-    try:
-        sent = _pictures(fields, house)
-        values = settings_of(fields) | options.settings()
-        first = house.request_of(values | {"seed": seed}, name, sent)
-    except Refused as error:
-        raise renamed(error) from error
+    sent = _pictures(fields, house)
+    values = settings_of(fields) | options.settings()
+    first = house.request_of(values | {"seed": seed}, name, sent)
     requests = tuple(first.changed(seed=seed + i) for i in range(count))
     return Asked(fields, options, Job(name, requests, fields["save_images"], True), seed)
 
