@@ -1,5 +1,6 @@
 """The models that can be asked for: names, and the paths that they stand for."""
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,17 +119,25 @@ class ModelList:
 def _models(path: Path, depth: int) -> list[tuple[Path, bool]]:
     """The models in `path`, itself or below, and whether each draws."""
     if path.is_file():
-        return [(path, True)] if path.suffix.lower() in FILES else []
+        return [(path, True)] if _is_file(path.name) else []
     kind = _kind(path)
     if kind is not None:
         return [] if kind == "other" else [(path, kind == "draws")]
     if not depth:
         return []
     try:
-        below = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+        with os.scandir(path) as listed:  # which may hold a hundred thousand pictures
+            below = sorted(
+                one.name for one in listed
+                if not one.name.startswith(".") and (one.is_dir() or _is_file(one.name))
+            )  # fmt: skip
     except OSError:
         return []
-    return [found for one in below for found in _models(one, depth - 1)]
+    return [found for name in below for found in _models(path / name, depth - 1)]
+
+
+def _is_file(name: str) -> bool:
+    return name.lower().endswith(FILES)
 
 
 def _kind(folder: Path) -> str | None:
