@@ -1,17 +1,17 @@
 """Drawing a job: its requests one after the other, with progress, previews, stopping, skipping."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ldm_jax.config.request import Request
+from ldm_jax.generation.drawing_progress import Progress
 from ldm_jax.generation.library import Model, Sample
 from ldm_jax.generation.resolve import resolve_request
 from ldm_jax.images.grid import grid, png_bytes
-from ldm_jax.images.picture_text import picture_text
 from ldm_jax.web.gallery import png_of
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.limits import Limits
@@ -33,31 +33,24 @@ def draw(worker: "Worker", job: Job, model: Model) -> None:
     while waiting and not job.stop:
         request = prepared(model, waiting.pop(0), worker.limits)
         drawn, present = set(), []
-        events = watch(model, request)
+        events = model.watch_request(request)
         try:
             for event in events:
-                if isinstance(event, Sample):
+                if isinstance(event, Sample):  # finished, whatever anybody wants by now
                     drawn.add(_row(request, event.request))
-                    _finish(worker, job, request, event)
-                else:
-                    present = [int(row) for row in event.rows]
-                    _tell(worker, job, event, before)
-                    previews.make(event)
+                    _finish(worker, job, event)
+                    continue
+                present = [int(row) for row in event.rows]
+                _tell(worker, job, event, before)
                 if job.stop or job.skip:
                     break
+                previews.make(event)
         finally:
             events.close()
         if job.skip and not job.stop:
             waiting = rest(request, drawn | {*present}) + waiting
             worker.update(job, skip=False)
         before = job.steps_done
-
-
-def watch(model: Model, request: Request) -> Iterator[Any]:
-    """`Model.watch_request`."""
-    if hasattr(model, "watch_request"):
-        return model.watch_request(request)
-    return (sample for _, sample in model._run(resolve_request(model.pipeline, request), False))
 
 
 def prepared(model: Model, request: Request, limits: Limits) -> Request:
@@ -105,14 +98,14 @@ def _row(request: Request, one: Request) -> int:
     return place * request.num + one.first_image - request.first_image
 
 
-def _tell(worker: "Worker", job: Job, event: Any, before: int) -> None:
+def _tell(worker: "Worker", job: Job, event: Progress, before: int) -> None:
     worker.update(
         job, stage=event.stage, steps_done=before + event.steps_done,
         steps=event.steps * len(job.requests), seconds_left=_left(job, event, before),
     )  # fmt: skip
 
 
-def _left(job: Job, event: Any, before: int) -> float | None:
+def _left(job: Job, event: Progress, before: int) -> float | None:
     """Seconds until all of the job's requests are drawn, as far as that can be known."""
     if event.seconds_left is None or len(job.requests) == 1:
         return event.seconds_left
@@ -121,13 +114,9 @@ def _left(job: Job, event: Any, before: int) -> float | None:
     return passed / done * (total - done) if done else None
 
 
-def _finish(worker: "Worker", job: Job, asked: Request, sample: Sample) -> None:
-    """Writes one picture as `sample.py` would for the request that was `asked`."""
-    given = asked.to_dict()
-    filled = [name for name in sample.request.to_dict() if name not in given]
-    origin = dict(worker.loaded.model.pipeline.origin)
-    text = picture_text(sample.request, {"filled": filled, "origin": origin})
-    files, drawn = [*job.files], [*job.drawn]
+def _finish(worker: "Worker", job: Job, sample: Sample) -> None:
+    """Writes one picture, as `sample.py` does."""
+    text, files, drawn = dict(sample.text), [*job.files], [*job.drawn]
     if job.save:
         files.append(worker.gallery.write(sample.array, text))
     if job.keep:
@@ -142,7 +131,7 @@ class _Previews:
         self._worker, self._job = worker, job
         self._last, self._cost = time.monotonic(), 0.0
 
-    def make(self, event: Any) -> None:
+    def make(self, event: Progress) -> None:
         now = time.monotonic()
         if event.stage != "drawing" or not event.steps_done or not self._worker.is_watched:
             return

@@ -11,6 +11,7 @@ import pytest
 from ldm_jax.config import ConfigError
 from ldm_jax.config.request import ModelChoice, Request
 from ldm_jax.generation import library
+from ldm_jax.generation.drawing_progress import Progress
 from ldm_jax.generation.library import Sample
 from ldm_jax.web import drawing
 from ldm_jax.web.gallery import Gallery
@@ -22,7 +23,6 @@ from ldm_jax.web.refusals import Refused
 from ldm_jax.web.worker import Loaded, Worker
 
 STEPS = 4
-USUAL = {"sampler": "ddim", "steps": STEPS, "guidance_scale": 2.0, "height": 8, "width": 8}
 
 
 class Model(library.Model):
@@ -31,7 +31,6 @@ class Model(library.Model):
     def __init__(self):
         self.allowed = threading.Semaphore(0)
         self.seen, self.closed = [], 0
-        self.pipeline = SimpleNamespace(origin={"from": "nothing"})
 
     def watch_request(self, request):
         total = len(request.conditions) * request.num
@@ -43,16 +42,16 @@ class Model(library.Model):
                     done = number * STEPS + step + 1
                     yield self._progress(rows, done, len(batches) * STEPS)
                 for row in rows:
-                    one = request.one(*divmod(row, request.num)).changed(**USUAL)
+                    one = request.one(*divmod(row, request.num)).changed(steps=STEPS)
                     self.seen.append((one.sampling.seed, one.first_prompt, one.first_image))
                     yield Sample(np.zeros((8, 8, 3), np.uint8), one, {})
         finally:
             self.closed += 1
 
     def _progress(self, rows, done, steps):
-        return SimpleNamespace(
-            stage="drawing", steps_done=done, steps=steps, seconds_left=1.0, rows=rows,
-            preview=lambda: np.zeros((len(rows), 8, 8, 3), np.uint8),
+        return Progress(
+            "drawing", done, steps, 0, 0, 1.0, np.array(rows),
+            lambda: np.zeros((len(rows), 8, 8, 3), np.uint8),
         )  # fmt: skip
 
 
