@@ -11,7 +11,7 @@ from ldm_jax.web import body as bodies
 from ldm_jax.web.asking import Pictures, decoded
 from ldm_jax.web.form import form
 from ldm_jax.web.grids import Axis, axis_of, cells_of
-from ldm_jax.web.jobs import Job
+from ldm_jax.web.jobs import ENDED, Job
 from ldm_jax.web.refusals import Refused
 from ldm_jax.web.state import House
 from ldm_jax.web.tokens import count_tokens
@@ -161,7 +161,10 @@ async def preview(request: HttpRequest) -> Response:
     """GET /api/jobs/ID/preview"""
     worker = House.of(request).worker
     worker.watch()
-    png = worker.find(request.path_params["id"]).preview_png
+    job = worker.find(request.path_params["id"])
+    png = job.preview_png
+    if png is None and job.stage in ENDED:
+        return Response(status_code=204)  # it ended after the page had heard of its preview
     if png is None:
         raise Refused(404, (None, "there is no preview of this job now"))
     return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})

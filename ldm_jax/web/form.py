@@ -32,6 +32,7 @@ _OF_CLASSES = ("classes", "classifier", "classifier_scale", "classifier_form")
 
 def facts_of(model: "Model") -> dict[str, Any]:
     """All that a form needs of a model in memory: its inputs, sizes, usual values, and limits."""
+    from ldm_jax.generation.defaults import usual_strength
     from ldm_jax.generation.resolve import MASK_BLUR
 
     config = model.pipeline.config
@@ -43,7 +44,8 @@ def facts_of(model: "Model") -> dict[str, Any]:
     return {
         "inputs": [*config.inputs],
         "sides": {"height": side | {"default": height}, "width": side | {"default": width}},
-        "usual": usual | {"mask_blur": MASK_BLUR},
+        "usual": usual | {"mask_blur": MASK_BLUR, "strength": usual_strength(masked=False)},
+        "usual_masked": {"strength": usual_strength(masked=True)},
         "classes": None if classes is None else classes.num_classes,
         "token_limit": None if text is None else token_limit(text),
         "is_inpainting": config.is_inpainting,
@@ -122,6 +124,7 @@ def _setting(option: options.Option, facts: dict[str, Any], models: ModelList) -
         "heading": next((h for h, names in MORE.items() if name in names), None),
         "type": "choice" if choices is not None else _TYPES[option.kind], "many": option.many,
         "choices": choices, "default": facts["usual"].get(name, _plain(option.default)),
+        "default_masked": facts["usual_masked"].get(name),
         "least": None if limit is None else limit.low, "above": bool(limit and limit.above),
         "most": None if limit is None else limit.high,
         "help": option.doc.replace("--", ""), "needs": needs().get(name),

@@ -18,6 +18,7 @@ SIDE = {"multiple": 8, "one_size": False, "default": 64}
 FACTS = {
     "inputs": ["caption", "label"], "sides": {"height": SIDE, "width": SIDE}, "classes": 10,
     "usual": {"steps": 25}, "token_limit": 16, "is_inpainting": False, "clip": True,
+    "usual_masked": {},
 }  # fmt: skip
 """Of a model that has everything."""
 
