@@ -180,6 +180,7 @@ export class Form {
 
   /** Whether a setting has a value that need not be told. */
   isUsual(name, value) {
+    if (this.description?.sides[name]?.default === value) return true;
     const setting = this.description?.settings.find((one) => one.name === name);
     return setting ? JSON.stringify(value) === JSON.stringify(setting.default) || value === false
       : !value;

@@ -187,7 +187,8 @@ async function restore(found) {
     await chooseModel();
   } else if (!model && said) notes.push(`Its model, ${said}, is not here.`);
   if (!form.description) return;
-  const unused = form.fill(asked(found)).filter((name) => !["height", "width"].includes(name));
+  const settings = asked(found);
+  const unused = form.fill(settings).filter((name) => !form.isUsual(name, settings[name]));
   form.seed?.keep(true);
   if (input) await picture.set(await api.blob(input), mask);
   else if (picture.now) picture.clear();

@@ -31,9 +31,11 @@ function doing(job) {
     case "compiling": return "Preparing the model for this size: only the first time …";
     case "decoding": return "Finishing the picture …";
     default: {
-      const which = job.pictures > 1
-        ? `Picture ${Math.min(job.pictures_done + 1, job.pictures)} of ${job.pictures}, ` : "";
-      return `${which}step ${job.steps_done} of ${job.steps}${left}`;
+      // Several pictures may be drawn at a time.
+      const which = job.pictures === 1 ? "Step" : job.pictures_done
+        ? `${job.pictures_done} of ${job.pictures} pictures done, step`
+        : `${job.pictures} pictures, step`;
+      return `${which} ${job.steps_done} of ${job.steps}${left}`;
     }
   }
 }
