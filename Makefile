@@ -41,12 +41,12 @@ $(VENV)/bin/python $(DEV)/bin/python:
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV) ..."
-	$(VENV)/bin/$(INSTALL) --editable '.[demo]'
+	$(VENV)/bin/$(INSTALL) --editable '.[demo,web]'
 	touch $@
 
 $(DEV)/.test: pyproject.toml constraints.txt | $(DEV)/bin/python
 	@echo "installing into $(DEV) ..."
-	$(DEV)/bin/$(INSTALL) --editable '.[demo,test,pods]'
+	$(DEV)/bin/$(INSTALL) --editable '.[demo,web,test,pods]'
 	touch $@
 
 $(DEV)/.parity: $(DEV)/.test

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ldm_jax.config.checks import ConfigError, check_fields, matches, require, told
-from ldm_jax.config.sampling import Sampling, one_of
+from ldm_jax.config.sampling import NEEDS, Sampling, one_of
 
 Weights = Literal["ema", "raw"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -112,17 +112,23 @@ class PictureInput:
         blur, around = self.mask_blur, self.only_masked
         require(blur is None or 0 <= blur < 10_000, "mask_blur", blur, "0 to 10000 pixels")
         require(around is None or around >= 0, "only_masked", around, "0 or more pixels")
-        for name, needed in _NEEDS.items():
+        for name, needed in _OF_PICTURE.items():
             absent = getattr(self, name) == _default(type(self), name)
             if not absent and getattr(self, needed) is None:
                 raise ConfigError(f"{name} needs {needed}, the name of a file")
 
 
 _NAMES = {"weights": Weights, "dtype": Dtype, "prediction": Prediction}
-_NEEDS = {
+_OF_PICTURE = {
     "mask": "init_image", "mask_blur": "mask", "invert_mask": "mask", "only_masked": "mask",
     "latents_row": "latents",
 }  # fmt: skip
+"""Settings that have no effect without another."""
+_OF_MODELS = {
+    "autoguidance_scale": "weak_model", "classifier_scale": "classifier",
+    "classifier_form": "classifier",
+}  # fmt: skip
+"""As `_OF_PICTURE`, of settings that need another model."""
 
 
 @dataclass(frozen=True)
@@ -168,15 +174,10 @@ class Request:
             raise ConfigError(
                 "negative_prompt needs guidance; with guidance_scale 1 nothing leads away from it"
             )
-        sampling, model = self.sampling, self.model
-        for name, scale, path in (
-            ("weak_model", "autoguidance_scale", model.weak_model),
-            ("classifier", "classifier_scale", model.classifier),
-            ("classifier", "classifier_form", model.classifier),
-        ):
-            if path is None and getattr(sampling, scale) is not None:
-                raise ConfigError(f"{scale} needs {name}, the name of a model")
-        if model.classifier is not None and not self.classes:
+        for name, needed in _OF_MODELS.items():
+            if getattr(self.model, needed) is None and getattr(self.sampling, name) is not None:
+                raise ConfigError(f"{name} needs {needed}, the name of a model")
+        if self.model.classifier is not None and not self.classes:
             raise ConfigError(
                 "a classifier guides towards classes; name them in the setting classes"
             )
@@ -280,6 +281,14 @@ def settings() -> dict[str, Any]:
         name: hint for kind in _kinds() for name, hint in typing.get_type_hints(kind).items()
         if not is_dataclass(hint)
     }  # fmt: skip
+
+
+@cache
+def needs() -> dict[str, str]:
+    """Settings that need another one beside them, each with that one's name."""
+    of_sampling = {name: needed for name, _, needed, _ in NEEDS}
+    of_request = {"strength": "init_image", "resample": "mask"}
+    return _OF_PICTURE | of_request | of_sampling | _OF_MODELS
 
 
 def paths() -> list[str]:

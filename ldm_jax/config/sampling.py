@@ -152,7 +152,7 @@ class Sampling:
                 f"steps is {self.visited or 'not given'} and resample {self.resample}; together "
                 f"they must be at most {MAX_STEPS} steps"
             )
-        for name, neutral, needed, how in _NEEDS:
+        for name, neutral, needed, how in NEEDS:
             absent = getattr(self, needed) in (None, 1)
             if absent and getattr(self, name) != neutral:
                 raise ConfigError(f"{name} is {getattr(self, name)}, which needs {how}")
@@ -172,7 +172,7 @@ class Sampling:
         return replace(self, **{f.name: f.default for f in fields(self) if f.metadata})
 
 
-_NEEDS = (
+NEEDS = (
     ("corrector_steps", None, "corrector", "a corrector"),
     ("snr", None, "corrector", "a corrector"),
     ("resample_jump", 1, "resample", "resample above 1"),

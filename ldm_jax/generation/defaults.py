@@ -241,7 +241,12 @@ def _strength(sampling: cfg.Sampling, picture: Picture) -> float | None:
                 "(init_image)"
             )
         return None
-    return or_default(sampling.strength, 0.75 if picture.mask is None else 1.0)
+    return or_default(sampling.strength, usual_strength(picture.mask is not None))
+
+
+def usual_strength(masked: bool) -> float:
+    """Where none is given: with a mask, what is painted is drawn all anew."""
+    return 1.0 if masked else 0.75
 
 
 def or_default(value: Any, default: Any) -> Any:

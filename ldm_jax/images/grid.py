@@ -82,13 +82,18 @@ def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
 def save_png(
     path: Path, image: UInt8[np.ndarray, "h w 3"], text: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a PNG with `text` as its text chunks; the file appears complete or not at all."""
+    """Writes `png_bytes`; the file appears complete or not at all."""
+    write_atomically(path, png_bytes(image, text))
+
+
+def png_bytes(image: UInt8[np.ndarray, "h w 3"], text: Mapping[str, str] | None = None) -> bytes:
+    """A PNG with `text` as its text chunks."""
     chunks = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
         chunks.add_itxt(key, value)
     content = io.BytesIO()
     Image.fromarray(image).save(content, format="PNG", pnginfo=chunks)
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
 
 
 def save_webp(path: Path, frames: UInt8[np.ndarray, "n h w 3"]) -> None:

@@ -1,0 +1,87 @@
+"""What a client asks for as a `Request`: models by their names, pictures as data, within limits."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image
+
+from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.request import Request, settings
+from ldm_jax.web import pictures, refusals
+from ldm_jax.web.form import ABSENT, AS_DATA, BY_NAME
+from ldm_jax.web.gallery import Gallery
+from ldm_jax.web.limits import Limits
+from ldm_jax.web.model_list import ModelList
+from ldm_jax.web.refusals import Refused
+
+Pictures = Mapping[str, Image.Image]
+"""The pictures of a request by the settings that they are for, decoded."""
+
+
+def decoded(data: Mapping[str, object], limits: Limits) -> dict[str, Image.Image]:
+    """Those of the pictures `init_image` and `mask` that are there; raises Refused (422)."""
+    return {
+        name: pictures.open_sent(pictures.decode_base64(value, name), name, limits.max_pixels)
+        for name in AS_DATA if (value := data.get(name)) not in (None, "")
+    }  # fmt: skip
+
+
+def request_of(
+    values: Mapping[str, Any],
+    model: str,
+    sent: Pictures,
+    *,
+    models: ModelList,
+    gallery: Gallery,
+    limits: Limits,
+) -> Request:
+    """The request that `values`, settings by their names, are for the model of that name.
+
+    The pictures are written into the gallery's inputs once all else is found to be in order.
+
+    Raises Refused (422), naming the field: what does not exist, is no name that is listed, or is
+    beyond the limits.
+    """
+    entry = models.find(model)
+    named, neutral = {"model": str(entry.path)}, Request()
+    values = {name: value for name, value in values.items()
+              if name not in ABSENT or value != neutral.setting(name)}  # fmt: skip
+    for name, value in values.items():
+        if name in ABSENT or name in AS_DATA:
+            how = "comes as data, beside the request" if name in AS_DATA else "is not for HTTP"
+            raise Refused(422, (name, f"{name} names a file of this machine, which {how}"))
+        if name in BY_NAME and value is not None:
+            named[name] = str(models.find(value, name).path)
+    # A picture's place is taken by any name until the rest is known to be in order.
+    places = {name: name for name in AS_DATA if name in sent}
+    with_needs = dict(values) | named | places
+    try:
+        request = Request.from_dict(with_needs)
+    except ConfigError as error:
+        raise unknown_or(error, values) from error
+    limits.check(request)
+    check_sizes(sent)
+    kept = {name: pictures.keep(gallery.out, _pixels(image, name)) for name, image in sent.items()}
+    return replace(request, picture=replace(request.picture, **kept))
+
+
+def unknown_or(error: ConfigError, values: Mapping[str, Any]) -> Refused:
+    """The refusal of settings, or of names that are none."""
+    wrong = next((name for name in values if name not in settings()), None)
+    if wrong is not None:
+        return Refused(422, (str(wrong)[:80], str(error)[:2000]))
+    return refusals.of_error(error)
+
+
+def check_sizes(sent: Pictures) -> None:
+    """Raises Refused (422) for a mask of another size than its picture."""
+    image, mask = sent.get("init_image"), sent.get("mask")
+    if image is not None and mask is not None and image.size != mask.size:
+        raise Refused(422, ("mask", f"the mask has {mask.width} x {mask.height} pixels, its "
+                            f"picture {image.width} x {image.height}; they must be of one size")
+                      )  # fmt: skip
+
+
+def _pixels(image: Image.Image, name: str) -> Any:
+    return pictures.mask_of(image, name) if name == "mask" else pictures.picture_of(image, name)

@@ -1,0 +1,150 @@
+"""What a model can be asked for, for whoever shows a form: the settings of a request with their
+types, ranges, words and usual values, as `config/` declares them."""
+
+import math
+import typing
+from typing import TYPE_CHECKING, Any
+
+from ldm_jax.cli import options
+from ldm_jax.cli.sample_arguments import FIRST, MORE
+from ldm_jax.config import ClassConditioner, CLIPText, ConfigError, Sampling, TextConditioner, find
+from ldm_jax.config.checks import Within, field_hints
+from ldm_jax.config.request import ModelChoice, PictureInput, Request, needs, paths
+from ldm_jax.web.limits import Limits
+from ldm_jax.web.model_list import ModelList
+
+if TYPE_CHECKING:
+    from ldm_jax.generation.library import Model
+
+AS_DATA = ("init_image", "mask")
+"""Settings that name files, which come as data instead."""
+BY_NAME = ("vae", "text_encoder", "weak_model", "classifier")
+"""Settings that name models, which are named as the server lists them."""
+ABSENT = tuple(name for name in paths() if name not in (*AS_DATA, *BY_NAME)) + ("latents_row",)
+"""Settings that nobody can give over HTTP: paths, and what needs one."""
+_TYPES = {bool: "flag", int: "integer", float: "number", str: "text"}
+_OF_CAPTIONS = ("prompt", "negative_prompt", "unknown_words", "literal_prompts", "clip_skip",
+                "text_encoder")  # fmt: skip
+_OF_CONDITIONS = ("guidance_scale", "guidance_schedule", "guidance_interval", "guidance_rescale",
+                  "autoguidance_scale", "weak_model")  # fmt: skip
+_OF_CLASSES = ("classes", "classifier", "classifier_scale", "classifier_form")
+
+
+def facts_of(model: "Model") -> dict[str, Any]:
+    """All that a form needs of a model in memory: its inputs, sizes, usual values, and limits."""
+    from ldm_jax.generation.defaults import usual_strength
+    from ldm_jax.generation.resolve import MASK_BLUR
+
+    config = model.pipeline.config
+    usual = _usual(model)
+    height, width = config.sides
+    side = {"multiple": config.side_multiple, "one_size": config.draws_one_size}
+    text = find(config.conditioners, TextConditioner)
+    classes = find(config.conditioners, ClassConditioner)
+    return {
+        "inputs": [*config.inputs],
+        "sides": {"height": side | {"default": height}, "width": side | {"default": width}},
+        "usual": usual | {"mask_blur": MASK_BLUR, "strength": usual_strength(masked=False)},
+        "usual_masked": {"strength": usual_strength(masked=True)},
+        "classes": None if classes is None else classes.num_classes,
+        "token_limit": None if text is None else token_limit(text),
+        "is_inpainting": config.is_inpainting,
+        "clip": text is not None and isinstance(text.encoder, CLIPText),
+    }
+
+
+def _usual(model: "Model") -> dict[str, Any]:
+    """What model and sampler have where a request says nothing."""
+    try:
+        resolved = model.pipeline.resolve_sampling(Sampling())
+    except ConfigError:
+        return {}
+    found = Request(sampling=resolved.sampling).to_dict()
+    return {name: value for name, value in found.items() if name not in ("height", "width")}
+
+
+def token_limit(text: TextConditioner) -> int:
+    """Tokens of a caption, or of each of CLIP's chunks, without those that frame them."""
+    framed = isinstance(text.encoder, CLIPText)
+    return text.encoder.max_length - (2 if framed else 0)
+
+
+def form(name: str, facts: dict[str, Any], models: ModelList, limits: Limits) -> dict[str, Any]:
+    """The form of the model called `name`, of which `facts_of` gave the facts."""
+    side = math.isqrt(limits.max_pixels)
+    sides = {name: fact | {"most": side - side % fact["multiple"]}
+             for name, fact in facts["sides"].items()}  # fmt: skip
+    listed = [_setting(option, facts, models) for option in _options(facts)]
+    most = {"num": limits.max_pictures, "steps": limits.max_steps, "height": side, "width": side}
+    return {
+        "model": name, "inputs": facts["inputs"], "sides": sides,
+        "settings": [s | {"most": most.get(s["name"], s["most"])} for s in listed],
+        "token_limit": facts["token_limit"], "chunks": facts["clip"],
+        "takes_picture": True, "takes_mask": True, "needs_mask": facts["is_inpainting"],
+    }  # fmt: skip
+
+
+def all_options() -> dict[str, options.Option]:
+    """All settings that can be asked for over HTTP by their names, as the command line has them."""
+    found = options.options_of(Request, Sampling, PictureInput, ModelChoice)
+    return {n: option for n, option in found.items() if n not in (*ABSENT, *AS_DATA)}
+
+
+def _options(facts: dict[str, Any]) -> list[options.Option]:
+    """The settings that a model has, those that most people need first."""
+    known = all_options()
+    order = [name for names in (FIRST | MORE).values() for name in names if name in known]
+    absent = {"height", "width"} if facts["sides"]["height"]["one_size"] else set()
+    if "caption" not in facts["inputs"]:
+        absent |= {*_OF_CAPTIONS}
+    elif not facts["clip"]:
+        absent.add("clip_skip")
+    if "label" not in facts["inputs"]:
+        absent |= {*_OF_CLASSES}
+    if not {"caption", "label"} & {*facts["inputs"]}:
+        absent |= {*_OF_CONDITIONS}
+    if facts["is_inpainting"]:
+        absent |= {"resample", "resample_jump"}
+    return [known[name] for name in order if name not in absent]
+
+
+def _setting(option: options.Option, facts: dict[str, Any], models: ModelList) -> dict[str, Any]:
+    name = option.name
+    choices: list[str] | None = [*option.choices] or None
+    if name == "classifier":
+        choices = [entry.name for entry in models.classifiers]
+    elif name in BY_NAME:
+        choices = [entry.name for entry in models.drawing]
+    limit = _range(name)
+    if name == "classes" and facts["classes"]:
+        limit = Within(0, facts["classes"] - 1)
+    main = any(name in names for names in FIRST.values()) or name in ("mask_blur", "only_masked")
+    return {
+        "name": name, "group": "main" if main else "more",
+        "heading": next((h for h, names in MORE.items() if name in names), None),
+        "type": "choice" if choices is not None else _TYPES[option.kind], "many": option.many,
+        "choices": choices, "default": facts["usual"].get(name, _plain(option.default)),
+        "default_masked": facts["usual_masked"].get(name),
+        "least": None if limit is None else limit.low, "above": bool(limit and limit.above),
+        "most": None if limit is None else limit.high,
+        "help": option.doc.replace("--", ""), "needs": needs().get(name),
+    }  # fmt: skip
+
+
+def _range(name: str) -> Within | None:
+    """The range that the type of a setting, or of each of its entries, declares."""
+    for kind in (Request, Sampling, PictureInput, ModelChoice):
+        if name in (hints := field_hints(kind)):
+            return _within(hints[name])
+    return None
+
+
+def _within(hint: Any) -> Within | None:
+    extras = getattr(hint, "__metadata__", ())
+    ranges = [extra for extra in extras if isinstance(extra, Within)]
+    below = (found for arg in typing.get_args(hint) if (found := _within(arg)) is not None)
+    return ranges[0] if ranges else next(below, None)
+
+
+def _plain(value: Any) -> Any:
+    return [*value] if isinstance(value, tuple) else value

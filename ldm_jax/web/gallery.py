@@ -1,0 +1,209 @@
+"""The pictures in the output folder: numbered files, listed, read and deleted by their names."""
+
+import fcntl
+import io
+import re
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ldm_jax.config import ConfigError
+from ldm_jax.config.request import paths
+from ldm_jax.core.files import check_writable, writing
+from ldm_jax.core.reading import FileFormatError, open_file, parse_json
+from ldm_jax.core.signals import undisturbed
+from ldm_jax.images import picture_text
+from ldm_jax.images.grid import save_png
+from ldm_jax.images.infotext import CHUNK as PARAMETERS
+from ldm_jax.images.infotext import read_png
+from ldm_jax.images.picture_files import open_picture
+from ldm_jax.web.refusals import Refused
+
+INPUTS = "inputs"
+"""The folder in the output folder with the pictures that drawings started from."""
+LOCK = ".lock"
+SENT = ".sent."
+"""What names of files begin with that are there for a moment."""
+_NAME = re.compile(r"\d{6,}(_grid)?\.png")
+_INPUT = re.compile(r"[0-9a-f]{64}\.png")
+NEWS = 1000
+"""Changes that are remembered for pages that follow them."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the gallery."""
+
+    name: str
+    width: int
+    height: int
+    time: float
+    """When it was written, in seconds since 1970."""
+    prompt: str | None
+
+
+class Gallery:
+    """The output folder of one server. Any thread may use it; one at a time writes."""
+
+    def __init__(self, out: Path) -> None:
+        """Raises NotWritable, ConfigError: it cannot be written to, or another server does."""
+        check_writable(out, f"--out={out}")
+        self.out = out.absolute()
+        with writing(out):
+            (self.out / INPUTS).mkdir(parents=True, exist_ok=True)
+            self._lock_file = (self.out / LOCK).open("wb")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise ConfigError(
+                f"--out={out} is the folder of another server that is running; name another"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        for left in self.out.glob(".*"):  # of a server that was killed
+            if left.name.startswith(SENT) or left.name.endswith(".tmp"):
+                left.unlink(missing_ok=True)
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, int], Picture] = {}
+        self.news: deque[tuple[int, dict[str, str]]] = deque(maxlen=NEWS)
+        self._count = 0
+        self._next = max((int(n[:-4].removesuffix("_grid")) for n in self.names()), default=0) + 1
+
+    def close(self) -> None:
+        """Leaves the folder to others."""
+        self._lock_file.close()
+
+    def names(self) -> list[str]:
+        """Of all pictures, the newest first."""
+        found = (path.name for path in self.out.iterdir() if _NAME.fullmatch(path.name))
+        return sorted(found, key=lambda name: (len(name.split("_")[0].split(".")[0]), name))[::-1]
+
+    def write(
+        self, image: UInt8[np.ndarray, "h w 3"], text: dict[str, str], grid: bool = False
+    ) -> str:
+        """Writes a picture with its text, whole or not at all; returns its name."""
+        with self._lock, undisturbed():
+            name = f"{self._next:06d}{'_grid' if grid else ''}.png"
+            save_png(self.out / name, image, text)
+            self._next += 1
+        self._tell(added=name)
+        return name
+
+    def page(self, before: str | None, count: int) -> list[Picture]:
+        """The next `count` pictures, newest first, that are older than `before`."""
+        names = self.names()
+        if before is not None:
+            self._check(before)
+            names = [name for name in names if _number(name) < _number(before)]
+        return [found for name in names[:count] if (found := self._picture(name)) is not None]
+
+    def path(self, name: str) -> Path:
+        """The file of a picture; raises Refused (404) where there is none of that name."""
+        self._check(name)
+        path = self.out / name
+        if not path.is_file():
+            raise Refused(404, ("name", f"there is no picture {name}"))
+        return path
+
+    def input_path(self, name: str) -> Path:
+        """The file of a picture that drawings started from, as `path`."""
+        path = self.out / INPUTS / name
+        if not _INPUT.fullmatch(name) or not path.is_file():
+            raise Refused(404, ("name", f"there is no such picture: {name[:80]!r}"))
+        return path
+
+    def delete(self, name: str) -> None:
+        """Deletes a picture; raises Refused (404) where there is none."""
+        self.path(name).unlink(missing_ok=True)
+        self._tell(deleted=name)
+
+    def _tell(self, **change: str) -> None:
+        with self._lock:
+            self._count += 1
+            self.news.append((self._count, change))
+
+    def since(self, seen: int) -> tuple[int, list[dict[str, str]]]:
+        """The number of the last change, and the changes after number `seen`."""
+        with self._lock:
+            return self._count, [change for number, change in self.news if number > seen]
+
+    def _check(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise Refused(404, ("name", f"{name[:80]!r} is no name of a picture"))
+
+    def _picture(self, name: str) -> Picture | None:
+        """What a list shows of it; None for one that has gone or is damaged."""
+        path = self.out / name
+        try:
+            changed = path.stat()
+            key = name, changed.st_mtime_ns
+            with self._lock:
+                if key in self._seen:
+                    return self._seen[key]
+            with open_picture(path, ("PNG",)) as image:
+                # The text that we write stands before the pixels, which are not read for it.
+                prompt = _prompt(image.info)
+                found = Picture(name, image.width, image.height, changed.st_mtime, prompt)
+        except (OSError, FileFormatError):
+            return None
+        with self._lock:
+            if len(self._seen) > 10 * NEWS:
+                self._seen.clear()
+            self._seen[key] = found
+        return found
+
+
+def _number(name: str) -> int:
+    return int(name[:-4].removesuffix("_grid"))
+
+
+def _prompt(chunks: dict[Any, Any]) -> str | None:
+    """The prompt, or the class, in the text of one of our pictures."""
+    if picture_text.CHUNK not in chunks:
+        return None
+    try:
+        request = parse_json("picture", "text", str(chunks[picture_text.CHUNK])).get("request", {})
+        told = request.get("prompt") or request.get("classes") or [None]
+        return None if told[0] is None else str(told[0])
+    except (FileFormatError, AttributeError, TypeError, KeyError, IndexError):
+        return None
+
+
+def settings_of(path: Path, where: str) -> dict[str, Any]:
+    """What a picture says of how it was drawn: the settings, those that cannot be used, its text,
+    and the paths of its model and of the pictures that it was drawn from.
+
+    Raises Refused (422), naming the picture as `where`, for one that says nothing.
+    """
+    try:
+        written = picture_text.read_written(path)
+        text = read_png(path)
+    except FileFormatError as error:
+        raise Refused(422, (None, f"{where} {error.args[1]}")) from error
+    request = written.request.to_dict()
+    named = {name: request.pop(name) for name in paths() if name in request}
+    return {
+        "request": request, "problems": [*written.problems], "paths": named,
+        "filled": [name for name in written.filled if name in request],
+        "text": text.get(PARAMETERS) or "",
+    }  # fmt: skip
+
+
+def png_of(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """A picture as the bytes of a PNG, compressed little: for previews."""
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, format="PNG", compress_level=1)
+    return content.getvalue()
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a picture that is listed."""
+    with open_file(path) as file:
+        return file.read()

@@ -1,0 +1,147 @@
+"""The gallery over HTTP: lists, files, settings of pictures, and what changes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from ldm_jax.web import body as bodies
+from ldm_jax.web.gallery import INPUTS, settings_of
+from ldm_jax.web.pictures import sent_file
+from ldm_jax.web.refusals import Refused
+from ldm_jax.web.state import House
+
+MOST = 200
+"""Pictures of one page of the list."""
+PERIOD = 0.2
+"""Seconds between two looks at what has changed."""
+ALIVE_SECONDS = 15.0
+"""How often a page that follows is told that the server is there."""
+FOLLOWERS = 64
+"""Pages that follow what changes, at most."""
+
+
+async def gallery(request: HttpRequest) -> JSONResponse:
+    """GET /api/gallery?before=NAME&count=N, newest first."""
+    house, query = House.of(request), request.query_params
+    count = query.get("count", "50")
+    if not (count.isdecimal() and 1 <= int(count[:9]) <= MOST):
+        raise Refused(422, ("count", f"count must be a whole number from 1 to {MOST}"))
+    found = await asyncio.to_thread(house.gallery.page, query.get("before"), int(count))
+    return JSONResponse([vars(picture) for picture in found])
+
+
+async def picture(request: HttpRequest) -> FileResponse:
+    """GET /api/gallery/NAME"""
+    path = House.of(request).gallery.path(request.path_params["name"])
+    return FileResponse(path, media_type="image/png")
+
+
+async def started_from(request: HttpRequest) -> FileResponse:
+    """GET /api/inputs/NAME: a picture or mask that a drawing started from."""
+    path = House.of(request).gallery.input_path(request.path_params["name"])
+    return FileResponse(path, media_type="image/png")
+
+
+async def delete(request: HttpRequest) -> JSONResponse:
+    """DELETE /api/gallery/NAME"""
+    gallery, name = House.of(request).gallery, request.path_params["name"]
+    await asyncio.to_thread(gallery.delete, name)
+    return JSONResponse({"deleted": name})
+
+
+async def picture_settings(request: HttpRequest) -> JSONResponse:
+    """GET /api/gallery/NAME/settings"""
+    house, name = House.of(request), request.path_params["name"]
+    path = house.gallery.path(name)
+    return JSONResponse(await asyncio.to_thread(_settings, house, path, name))
+
+
+async def sent_settings(request: HttpRequest) -> JSONResponse:
+    """POST /api/settings_of with a PNG as the body."""
+    house, data = House.of(request), await bodies.read_bytes(request)
+    return JSONResponse(await asyncio.to_thread(_sent_settings, house, data))
+
+
+def _sent_settings(house: House, data: bytes) -> dict[str, Any]:
+    with sent_file(data, house.gallery.out) as path:
+        return _settings(house, path, "the picture")
+
+
+def _settings(house: House, path: Path, where: str) -> dict[str, Any]:
+    """What a picture says, with names in the place of paths: models as they are listed, pictures
+    by where they can be fetched."""
+    found = settings_of(path, where)
+    named: dict[str, str] = found.pop("paths")
+    model = named.pop("model", None)
+    answer = found | {
+        "model": house.models.name_of(Path(model)) if model else None,
+        "model_said": Path(model).name if model else None,
+    }
+    for name in ("init_image", "mask"):
+        answer[name] = _fetched(house, named.pop(name, None))
+    for name, value in named.items():
+        listed = house.models.name_of(Path(value))
+        if listed is None:
+            answer["problems"].append(f"{name} is none of the models that are listed here")
+        else:
+            answer["request"][name] = listed
+    return answer
+
+
+def _fetched(house: House, path: str | None) -> str | None:
+    try:
+        name = Path(path or "").name
+        return f"/api/{INPUTS}/{house.gallery.input_path(name).name}"
+    except Refused:
+        return None
+
+
+async def events(request: HttpRequest) -> StreamingResponse:
+    """GET /api/events: server-sent events "jobs" and "gallery"."""
+    state = request.app.state
+    if state.followers >= FOLLOWERS:
+        raise Refused(503, (None, f"{FOLLOWERS} pages follow already; close some"))
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(
+        _following(request, House.of(request)), media_type="text/event-stream", headers=headers
+    )
+
+
+async def _following(request: HttpRequest, house: House) -> AsyncIterator[str]:
+    """What changes, at most once in a `PERIOD`, as long as the page is there."""
+    state, worker = request.app.state, house.worker
+    state.followers += 1
+    try:
+        seen, (news, _), quiet = -1, house.gallery.since(0), 0.0
+        while True:
+            worker.watch()
+            if worker.version != seen:
+                seen, quiet = worker.version, 0.0
+                yield f"event: jobs\ndata: {json.dumps(worker.told())}\n\n"
+            news, changes = house.gallery.since(news)
+            for change in changes:
+                yield f"event: gallery\ndata: {json.dumps(change)}\n\n"
+            await asyncio.sleep(PERIOD)
+            quiet += PERIOD
+            if quiet > ALIVE_SECONDS:
+                quiet = 0.0
+                yield ": here\n\n"
+    finally:
+        state.followers -= 1
+
+
+ROUTES = [
+    Route("/gallery", gallery),
+    Route("/gallery/{name}", picture),
+    Route("/gallery/{name}", delete, methods=["DELETE"]),
+    Route("/gallery/{name}/settings", picture_settings),
+    Route("/inputs/{name}", started_from),
+    Route("/settings_of", sent_settings, methods=["POST"]),
+    Route("/events", events),
+]

@@ -1,0 +1,77 @@
+"""What is refused, as every answer of the server has it: a status, and which field and why."""
+
+import re
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse
+
+from ldm_jax.config.request import settings
+from ldm_jax.core.command import REFUSED, told
+from ldm_jax.data.prompts import PromptError
+from ldm_jax.data.unknown_words import UnknownWordsError
+from ldm_jax.images.masks import MaskError
+
+_FIRST = re.compile(r"(\w+) (?:is|are|needs|has)\b")
+_OPTION = re.compile(r"--(?:no-)?(\w+)")
+
+
+class Refused(Exception):
+    """A request that is not done; `errors` are pairs of the field's name, or None, and why."""
+
+    def __init__(self, status: int, *errors: tuple[str | None, str]) -> None:
+        super().__init__(status, errors)
+        self.status, self.errors = status, errors
+
+    def __str__(self) -> str:
+        return "; ".join(message for _, message in self.errors)
+
+    @property
+    def body(self) -> dict[str, object]:
+        """As JSON has it."""
+        return {"errors": [{"field": field, "message": why} for field, why in self.errors]}
+
+    @property
+    def first(self) -> dict[str, str | None]:
+        """The first of the errors as JSON has it."""
+        field, message = self.errors[0]
+        return {"field": field, "message": message}
+
+
+def of_error(error: Exception) -> Refused:
+    """An error of the drawing code, in words for someone who has a form, not a command line: 422
+    for what cannot be, 500 for what went wrong on the way."""
+    status, message = told(error)
+    field = field_of(error, message) if status == REFUSED else None
+    return Refused(422 if status == REFUSED else 500, (field, _OPTION.sub(r"\1", message)))
+
+
+def field_of(error: Exception, message: str) -> str | None:
+    """The setting that an error is about, if it is about one."""
+    if isinstance(error, UnknownWordsError):
+        negative = error.args[0] and error.args[0][0].place < 0
+        return "negative_prompt" if negative else "prompt"
+    if isinstance(error, PromptError):
+        return "prompt"
+    if isinstance(error, MaskError):
+        return "mask" if "mask" in message else "init_image"
+    if message.startswith("class "):
+        return "classes"
+    first = _FIRST.match(message)
+    if first and first[1] in settings():
+        return first[1]
+    words = [word for word in re.findall(r"\w+", message) if word in settings()]
+    # A name of several words is none of ordinary English.
+    return next((word for word in words if "_" in word), next(iter(words), None))
+
+
+async def answer(request: HttpRequest, error: Exception) -> JSONResponse:
+    """The answer to a request that was refused, that no route takes, or that failed."""
+    headers = None
+    if isinstance(error, HTTPException):
+        headers = error.headers
+        words = {404: "there is nothing here", 405: f"{request.method} is not answered here"}
+        error = Refused(error.status_code, (None, words.get(error.status_code, error.detail)))
+    if not isinstance(error, Refused):
+        error = of_error(error)
+    return JSONResponse(error.body, error.status, headers)

@@ -1,0 +1,157 @@
+"""The routes below `/sdapi/v1/`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ldm_jax.web import body as bodies
+from ldm_jax.web.refusals import Refused
+from ldm_jax.web.sdapi import answers, lists, picture_info
+from ldm_jax.web.sdapi.fields import check
+from ldm_jax.web.sdapi.options import changed
+from ldm_jax.web.sdapi.translation import Asked, renamed, translate
+from ldm_jax.web.state import House
+
+PERIOD = 0.05
+"""Seconds between two looks at whether the client is still there."""
+
+Answer = Callable[[HttpRequest], Awaitable[Response]]
+
+
+def _answering(answer: Answer) -> Answer:
+    """Refusals also as FastAPI has them, which clients of this API know."""
+
+    async def answered(request: HttpRequest) -> Response:
+        try:
+            return await answer(request)
+        except Refused as refused:
+            error = renamed(refused)
+            detail = [
+                {"loc": ["body", field], "msg": why, "type": "value_error"}
+                for field, why in error.errors
+            ]
+            return JSONResponse({"detail": detail} | error.body, error.status)
+
+    return answered
+
+
+async def txt2img(request: HttpRequest) -> Response:
+    """POST txt2img"""
+    return await _draw(request, is_img2img=False)
+
+
+async def img2img(request: HttpRequest) -> Response:
+    """POST img2img"""
+    return await _draw(request, is_img2img=True)
+
+
+async def _draw(request: HttpRequest, is_img2img: bool) -> Response:
+    house, given = House.of(request), await bodies.read_json(request)
+    asked = await asyncio.to_thread(_asked, request, given, is_img2img)
+    job = asked.job
+    house.worker.submit(job)
+    while not job.ended.is_set():
+        if await request.is_disconnected():
+            job.keep = False
+            house.worker.stop(job)
+            raise Refused(400, (None, "the client went away"))
+        await asyncio.sleep(PERIOD)
+    if job.refused is not None:
+        raise job.refused
+    if not asked.fields["override_settings_restore_afterwards"]:
+        request.app.state.options = asked.options
+    answer = await asyncio.to_thread(answers.drawn, asked, given)
+    job.drawn = []  # a picture is told once, and takes its memory no longer
+    return JSONResponse(answer)
+
+
+def _asked(request: HttpRequest, given: bodies.Json, is_img2img: bool) -> Asked:
+    return translate(check(given, is_img2img), request.app.state.options, House.of(request))
+
+
+async def progress(request: HttpRequest) -> Response:
+    """GET progress"""
+    skip = request.query_params.get("skip_current_image", "").lower() in ("true", "1")
+    return JSONResponse(answers.progress(House.of(request).worker, skip))
+
+
+async def interrupt(request: HttpRequest) -> Response:
+    """POST interrupt: ends what is drawn now; what is finished is kept."""
+    worker = House.of(request).worker
+    if worker.current is not None:
+        worker.stop(worker.current)
+    return JSONResponse({})
+
+
+async def skip(request: HttpRequest) -> Response:
+    """POST skip: goes on with the next picture."""
+    worker = House.of(request).worker
+    if worker.current is not None:
+        worker.skip(worker.current)
+    return JSONResponse({})
+
+
+async def options(request: HttpRequest) -> Response:
+    """GET options"""
+    return JSONResponse(request.app.state.options.told(House.of(request).models))
+
+
+async def set_options(request: HttpRequest) -> Response:
+    """POST options"""
+    given, models = await bodies.read_json(request), House.of(request).models
+    before = request.app.state.options
+    request.app.state.options = await asyncio.to_thread(changed, before, given, models)
+    return JSONResponse(None)
+
+
+async def models(request: HttpRequest) -> Response:
+    """GET sd-models"""
+    return JSONResponse(await asyncio.to_thread(lists.models, House.of(request).models))
+
+
+async def refresh(request: HttpRequest) -> Response:
+    """POST refresh-checkpoints"""
+    await asyncio.to_thread(House.of(request).models.scan)
+    return JSONResponse(None)
+
+
+async def png_info(request: HttpRequest) -> Response:
+    """POST png-info {image}"""
+    house, given = House.of(request), await bodies.read_json(request)
+    bodies.only(given, "image")
+    return JSONResponse(await asyncio.to_thread(picture_info.info_of, given, house.gallery.out))
+
+
+async def flags(request: HttpRequest) -> Response:
+    """GET cmd-flags"""
+    return JSONResponse(lists.flags(request.app.state.arguments))
+
+
+async def memory(request: HttpRequest) -> Response:
+    """GET memory"""
+    return JSONResponse(await asyncio.to_thread(lists.memory))
+
+
+def _listing(content: Any) -> Answer:
+    async def listed(request: HttpRequest) -> Response:
+        return JSONResponse(content)
+
+    return listed
+
+
+_GET: dict[str, Answer] = {
+    "progress": progress, "options": options, "sd-models": models, "cmd-flags": flags,
+    "memory": memory,
+} | {name: _listing(content) for name, content in lists.LISTS.items()}  # fmt: skip
+_POST: dict[str, Answer] = {
+    "txt2img": txt2img, "img2img": img2img, "interrupt": interrupt, "skip": skip,
+    "options": set_options, "png-info": png_info, "refresh-checkpoints": refresh,
+}  # fmt: skip
+ROUTES = [
+    Route(f"/{name}", _answering(answer), methods=[method])
+    for method, routes in (("GET", _GET), ("POST", _POST)) for name, answer in routes.items()
+]  # fmt: skip

@@ -1,0 +1,62 @@
+// Files dropped anywhere or pasted: on the picture's place they are what to start from; elsewhere a
+// PNG brings its settings back.
+
+import * as api from "./api.js";
+import { find, toast } from "./dom.js";
+
+const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+
+export class Drop {
+  /** `restore(found)` fills the form with settings; `use(file)` takes the file as input. */
+  constructor({ restore, use }) {
+    this.restore = restore;
+    this.use = use;
+    this.depth = 0;
+    window.addEventListener("dragenter", (event) => this.over(event, 1));
+    window.addEventListener("dragleave", (event) => this.over(event, -1));
+    window.addEventListener("dragover", (event) => {
+      if (hasFiles(event)) event.preventDefault();
+    });
+    window.addEventListener("drop", (event) => this.dropped(event));
+    window.addEventListener("paste", (event) => {
+      const file = event.clipboardData?.files[0];
+      if (!file) return;
+      event.preventDefault();
+      this.use(file);
+    });
+  }
+
+  over(event, step) {
+    if (!hasFiles(event)) return;
+    this.depth += step;
+    find("drop-veil").hidden = this.depth <= 0;
+    find("picture-in").classList.toggle("aimed", this.depth > 0);
+  }
+
+  dropped(event) {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    this.depth = 0;
+    find("drop-veil").hidden = true;
+    find("picture-in").classList.remove("aimed");
+    const file = event.dataTransfer.files[0];
+    if (!file) return;
+    if (find("viewer").open) find("viewer").close();
+    if (find("picture-in").contains(event.target)) this.use(file);
+    else this.read(file);
+  }
+
+  /** A PNG's settings; another picture may be meant as input. */
+  async read(file) {
+    if (file.type !== "image/png") {
+      toast("Only PNG files keep the settings that they were drawn with.", "Use it as input",
+        () => this.use(file));
+      return;
+    }
+    try {
+      await this.restore(await api.settingsInFile(file));
+    } catch (error) {
+      toast(error.message, "Use it as input", () => this.use(file));
+    }
+  }
+}

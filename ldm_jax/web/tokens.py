@@ -1,0 +1,40 @@
+"""How many tokens a prompt has, for the counter beside it."""
+
+from typing import TYPE_CHECKING, Any
+
+from ldm_jax.config import CLIPText, TextConditioner, find
+from ldm_jax.data import prompts
+from ldm_jax.web import refusals
+from ldm_jax.web.form import token_limit
+from ldm_jax.web.limits import MAX_TEXT
+from ldm_jax.web.refusals import Refused
+
+if TYPE_CHECKING:
+    from ldm_jax.generation.library import Model
+
+
+def count_tokens(model: "Model", text: str) -> dict[str, Any]:
+    """Tokens of `text`, how many a caption or chunk has room for, how many chunks it fills, and
+    the words that the model does not know. JAX is not asked.
+
+    Raises Refused (422): a model without captions, too long a text, or syntax without a meaning.
+    """
+    pipeline = model.pipeline
+    conditioner = find(pipeline.config.conditioners, TextConditioner)
+    if conditioner is None or pipeline.tokenizer is None:
+        raise Refused(422, ("model", "this model takes no prompts"))
+    if len(text) > MAX_TEXT:
+        raise Refused(422, ("text", f"text has more than {MAX_TEXT} characters"))
+    tokenizer, limit = pipeline.tokenizer, token_limit(conditioner)
+    if isinstance(conditioner.encoder, CLIPText):
+        try:
+            emphasis = not pipeline.choice.literal_prompts
+            sections = prompts.parse(text) if emphasis else [[(text, 1.0)]]
+        except prompts.PromptError as error:
+            raise refusals.of_error(error) from error
+        counts = [sum(len(tokenizer.pieces(t)) for t, _ in section) for section in sections]
+        chunks = sum(max(1, -(-count // limit)) for count in counts)
+        return {"count": sum(counts), "limit": limit, "chunks": chunks, "unknown": []}
+    count = len(tokenizer.encodings([text])[0].ids)
+    unknown = [word for one in tokenizer.unknown([text]) for word, _ in one.words]
+    return {"count": count, "limit": limit, "chunks": 1, "unknown": unknown}

@@ -1,0 +1,106 @@
+"""Pictures that come and go: what is sent, and what lies in the output folder."""
+
+import base64
+import io
+import zlib
+from contextlib import closing
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_jax.config import ConfigError
+from ldm_jax.web import pictures
+from ldm_jax.web.gallery import Gallery, settings_of
+from ldm_jax.web.refusals import Refused
+
+
+def sent(image, **how):
+    content = io.BytesIO()
+    image.save(content, **({"format": "PNG"} | how))
+    return content.getvalue()
+
+
+def bomb():
+    """A PNG of 32768 x 32768 white pixels in a few kilobytes."""
+
+    def chunk(kind, data):
+        checksum = zlib.crc32(kind + data).to_bytes(4, "big")
+        return len(data).to_bytes(4, "big") + kind + data + checksum
+
+    head = (32768).to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
+    data = zlib.compress(bytes(10**6))
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", data), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_pictures_are_taken_as_data():
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    plain = base64.b64encode(sent(image)).decode()
+    for text in (plain, f"data:image/png;base64,{plain}", plain[:20] + "\n" + plain[20:]):
+        found = pictures.open_sent(pictures.decode_base64(text, "x"), "x", 16)
+        np.testing.assert_array_equal(pictures.picture_of(found, "x"), np.asarray(image))
+    for form in ("JPEG", "WEBP"):
+        assert pictures.open_sent(sent(image, format=form), "x", 16).size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"GIF89a", bomb(), b"\x89PNG\r\n\x1a\n" + bytes(99), b"<svg/>", b"%!PS-Adobe",
+     sent(Image.new("RGB", (9, 9)))[:45], sent(Image.new("RGB", (101, 100)))],
+    ids=len,
+)  # fmt: skip
+def test_what_is_no_picture_or_too_large_is_refused(data):
+    with pytest.raises(Refused, match="x (is no picture that can be read|has .* pixels)"):
+        pictures.open_sent(data, "x", 10_000)
+
+
+@pytest.mark.parametrize("text", ["?", "data:image/png;base64,!", 3, None, ["a"], "http://a/b.png"])
+def test_text_that_is_no_picture_is_refused(text):
+    with pytest.raises(Refused):
+        pictures.open_sent(pictures.decode_base64(text, "x"), "x", 100)
+
+
+def test_transparent_masks_paint_where_they_are_opaque():
+    clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    clear.putpixel((1, 0), (0, 0, 0, 255))
+    assert pictures.mask_of(clear, "mask")[0, :, 0].tolist() == [0, 255]
+    grey = Image.new("L", (2, 1), 255)
+    assert pictures.mask_of(grey, "mask")[0, :, 0].tolist() == [255, 255]
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    with closing(Gallery(tmp_path)) as gallery:
+        yield gallery
+
+
+def test_pictures_are_numbered_listed_and_deleted(gallery, tmp_path):
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    names = [gallery.write(pixels, {}, grid=i == 1) for i in range(3)]
+    assert names == ["000001.png", "000002_grid.png", "000003.png"]
+    assert [p.name for p in gallery.page(None, 2)] == names[:0:-1]
+    assert [p.name for p in gallery.page(names[2], 9)] == names[1::-1]
+    first = gallery.page(None, 1)[0]
+    assert (first.width, first.height, first.prompt) == (3, 2, None)
+    (tmp_path / "0_foreign.png").write_bytes(b"")
+    (tmp_path / "000009.png").write_bytes(b"no picture")
+    assert len(gallery.page(None, 9)) == 3
+    gallery.delete(names[0])
+    assert names[0] not in gallery.names()
+    assert gallery.since(3)[1] == [{"deleted": names[0]}]
+    for name in ("../x.png", "0_foreign.png", ".lock", "000001.png", "inputs", ""):
+        with pytest.raises(Refused):
+            gallery.delete(name)
+        with pytest.raises(Refused):
+            gallery.input_path(name)
+    with pytest.raises(Refused, match="does not say how"):
+        settings_of(tmp_path / names[2], "it")
+    with pytest.raises(ConfigError, match="another server"):
+        Gallery(tmp_path)
+
+
+def test_numbers_go_on_after_a_restart(tmp_path):
+    (tmp_path / "000041_grid.png").touch()
+    with closing(Gallery(tmp_path)) as gallery:
+        assert gallery.write(np.zeros((2, 2, 3), np.uint8), {}) == "000042.png"

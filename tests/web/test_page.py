@@ -1,0 +1,304 @@
+"""The page in a real browser, with a real server and small models."""
+
+import base64
+import io
+import json
+import re
+import signal
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import browser
+import convert_models
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import imported_model
+from ldm_jax.convert.native import write_native
+
+PROMPT = "a red three above a blue seven"
+
+
+def _write_models(folder: Path) -> None:
+    """Models of two other kinds, with random weights."""
+    autoencoder = replace(tiny.AUTOENCODER, latent_scale=1.0)
+    channels = autoencoder.latent_channels
+    unet = replace(tiny.UNET, in_channels=channels, out_channels=channels)
+    process = cfg.Diffusion(cfg.Discrete(num_timesteps=100, schedule="cosine"), prediction="v")
+    kinds = {
+        "classes": (replace(unet, class_count=11), (cfg.ClassConditioner(10),)),
+        "unconditional": (unet, ()),
+    }
+    for name, (unet, conditioners) in kinds.items():
+        model = cfg.Model(autoencoder, unet, conditioners, process, 16)
+        write_native(imported_model.make(model, convert_models.numbers(model)), folder / name)
+
+
+@pytest.fixture(scope="module")
+def server(trained_text2img, programs, tmp_path_factory):
+    """The server as a process, with its URL and output folder."""
+    folder = tmp_path_factory.mktemp("web")
+    (folder / "models").mkdir()
+    _write_models(folder / "models")
+    process = tiny.start(
+        "-m", "ldm_jax.web", "--models", str(trained_text2img), str(folder / "models"),
+        f"--out={folder / 'out'}", "--port=0", programs=programs,
+    )  # fmt: skip
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+    assert found, line + tiny.finish(process)[1]
+    yield SimpleNamespace(url=found[0], out=folder / "out")
+    process.send_signal(signal.SIGTERM)
+    tiny.finish(process)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    driver = browser.start()
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """What somebody does on the page, and sees."""
+
+    def __init__(self, driver, server) -> None:
+        self.driver, self.server = driver, server
+
+    def open(self, model: str) -> None:
+        self.driver.get(self.server.url)
+        # As if nobody had been here before.
+        self.run("localStorage.clear(); indexedDB.deleteDatabase('ldm_jax')")
+        self.driver.get(self.server.url)
+        self.wait(lambda: self.all("#model option"))
+        self.use(model)
+
+    def use(self, model: str) -> None:
+        """Chooses a model and waits for its form."""
+        self.choose("#model", model)
+        self.wait(lambda: self.all(f"#form[data-model='{model}']"))
+
+    def run(self, script: str, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def all(self, selector: str):
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector: str):
+        return self.wait(lambda: self.all(selector))[0]
+
+    def see(self, selector: str) -> str | None:
+        """The text there, or None where nothing is to be seen."""
+        found = [e for e in self.all(selector) if e.is_displayed()]
+        return found[0].text if found else None
+
+    def click(self, selector: str) -> None:
+        element = self.one(selector)
+        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    def type(self, selector: str, text: str) -> None:
+        from selenium.webdriver.common.keys import Keys
+
+        self.one(selector).send_keys(Keys.CONTROL, "a")
+        self.one(selector).send_keys(text)
+
+    def choose(self, selector: str, value: str) -> None:
+        from selenium.webdriver.support.ui import Select
+
+        Select(self.one(selector)).select_by_value(value)
+
+    def wait(self, condition, seconds: float = 120):
+        end = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < end, f"waited in vain; the page says: {self.see('main')}"
+            time.sleep(0.05)
+        return found
+
+    def names(self) -> list[str]:
+        """The files that the gallery shows, the newest first."""
+        return self.run("return [...document.querySelectorAll('#gallery button')]"
+                        ".map(b => b.dataset.name)")  # fmt: skip
+
+    def draw(self, count: int = 1) -> str:
+        """Draws so many pictures more; the name of the newest."""
+        before = len(self.names())
+        self.click("#draw")
+        self.wait(lambda: len(self.names()) == before + count)
+        return self.names()[0]
+
+    def settings(self, name: str) -> dict:
+        with urllib.request.urlopen(f"{self.server.url}api/gallery/{name}/settings") as answer:
+            return json.load(answer)
+
+    def drop(self, selector: str, data: bytes) -> None:
+        """Drops a PNG there."""
+        self.run("""
+            const bytes = Uint8Array.from(atob(arguments[1]), (c) => c.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+            const how = { dataTransfer, bubbles: true, cancelable: true };
+            for (const kind of ["dragenter", "dragover", "drop"]) {
+              document.querySelector(arguments[0]).dispatchEvent(new DragEvent(kind, how));
+            }
+        """, selector, base64.b64encode(data).decode())  # fmt: skip
+
+
+@pytest.fixture
+def page(chromium, server):
+    browser.resize(chromium, 1280, 900)
+    found = Page(chromium, server)
+    found.open("run")
+    found.type("#steps", "4")
+    yield found
+    assert not [*browser.complaints(chromium)]
+
+
+def test_draws_from_a_prompt_and_remembers_it(page):
+    page.type("#prompt", PROMPT)
+    page.wait(lambda: page.see("#prompt-tokens") == "7 of 16 tokens")
+    page.type("#num", "2")
+    name = page.draw(2)
+    page.wait(lambda: len(page.all(".results img")) == 2)
+    request = page.settings(name)["request"]
+    assert (request["prompt"], request["steps"]) == ([PROMPT], 4)
+    assert str(request["seed"]) == page.one("#seed").get_property("value"), "drawn by dice"
+    assert not browser.barriers(page.driver)
+    page.driver.refresh()
+    page.wait(lambda: page.all("#prompt"))
+    typed = [page.one(f"#{name}").get_property("value") for name in ("prompt", "num", "steps")]
+    assert typed == [PROMPT, "2", "4"]
+
+
+def test_shows_what_is_wrong_beside_the_field(page):
+    page.type("#prompt", "a mauve three")
+    page.wait(lambda: "does not know mauve" in (page.see("#prompt-tokens") or ""))
+    page.click("#draw")
+    assert "mauve" in page.wait(lambda: page.see("#prompt-error"))
+    assert page.one("#prompt").get_attribute("aria-invalid") == "true"
+    page.type("#steps", "100000")
+    page.click("#draw")
+    assert page.wait(lambda: page.see("#steps-error")) == (
+        "Steps must be from 1 to 1000, not 100000."
+    )
+
+
+def test_shows_the_picture_while_it_is_drawn_and_stops(page):
+    before = page.names()
+    page.type("#steps", "100")
+    page.type("#num", "100")
+    page.click("#draw")
+    assert page.wait(lambda: page.all(".preview"))
+    assert re.search(r"step \d+ of \d+", page.see("#stage-note"))
+    page.click("#stop")
+    assert "Stopped" in page.wait(lambda: not page.all(".preview") and page.see("#stage-note"))
+    assert page.names() == before
+
+
+def test_paints_a_mask_and_draws_under_it(page):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    page.type("#prompt", PROMPT)
+    page.click("#draw") if not page.names() else None
+    page.wait(page.names)
+    original = page.server.out / page.names()[-1]
+    page.drop("#drop-zone", original.read_bytes())
+    canvas = page.wait(lambda: page.see("#easel") is not None and page.one("canvas.mask"))
+    page.run("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    actions = ActionChains(page.driver).move_to_element_with_offset(canvas, -100, -100)
+    actions.click_and_hold().move_by_offset(40, 0).move_by_offset(40, 20).release().perform()
+    assert page.one("#strength").get_property("value") == "1", "the usual one with a mask"
+    page.type("#mask_blur", "0")
+    name = page.draw()
+    mask = page.settings(name)["mask"]
+    with urllib.request.urlopen(page.server.url.rstrip("/") + mask) as answer:
+        painted = np.asarray(Image.open(io.BytesIO(answer.read())).convert("L")) > 127
+    assert painted[:4, :8].any() and not painted[8:].any(), "the upper left was painted"
+    old, new = (np.asarray(Image.open(path)) for path in (original, page.server.out / name))
+    np.testing.assert_array_equal(old[12:], new[12:])
+    # Undo takes the stroke away, invert paints all.
+    page.click("[aria-label='Undo']")
+    page.click("[aria-label='Invert the mask']")
+    assert not browser.barriers(page.driver)
+
+
+def test_a_dropped_png_brings_its_settings_back(page):
+    page.type("#prompt", PROMPT)
+    page.type("#guidance_scale", "2.5")
+    data = (page.server.out / page.draw()).read_bytes()
+    seed = page.one("#seed").get_property("value")
+    page.type("#prompt", "a white nine alone")
+    page.type("#guidance_scale", "1")
+    page.type("#seed", "5")
+    page.drop("#gallery", data)
+    page.wait(lambda: page.see(".toast"))
+    values = [page.one(f"#{name}").get_property("value")
+              for name in ("prompt", "guidance_scale", "seed")]  # fmt: skip
+    assert values == [PROMPT, "2.5", seed]
+    plain = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(plain, "PNG")
+    page.drop("#gallery", plain.getvalue())
+    page.wait(lambda: any("does not say how it was made" in t.text for t in page.all(".toast")))
+
+
+def test_compares_two_settings_in_a_grid(page):
+    page.type("#prompt", PROMPT)
+    page.click("#grid-drawer summary")
+    page.choose("#grid-x", "steps")
+    page.type("[aria-label='Values of Steps']", "2, 4")
+    page.choose("#grid-y", "seed")
+    page.type("[aria-label='Values of Seed']", "1, 2")
+    assert page.see("#draw") == "Draw a grid of 4"
+    name = page.draw(5)
+    assert name.endswith("_grid.png")
+    assert [page.settings(n)["request"]["steps"] for n in page.names()[1:5]] == [4, 2, 4, 2]
+
+
+def test_models_have_the_fields_that_they_have(page):
+    page.use("unconditional")
+    assert not page.all("#prompt") and not page.all("#guidance_scale") and page.all("#steps")
+    page.draw()
+    page.use("classes")
+    assert not page.all("#prompt") and page.all("#guidance_scale")
+    page.type("#classes", "0, 12")
+    page.click("#draw")
+    assert page.see("#classes-error") == "Class must be from 0 to 9, not 12."
+    page.type("#classes", "3")
+    assert page.settings(page.draw())["request"]["classes"] == [3]
+
+
+def test_the_gallery_shows_and_deletes(page):
+    from selenium.webdriver.common.keys import Keys
+
+    page.type("#prompt", PROMPT)
+    name, count = page.draw(), len(page.names())
+    page.click("#gallery li:first-child button")
+    page.wait(lambda: page.see("#viewer-settings"))
+    assert not browser.barriers(page.driver)
+    page.click("#viewer-vary")
+    page.wait(lambda: len(page.names()) == count + 4)
+    seeds = [page.settings(name)["request"]["seed"] for name in page.names()[:5]]
+    assert seeds == [seeds[0] - i for i in range(5)]
+    page.click("#gallery li:nth-child(4) button")
+    page.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    page.wait(lambda: page.one("#viewer-download").get_attribute("download") == name)
+    page.click("#viewer-delete")
+    assert (page.server.out / name).exists(), "it asks first"
+    page.click("#question-yes")
+    page.wait(lambda: name not in page.names())
+    assert not (page.server.out / name).exists()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_a_telephone(page, dark):
+    browser.resize(page.driver, 360, 740, dark=dark, touch=True)
+    page.click("#more-drawer summary")
+    width = page.run("return document.documentElement.scrollWidth")
+    assert width == 360
+    assert not browser.barriers(page.driver)
