@@ -12,6 +12,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 
+def __getattr__(name: str) -> Any:
+    """What drawing gives: `Model`, `Sample` and `Progress`, with which JAX is imported."""
+    if name in ("Model", "Progress", "Sample"):
+        from ldm_jax.generation import library
+
+        return getattr(library, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def open(path: Any, **choices: Any) -> Any:
     """The model in `path`, ready to draw: see `generation.library.open_model` and `Model`.
 

@@ -32,6 +32,14 @@ class Progress:
     """Decodes what these pictures are to become, as the network sees it now. It takes as long as
     decoding the finished ones; call it before the drawing goes on."""
 
+    def __str__(self) -> str:
+        """Such as "drawing: step 33 of 100, 0 of 6 pictures, 3 s left"."""
+        left = "" if self.seconds_left is None else f", {self.seconds_left:.0f} s left"
+        return (
+            f"{self.stage}: step {self.steps_done} of {self.steps}, {self.pictures_done} of "
+            f"{self.pictures} pictures{left}"
+        )
+
 
 @dataclass
 class Timer:

@@ -29,7 +29,7 @@ FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """What names of pictures that are saved may end in."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sample:
     """One drawn picture, and all that is needed to draw it again."""
 
@@ -40,6 +40,12 @@ class Sample:
     """What its PNG says of it, by the key of the text."""
     latents: Float32[np.ndarray, "zh zw z"] | None = None
     """Scaled; only with `return_latents`, and of the part that was painted anew."""
+
+    def __repr__(self) -> str:
+        """Its size, condition and seed."""
+        height, width, _ = self.array.shape
+        (condition,) = self.request.conditions
+        return f"Sample({width} x {height}, {condition!r}, seed={self.request.sampling.seed})"
 
     @property
     def image(self) -> Image.Image:
