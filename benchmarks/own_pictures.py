@@ -5,9 +5,9 @@
 A drawing is read by the nearest real picture, by the mean squared difference of pixels. Of captions
 that training showed it should be the picture with that caption. Of captions that it never showed,
 playing cards and arrows, it should be the held-out picture, or at least one with the same words in
-places. Variety is the mean distance between drawings of one caption that several training
-pictures have, against the mean distance between those. OUT/report.json has the numbers,
-OUT/held_out.png drawings under the real pictures."""
+places; sets without such captions are measured by the rest. Variety is the mean distance between
+drawings of one caption that several training pictures have, against the mean distance between
+those. OUT/report.json has the numbers, OUT/held_out.png drawings under the real pictures."""
 
 import json
 import re
@@ -34,7 +34,7 @@ from ldm_jax.images.grid import grid, save_png
 class Arguments:
     model: Path
     pictures: Path
-    """The folder that `ldm_jax.data.clipart` wrote."""
+    """The folder of pictures that the model was trained on."""
     out: Path
     captions: int = 64
     """Training captions that are drawn."""
@@ -137,10 +137,13 @@ def main(arguments: Arguments) -> None:
     }
     rows = []
     for name, pattern in (("cards", CARD), ("arrows", ARROW)):
+        if not len(validation.those(pattern).captions):
+            continue
         report[f"held-out {name}"], shown = held_out(draw, train, validation, pattern,
                                                      arguments.num)  # fmt: skip
         rows += shown
-    save_png(arguments.out / "held_out.png", grid(np.stack(rows), columns=2))
+    if rows:
+        save_png(arguments.out / "held_out.png", grid(np.stack(rows), columns=2))
     for caption in (c for c, n in count.items() if n >= 8):
         real = train.those(re.escape(caption)).arrays
         report[f"variety of {caption!r}"] = {

@@ -63,6 +63,7 @@ def get_config(
         loop=cfg.Loop(
             steps=steps, log_every=20 if small else 100, checkpoint_every=steps // 8,
             validate_every=steps // 8, sample_every=steps // 8,
+            sample_guidance=2.0 if small else 3.0,
             dtype="float32" if small else "bfloat16", remat=network == "large",
         ),
     )  # fmt: skip

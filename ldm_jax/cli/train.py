@@ -226,8 +226,9 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
     match run:
         case cfg.AutoencoderRun():
             return (
-                "train a diffusion model on its latents: python train.py --config=CONFIG "
-                f"--workdir=ANOTHER --first_stage={folder}"
+                "next, encode the images: python -m ldm_jax.cli.encode --out=latents "
+                f"--first_stage={folder}; then train a diffusion model: python train.py "
+                f"--config=CONFIG --workdir=ANOTHER --first_stage={folder} --latents=latents"
             )
         case cfg.ClassifierRun():
             return f"guide a model by it: python sample.py --model=MODEL --classifier={folder}"
@@ -237,4 +238,6 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
         what = f"--prompt={prompt}"
     elif cfg.find(run.conditioners, cfg.ClassConditioner) is not None:
         what = "--classes=0"
-    return f"draw from it: python sample.py --model={folder} {what}"
+    if what != "--num=8":
+        what += f" --guidance={run.loop.sample_guidance:g}"
+    return f"draw with the last checkpoint: python sample.py --model={folder} {what}"

@@ -21,7 +21,7 @@ def obstacles_told(config: cfg.Model | cfg.Autoencoder) -> str | None:
         return None
     what = "first stage" if isinstance(config, cfg.Autoencoder) else "model"
     listed = ". Nor to ".join(f"{form}: {why}" for form, why in found.items())
-    return f"this {what} cannot be exported to {listed}"
+    return f"this {what} can be used here but not be exported to {listed}"
 
 
 def _first(why: list[str]) -> str:

@@ -109,6 +109,11 @@ def told(error: Exception) -> tuple[int, str]:
             "not enough memory; draw or train smaller pictures, fewer at a time (batch_size), or "
             "in parts (optim.accumulation, --tile). --debug shows where"
         )
+    if isinstance(error, ModuleNotFoundError):
+        return REFUSED, (
+            f"{error.name} is not installed for {sys.executable}; activate the environment that "
+            "ldm_jax is installed in, or install it (README.md)"
+        )
     if isinstance(error, OSError) and not isinstance(error, _NAMED_WRONGLY):
         return FAILED, _words(error)
     if isinstance(error, ValueError | OSError):

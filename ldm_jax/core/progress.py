@@ -127,6 +127,11 @@ class Progress:
         """How long the steps have taken, without what was done while `paused`."""
         return time.monotonic() - self._began - self._paused
 
+    def skip(self, steps: int) -> None:
+        """Counts steps as done that say nothing of the speed."""
+        self._initial += steps
+        self._done += steps
+
     def _rate(self) -> str:
         steps = (self._done - self._initial) / max(self.seconds(), 1e-9)
         rate, unit = (steps * self._images, "images/s") if self._images else (steps, "/s")

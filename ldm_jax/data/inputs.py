@@ -61,6 +61,7 @@ def check_source(conditioners: Sequence[cfg.Conditioner], source: Source, where:
             case cfg.TextConditioner():
                 if not source.has_captions:
                     raise cfg.ConfigError(
-                        f"{where} has no captions; put them into metadata.jsonl, or a .txt "
+                        f"{where} has no captions; put them into metadata.jsonl or "
+                        "metadata.csv, or a .txt "
                         "beside each image"
                     )

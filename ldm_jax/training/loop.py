@@ -348,4 +348,5 @@ def _best_note(best: int | None, losses: Mapping[int, float]) -> str:
     told = f"best validation loss {words[best]} at step {best}"
     if best == last:
         return f"{told}, the last"
-    return f"{told} (kept)" + (f"; last {words[last]}" if last in words else "")
+    kept = f"{told} (kept in checkpoints/{best})"
+    return kept + (f"; of the last checkpoint {words[last]}" if last in words else "")

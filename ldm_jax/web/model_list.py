@@ -96,8 +96,15 @@ class ModelList:
                             f"{names or 'none at all'}"))  # fmt: skip
 
     def name_of(self, path: Path | None) -> str | None:
-        """The name under which a path is listed."""
-        return next((entry.name for entry in self._listed() if entry.path == path), None)
+        """The name under which a path is listed, however it is written. `path` may be a client's
+        and is not looked up."""
+        if path is None:
+            return None
+        named = Path(os.path.abspath(path))
+        return next(
+            (entry.name for entry in self._listed()
+             if named in (entry.path.absolute(), entry.path.resolve())), None,
+        )  # fmt: skip
 
     def problem(self, name: str) -> str | None:
         """Why it could not be loaded when it was tried last."""

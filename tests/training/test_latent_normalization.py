@@ -115,7 +115,7 @@ def test_a_new_run_says_what_it_measured_and_what_keeps_it_from_being_exported(
     said = capsys.readouterr().err
     assert "latents: scale " in said and "; per channel mean " in said
     assert "all are multiplied by the scale" in said
-    assert "note: this model cannot be exported to diffusers: autoencoder.patch_size is 2" in said
+    assert "here but not be exported to diffusers: autoencoder.patch_size is 2" in said
     assert "more reasons). Nor to" in said
     assert "CompVis' single files: autoencoder.patch_size is 2" in said
     diffusion_stage(run, trained, tiny.mesh(), None)  # goes on

@@ -49,8 +49,13 @@ def test_too_little_memory_says_what_to_make_smaller():
     ("best", "losses", "words"),
     [
         (None, {8: np.nan}, ""),
-        (4, {4: 0.125, 8: 0.1403}, "best validation loss 0.125 at step 4 (kept); last 0.1403"),
-        (4, {4: 0.125, 8: np.nan}, "best validation loss 0.125 at step 4 (kept)"),
+        (
+            4,
+            {4: 0.125, 8: 0.1403},
+            "best validation loss 0.125 at step 4 (kept in checkpoints/4); of "
+            "the last checkpoint 0.1403",
+        ),
+        (4, {4: 0.125, 8: np.nan}, "best validation loss 0.125 at step 4 (kept in checkpoints/4)"),
         (8, {4: 0.25, 8: 0.125}, "best validation loss 0.125 at step 8, the last"),
     ],
 )
