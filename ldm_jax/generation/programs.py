@@ -28,6 +28,8 @@ ADVICE = {
     "float16": "; try --dtype=bfloat16 or --dtype=float32",
     "bfloat16": "; try --dtype=float32",
 }
+STEPS_TOGETHER = 64
+"""Numbers of evaluations up to each multiple of this share a compiled sampler."""
 PIXELS_AT_ONCE = 2**19
 """Pixels that are decoded together."""
 
@@ -164,8 +166,8 @@ class Programs:
         guide_inputs: tuple[Inputs, np.ndarray | None],
         previews: int,
     ) -> "SamplerRun":
-        """The sampler before its first step: a new program only for another size, number of levels
-        or previews, or for settings that are no numbers.
+        """The sampler before its first step: a new program only for another size, number of
+        previews, or settings that are no numbers; and for more steps (see STEPS_TOGETHER).
 
         Args:
             mesh: where.
@@ -184,7 +186,7 @@ class Programs:
         fixed = replace(sampling.program, height=None, width=None)
 
         def drawing(
-            params, guide_params, guide_inputs, cond, uncond, index, start, seed, eta, levels,
+            levels, params, guide_params, guide_inputs, cond, uncond, index, start, seed, eta,
             numbers,
         ):  # fmt: skip
             solver = defaults.solver(self._model.process, fixed, eta)
@@ -197,14 +199,17 @@ class Programs:
                 resample=fixed.resample, jump=fixed.resample_jump,
             )  # fmt: skip
 
-        def start_program(*arguments: Any) -> tuple[scan.State, Array]:
-            solver, _, x, levels, _ = drawing(*arguments)
-            state = scan.start(solver, x, levels, return_x0s=previews)
-            return state, jnp.int32(scan.evaluations(solver, levels))
+        def start_program(levels: Level, *arguments: Any) -> tuple[scan.State, scan.Path, Array]:
+            solver, _, x, levels, _ = drawing(levels, *arguments)
+            count = scan.evaluations(solver, levels)
+            path = scan.path_along(solver, levels, previews, STEPS_TOGETHER)
+            return scan.start(solver, x, count, previews), path, jnp.int32(count)
 
-        def part_program(state: scan.State, begin: Array, end: Array, *arguments: Any) -> Any:
-            solver, denoise, _, levels, keys = drawing(*arguments)
-            after = scan.advance(solver, denoise, state, levels, keys, begin=begin, end=end)
+        def part_program(
+            state: scan.State, begin: Array, end: Array, path: scan.Path, *arguments: Any
+        ) -> scan.State:
+            solver, denoise, _, _, keys = drawing(path.here, *arguments)
+            after = scan.advance(solver, denoise, state, path, keys, begin=begin, end=end)
             # What comes out goes in again.
             return jax.lax.with_sharding_constraint(after, shardings)
 
@@ -212,21 +217,23 @@ class Programs:
         arguments = (
             params, guide_params, to_global(mesh, guide_inputs), cond, uncond,
             to_global(mesh, index), start, np.uint32(sampling.seed),
-            None if sampling.eta is None else jnp.float32(sampling.eta), levels, numbers,
+            None if sampling.eta is None else jnp.float32(sampling.eta), numbers,
         )  # fmt: skip
         key = fixed, shape, previews
-        state, total = self._run("the U-Net", ("start", *key), lambda: start_program, *arguments)
+        state, path, total = self._run(
+            "the U-Net", ("start", *key), lambda: start_program, levels, *arguments
+        )
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
 
         def advance(state: scan.State, begin: int, end: int) -> scan.State:
             bounds = np.int32(begin), np.int32(end)
             with jax.set_mesh(mesh):
                 return self._run(
-                    "the U-Net", ("draw", mesh, *key), lambda: part_program, state, *bounds,
+                    "the U-Net", ("draw", mesh, *key), lambda: part_program, state, *bounds, path,
                     *arguments,
                 )  # fmt: skip
 
-        sizes = [np.shape(leaf) for leaf in jax.tree.leaves(arguments[2:])]
+        sizes = [np.shape(leaf) for leaf in jax.tree.leaves((path, arguments[2:]))]
         return SamplerRun(advance, state, int(total), program=(mesh, *key, *sizes))
 
     def decode(self, mesh: Mesh, latents: Array, tile: int | None) -> UInt8[np.ndarray, "b h w c"]:

@@ -18,8 +18,19 @@ class State(NamedTuple):
 
     carry: Any
     """The solver's."""
-    x0s: Float[Array, "e b ..."] | None
+    x0s: Float[Array, "k b ..."] | None
     """The x0 of evaluations that are kept, zero where they are still to come; or None."""
+
+
+class Path(NamedTuple):
+    """The evaluations of a run, one entry of each array for each; see `path_along`."""
+
+    here: Level
+    """The level at which the network is evaluated."""
+    there: Level
+    """The level that the step leads to."""
+    slot: Int[Array, "e"]
+    """Where in `State.x0s` the x0 is kept; past its end for those that are not."""
 
 
 class Sampled(NamedTuple):
@@ -66,22 +77,41 @@ def sample(
 
     Raises ValueError if there is no level, or no keys for a stochastic solver.
     """
-    state = start(solver, x_start, levels, return_x0s=return_x0s)
-    count = evaluations(solver, levels)
-    carry, x0s = advance(solver, denoise, state, levels, keys, begin=0, end=count)
+    path = path_along(solver, levels, return_x0s)
+    state = start(solver, x_start, evaluations(solver, levels), return_x0s)
+    carry, x0s = advance(solver, denoise, state, path, keys, begin=0, end=path.slot.size)
     return Sampled(x=carry.x, x0s=x0s)
+
+
+def path_along(
+    solver: Solver, levels: Level, return_x0s: bool | int = False, multiple: int = 1
+) -> Path:
+    """The evaluations that `sample` makes, as arrays.
+
+    With `multiple` their length is rounded up to a multiple of it, so that a program that is given
+    them as arguments serves many numbers of steps; what is added repeats the last evaluation.
+    """
+    visits = solver.visits(_steps(levels))
+    count = visits.size - 1
+    kept = evenly(count, _kept(count, return_x0s))
+    slot = np.full(count, kept.size, np.int32)
+    slot[kept] = np.arange(kept.size)
+    filled = np.minimum(np.arange(-(-count // multiple) * multiple), max(0, count - 1))
+    here, there = (
+        jax.tree.map(lambda values, at=at: values[at], levels)
+        for at in (visits[:-1][filled], visits[1:][filled])
+    )
+    return Path(here, there, jnp.asarray(slot[filled]))
 
 
 def start(
     solver: Solver,
     x_start: Float32[Array, "b *d"],
-    levels: Level,
-    *,
+    evaluations: int,
     return_x0s: bool | int = False,
 ) -> State:
-    """The state before the first evaluation; arguments and errors are those of `sample`."""
-    count = evaluations(solver, levels)
-    kept = evenly(count, count if return_x0s is True else int(return_x0s)).size
+    """The state before the first of so many evaluations; the arguments are those of `sample`."""
+    kept = _kept(evaluations, return_x0s)
     x0s = jnp.zeros((kept, *x_start.shape), jnp.float32) if return_x0s else None
     return State(solver.init(x_start), x0s)
 
@@ -90,35 +120,32 @@ def advance(
     solver: Solver,
     denoise: Denoise,
     state: State,
-    levels: Level,
+    path: Path,
     keys: Key[Array, "b"] | None = None,
     *,
     begin: Int[Array, ""] | int,
     end: Int[Array, ""] | int,
 ) -> State:
-    """The state after evaluations `begin` to `end` (exclusive) of those that `sample` makes.
+    """The state after evaluations `begin` to `end` (exclusive) of `path`.
 
     The one loop of every sampler. With bounds that are known when it is traced it is a `lax.scan`.
     With traced ones it is a loop that one compiled program runs as a whole or in parts, so that
     both give the same bits.
+
+    Raises ValueError if there are no keys for a stochastic solver.
     """
     if solver.stochastic and keys is None:
         raise ValueError(f"{type(solver).__name__} draws noise; give keys, one per example")
-    visits = solver.visits(_steps(levels))
-    if visits.size == 1:  # the final level alone
+    if not path.slot.size:  # the final level alone
         return state
-    here = jax.tree.map(lambda values: values[visits[:-1]], levels)
-    there = jax.tree.map(lambda values: values[visits[1:]], levels)
-    slots = _slots(visits.size - 1, 0 if state.x0s is None else len(state.x0s))
 
     def body(step: Int[Array, ""], state: State) -> State:
         carry, x0s = state
-        level, next_level = (jax.tree.map(lambda v: v[step], some) for some in (here, there))
+        level, next_level, slot = jax.tree.map(lambda values: values[step], path)
         noise = _noise(keys, step, carry.x.shape[1:]) if solver.stochastic else None
         carry = solver.step(carry, level, next_level, denoise, noise)
-        if slots is not None:
-            # Evaluations that are not kept have a slot past the end.
-            x0s = x0s.at[jnp.asarray(slots)[step]].set(carry.x0, mode="drop")
+        if x0s is not None and len(x0s):
+            x0s = x0s.at[slot].set(carry.x0, mode="drop")
         return State(carry, x0s)
 
     return jax.lax.fori_loop(begin, end, body, state)
@@ -172,13 +199,8 @@ def _steps(levels: Level) -> int:
     return steps
 
 
-def _slots(evaluations: int, kept: int) -> Int[np.ndarray, "e"] | None:
-    """Where the x0 of each evaluation is kept; None if none is."""
-    if not kept:
-        return None
-    slots = np.full(evaluations, kept, np.int32)
-    slots[evenly(evaluations, kept)] = np.arange(kept)
-    return slots
+def _kept(evaluations: int, return_x0s: bool | int) -> int:
+    return evaluations if return_x0s is True else min(evaluations, int(return_x0s))
 
 
 def _noise(

@@ -90,11 +90,11 @@ def test_an_image_hardly_depends_on_the_batch_size(draw, four):
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
-def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
-    pipeline, draw, four
-):
+def test_settings_that_are_numbers_matter_without_a_new_program(pipeline, draw, four):
     programs = len(pipeline.programs.compiled)
+    samplers = _samplers(pipeline)
     for changed in (
+        draw([RED], steps=4),
         draw([RED], seed=1),
         draw([BLUE]),
         draw([RED], negative=BLUE),
@@ -104,6 +104,13 @@ def test_seed_prompt_negative_prompt_and_guidance_matter_without_a_new_program(
         assert np.abs(changed[0].astype(int) - four[0]).max() > 1
     np.testing.assert_array_equal(draw([RED], negative="")[0], four[0])
     assert len(pipeline.programs.compiled) == programs
+    assert _samplers(pipeline) == samplers
+
+
+def _samplers(pipeline):
+    """How often each sampler was compiled."""
+    compiled = pipeline.programs.compiled
+    return {key: program._cache_size() for key, program in compiled.items() if key[0] == "draw"}
 
 
 def test_ddpm_is_noisy_and_repeatable(draw, four):

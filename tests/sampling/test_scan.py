@@ -14,7 +14,15 @@ from ldm_jax.diffusion.schedules import NoiseSchedule
 from ldm_jax.sampling.ancestral import DDIM, DDPM
 from ldm_jax.sampling.inpaint import Inpaint
 from ldm_jax.sampling.levels import inner_levels, levels, part
-from ldm_jax.sampling.scan import advance, evaluations, evenly, initial_x, sample, start
+from ldm_jax.sampling.scan import (
+    advance,
+    evaluations,
+    evenly,
+    initial_x,
+    path_along,
+    sample,
+    start,
+)
 from ldm_jax.sampling.sde import PredictorCorrector
 from ldm_jax.sampling.solvers import make_solver
 
@@ -145,14 +153,14 @@ def _inpainting(solver, resample=1):
 )  # fmt: skip
 def test_a_drawing_in_parts_has_the_bits_of_the_whole(solver, keep):
     run, keys = inner_levels(solver, SCHEDULE, levels(SCHEDULE, 6)), _keys(2)
-    count = evaluations(solver, run)
+    count, path = evaluations(solver, run), path_along(solver, run, keep, multiple=16)
 
     @jax.jit
     def part_of(state, begin, end):
-        return advance(solver, _curved, state, run, keys, begin=begin, end=end)
+        return advance(solver, _curved, state, path, keys, begin=begin, end=end)
 
     def in_parts(*lengths):
-        state, begin = start(solver, NOISE, run, return_x0s=keep), 0
+        state, begin = start(solver, NOISE, count, keep), 0
         for length in lengths:
             state, begin = part_of(state, begin, begin + length), begin + length
         return state
