@@ -147,7 +147,7 @@ def test_settings_that_cannot_work_are_refused(change, complaint):
             {"sampler": "ddim", "classifier_form": "mean", "classifier_scale": 1.0},
             "sampler 'ddim' without corrector takes none",
         ),
-        ({"resample": 2}, r"resample is 2, which is for painting under a mask \(mask\)"),
+        ({"resample": 2}, r"resample is 2, which needs a mask"),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(weakly_guided, change, complaint):
