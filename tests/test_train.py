@@ -198,7 +198,7 @@ def test_what_is_missing_is_said_before_training(
     for given, complaint in (
         ([f"--config={autoencoder}"], "--workdir=DIR is missing"),
         (arguments("absent.py", new), "--config=absent.py does not exist"),
-        (arguments(text2img, new), "name a trained one with --first_stage=MODEL"),
+        (arguments(text2img, new), "name one with --first_stage=MODEL"),
         (
             arguments(text2img, new, f"--first_stage={tmp_path / 'absent'}"),
             f"--first_stage={tmp_path / 'absent'}: there is no such file or folder",

@@ -92,7 +92,9 @@ class Progress:
             self._bar.set_postfix_str(told, refresh=False)
             with contextlib.suppress(OSError):  # the terminal may have gone
                 self._bar.update(steps)
-        elif self._active and time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
+            return
+        passed = time.monotonic() - self._shown
+        if self._active and not self._brief and passed >= SECONDS_BETWEEN_LINES:
             self._print_line()
             self._shown = time.monotonic()
 

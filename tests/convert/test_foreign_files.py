@@ -99,7 +99,7 @@ def test_averages_alone(read):
         imported = read(averages_alone, {"model_ema.decay": ONE}, weights=weights)
         is_sd1(imported)
         assert imported.origin["weights"] == "ema"
-        assert "only averages" in imported.notes[0]
+        assert "averages alone" in imported.notes[0]
     with pytest.raises(ConvertError, match="no raw weights"):
         read(averages_alone, weights="raw")
     with pytest.raises(ConvertError, match="model_ema.diffusion_modelcontrol is not"):

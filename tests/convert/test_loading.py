@@ -135,11 +135,11 @@ def test_choices_that_do_not_belong(tmp_path):
     with pytest.raises(ConvertError, match="is not a model"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"type": "ClassifierRun"}')
-    with pytest.raises(ConvertError, match="holds a classifier"):
+    with pytest.raises(ConvertError, match="is a classifier"):
         load(tmp_path)
     step = tmp_path / "checkpoints" / "16"
     step.mkdir(parents=True)
-    with pytest.raises(ConvertError, match="holds a classifier"):
+    with pytest.raises(ConvertError, match="is a classifier"):
         load(step)
 
 
@@ -161,7 +161,7 @@ def test_what_is_no_file_is_said_to_be_none(tmp_path):
             read_config(tmp_path / complaint[:9] / "config.json")
         index = latents / "train" / "index.json"
         make(index)
-        with pytest.raises(DataError, match=rf"index\.json is no index .*{complaint}"):
+        with pytest.raises(DataError, match=rf"index\.json is not a valid index .*{complaint}"):
             open_source(cfg.Data(cfg.EncodedLatents(str(latents)), 16), "train")
         index.unlink() if index.is_symlink() else index.rmdir()
 

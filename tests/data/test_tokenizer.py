@@ -103,7 +103,7 @@ def test_bad_settings_and_files(tmp_path):
         tok.train_tokenizer(CAPTIONS, 2)
     with pytest.raises(tok.TokenizerError, match="at least 4"):
         tok.train_tokenizer(CAPTIONS, 3, "bpe")
-    with pytest.raises(tok.TokenizerError, match="no words in 1 captions"):
+    with pytest.raises(tok.TokenizerError, match="the 1 captions have no words"):
         tok.train_tokenizer([""], 10)
     with pytest.raises(tok.TokenizerError, match=r"absent.json"):
         tok.load_tokenizer(tmp_path / "absent.json")

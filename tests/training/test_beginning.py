@@ -102,12 +102,12 @@ def test_what_is_missing_is_said_before_anything_is_written(
         (
             unet_alone(run),
             (first,),
-            "train is 'unet', which leaves .* with --init=MODEL, or a text",
+            "train is 'unet', so .* are not trained.* with --init=MODEL, or a text",
         ),
         (
             dataclasses.replace(run, train="attention"),
             (first,),
-            "train is 'attention', which leaves",
+            "train is 'attention', so",
         ),
         (
             dataclasses.replace(unconditional, train="attention"),
