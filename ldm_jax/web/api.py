@@ -48,8 +48,8 @@ async def model_form(request: HttpRequest) -> JSONResponse:
     if problem is not None and "again" not in request.query_params:
         raise Refused(422, ("model", problem))
     house.models.note(entry.name, None)
-    house.worker.want(entry.name)
-    return JSONResponse({"loading": True}, 202)
+    waits_for = house.worker.want(entry.name)
+    return JSONResponse({"loading": True, "waits_for": waits_for}, 202)
 
 
 async def tokens(request: HttpRequest) -> JSONResponse:

@@ -86,14 +86,17 @@ class Worker:
             self._queue.extend(jobs)
             self._change()
 
-    def want(self, model: str) -> None:
-        """Has a model loaded after all that waits, so that there is a form for it."""
+    def want(self, model: str) -> str | None:
+        """Has a model loaded after all that waits, so that there is a form for it; returns what
+        that waits for, None while the model is being loaded."""
         with self._changed:
-            waiting = [*self._queue, *([self._current] if self._current else [])]
-            if any(job.model == model and not job.shown for job in waiting):
-                return
-            self._queue.append(Job(model, ()))
-            self._change()
+            current = self._current
+            if current is not None and current.model == model and current.stage == "loading":
+                return None
+            if not any(job.model == model and not job.shown for job in self._queue):
+                self._queue.append(Job(model, ()))
+                self._change()
+            return self.waits_for
 
     def stop(self, job: Job) -> None:
         """Takes a job off the queue, or ends it after its present part."""
@@ -126,7 +129,7 @@ class Worker:
     def told(self) -> list[dict[str, Any]]:
         """All jobs as JSON has them."""
         with self._changed:
-            return [job.told() for job in self.jobs()]
+            return [job.told(self.waits_for) for job in self.jobs()]
 
     def find(self, number: str) -> Job:
         """A job by its id; raises Refused (404)."""
@@ -138,7 +141,17 @@ class Worker:
     def told_of(self, job: Job) -> dict[str, Any]:
         """One job as JSON has it."""
         with self._changed:
-            return job.told()
+            return job.told(self.waits_for)
+
+    @property
+    def waits_for(self) -> str | None:
+        """What everything in the queue waits for now."""
+        with self._changed:
+            if self._current is None:
+                return None
+            if self._current.stage == "loading":
+                return f"the model {self._current.model}"
+            return "the drawing"
 
     def watch(self) -> None:
         """Somebody looks: previews are worth making for some seconds."""

@@ -116,6 +116,10 @@ def test_a_stopped_job_keeps_what_is_finished(house):
     house.model.allowed.release(STEPS + 1)
     until(lambda: first.steps_done == STEPS + 1)
     house.worker.stop(first)
+    told = {one["id"]: one for one in house.worker.told()}
+    assert told[first.id]["stopping"] and told[first.id]["waits_for"] is None
+    assert not told[third.id]["stopping"] and told[third.id]["waits_for"] == "the drawing"
+    assert house.worker.want("b.pt") == "the drawing"
     house.model.allowed.release(100)
     assert third.ended.wait(20)
     assert (first.stage, first.pictures_done, len(first.files)) == ("stopped", 2, 2)
