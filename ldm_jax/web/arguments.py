@@ -23,7 +23,7 @@ class Arguments:
     models: tuple[Path, ...] = ()
     """Folders with models, work directories or single files; or models themselves."""
     out: Path = Path("pictures")
-    """Folder for the pictures; those that are in it are shown, too."""
+    """Folder for the pictures; those that are in it, and `sample.py`'s, are shown, too."""
     host: str = "127.0.0.1"
     """Address to listen at; another than this machine's own needs --auth or --token."""
     port: Annotated[int, Within(0, 65535)] = 7860

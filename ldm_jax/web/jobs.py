@@ -27,6 +27,8 @@ class Job:
     """Whether the pictures are written into the gallery."""
     keep: bool = False
     """Whether the pictures' files are kept in memory, for whoever waits for them."""
+    optional: tuple[str, ...] = ()
+    """Settings that a model which does not have them is drawn without."""
     group: str | None = None
     """Of jobs that belong together."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +60,15 @@ class ModelList:
     def scan(self) -> list[Entry]:
         """All models that are there now, in the order of the folders, by name in each."""
         found: dict[str, Entry] = {}
+        seen: set[Path] = set()
         for folder in self.folders:
-            for path, draws in _models(folder, DEPTH):
-                # A folder that is a model itself goes by its own name.
-                name = folder.name if path == folder else path.relative_to(folder).as_posix()
-                if name in found:
-                    name = f"{folder.name}/{name}"
-                if len(found) < MOST and name.isprintable():
-                    found.setdefault(name, Entry(name, path, draws))
+            for path, draws in _each_once(folder, _models(folder, DEPTH)):
+                if path.resolve() in seen or len(found) >= MOST:
+                    continue
+                name = next((n for n in _names(folder, path) if n not in found), None)
+                if name is not None and name.isprintable():
+                    found[name] = Entry(name, path, draws)
+                    seen.add(path.resolve())
         with self._lock:
             self._entries = found
         return [*self._entries.values()]
@@ -121,6 +122,21 @@ class ModelList:
     def _listed(self) -> list[Entry]:
         with self._lock:
             return [*self._entries.values()]
+
+
+def _names(folder: Path, path: Path) -> Iterator[str]:
+    """Names for a model found in `folder`: below it, or its own where it is the folder itself, and
+    then with more and more of the folders above."""
+    parts = Path(os.path.abspath(path)).parts[1:]
+    below = len(path.relative_to(folder).parts) or 1
+    return ("/".join(parts[-count:]) for count in range(below, len(parts) + 1))
+
+
+def _each_once(folder: Path, found: list[tuple[Path, bool]]) -> list[tuple[Path, bool]]:
+    """The models found in `folder`, those that are reached over links behind all others, so that
+    one with two names is listed by its own."""
+    real = folder.resolve()
+    return sorted(found, key=lambda one: one[0].resolve() != real / one[0].relative_to(folder))
 
 
 def _models(path: Path, depth: int) -> list[tuple[Path, bool]]:

@@ -12,7 +12,8 @@ from ldm_jax.data.prompts import PromptError
 from ldm_jax.data.unknown_words import UnknownWordsError
 from ldm_jax.images.masks import MaskError
 
-_FIRST = re.compile(r"(\w+) (?:is|are|needs|has)\b")
+_FIRST = re.compile(r"(?:--)?(\w+)(?:[:=]| (?:is|are|needs?|has|must)\b| '[^']*')")
+"""How sentences about a setting begin."""
 _OPTION = re.compile(r"--(?:no-)?(\w+)")
 
 
@@ -58,11 +59,7 @@ def field_of(error: Exception, message: str) -> str | None:
     if message.startswith("class "):
         return "classes"
     first = _FIRST.match(message)
-    if first and first[1] in settings():
-        return first[1]
-    words = [word for word in re.findall(r"\w+", message) if word in settings()]
-    # A name of several words is none of ordinary English.
-    return next((word for word in words if "_" in word), next(iter(words), None))
+    return first[1] if first and first[1] in settings() else None
 
 
 async def answer(request: HttpRequest, error: Exception) -> JSONResponse:

@@ -235,13 +235,17 @@ class Worker:
         from ldm_jax.generation.pipeline import Pipeline
         from ldm_jax.web.form import facts_of
 
-        if self.loaded is not None and self.loaded.choice == choice:
-            return self.loaded.model
+        loaded = self.loaded
+        # Settings that were left out when it was loaded, somebody else may insist on.
+        if loaded is not None and loaded.choice == choice and (
+            job.optional or loaded.model.pipeline.choice == choice
+        ):  # fmt: skip
+            return loaded.model
         self.update(job, stage="loading")
         self.loaded = None
         gc.collect()  # before there is room for the next
         try:
-            model = Model(Pipeline.open(choice))
+            model = Model(Pipeline.open(choice, job.optional))
             if job.model not in self.forms or choice == ModelChoice(choice.model):
                 self.forms[job.model] = facts_of(model)
         except Exception as error:

@@ -8,9 +8,11 @@ from sd_backend_client.api.webui.diffusion_request_body import DiffusionRequestB
 from webuiapi import WebUIApi
 
 from ldm_jax.config.request import Request, settings
+from ldm_jax.web.model_list import ModelList
 from ldm_jax.web.refusals import Refused
 from ldm_jax.web.sdapi import fields
 from ldm_jax.web.sdapi.filling import fill
+from ldm_jax.web.sdapi.options import MODEL, Options, changed
 from ldm_jax.web.sdapi.sampler_names import samplers, schedulers
 from ldm_jax.web.sdapi.sampler_names import settings_of as sampler_settings
 from ldm_jax.web.sdapi.translation import NAMES, settings_of
@@ -102,6 +104,35 @@ def test_samplers_and_schedulers_have_the_web_uis_names():
         with pytest.raises(Refused) as caught:
             sampler_settings(sampler, scheduler, 20)
         assert caught.value.errors[0][0] == field
+
+
+def test_models_are_called_by_their_names_or_clear_parts_of_them(tmp_path):
+    for name in ("demo/text2img", "text2img", "other/x.safetensors", "more/x.ckpt", "v.ckpt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch() if path.suffix else path.mkdir()
+        if not path.suffix:
+            (path / "model.json").touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    models = ModelList([tmp_path, tmp_path / "demo"])
+    assert len(models.drawing) == 5
+    for given, name in (
+        ("text2img", "text2img"), ("demo/text2img", "demo/text2img"), ("v", "v.ckpt"),
+        ("v.ckpt [abc123]", "v.ckpt"), ("x.ckpt", "more/x.ckpt"),
+        ("other/x", "other/x.safetensors"),
+    ):  # fmt: skip
+        assert changed(Options(), {MODEL: given}, models).checkpoint == name
+    with pytest.raises(Refused, match="more/x.ckpt, other/x.safetensors"):
+        changed(Options(), {MODEL: "x"}, models)
+
+
+def test_models_of_one_name_are_told_apart(tmp_path):
+    folders = [tmp_path / name / "text2img" for name in ("a", "b", "c", "d/b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "model.json").touch()
+    names = [entry.name for entry in ModelList(folders).drawing]
+    assert names == ["text2img", "b/text2img", "c/text2img", "d/b/text2img"]
 
 
 def test_colours_run_under_the_mask():

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_jax.config import ConfigError
 from ldm_jax.config.request import Request, needs, paths, settings
 from ldm_jax.web import form as forms
 from ldm_jax.web.asking import request_of
 from ldm_jax.web.gallery import INPUTS, Gallery
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refusals import Refused, field_of
 
 SIDE = {"multiple": 8, "one_size": False, "default": 64}
 FACTS = {
@@ -123,6 +124,15 @@ def test_what_is_asked_becomes_a_request(house):
 def test_what_cannot_be_is_refused_by_its_field(house, values, field, tmp_path):
     assert refused(house, values)[0] == field
     assert not [*(tmp_path / "out" / INPUTS).iterdir()]
+
+
+def test_only_a_sentence_about_a_setting_names_it():
+    for message, field in (
+        ("height is 3; it must be more", "height"), ("mask_blur needs mask, a file", "mask_blur"),
+        ("--classes=3: there is none", "classes"), ("the model draws no prompt", None),
+        ("override_settings is for a model", None),
+    ):  # fmt: skip
+        assert field_of(ConfigError(message), message) == field
 
 
 def test_models_go_by_their_names_alone(house, tmp_path):

@@ -183,7 +183,8 @@ def test_what_is_not_here_is_refused_by_name(api):
         ({"cfg_scale": 1e9}, "cfg_scale"),
         ({"override_settings": {"sd_model_checkpoint": "../x"}},
          "override_settings.sd_model_checkpoint"),
-        ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, "override_settings"),
+        ({"override_settings": {"CLIP_stop_at_last_layers": 2}},
+         "override_settings.CLIP_stop_at_last_layers"),
         ({"eta": 0.5, "sampler_name": "Euler"}, "eta"), ({"script_name": "x"}, "script_name"),
     ):  # fmt: skip
         with pytest.raises(RuntimeError) as caught:
@@ -220,7 +221,9 @@ def test_a_model_that_cannot_be_loaded_is_told_of(api):
         assert "/" not in json.loads(caught.value.args[1])["errors"][0]["message"]
     finally:
         api.set_options({"sd_model_checkpoint": "run", "sd_vae": "Automatic"})
+    api.set_options({"CLIP_stop_at_last_layers": 2})  # of which this model has none
     assert api.txt2img(**SMALL).images
+    api.set_options({"CLIP_stop_at_last_layers": 1})
     names = {one["name"]: one for one in api.custom_get("api/models")}
     assert names["run"]["loaded"] and "broken.safetensors" in names["broken.safetensors"]["problem"]
 

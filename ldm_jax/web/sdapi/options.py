@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ldm_jax.web.model_list import ModelList
+from ldm_jax.web.model_list import Entry, ModelList
 from ldm_jax.web.refusals import Refused
 
 MODEL, SKIP = "sd_model_checkpoint", "CLIP_stop_at_last_layers"
@@ -40,6 +40,12 @@ class Options:
     def settings(self) -> dict[str, Any]:
         """Our settings for them, but for the model."""
         return {"clip_skip": self.clip_skip} if self.clip_skip > 1 else {}
+
+    @staticmethod
+    def optional(changes: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of `settings` that models which do not have them are drawn without: what the
+        server's options say is for all models, what a request's own `changes` say is for one."""
+        return () if SKIP in changes else ("clip_skip",)
 
     def told(self, models: ModelList) -> dict[str, Any]:
         """As clients read them."""
@@ -78,12 +84,21 @@ def changed(options: Options, changes: Mapping[str, Any], models: ModelList) -> 
 
 
 def _model(given: Any, models: ModelList) -> str:
-    """The listed name of a model that is called by its name or title, or by its name without a
-    suffix."""
+    """The listed name of a model that is called by its name or title, or else by its last part,
+    with or without a suffix, where only one is called so; raises Refused (422)."""
     if not isinstance(given, str):
         raise Refused(422, (MODEL, f"{MODEL} must be the name of a model"))
     name = _HASH.sub("", given)
-    for entry in models.drawing:
-        if name in (entry.name, entry.path.stem, entry.name.removesuffix(entry.path.suffix)):
-            return entry.name
-    return models.find(name, MODEL).name
+    listed = {entry.name: _short_names(entry) for entry in models.drawing}
+    called_so = [full for full, short in listed.items() if name in short]
+    if name in listed or not called_so:
+        return models.find(name, MODEL).name
+    if len(called_so) > 1:
+        raise Refused(422, (MODEL, f"{MODEL} is {name[:80]!r}, which may be any of "
+                            f"{', '.join(called_so)}; give the whole name"))  # fmt: skip
+    return called_so[0]
+
+
+def _short_names(entry: Entry) -> tuple[str, ...]:
+    suffix = entry.path.suffix
+    return entry.path.name, entry.path.stem, entry.name.removesuffix(suffix)

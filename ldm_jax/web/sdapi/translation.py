@@ -16,7 +16,7 @@ from ldm_jax.web.refusals import Refused
 from ldm_jax.web.sdapi import sampler_names
 from ldm_jax.web.sdapi.fields import Checked
 from ldm_jax.web.sdapi.filling import fill
-from ldm_jax.web.sdapi.options import Options, overridden
+from ldm_jax.web.sdapi.options import MODEL, SKIP, Options, overridden
 from ldm_jax.web.state import House
 
 SEEDS = 2**32
@@ -24,7 +24,8 @@ NAMES = {
     "guidance_scale": "cfg_scale", "sampler": "sampler_name", "spacing": "scheduler",
     "num": "batch_size", "init_image": "init_images", "strength": "denoising_strength",
     "invert_mask": "inpainting_mask_invert", "only_masked": "inpaint_full_res_padding",
-    "tileable": "tiling", "clip_skip": "override_settings", "model": "override_settings",
+    "tileable": "tiling", "clip_skip": f"override_settings.{SKIP}",
+    "model": f"override_settings.{MODEL}",
     "classes": "prompt",
 }  # fmt: skip
 """Our settings by the fields that they come from, where those have other names."""
@@ -62,7 +63,9 @@ def translate(fields: Checked, options: Options, house: House) -> Asked:
     values = settings_of(fields) | options.settings()
     first = house.request_of(values | {"seed": seed}, name, sent)
     requests = tuple(first.changed(seed=seed + i) for i in range(count))
-    return Asked(fields, options, Job(name, requests, fields["save_images"], True), seed)
+    job = Job(name, requests, fields["save_images"], keep=True,
+              optional=options.optional(fields["override_settings"]))  # fmt: skip
+    return Asked(fields, options, job, seed)
 
 
 def settings_of(fields: Checked) -> dict[str, Any]:
