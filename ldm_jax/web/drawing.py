@@ -15,6 +15,7 @@ from ldm_jax.images.grid import grid, png_bytes
 from ldm_jax.web.gallery import png_of
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.limits import Limits
+from ldm_jax.web.tokens import cut_prompts
 
 if TYPE_CHECKING:
     from ldm_jax.web.worker import Worker
@@ -27,7 +28,8 @@ PREVIEW_SHARE = 0.1
 
 def draw(worker: "Worker", job: Job, model: Model) -> None:
     """Draws all of a job, or until it is stopped; pictures are written as they are finished."""
-    worker.update(job, stage="compiling")
+    notes = [note for request in job.requests for note in cut_prompts(model, request)]
+    worker.update(job, stage="compiling", notes=[*dict.fromkeys(notes)])
     previews = _Previews(worker, job)
     waiting, before = [*job.requests], 0
     while waiting and not job.stop:

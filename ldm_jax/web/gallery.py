@@ -214,8 +214,13 @@ def settings_of(path: Path, where: str) -> dict[str, Any]:
     return {
         "request": request, "problems": [*written.problems], "paths": named,
         "filled": [name for name in written.filled if name in request],
-        "text": text.get(PARAMETERS) or "",
+        "text": text.get(PARAMETERS) or "", "grid": _axes(text.get(picture_text.CHUNK)),
     }  # fmt: skip
+
+
+def _axes(text: str | None) -> Any:
+    """The axes of a grid that a picture's text has, as POST /api/grid takes them."""
+    return None if text is None else parse_json("picture", "text", text).get("grid")
 
 
 def png_of(image: UInt8[np.ndarray, "h w 3"]) -> bytes:

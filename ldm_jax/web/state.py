@@ -11,6 +11,7 @@ from ldm_jax.web.gallery import Gallery
 from ldm_jax.web.grids import Grids
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
+from ldm_jax.web.tokens import check_conditions
 from ldm_jax.web.worker import Worker
 
 
@@ -30,7 +31,11 @@ class House:
         return request.app.state.house
 
     def request_of(self, values: dict[str, Any], model: str, sent: Pictures) -> Request:
-        """As `asking.request_of`."""
-        return request_of(
+        """As `asking.request_of`; where the model is in memory, prompts are read at once."""
+        request = request_of(
             values, model, sent, models=self.models, gallery=self.gallery, limits=self.limits
         )
+        loaded = self.worker.loaded
+        if loaded is not None and loaded.serves(request.model, ()):
+            check_conditions(loaded.model, request)
+        return request

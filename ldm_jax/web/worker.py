@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,11 @@ class Loaded:
     name: str
     choice: ModelChoice
     model: "Model"
+
+    def serves(self, choice: ModelChoice, optional: Collection[str]) -> bool:
+        """Whether it is what `choice` asks for; settings that were left out when it was loaded,
+        because it does not have them, may be insisted on."""
+        return self.model.pipeline.choice == choice or bool(optional) and self.choice == choice
 
 
 class Worker:
@@ -77,10 +82,13 @@ class Worker:
     # -------------------------------------------------------------------------- for HTTP threads
 
     def submit(self, *jobs: Job) -> None:
-        """Puts jobs at the end of the queue; raises Refused (429) where it has no room for all."""
+        """Puts jobs at the end of the queue; raises Refused: 429 where it has no room for all, 503
+        where the server is ending."""
         with self._changed:
+            if self._closing:
+                raise Refused(503, (None, "the server is ending; start it again, then draw"))
             waiting = sum(job.shown for job in self._queue)
-            if self._closing or waiting + len(jobs) > self.limits.max_queue:
+            if waiting + len(jobs) > self.limits.max_queue:
                 raise Refused(429, (None, f"{waiting} requests wait to be drawn, of at most "
                                     f"{self.limits.max_queue}; try again later"))  # fmt: skip
             self._queue.extend(jobs)
@@ -236,10 +244,7 @@ class Worker:
         from ldm_jax.web.form import facts_of
 
         loaded = self.loaded
-        # Settings that were left out when it was loaded, somebody else may insist on.
-        if loaded is not None and loaded.choice == choice and (
-            job.optional or loaded.model.pipeline.choice == choice
-        ):  # fmt: skip
+        if loaded is not None and loaded.serves(choice, job.optional):
             return loaded.model
         self.update(job, stage="loading")
         self.loaded = None

@@ -14,7 +14,7 @@ from ldm_jax.generation import library
 from ldm_jax.generation.drawing_progress import Progress
 from ldm_jax.generation.library import Sample
 from ldm_jax.web import drawing
-from ldm_jax.web.gallery import Gallery
+from ldm_jax.web.gallery import Gallery, settings_of
 from ldm_jax.web.grids import Axis, Grids, cells_of
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.limits import Limits
@@ -68,6 +68,7 @@ def house(tmp_path, monkeypatch):
         return model
 
     monkeypatch.setattr(Worker, "_load", load)
+    monkeypatch.setattr(drawing, "cut_prompts", lambda model, request: [])
     monkeypatch.setattr(drawing, "prepared", lambda model, request, limits: request)
     with closing(Gallery(tmp_path / "out")) as gallery:
         worker = Worker(ModelList([tmp_path / "a.pt"]), gallery, Limits(max_queue=5))
@@ -173,6 +174,14 @@ def test_a_grid_is_saved_when_its_last_cell_is_drawn(house):
     assert {one.told()["group"] for one in jobs} == {number}
     sheet = house.gallery.page(None, 1)[0]
     assert sheet.name == "000005_grid.png" and sheet.width >= 2 * 96
+    found = settings_of(house.gallery.out / sheet.name, "it")
+    assert found["request"]["prompt"] == ["a"] == [sheet.prompt] and not found["problems"]
+    axes = {"x": {"name": "steps", "values": [3, 4]}, "y": {"name": "seed", "values": [1, 2]}}
+    assert found["grid"] == axes and not {"steps"} & {*found["request"]}
+    house.worker._closing = True
+    with pytest.raises(Refused, match="is ending") as caught:
+        house.worker.submit(job(house))
+    assert caught.value.status == 503
 
 
 def test_the_rest_of_a_request_keeps_its_numbers():
