@@ -181,7 +181,8 @@ class Request:
                 raise ConfigError(f"{name} needs {needed}, the name of a model")
         if self.model.classifier is not None and not self.classes:
             raise ConfigError(
-                "classes are missing; a classifier guides towards classes, so name them"
+                "classes are missing, towards which a classifier guides; name them in the setting "
+                "classes"
             )
 
     @property

@@ -9,7 +9,7 @@ from PIL import Image
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.config.request import Request, settings
 from ldm_jax.web import pictures, refusals
-from ldm_jax.web.form import ABSENT, AS_DATA, BY_NAME
+from ldm_jax.web.form import ABSENT, AS_DATA, BY_NAME, all_options
 from ldm_jax.web.gallery import Gallery
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
@@ -47,7 +47,10 @@ def request_of(
     named, neutral = {"model": str(entry.path)}, Request()
     values = {name: value for name, value in values.items()
               if name not in ABSENT or value != neutral.setting(name)}  # fmt: skip
+    options = all_options()
     for name, value in values.items():
+        if name in options and options[name].many and isinstance(value, str | int):
+            values[name] = [value]  # one prompt, or class, is a list of one
         if name in ABSENT or name in AS_DATA:
             how = "comes as data, beside the request" if name in AS_DATA else "is not for HTTP"
             raise Refused(422, (name, f"{name} names a file of this machine, which {how}"))

@@ -123,6 +123,7 @@ def _finish(worker: "Worker", job: Job, sample: Sample) -> None:
         files.append(worker.gallery.write(sample.array, text))
     if job.keep:
         drawn.append((png_bytes(sample.array, text), sample.request))
+    worker.pictures_drawn += 1
     worker.update(job, pictures_done=job.pictures_done + 1, files=files, drawn=drawn)
 
 

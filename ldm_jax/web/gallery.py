@@ -21,7 +21,7 @@ from ldm_jax.core.signals import undisturbed
 from ldm_jax.images import picture_text
 from ldm_jax.images.grid import save_png
 from ldm_jax.images.infotext import CHUNK as PARAMETERS
-from ldm_jax.images.infotext import read_png
+from ldm_jax.images.infotext import parse_parameters, read_png
 from ldm_jax.images.picture_files import open_picture
 from ldm_jax.web.refusals import Refused
 
@@ -211,6 +211,8 @@ def settings_of(path: Path, where: str) -> dict[str, Any]:
         raise Refused(422, (None, f"{where} {error.args[1]}")) from error
     request = written.request.to_dict()
     named = {name: request.pop(name) for name in paths() if name in request}
+    if picture_text.CHUNK not in text:  # the web UI's, which knows models by their names
+        named["model"] = parse_parameters(text.get(PARAMETERS) or "").settings.get("Model")
     return {
         "request": request, "problems": [*written.problems], "paths": named,
         "filled": [name for name in written.filled if name in request],

@@ -10,6 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from ldm_jax.core.reading import shown
 from ldm_jax.web import body as bodies
 from ldm_jax.web.gallery import INPUTS, settings_of
 from ldm_jax.web.pictures import sent_file
@@ -78,11 +79,13 @@ def _settings(house: House, path: Path, where: str) -> dict[str, Any]:
     by where they can be fetched."""
     found = settings_of(path, where)
     named: dict[str, str] = found.pop("paths")
-    model = named.pop("model", None)
-    answer = found | {
-        "model": house.models.name_of(Path(model)) if model else None,
-        "model_said": Path(model).name if model else None,
-    }
+    said = named.pop("model", None)
+    model = (house.models.name_of(Path(said)) or house.models.called(said)) if said else None
+    answer = found | {"model": model, "model_said": Path(said).name if said else None}
+    if said and model is None:
+        answer["problems"].append(
+            f"the model {shown(Path(said).name)} is none of those listed here"
+        )
     for name in ("init_image", "mask"):
         answer[name] = _fetched(house, named.pop(name, None))
     for name, value in named.items():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm_jax.config import ConfigError, DiffusionRun, Model, from_json
-from ldm_jax.config.checks import require
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
 from ldm_jax.web.refusals import Refused
 
@@ -31,6 +30,11 @@ class Entry:
     """Whether it draws pictures; a classifier only guides those of others."""
 
     @property
+    def short_names(self) -> tuple[str, ...]:
+        """What it may be called where no other has that name."""
+        return self.path.name, self.path.stem, self.name.removesuffix(self.path.suffix)
+
+    @property
     def inputs(self) -> list[str] | None:
         """What it is conditioned on, where its config says so in this project's words; None is not
         known before it is loaded."""
@@ -50,7 +54,8 @@ class ModelList:
     def __init__(self, folders: Sequence[Path]) -> None:
         """Raises ConfigError for a folder or file that does not exist."""
         for folder in folders:
-            require(folder.exists(), "models", str(folder), "a folder or file that exists")
+            if not folder.exists():
+                raise ConfigError(f"--models={folder}: there is no such file or folder")
         self.folders = tuple(folders)
         self._lock = threading.Lock()
         self._problems: dict[str, str] = {}
@@ -106,6 +111,19 @@ class ModelList:
             (entry.name for entry in self._listed()
              if named in (entry.path.absolute(), entry.path.resolve())), None,
         )  # fmt: skip
+
+    def all_called(self, name: str) -> list[str]:
+        """The names of those that draw and are called so: by the whole name if one is, or else by
+        the last part of it, with or without a suffix."""
+        listed = {entry.name: entry for entry in self.drawing}
+        if name in listed:
+            return [name]
+        return [full for full, entry in listed.items() if name in entry.short_names]
+
+    def called(self, name: str) -> str | None:
+        """The name of the only one that is called so."""
+        found = self.all_called(name)
+        return found[0] if len(found) == 1 else None
 
     def problem(self, name: str) -> str | None:
         """Why it could not be loaded when it was tried last."""

@@ -39,12 +39,21 @@ class Refused(Exception):
         return {"field": field, "message": message}
 
 
+def json_words(text: str) -> str:
+    """What is allowed, in the words of JSON instead of Python's."""
+    for python, json in (("a tuple", "a list"), ("True", "true"), ("False", "false"),
+                         ("None", "null")):  # fmt: skip
+        text = re.sub(rf"\b{python}\b", json, text)
+    return text
+
+
 def of_error(error: Exception) -> Refused:
     """An error of the drawing code, in words for someone who has a form, not a command line: 422
     for what cannot be, 500 for what went wrong on the way."""
     status, message = told(error)
     field = field_of(error, message) if status == REFUSED else None
-    return Refused(422 if status == REFUSED else 500, (field, _OPTION.sub(r"\1", message)))
+    said, sign, must = _OPTION.sub(r"\1", message).partition("; it must be ")
+    return Refused(422 if status == REFUSED else 500, (field, said + sign + json_words(must)))
 
 
 def field_of(error: Exception, message: str) -> str | None:

@@ -25,14 +25,22 @@ def run(arguments: Arguments) -> None:
 
     def end() -> str:
         server.should_exit = True
-        drawn = sum(job.pictures_done for job in house.worker.jobs())
         house.worker.close()
-        return f"{drawn} pictures were drawn lately; those in {arguments.out} are whole"
+        drawn = _counted(house.worker.pictures_drawn, "picture")
+        return f"{drawn} drawn since the start; all in {arguments.out} are whole"
 
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     port = socket.getsockname()[1]
     count = len(house.models.drawing)
-    say(f"ldm_jax.web: {count} models; open http://{host}:{port}/ (Ctrl-C ends it)")
+    if not count:
+        folders = ", ".join(map(str, arguments.models))
+        say(f"ldm_jax.web: warning: there is no model in {folders}; one that is put there later "
+            "is found by itself")  # fmt: skip
+    say(f"ldm_jax.web: {_counted(count, 'model')}; open http://{host}:{port}/ (Ctrl-C ends it)")
     house.worker.start()
     with at_end(end):
         server.run(sockets=[socket])
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -3,6 +3,7 @@ which every command handles in one way (`core/signals.py`)."""
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -65,8 +66,10 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         why = getattr(error, "strerror", None) or error
+        of_port = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
         raise ConfigError(
-            f"--host={host} --port={port}: nothing can listen there ({why}); choose another port"
+            f"--host={host} --port={port}: nothing can listen there ({why}); choose another "
+            + ("port" if of_port else "host, an address of this machine")
         ) from error
     listening.listen(1024)
     return listening

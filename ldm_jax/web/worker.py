@@ -57,6 +57,8 @@ class Worker:
         """Counts changes of what `jobs` tells."""
         self.on_end: list[Callable[[Job], None]] = []
         """Called in this thread with each job that has ended."""
+        self.pictures_drawn = 0
+        """Since the start."""
         self._watched = 0.0
         self._changed = threading.Condition()
         self._queue: deque[Job] = deque()

@@ -71,8 +71,10 @@ def test_what_is_not_here_is_refused_but_for_neutral_values(name):
 
 
 def test_unknown_fields_scripts_and_wrong_types_are_named():
-    assert refused({"stepps": 3, "steps": "3", "seed": True}) == ["stepps", "steps", "seed"]
-    assert refused({"hr_scale": "2"}) == ["hr_scale"]
+    assert refused({"stepps": 3, "steps": "3.5", "seed": True}) == ["stepps", "steps", "seed"]
+    assert refused({"hr_scale": "two", "cfg_scale": "nan"}) == ["hr_scale", "cfg_scale"]
+    found = fields.check({"steps": "10", "seed": 4.0, "cfg_scale": "3.5"}, is_img2img=False)
+    assert [found[name] for name in ("steps", "seed", "cfg_scale")] == [10, 4, 3.5]
     fields.check({"alwayson_scripts": {"ControlNet": {"args": []}}}, is_img2img=False)
     script = {"alwayson_scripts": {"ControlNet": {"args": [{"model": "x"}]}}}
     assert refused(script) == ["alwayson_scripts.ControlNet"]
@@ -100,6 +102,9 @@ def test_samplers_and_schedulers_have_the_web_uis_names():
     assert sampler_settings("Euler a", "Normal", 20)["spacing"] == "linspace"
     assert sampler_settings("DPM++ 2M", "automatic", 20)["spacing"] == "karras"
     assert sampler_settings("DPM++ 2M Karras", "", 20)["spacing"] == "karras"
+    for name in ("dpm++ 2m karras", "DPMPP_2M KARRAS"):
+        assert sampler_settings(name, "", 20) == {"sampler": "dpmpp_2m", "spacing": "karras"}
+    assert sampler_settings("ddim", "karras", 20) == {"sampler": "ddim", "spacing": "karras"}
     for sampler, scheduler, field in (("Restart", "", "sampler_name"), ("Euler", "x", "scheduler")):
         with pytest.raises(Refused) as caught:
             sampler_settings(sampler, scheduler, 20)

@@ -126,6 +126,12 @@ def test_what_cannot_be_is_refused_by_its_field(house, values, field, tmp_path):
     assert not [*(tmp_path / "out" / INPUTS).iterdir()]
 
 
+def test_one_text_is_a_list_of_one_and_json_has_lists(house):
+    assert asked(house, {"prompt": "a red three"}).prompt == ("a red three",)
+    _, message = refused(house, {"prompt": {"text": "a"}})
+    assert "a list" in message and "tuple" not in message
+
+
 def test_only_a_sentence_about_a_setting_names_it():
     for message, field in (
         ("height is 3; it must be more", "height"), ("mask_blur needs mask, a file", "mask_blur"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ldm_jax.web.model_list import Entry, ModelList
+from ldm_jax.web.model_list import ModelList
 from ldm_jax.web.refusals import Refused
 
 MODEL, SKIP = "sd_model_checkpoint", "CLIP_stop_at_last_layers"
@@ -89,16 +89,8 @@ def _model(given: Any, models: ModelList) -> str:
     if not isinstance(given, str):
         raise Refused(422, (MODEL, f"{MODEL} must be the name of a model"))
     name = _HASH.sub("", given)
-    listed = {entry.name: _short_names(entry) for entry in models.drawing}
-    called_so = [full for full, short in listed.items() if name in short]
-    if name in listed or not called_so:
-        return models.find(name, MODEL).name
-    if len(called_so) > 1:
+    found = models.all_called(name)
+    if len(found) > 1:
         raise Refused(422, (MODEL, f"{MODEL} is {name[:80]!r}, which may be any of "
-                            f"{', '.join(called_so)}; give the whole name"))  # fmt: skip
-    return called_so[0]
-
-
-def _short_names(entry: Entry) -> tuple[str, ...]:
-    suffix = entry.path.suffix
-    return entry.path.name, entry.path.stem, entry.name.removesuffix(suffix)
+                            f"{', '.join(found)}; give the whole name"))  # fmt: skip
+    return found[0] if found else models.find(name, MODEL).name

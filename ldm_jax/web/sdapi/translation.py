@@ -1,6 +1,7 @@
 """The community's requests as ours."""
 
 import secrets
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ldm_jax.config.checks import Seed
 from ldm_jax.sampling.solvers import DEFAULT_ETA
 from ldm_jax.web import pictures
-from ldm_jax.web.asking import check_sizes, decoded
+from ldm_jax.web.asking import decoded
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.refusals import Refused
 from ldm_jax.web.sdapi import sampler_names
@@ -19,7 +21,7 @@ from ldm_jax.web.sdapi.filling import fill
 from ldm_jax.web.sdapi.options import MODEL, SKIP, Options, overridden
 from ldm_jax.web.state import House
 
-SEEDS = 2**32
+MAX_SEED = int(typing.get_args(Seed)[1].high)
 NAMES = {
     "guidance_scale": "cfg_scale", "sampler": "sampler_name", "spacing": "scheduler",
     "num": "batch_size", "init_image": "init_images", "strength": "denoising_strength",
@@ -55,10 +57,11 @@ def translate(fields: Checked, options: Options, house: House) -> Asked:
     name = options.model(house.models)
     count = fields["batch_size"] * fields["n_iter"]
     _check_counts(fields, house.limits.max_pictures)
-    seed = secrets.randbelow(SEEDS) if fields["seed"] < 0 else fields["seed"]
-    if seed + count > SEEDS:
-        raise Refused(422, ("seed", f"seed is {seed}; it must be below {SEEDS}, as those of all "
-                            "pictures, which follow it"))  # fmt: skip
+    largest = MAX_SEED - count + 1
+    seed = secrets.randbelow(largest + 1) if fields["seed"] < 0 else fields["seed"]
+    if seed > largest:
+        raise Refused(422, ("seed", f"seed is {seed}; for {count} pictures, whose seeds follow "
+                            f"it, it must be at most {largest}"))  # fmt: skip
     sent = _pictures(fields, house)
     values = settings_of(fields) | options.settings()
     first = house.request_of(values | {"seed": seed}, name, sent)
@@ -132,15 +135,26 @@ def _pictures(fields: Checked, house: House) -> dict[str, Image.Image]:
     images = fields["init_images"]
     if len(images) != 1:
         raise Refused(422, ("init_image", f"init_images has {len(images)} pictures; give one"))
+    if not images[0]:
+        raise Refused(422, ("init_image", "init_images has an empty entry; give a picture"))
     sent = decoded({"init_image": images[0], "mask": fields["mask"]}, house.limits)
+    if "mask" in sent:
+        sent["mask"] = _resized(sent["mask"], sent["init_image"].size)
     filling, everything = fields["inpainting_fill"], fields["denoising_strength"] == 1
     if "mask" not in sent or filling == ORIGINAL or everything:
         return sent
     if filling != FILL:
         why = f"inpainting_fill is {filling}; it must be 0 (fill) or 1 (original)"
         raise Refused(422, ("inpainting_fill", f"{why} where denoising_strength is below 1"))
-    check_sizes(sent)
     return sent | {"init_image": _filled(sent, bool(fields["inpainting_mask_invert"]))}
+
+
+def _resized(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The mask in its picture's size, as the web UI takes masks of any size."""
+    if mask.size == size:
+        return mask
+    grey = Image.fromarray(pictures.mask_of(mask, "mask"))
+    return grey.resize(size, Image.Resampling.BILINEAR)
 
 
 def _filled(sent: Mapping[str, Image.Image], inverted: bool) -> Image.Image:
@@ -152,6 +166,7 @@ def _filled(sent: Mapping[str, Image.Image], inverted: bool) -> Image.Image:
 def _check_counts(fields: Checked, most: int) -> None:
     for name in ("batch_size", "n_iter"):
         if not 1 <= fields[name] <= most:
-            raise Refused(422, (name, f"{name} is {fields[name]}; it must be 1 to {most}"))
+            raise Refused(422, (name, f"{name} is {fields[name]}; it must be a whole number "
+                                  f"from 1 to {most}"))  # fmt: skip
     if fields["batch_size"] * fields["n_iter"] > most:
         raise Refused(422, ("batch_size", f"batch_size times n_iter must be at most {most}"))
