@@ -259,8 +259,11 @@ class Worker:
             found = refusals.of_error(error)
             # The path is this machine's; clients know the name.
             why = found.errors[0][1].replace(str(choice.model), job.model)
-            self.models.note(job.model, why)
-            raise Refused(found.status, ("model", why)) from error
+            if choice == ModelChoice(choice.model):
+                self.models.note(job.model, why)
+                raise Refused(found.status, ("model", why)) from error
+            # The model may be sound, and one of the settings beside it at fault.
+            raise Refused(found.status, (found.errors[0][0] or "model", why)) from error
         self.models.note(job.model, None)
         for note in model.pipeline.notes:
             say(f"ldm_jax.web: note: {printable(note)}")
