@@ -100,7 +100,7 @@ class Gallery:
             name = f"{self._next:06d}{'_grid' if grid else ''}.png"
             save_png(self.out / name, image, text)
             self._next += 1
-        self._tell(added=name)
+        self._record(added=name)
         return name
 
     def page(self, before: str | None, count: int) -> list[Picture]:
@@ -137,9 +137,9 @@ class Gallery:
         if not is_ours:
             raise Refused(403, ("name", f"{name} was not drawn here; delete the file itself"))
         path.unlink(missing_ok=True)
-        self._tell(deleted=name)
+        self._record(deleted=name)
 
-    def _tell(self, **change: str) -> None:
+    def _record(self, **change: str) -> None:
         with self._lock:
             self._count += 1
             self.news.append((self._count, change))

@@ -60,7 +60,7 @@ class Job:
         return sum(len(request.conditions) * request.num for request in self.requests)
 
     @property
-    def shown(self) -> bool:
+    def draws(self) -> bool:
         """Whether anybody asked for pictures."""
         return bool(self.requests)
 
@@ -72,7 +72,7 @@ class Job:
         of_steps = self.steps_done / self.steps if self.steps else 0.0
         return min(1.0, max(of_steps, self.pictures_done / max(1, self.pictures)))
 
-    def told(self, waits_for: str | None = None) -> dict[str, Any]:
+    def to_json(self, waits_for: str | None = None) -> dict[str, Any]:
         """As JSON has it, with what a job that has not begun waits for. Paths, which are this
         machine's, are left out."""
         request = self.requests[0].to_dict() if self.requests else {}

@@ -130,7 +130,7 @@ class ModelList:
         with self._lock:
             return self._problems.get(name)
 
-    def note(self, name: str, problem: str | None) -> None:
+    def set_problem(self, name: str, problem: str | None) -> None:
         """Notes how loading it went."""
         with self._lock:
             self._problems.pop(name, None)

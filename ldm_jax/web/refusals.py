@@ -49,7 +49,7 @@ def json_words(text: str) -> str:
 
 def of_error(error: Exception) -> Refused:
     """An error of the drawing code, in words for someone who has a form, not a command line: 422
-    for what cannot be, 500 for what went wrong on the way."""
+    for what is refused, 500 for what failed on the way."""
     status, message = told(error)
     field = field_of(error, message) if status == REFUSED else None
     said, sign, must = _OPTION.sub(r"\1", message).partition("; it must be ")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ldm_jax.generation.library import Model
 
 REMEMBERED = 100
-"""Jobs that have ended, of which is still told."""
+"""Jobs that have ended and can still be asked for."""
 STOPPING_SECONDS = 5.0
 """How long the end of the server waits for the present part of a drawing."""
 
@@ -89,21 +89,21 @@ class Worker:
         with self._changed:
             if self._closing:
                 raise Refused(503, (None, "the server is ending; start it again, then draw"))
-            waiting = sum(job.shown for job in self._queue)
+            waiting = sum(job.draws for job in self._queue)
             if waiting + len(jobs) > self.limits.max_queue:
                 raise Refused(429, (None, f"{waiting} requests wait to be drawn, of at most "
                                     f"{self.limits.max_queue}; try again later"))  # fmt: skip
             self._queue.extend(jobs)
             self._change()
 
-    def want(self, model: str) -> str | None:
+    def load_later(self, model: str) -> str | None:
         """Has a model loaded after all that waits, so that there is a form for it; returns what
         that waits for, None while the model is being loaded."""
         with self._changed:
             current = self._current
             if current is not None and current.model == model and current.stage == "loading":
                 return None
-            if not any(job.model == model and not job.shown for job in self._queue):
+            if not any(job.model == model and not job.draws for job in self._queue):
                 self._queue.append(Job(model, ()))
                 self._change()
             return self.waits_for
@@ -134,24 +134,24 @@ class Worker:
         """Those that ended last, the present one, and the queue, in this order."""
         with self._changed:
             now = [self._current] if self._current else []
-            return [job for job in (*self._ended, *now, *self._queue) if job.shown]
+            return [job for job in (*self._ended, *now, *self._queue) if job.draws]
 
-    def told(self) -> list[dict[str, Any]]:
+    def jobs_json(self) -> list[dict[str, Any]]:
         """All jobs as JSON has them."""
         with self._changed:
-            return [job.told(self.waits_for) for job in self.jobs()]
+            return [job.to_json(self.waits_for) for job in self.jobs()]
 
-    def find(self, number: str) -> Job:
+    def find(self, job_id: str) -> Job:
         """A job by its id; raises Refused (404)."""
         for job in self.jobs():
-            if job.id == number:
+            if job.id == job_id:
                 return job
         raise Refused(404, (None, "there is no such job; those that ended are told of for a while"))
 
-    def told_of(self, job: Job) -> dict[str, Any]:
+    def job_json(self, job: Job) -> dict[str, Any]:
         """One job as JSON has it."""
         with self._changed:
-            return job.told(self.waits_for)
+            return job.to_json(self.waits_for)
 
     @property
     def waits_for(self) -> str | None:
@@ -203,9 +203,9 @@ class Worker:
                 job.refused = refused
                 self._current = None
                 self._end(job, stage)
-            self._tell_end(job)
+            self._call_on_end(job)
 
-    def _tell_end(self, job: Job) -> None:
+    def _call_on_end(self, job: Job) -> None:
         for action in self.on_end:
             try:
                 action(job)
@@ -260,11 +260,11 @@ class Worker:
             # The path is this machine's; clients know the name.
             why = found.errors[0][1].replace(str(choice.model), job.model)
             if choice == ModelChoice(choice.model):
-                self.models.note(job.model, why)
+                self.models.set_problem(job.model, why)
                 raise Refused(found.status, ("model", why)) from error
             # The model may be sound, and one of the settings beside it at fault.
             raise Refused(found.status, (found.errors[0][0] or "model", why)) from error
-        self.models.note(job.model, None)
+        self.models.set_problem(job.model, None)
         for note in model.pipeline.notes:
             say(f"ldm_jax.web: note: {printable(note)}")
         self.loaded = Loaded(job.model, choice, model)

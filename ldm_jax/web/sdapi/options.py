@@ -47,7 +47,7 @@ class Options:
         server's options say is for all models, what a request's own `changes` say is for one."""
         return () if SKIP in changes else ("clip_skip",)
 
-    def told(self, models: ModelList) -> dict[str, Any]:
+    def to_json(self, models: ModelList) -> dict[str, Any]:
         """As clients read them."""
         listed = models.drawing
         name = self.checkpoint or (listed[0].name if listed else None)

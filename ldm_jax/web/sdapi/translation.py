@@ -12,14 +12,13 @@ from PIL import Image
 from ldm_jax.config.checks import Seed
 from ldm_jax.sampling.solvers import DEFAULT_ETA
 from ldm_jax.web import pictures
-from ldm_jax.web.asking import decoded
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.refusals import Refused
 from ldm_jax.web.sdapi import sampler_names
 from ldm_jax.web.sdapi.fields import Checked
 from ldm_jax.web.sdapi.filling import fill
 from ldm_jax.web.sdapi.options import MODEL, SKIP, Options, overridden
-from ldm_jax.web.state import House
+from ldm_jax.web.services import Services, decoded
 
 MAX_SEED = int(typing.get_args(Seed)[1].high)
 NAMES = {
@@ -36,7 +35,7 @@ FILL, ORIGINAL = 0, 1
 
 
 @dataclass(frozen=True)
-class Asked:
+class Translated:
     """A request of the community's API."""
 
     fields: Checked
@@ -47,28 +46,28 @@ class Asked:
     """Of the first picture."""
 
 
-def translate(fields: Checked, options: Options, house: House) -> Asked:
+def translate(fields: Checked, options: Options, services: Services) -> Translated:
     """The job that such a request is.
 
     Picture i has the seed after that of picture i - 1, as users know it, so that each is a request
     of its own. Raises Refused (422), as `renamed` names fields.
     """
-    options = overridden(options, fields["override_settings"], house.models)
-    name = options.model(house.models)
+    options = overridden(options, fields["override_settings"], services.models)
+    name = options.model(services.models)
     count = fields["batch_size"] * fields["n_iter"]
-    _check_counts(fields, house.limits.max_pictures)
+    _check_counts(fields, services.limits.max_pictures)
     largest = MAX_SEED - count + 1
     seed = secrets.randbelow(largest + 1) if fields["seed"] < 0 else fields["seed"]
     if seed > largest:
         raise Refused(422, ("seed", f"seed is {seed}; for {count} pictures, whose seeds follow "
                             f"it, it must be at most {largest}"))  # fmt: skip
-    sent = _pictures(fields, house)
+    sent = _pictures(fields, services)
     values = settings_of(fields) | options.settings()
-    first = house.request_of(values | {"seed": seed}, name, sent)
+    first = services.request_of(values | {"seed": seed}, name, sent)
     requests = tuple(first.changed(seed=seed + i) for i in range(count))
     job = Job(name, requests, fields["save_images"], keep=True,
               optional=options.optional(fields["override_settings"]))  # fmt: skip
-    return Asked(fields, options, job, seed)
+    return Translated(fields, options, job, seed)
 
 
 def settings_of(fields: Checked) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def _blur(fields: Checked) -> float:
     return float(fields["mask_blur_x"])
 
 
-def _pictures(fields: Checked, house: House) -> dict[str, Image.Image]:
+def _pictures(fields: Checked, services: Services) -> dict[str, Image.Image]:
     """The picture and the mask, decoded; with "fill", the picture's colours run under the mask."""
     if not fields.is_img2img:
         return {}
@@ -137,7 +136,7 @@ def _pictures(fields: Checked, house: House) -> dict[str, Image.Image]:
         raise Refused(422, ("init_image", f"init_images has {len(images)} pictures; give one"))
     if not images[0]:
         raise Refused(422, ("init_image", "init_images has an empty entry; give a picture"))
-    sent = decoded({"init_image": images[0], "mask": fields["mask"]}, house.limits)
+    sent = decoded({"init_image": images[0], "mask": fields["mask"]}, services.limits)
     if "mask" in sent:
         sent["mask"] = _resized(sent["mask"], sent["init_image"].size)
     filling, everything = fields["inpainting_fill"], fields["denoising_strength"] == 1
