@@ -156,7 +156,9 @@ class Request:
     def __post_init__(self) -> None:
         check_fields(self, "")
         if self.prompt and self.classes:
-            raise ConfigError("give captions or classes, not both: a model takes one of them")
+            raise ConfigError(
+                "classes are given beside captions; give captions or classes, not both"
+            )
         allowed = typing.get_args(UnknownWordsChoice)
         require(self.unknown_words in allowed, "unknown_words", self.unknown_words,
                 f"one of {', '.join(allowed)}")  # fmt: skip
@@ -179,7 +181,8 @@ class Request:
                 raise ConfigError(f"{name} needs {needed}, the name of a model")
         if self.model.classifier is not None and not self.classes:
             raise ConfigError(
-                "a classifier guides towards classes; name them in the setting classes"
+                "classes are missing, towards which a classifier guides; name them in the setting "
+                "classes"
             )
 
     @property

@@ -144,6 +144,7 @@ def check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None
         )
     if model.draws_one_size and (height, width) != trained:
         raise cfg.ConfigError(
-            f"this model draws {trained[0]} x {trained[1]} pixels only, because its captions are "
-            "drawn into a map of that size; leave out height and width"
+            f"height is {height} and width {width}, but this model draws {trained[0]} x "
+            f"{trained[1]} pixels only, because its captions are drawn into a map of that size; "
+            "leave out both"
         )

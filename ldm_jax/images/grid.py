@@ -12,6 +12,8 @@ from ldm_jax.core.files import write_atomically
 
 GAP = 2
 FONT_SIZE = 11
+BESIDE = 160
+"""Pixels of the words beside a row, at most."""
 INK = (32, 32, 32)
 LINES = 8
 """Of a label, at most."""
@@ -55,6 +57,51 @@ def grid(
         for j, line in enumerate(texts[i] if texts else []):
             draw.text((x, y + height + j * line_height), line, fill=INK, font=font)
     return np.array(picture)
+
+
+def axis_grid(
+    images: UInt8[np.ndarray, "n h w 3"],
+    across: Sequence[str],
+    down: Sequence[str] = (),
+    scale: int = 1,
+) -> UInt8[np.ndarray, "gh gw 3"]:
+    """One white picture with the images in rows, each enlarged by `scale`: `across` has the words
+    above each column, `down` those beside each row, if there are any.
+
+    Raises:
+        ValueError: no images, or not one for each column of each row.
+    """
+    rows = max(len(down), 1)
+    if not len(images) or len(images) != len(across) * rows:
+        raise ValueError(
+            f"{len(images)} images for {len(across)} columns and {rows} rows; give one for each"
+        )
+    body = grid(images, len(across), scale=scale)
+    font = ImageFont.load_default(FONT_SIZE)
+    line_height = sum(font.getmetrics())
+    height, width = (side * scale + GAP for side in images.shape[1:3])
+    above = [_wrap(text, width - GAP, font) for text in across]
+    beside = [_wrap(text, BESIDE, font) for text in down]
+    top = max(map(len, above)) * line_height + GAP
+    left = int(max((font.getlength(line) for text in beside for line in text), default=-1)) + 1
+    left += GAP if beside else 0
+    size = (left + body.shape[1], top + max(body.shape[0], rows * height))
+    picture = Image.new("RGB", size, "white")
+    picture.paste(Image.fromarray(body), (left, top))
+    draw = ImageDraw.Draw(picture)
+    for i, text in enumerate(above):
+        _write(draw, text, (left + GAP + i * width, 0), font)
+    for i, text in enumerate(beside):
+        _write(draw, text[: height // line_height or 1], (GAP, top + i * height), font)
+    return np.array(picture)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, lines: Sequence[str], at: tuple[int, int],
+    font: ImageFont.FreeTypeFont,
+) -> None:  # fmt: skip
+    for number, line in enumerate(lines):
+        draw.text((at[0], at[1] + number * sum(font.getmetrics())), line, fill=INK, font=font)
 
 
 def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:

@@ -62,6 +62,8 @@ AUTOMATIC = {
 
 DISCRETE = ("ddim", "plms", "ddpm")
 """Samplers over timesteps: they have no schedule type, and space their steps as CompVis did."""
+EVEN = ("Uniform", "SGM Uniform")
+"""Schedule types that such a sampler's text does not have; any other is written out."""
 TIMESTEPS = 1000
 """Of the models that the web UI draws with."""
 
@@ -204,7 +206,7 @@ def sampler_settings(sampler: str, spacing: str | None) -> dict[str, str]:
         raise InfotextError(f"the web UI has no name for {sampler!r}, only for {_or(names)}")
     settings = {"Sampler": names[sampler]}
     schedule = next((name for name, ours in SCHEDULES.items() if ours == spacing), None)
-    if schedule and sampler not in DISCRETE:
+    if schedule and not (sampler in DISCRETE and schedule in EVEN):
         settings["Schedule type"] = schedule
     return settings
 
@@ -301,6 +303,10 @@ def as_settings(info: Infotext) -> tuple[dict[str, Any], list[str]]:
             found |= dict(zip(names, read(info.settings[key]), strict=True))
         except ValueError:
             problems.append(f"{key} is {shown(info.settings[key])}, which is no such number")
+    problems += [
+        f"{key} is {shown(value)}, which is not used here" for key, value in info.settings.items()
+        if key not in (*_READ, *_READ_ELSEWHERE)
+    ]  # fmt: skip
     if found.get("guidance_scale") == 1 and "negative_prompt" in found:
         del found["negative_prompt"]
         problems.append("its negative prompt has no effect at CFG scale 1")
@@ -328,3 +334,5 @@ _READ: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[Any, ...]]]] = {
     "Eta DDIM": (("eta",), _one(float)),
 }
 """The web UI's name of a setting → ours, and how its text is read."""
+_READ_ELSEWHERE = ("Sampler", "Schedule type", "Model", "Model hash", "Version")
+"""What is read by others, or changes no picture."""

@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
 def serve(arguments: list[str]) -> None:
     """Answers until a signal ends it.
 
-    Raises ValueError, OSError: what cannot be, before anything is begun.
+    Raises ValueError, OSError: arguments that cannot be used; nothing was begun.
     """
     import importlib.util
 
@@ -22,7 +22,7 @@ def serve(arguments: list[str]) -> None:
     if missing := [n for n in ("starlette", "uvicorn") if importlib.util.find_spec(n) is None]:
         raise ConfigError(f"{' and '.join(missing)} must be installed: pip install 'ldm_jax[web]'")
     from ldm_jax.web.arguments import parse
-    from ldm_jax.web.run import run
+    from ldm_jax.web.serving import run
 
     run(parse(arguments))
 

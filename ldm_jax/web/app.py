@@ -19,21 +19,21 @@ from ldm_jax.web.model_list import ModelList
 from ldm_jax.web.sdapi import sdapi_routes
 from ldm_jax.web.sdapi.options import Options
 from ldm_jax.web.security import Guard
-from ldm_jax.web.state import House
+from ldm_jax.web.services import Services
 from ldm_jax.web.worker import Worker
 
 STATIC = Path(__file__).parent / "static"
 """The page."""
 
 
-def make_house(models: ModelList, gallery: Gallery, limits: Limits) -> House:
+def make_services(models: ModelList, gallery: Gallery, limits: Limits) -> Services:
     """The parts of a server; nothing is drawn before its worker is started."""
     worker, grids = Worker(models, gallery, limits), Grids(gallery)
     worker.on_end.append(grids.ended)
-    return House(models, gallery, limits, worker, grids)
+    return Services(models, gallery, limits, worker, grids)
 
 
-def make_app(house: House, arguments: Arguments) -> ASGIApp:
+def make_app(services: Services, arguments: Arguments) -> ASGIApp:
     """What answers HTTP."""
     app = Starlette(
         routes=[
@@ -45,7 +45,7 @@ def make_app(house: House, arguments: Arguments) -> ASGIApp:
             kind: refusals.answer for kind in (refusals.Refused, HTTPException, Exception)
         },
     )
-    app.state.house, app.state.limits, app.state.followers = house, house.limits, 0
+    app.state.services, app.state.limits, app.state.followers = services, services.limits, 0
     app.state.arguments, app.state.options = arguments, Options()
     return Guard(app, arguments.access)
 

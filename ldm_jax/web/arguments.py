@@ -1,6 +1,7 @@
 """The command line of the server."""
 
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,30 +24,45 @@ class Arguments:
     models: tuple[Path, ...] = ()
     """Folders with models, work directories or single files; or models themselves."""
     out: Path = Path("pictures")
-    """Folder for the pictures; those that are in it are shown, too."""
+    """Folder for the pictures; those that are in it, and `sample.py`'s, are shown, too."""
     host: str = "127.0.0.1"
     """Address to listen at; another than this machine's own needs --auth or --token."""
     port: Annotated[int, Within(0, 65535)] = 7860
     """Port to listen at; 0 is any that is free."""
     auth: str | None = None
-    """USER:PASSWORD that browsers and programs have to give."""
+    """USER:PASSWORD that browsers and programs have to give; in the environment LDM_JAX_AUTH, where
+    other users of this machine do not see it."""
     token: str | None = None
-    """Token that programs have to give (Authorization: Bearer TOKEN), or browsers as a password."""
+    """Token that programs have to give (Authorization: Bearer TOKEN), or browsers as a password; in
+    the environment LDM_JAX_TOKEN."""
     allow_host: tuple[str, ...] = ()
     """More names under which the server is called."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
-        if self.auth is not None and not all(self.auth.partition(":")[::2]):
-            raise ConfigError("--auth must be USER:PASSWORD, neither of them empty")
-        if self.token is not None and len(self.token) < 8:
-            raise ConfigError("--token is shorter than 8 characters; choose a longer one")
-        if not self.is_loopback and self.auth is None and self.token is None:
+        auth, token = self.credentials
+        if auth is not None and not all(auth.partition(":")[::2]):
+            raise ConfigError(
+                "--auth (or LDM_JAX_AUTH) must be USER:PASSWORD, neither of them empty"
+            )
+        if token is not None and len(token) < 8:
+            raise ConfigError(
+                "--token (or LDM_JAX_TOKEN) is shorter than 8 characters; choose a longer one"
+            )
+        if not self.is_loopback and auth is None and token is None:
             raise ConfigError(
                 f"--host={self.host} can be reached from other machines, so that --auth="
                 "USER:PASSWORD or --token=TOKEN is needed; anybody could draw otherwise"
             )
+
+    @property
+    def credentials(self) -> tuple[str | None, str | None]:
+        """User and password, and token, of the command line or else of the environment."""
+        return (
+            self.auth or os.environ.get("LDM_JAX_AUTH") or None,
+            self.token or os.environ.get("LDM_JAX_TOKEN") or None,
+        )
 
     @property
     def is_loopback(self) -> bool:
@@ -61,8 +77,8 @@ class Arguments:
         """Under which names the server is reached, and by whom."""
         own = () if self.is_loopback else (self.host, socket.gethostname())
         return Access(
-            (*LOOPBACK, self.host, *own, *self.allow_host), not self.is_loopback, self.auth,
-            self.token,
+            (*LOOPBACK, self.host, *own, *self.allow_host), not self.is_loopback,
+            *self.credentials,
         )  # fmt: skip
 
 

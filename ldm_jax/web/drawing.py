@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,12 +12,10 @@ from ldm_jax.generation.drawing_progress import Progress
 from ldm_jax.generation.library import Model, Sample
 from ldm_jax.generation.resolve import resolve_request
 from ldm_jax.images.grid import grid, png_bytes
-from ldm_jax.web.gallery import png_of
+from ldm_jax.web.gallery import Gallery, png_of
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.limits import Limits
-
-if TYPE_CHECKING:
-    from ldm_jax.web.worker import Worker
+from ldm_jax.web.tokens import cut_prompts
 
 PREVIEWED = 16
 """Pictures of a batch that a preview shows, at most."""
@@ -25,9 +23,24 @@ PREVIEW_SHARE = 0.1
 """Share of the time that previews may take."""
 
 
-def draw(worker: "Worker", job: Job, model: Model) -> None:
+@runtime_checkable
+class Reporter(Protocol):
+    """What a drawing needs of the worker."""
+
+    gallery: Gallery
+    limits: Limits
+    pictures_drawn: int
+
+    @property
+    def is_watched(self) -> bool: ...
+
+    def update(self, job: Job, **changes: Any) -> None: ...
+
+
+def draw(worker: Reporter, job: Job, model: Model) -> None:
     """Draws all of a job, or until it is stopped; pictures are written as they are finished."""
-    worker.update(job, stage="compiling")
+    notes = [note for request in job.requests for note in cut_prompts(model, request)]
+    worker.update(job, stage="compiling", notes=[*dict.fromkeys(notes)])
     previews = _Previews(worker, job)
     waiting, before = [*job.requests], 0
     while waiting and not job.stop:
@@ -37,18 +50,18 @@ def draw(worker: "Worker", job: Job, model: Model) -> None:
         try:
             for event in events:
                 if isinstance(event, Sample):  # finished, whatever anybody wants by now
-                    drawn.add(_row(request, event.request))
+                    drawn.add(_number_of(request, event.request))
                     _finish(worker, job, event)
                     continue
                 present = [int(row) for row in event.rows]
-                _tell(worker, job, event, before)
+                _report(worker, job, event, before)
                 if job.stop or job.skip:
                     break
                 previews.make(event)
         finally:
             events.close()
         if job.skip and not job.stop:
-            waiting = rest(request, drawn | {*present}) + waiting
+            waiting = requests_without(request, drawn | {*present}) + waiting
             worker.update(job, skip=False)
         before = job.steps_done
 
@@ -68,7 +81,7 @@ def prepared(model: Model, request: Request, limits: Limits) -> Request:
     return request
 
 
-def rest(request: Request, without: set[int]) -> list[Request]:
+def requests_without(request: Request, without: set[int]) -> list[Request]:
     """Requests for the pictures of one but those with the numbers `without`; noise and names stay
     as they are."""
     found = []
@@ -92,13 +105,13 @@ def _runs(numbers: Sequence[int]) -> list[list[int]]:
     return found
 
 
-def _row(request: Request, one: Request) -> int:
+def _number_of(request: Request, one: Request) -> int:
     """Which of a request's pictures one of them is."""
     place = one.first_prompt - request.first_prompt
     return place * request.num + one.first_image - request.first_image
 
 
-def _tell(worker: "Worker", job: Job, event: Progress, before: int) -> None:
+def _report(worker: Reporter, job: Job, event: Progress, before: int) -> None:
     worker.update(
         job, stage=event.stage, steps_done=before + event.steps_done,
         steps=event.steps * len(job.requests), seconds_left=_left(job, event, before),
@@ -114,20 +127,21 @@ def _left(job: Job, event: Progress, before: int) -> float | None:
     return passed / done * (total - done) if done else None
 
 
-def _finish(worker: "Worker", job: Job, sample: Sample) -> None:
+def _finish(worker: Reporter, job: Job, sample: Sample) -> None:
     """Writes one picture, as `sample.py` does."""
     text, files, drawn = dict(sample.text), [*job.files], [*job.drawn]
     if job.save:
         files.append(worker.gallery.write(sample.array, text))
     if job.keep:
         drawn.append((png_bytes(sample.array, text), sample.request))
+    worker.pictures_drawn += 1
     worker.update(job, pictures_done=job.pictures_done + 1, files=files, drawn=drawn)
 
 
 class _Previews:
     """Makes previews as often as they are cheap beside the drawing."""
 
-    def __init__(self, worker: "Worker", job: Job) -> None:
+    def __init__(self, worker: Reporter, job: Job) -> None:
         self._worker, self._job = worker, job
         self._last, self._cost = time.monotonic(), 0.0
 

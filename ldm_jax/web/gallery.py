@@ -16,12 +16,12 @@ from PIL import Image
 from ldm_jax.config import ConfigError
 from ldm_jax.config.request import paths
 from ldm_jax.core.files import check_writable, writing
-from ldm_jax.core.reading import FileFormatError, open_file, parse_json
+from ldm_jax.core.reading import FileFormatError, parse_json
 from ldm_jax.core.signals import undisturbed
 from ldm_jax.images import picture_text
 from ldm_jax.images.grid import save_png
 from ldm_jax.images.infotext import CHUNK as PARAMETERS
-from ldm_jax.images.infotext import read_png
+from ldm_jax.images.infotext import parse_parameters, read_png
 from ldm_jax.images.picture_files import open_picture
 from ldm_jax.web.refusals import Refused
 
@@ -30,8 +30,15 @@ INPUTS = "inputs"
 LOCK = ".lock"
 SENT = ".sent."
 """What names of files begin with that are there for a moment."""
-_NAME = re.compile(r"\d{6,}(_grid)?\.png")
+_OURS = re.compile(r"(\d{6}|[1-9]\d{6})(_grid)?\.png")
+"""Names of the server's pictures, which are numbered on from those that are there."""
+_OF_SAMPLE = re.compile(r"\d{4,}_\d{4,}(_\d+)?\.png")
+"""Names of `sample.py`'s pictures."""
 _INPUT = re.compile(r"[0-9a-f]{64}\.png")
+_LEFT = re.compile(
+    rf"{re.escape(SENT)}[a-z0-9_]{{8}}|\.(\d+(_grid)?|[0-9a-f]{{64}})\.png\.\d+\.tmp"
+)
+"""Hidden files that a server which was killed leaves behind."""
 NEWS = 1000
 """Changes that are remembered for pages that follow them."""
 
@@ -67,23 +74,23 @@ class Gallery:
             ) from error
         except OSError:
             pass  # a file system without locks
-        for left in self.out.glob(".*"):  # of a server that was killed
-            if left.name.startswith(SENT) or left.name.endswith(".tmp"):
+        for left in (*self.out.glob(".*"), *(self.out / INPUTS).glob(".*")):
+            if _LEFT.fullmatch(left.name) and left.is_file():
                 left.unlink(missing_ok=True)
         self._lock = threading.Lock()
         self._seen: dict[tuple[str, int], Picture] = {}
         self.news: deque[tuple[int, dict[str, str]]] = deque(maxlen=NEWS)
         self._count = 0
-        self._next = max((int(n[:-4].removesuffix("_grid")) for n in self.names()), default=0) + 1
+        self._next = max((_age(name)[1] for name in self.names()), default=0) + 1
 
     def close(self) -> None:
         """Leaves the folder to others."""
         self._lock_file.close()
 
     def names(self) -> list[str]:
-        """Of all pictures, the newest first."""
-        found = (path.name for path in self.out.iterdir() if _NAME.fullmatch(path.name))
-        return sorted(found, key=lambda name: (len(name.split("_")[0].split(".")[0]), name))[::-1]
+        """Of all pictures: the server's, the newest first, and then those of `sample.py`."""
+        found = (path.name for path in self.out.iterdir() if _is_shown(path.name))
+        return sorted(found, key=_age, reverse=True)
 
     def write(
         self, image: UInt8[np.ndarray, "h w 3"], text: dict[str, str], grid: bool = False
@@ -93,7 +100,7 @@ class Gallery:
             name = f"{self._next:06d}{'_grid' if grid else ''}.png"
             save_png(self.out / name, image, text)
             self._next += 1
-        self._tell(added=name)
+        self._record(added=name)
         return name
 
     def page(self, before: str | None, count: int) -> list[Picture]:
@@ -101,7 +108,7 @@ class Gallery:
         names = self.names()
         if before is not None:
             self._check(before)
-            names = [name for name in names if _number(name) < _number(before)]
+            names = [name for name in names if _age(name) < _age(before)]
         return [found for name in names[:count] if (found := self._picture(name)) is not None]
 
     def path(self, name: str) -> Path:
@@ -120,11 +127,19 @@ class Gallery:
         return path
 
     def delete(self, name: str) -> None:
-        """Deletes a picture; raises Refused (404) where there is none."""
-        self.path(name).unlink(missing_ok=True)
-        self._tell(deleted=name)
+        """Deletes a picture; raises Refused: 404 where there is none, 403 for one that does not
+        say how it was drawn, which somebody else may have put there."""
+        path = self.path(name)
+        try:
+            is_ours = picture_text.CHUNK in read_png(path)
+        except FileFormatError:
+            is_ours = False
+        if not is_ours:
+            raise Refused(403, ("name", f"{name} was not drawn here; delete the file itself"))
+        path.unlink(missing_ok=True)
+        self._record(deleted=name)
 
-    def _tell(self, **change: str) -> None:
+    def _record(self, **change: str) -> None:
         with self._lock:
             self._count += 1
             self.news.append((self._count, change))
@@ -135,7 +150,7 @@ class Gallery:
             return self._count, [change for number, change in self.news if number > seen]
 
     def _check(self, name: str) -> None:
-        if not _NAME.fullmatch(name):
+        if not _is_shown(name):
             raise Refused(404, ("name", f"{name[:80]!r} is no name of a picture"))
 
     def _picture(self, name: str) -> Picture | None:
@@ -160,8 +175,15 @@ class Gallery:
         return found
 
 
-def _number(name: str) -> int:
-    return int(name[:-4].removesuffix("_grid"))
+def _is_shown(name: str) -> bool:
+    return bool(_OURS.fullmatch(name) or _OF_SAMPLE.fullmatch(name))
+
+
+def _age(name: str) -> tuple[bool, int, str]:
+    """By which the newest picture is the largest: the server's by their numbers, after those of
+    `sample.py` by their names."""
+    is_ours = _OURS.fullmatch(name) is not None
+    return is_ours, int(name[:-4].removesuffix("_grid")) if is_ours else 0, name
 
 
 def _prompt(chunks: dict[Any, Any]) -> str | None:
@@ -189,11 +211,18 @@ def settings_of(path: Path, where: str) -> dict[str, Any]:
         raise Refused(422, (None, f"{where} {error.args[1]}")) from error
     request = written.request.to_dict()
     named = {name: request.pop(name) for name in paths() if name in request}
+    if picture_text.CHUNK not in text:  # the web UI's, which knows models by their names
+        named["model"] = parse_parameters(text.get(PARAMETERS) or "").settings.get("Model")
     return {
         "request": request, "problems": [*written.problems], "paths": named,
         "filled": [name for name in written.filled if name in request],
-        "text": text.get(PARAMETERS) or "",
+        "text": text.get(PARAMETERS) or "", "grid": _axes(text.get(picture_text.CHUNK)),
     }  # fmt: skip
+
+
+def _axes(text: str | None) -> Any:
+    """The axes of a grid that a picture's text has, as POST /api/grid takes them."""
+    return None if text is None else parse_json("picture", "text", text).get("grid")
 
 
 def png_of(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
@@ -201,9 +230,3 @@ def png_of(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     content = io.BytesIO()
     Image.fromarray(image).save(content, format="PNG", compress_level=1)
     return content.getvalue()
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of a picture that is listed."""
-    with open_file(path) as file:
-        return file.read()

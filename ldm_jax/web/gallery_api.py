@@ -10,11 +10,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from ldm_jax.web import body as bodies
+from ldm_jax.core.reading import shown
+from ldm_jax.web import request_body
 from ldm_jax.web.gallery import INPUTS, settings_of
 from ldm_jax.web.pictures import sent_file
 from ldm_jax.web.refusals import Refused
-from ldm_jax.web.state import House
+from ldm_jax.web.services import Services
 
 MOST = 200
 """Pictures of one page of the list."""
@@ -28,65 +29,67 @@ FOLLOWERS = 64
 
 async def gallery(request: HttpRequest) -> JSONResponse:
     """GET /api/gallery?before=NAME&count=N, newest first."""
-    house, query = House.of(request), request.query_params
+    services, query = Services.of(request), request.query_params
     count = query.get("count", "50")
     if not (count.isdecimal() and 1 <= int(count[:9]) <= MOST):
         raise Refused(422, ("count", f"count must be a whole number from 1 to {MOST}"))
-    found = await asyncio.to_thread(house.gallery.page, query.get("before"), int(count))
+    found = await asyncio.to_thread(services.gallery.page, query.get("before"), int(count))
     return JSONResponse([vars(picture) for picture in found])
 
 
 async def picture(request: HttpRequest) -> FileResponse:
     """GET /api/gallery/NAME"""
-    path = House.of(request).gallery.path(request.path_params["name"])
+    path = Services.of(request).gallery.path(request.path_params["name"])
     return FileResponse(path, media_type="image/png")
 
 
 async def started_from(request: HttpRequest) -> FileResponse:
     """GET /api/inputs/NAME: a picture or mask that a drawing started from."""
-    path = House.of(request).gallery.input_path(request.path_params["name"])
+    path = Services.of(request).gallery.input_path(request.path_params["name"])
     return FileResponse(path, media_type="image/png")
 
 
 async def delete(request: HttpRequest) -> JSONResponse:
     """DELETE /api/gallery/NAME"""
-    gallery, name = House.of(request).gallery, request.path_params["name"]
+    gallery, name = Services.of(request).gallery, request.path_params["name"]
     await asyncio.to_thread(gallery.delete, name)
     return JSONResponse({"deleted": name})
 
 
 async def picture_settings(request: HttpRequest) -> JSONResponse:
     """GET /api/gallery/NAME/settings"""
-    house, name = House.of(request), request.path_params["name"]
-    path = house.gallery.path(name)
-    return JSONResponse(await asyncio.to_thread(_settings, house, path, name))
+    services, name = Services.of(request), request.path_params["name"]
+    path = services.gallery.path(name)
+    return JSONResponse(await asyncio.to_thread(_settings, services, path, name))
 
 
 async def sent_settings(request: HttpRequest) -> JSONResponse:
     """POST /api/settings_of with a PNG as the body."""
-    house, data = House.of(request), await bodies.read_bytes(request)
-    return JSONResponse(await asyncio.to_thread(_sent_settings, house, data))
+    services, data = Services.of(request), await request_body.read_bytes(request)
+    return JSONResponse(await asyncio.to_thread(_sent_settings, services, data))
 
 
-def _sent_settings(house: House, data: bytes) -> dict[str, Any]:
-    with sent_file(data, house.gallery.out) as path:
-        return _settings(house, path, "the picture")
+def _sent_settings(services: Services, data: bytes) -> dict[str, Any]:
+    with sent_file(data, services.gallery.out) as path:
+        return _settings(services, path, "the picture")
 
 
-def _settings(house: House, path: Path, where: str) -> dict[str, Any]:
+def _settings(services: Services, path: Path, where: str) -> dict[str, Any]:
     """What a picture says, with names in the place of paths: models as they are listed, pictures
     by where they can be fetched."""
     found = settings_of(path, where)
     named: dict[str, str] = found.pop("paths")
-    model = named.pop("model", None)
-    answer = found | {
-        "model": house.models.name_of(Path(model)) if model else None,
-        "model_said": Path(model).name if model else None,
-    }
+    said = named.pop("model", None)
+    model = (services.models.name_of(Path(said)) or services.models.called(said)) if said else None
+    answer = found | {"model": model, "model_said": Path(said).name if said else None}
+    if said and model is None:
+        answer["problems"].append(
+            f"the model {shown(Path(said).name)} is none of those listed here"
+        )
     for name in ("init_image", "mask"):
-        answer[name] = _fetched(house, named.pop(name, None))
+        answer[name] = _fetched(services, named.pop(name, None))
     for name, value in named.items():
-        listed = house.models.name_of(Path(value))
+        listed = services.models.name_of(Path(value))
         if listed is None:
             answer["problems"].append(f"{name} is none of the models that are listed here")
         else:
@@ -94,10 +97,10 @@ def _settings(house: House, path: Path, where: str) -> dict[str, Any]:
     return answer
 
 
-def _fetched(house: House, path: str | None) -> str | None:
+def _fetched(services: Services, path: str | None) -> str | None:
     try:
         name = Path(path or "").name
-        return f"/api/{INPUTS}/{house.gallery.input_path(name).name}"
+        return f"/api/{INPUTS}/{services.gallery.input_path(name).name}"
     except Refused:
         return None
 
@@ -109,22 +112,22 @@ async def events(request: HttpRequest) -> StreamingResponse:
         raise Refused(503, (None, f"{FOLLOWERS} pages follow already; close some"))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(
-        _following(request, House.of(request)), media_type="text/event-stream", headers=headers
+        _following(request, Services.of(request)), media_type="text/event-stream", headers=headers
     )
 
 
-async def _following(request: HttpRequest, house: House) -> AsyncIterator[str]:
+async def _following(request: HttpRequest, services: Services) -> AsyncIterator[str]:
     """What changes, at most once in a `PERIOD`, as long as the page is there."""
-    state, worker = request.app.state, house.worker
+    state, worker = request.app.state, services.worker
     state.followers += 1
     try:
-        seen, (news, _), quiet = -1, house.gallery.since(0), 0.0
+        seen, (news, _), quiet = -1, services.gallery.since(0), 0.0
         while True:
             worker.watch()
             if worker.version != seen:
                 seen, quiet = worker.version, 0.0
-                yield f"event: jobs\ndata: {json.dumps(worker.told())}\n\n"
-            news, changes = house.gallery.since(news)
+                yield f"event: jobs\ndata: {json.dumps(worker.jobs_json())}\n\n"
+            news, changes = services.gallery.since(news)
             for change in changes:
                 yield f"event: gallery\ndata: {json.dumps(change)}\n\n"
             await asyncio.sleep(PERIOD)

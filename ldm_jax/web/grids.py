@@ -1,6 +1,7 @@
 """X/Y grids: one job for each cell, and one labelled picture of them all once they are drawn."""
 
 import itertools
+import json
 import secrets
 import threading
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from ldm_jax.images.grid import grid
+from ldm_jax.images.grid import axis_grid
 from ldm_jax.images.picture_files import read_picture
+from ldm_jax.images.picture_text import CHUNK
 from ldm_jax.web.form import all_options
 from ldm_jax.web.gallery import Gallery
 from ldm_jax.web.jobs import ENDED, Job
@@ -34,8 +36,8 @@ class Axis:
 
 @dataclass(eq=False)
 class _Group:
-    columns: int
-    labels: list[str]
+    x: Axis
+    y: Axis | None
     jobs: list[Job]
 
 
@@ -52,10 +54,8 @@ class Grids:
         number = secrets.token_hex(8)
         for job in cells:
             job.group = number
-        labels = [", ".join(f"{name} {_short(value)}" for name, value in cell.items())
-                  for cell in cells_of(x, y)]  # fmt: skip
         with self._lock:
-            self._groups[number] = _Group(len(x.values), labels, [*cells])
+            self._groups[number] = _Group(x, y, [*cells])
         return number
 
     def forget(self, number: str) -> None:
@@ -73,7 +73,7 @@ class Grids:
         pictures = [self._read(cell) for cell in group.jobs]
         shapes = [picture.shape for picture in pictures if picture is not None]
         if shapes:
-            self._gallery.write(_sheet(pictures, shapes[0], group), {}, grid=True)
+            self._gallery.write(_sheet(pictures, shapes[0], group), _text(group), grid=True)
 
     def _read(self, job: Job) -> UInt8[np.ndarray, "h w 3"] | None:
         if not job.files:
@@ -121,7 +121,18 @@ def _sheet(
         for picture in pictures
     ]  # fmt: skip
     scale = max(1, SMALL_SIDE // max(height, width))
-    return grid(np.stack(cells), group.columns, group.labels, scale)
+    down = [] if group.y is None else [_label(group.y.name, value) for value in group.y.values]
+    across = [_label(group.x.name, value) for value in group.x.values]
+    return axis_grid(np.stack(cells), across, down, scale)
+
+
+def _text(group: _Group) -> dict[str, str]:
+    """What the grid's PNG says of it: the settings that all cells have, and the axes."""
+    axes = {"x": vars(group.x), "y": None if group.y is None else vars(group.y)}
+    names = {axis["name"] for axis in axes.values() if axis is not None}
+    shared = {name: value for name, value in group.jobs[0].requests[0].to_dict().items()
+              if name not in names}  # fmt: skip
+    return {CHUNK: json.dumps({"request": shared, "grid": axes})}
 
 
 def _fitting(height: int, width: int) -> tuple[int, int]:
@@ -129,6 +140,11 @@ def _fitting(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * share)), max(1, round(width * share))
 
 
-def _short(value: Any) -> str:
+def _label(name: str, value: Any) -> str:
+    """The words above a column or beside a row."""
     one = value[0] if isinstance(value, list) and len(value) == 1 else value
-    return str(one)[:80]
+    if name == "prompt":
+        return str(one)[:200]
+    words = {"None": "usual", "True": "yes", "False": "no"}
+    told = words.get(str(one), str(one))
+    return f"{name.replace('_', ' ').capitalize()} {told}"[:200]

@@ -27,6 +27,8 @@ class Job:
     """Whether the pictures are written into the gallery."""
     keep: bool = False
     """Whether the pictures' files are kept in memory, for whoever waits for them."""
+    optional: tuple[str, ...] = ()
+    """Settings that a model which does not have them is drawn without."""
     group: str | None = None
     """Of jobs that belong together."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -43,6 +45,8 @@ class Job:
     """With `keep`: each picture's file, and its request with usual values filled in."""
     refused: Refused | None = None
     """Why it failed."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what was done in another way than it was asked for."""
     begun: float | None = None
     """When drawing began, on the monotonic clock."""
     stop: bool = False
@@ -56,7 +60,7 @@ class Job:
         return sum(len(request.conditions) * request.num for request in self.requests)
 
     @property
-    def shown(self) -> bool:
+    def draws(self) -> bool:
         """Whether anybody asked for pictures."""
         return bool(self.requests)
 
@@ -68,14 +72,17 @@ class Job:
         of_steps = self.steps_done / self.steps if self.steps else 0.0
         return min(1.0, max(of_steps, self.pictures_done / max(1, self.pictures)))
 
-    def told(self) -> dict[str, Any]:
-        """As JSON has it. Paths, which are this machine's, are left out."""
+    def to_json(self, waits_for: str | None = None) -> dict[str, Any]:
+        """As JSON has it, with what a job that has not begun waits for. Paths, which are this
+        machine's, are left out."""
         request = self.requests[0].to_dict() if self.requests else {}
         return {
             "id": self.id, "model": self.model, "stage": self.stage, "group": self.group,
             "created": self.created, "steps_done": self.steps_done, "steps": self.steps,
             "pictures_done": self.pictures_done, "pictures": self.pictures,
             "seconds_left": self.seconds_left, "preview": self.preview or None,
+            "stopping": self.stop and self.stage not in ENDED,
+            "waits_for": waits_for if self.stage == "queued" else None, "notes": [*self.notes],
             "files": [*self.files], "error": self.refused and self.refused.first,
             "request": {name: v for name, v in request.items() if name not in paths()},
         }  # fmt: skip

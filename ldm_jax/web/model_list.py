@@ -2,12 +2,11 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ldm_jax.config import ConfigError, DiffusionRun, Model, from_json
-from ldm_jax.config.checks import require
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
 from ldm_jax.web.refusals import Refused
 
@@ -31,6 +30,11 @@ class Entry:
     """Whether it draws pictures; a classifier only guides those of others."""
 
     @property
+    def short_names(self) -> tuple[str, ...]:
+        """What it may be called where no other has that name."""
+        return self.path.name, self.path.stem, self.name.removesuffix(self.path.suffix)
+
+    @property
     def inputs(self) -> list[str] | None:
         """What it is conditioned on, where its config says so in this project's words; None is not
         known before it is loaded."""
@@ -50,7 +54,8 @@ class ModelList:
     def __init__(self, folders: Sequence[Path]) -> None:
         """Raises ConfigError for a folder or file that does not exist."""
         for folder in folders:
-            require(folder.exists(), "models", str(folder), "a folder or file that exists")
+            if not folder.exists():
+                raise ConfigError(f"--models={folder}: there is no such file or folder")
         self.folders = tuple(folders)
         self._lock = threading.Lock()
         self._problems: dict[str, str] = {}
@@ -60,14 +65,15 @@ class ModelList:
     def scan(self) -> list[Entry]:
         """All models that are there now, in the order of the folders, by name in each."""
         found: dict[str, Entry] = {}
+        seen: set[Path] = set()
         for folder in self.folders:
-            for path, draws in _models(folder, DEPTH):
-                # A folder that is a model itself goes by its own name.
-                name = folder.name if path == folder else path.relative_to(folder).as_posix()
-                if name in found:
-                    name = f"{folder.name}/{name}"
-                if len(found) < MOST and name.isprintable():
-                    found.setdefault(name, Entry(name, path, draws))
+            for path, draws in _each_once(folder, _models(folder, DEPTH)):
+                if path.resolve() in seen or len(found) >= MOST:
+                    continue
+                name = next((n for n in _names(folder, path) if n not in found), None)
+                if name is not None and name.isprintable():
+                    found[name] = Entry(name, path, draws)
+                    seen.add(path.resolve())
         with self._lock:
             self._entries = found
         return [*self._entries.values()]
@@ -106,12 +112,25 @@ class ModelList:
              if named in (entry.path.absolute(), entry.path.resolve())), None,
         )  # fmt: skip
 
+    def all_called(self, name: str) -> list[str]:
+        """The names of those that draw and are called so: by the whole name if one is, or else by
+        the last part of it, with or without a suffix."""
+        listed = {entry.name: entry for entry in self.drawing}
+        if name in listed:
+            return [name]
+        return [full for full, entry in listed.items() if name in entry.short_names]
+
+    def called(self, name: str) -> str | None:
+        """The name of the only one that is called so."""
+        found = self.all_called(name)
+        return found[0] if len(found) == 1 else None
+
     def problem(self, name: str) -> str | None:
         """Why it could not be loaded when it was tried last."""
         with self._lock:
             return self._problems.get(name)
 
-    def note(self, name: str, problem: str | None) -> None:
+    def set_problem(self, name: str, problem: str | None) -> None:
         """Notes how loading it went."""
         with self._lock:
             self._problems.pop(name, None)
@@ -121,6 +140,21 @@ class ModelList:
     def _listed(self) -> list[Entry]:
         with self._lock:
             return [*self._entries.values()]
+
+
+def _names(folder: Path, path: Path) -> Iterator[str]:
+    """Names for a model found in `folder`: below it, or its own where it is the folder itself, and
+    then with more and more of the folders above."""
+    parts = Path(os.path.abspath(path)).parts[1:]
+    below = len(path.relative_to(folder).parts) or 1
+    return ("/".join(parts[-count:]) for count in range(below, len(parts) + 1))
+
+
+def _each_once(folder: Path, found: list[tuple[Path, bool]]) -> list[tuple[Path, bool]]:
+    """The models found in `folder`, those that are reached over links behind all others, so that
+    one with two names is listed by its own."""
+    real = folder.resolve()
+    return sorted(found, key=lambda one: one[0].resolve() != real / one[0].relative_to(folder))
 
 
 def _models(path: Path, depth: int) -> list[tuple[Path, bool]]:

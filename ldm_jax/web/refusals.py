@@ -12,7 +12,8 @@ from ldm_jax.data.prompts import PromptError
 from ldm_jax.data.unknown_words import UnknownWordsError
 from ldm_jax.images.masks import MaskError
 
-_FIRST = re.compile(r"(\w+) (?:is|are|needs|has)\b")
+_FIRST = re.compile(r"(?:--)?(\w+)(?:[:=]| (?:is|are|needs?|has|must)\b| '[^']*')")
+"""How sentences about a setting begin."""
 _OPTION = re.compile(r"--(?:no-)?(\w+)")
 
 
@@ -38,12 +39,21 @@ class Refused(Exception):
         return {"field": field, "message": message}
 
 
+def json_words(text: str) -> str:
+    """What is allowed, in the words of JSON instead of Python's."""
+    for python, json in (("a tuple", "a list"), ("True", "true"), ("False", "false"),
+                         ("None", "null")):  # fmt: skip
+        text = re.sub(rf"\b{python}\b", json, text)
+    return text
+
+
 def of_error(error: Exception) -> Refused:
     """An error of the drawing code, in words for someone who has a form, not a command line: 422
-    for what cannot be, 500 for what went wrong on the way."""
+    for what is refused, 500 for what failed on the way."""
     status, message = told(error)
     field = field_of(error, message) if status == REFUSED else None
-    return Refused(422 if status == REFUSED else 500, (field, _OPTION.sub(r"\1", message)))
+    said, sign, must = _OPTION.sub(r"\1", message).partition("; it must be ")
+    return Refused(422 if status == REFUSED else 500, (field, said + sign + json_words(must)))
 
 
 def field_of(error: Exception, message: str) -> str | None:
@@ -58,11 +68,7 @@ def field_of(error: Exception, message: str) -> str | None:
     if message.startswith("class "):
         return "classes"
     first = _FIRST.match(message)
-    if first and first[1] in settings():
-        return first[1]
-    words = [word for word in re.findall(r"\w+", message) if word in settings()]
-    # A name of several words is none of ordinary English.
-    return next((word for word in words if "_" in word), next(iter(words), None))
+    return first[1] if first and first[1] in settings() else None
 
 
 async def answer(request: HttpRequest, error: Exception) -> JSONResponse:

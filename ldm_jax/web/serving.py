@@ -1,8 +1,10 @@
-"""The server under the application: uvicorn, with time limits of its own, and without its signals,
-which every command handles in one way (`core/signals.py`)."""
+"""Running the server until a signal ends it: uvicorn, with time limits of its own, and without its
+signals, which every command handles in one way (`core/signals.py`)."""
 
 import asyncio
 import contextlib
+import errno
+import logging
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +14,13 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ldm_jax.config import ConfigError
+from ldm_jax.core.output import say
+from ldm_jax.core.signals import at_end
+from ldm_jax.web.app import make_app, make_services
+from ldm_jax.web.arguments import Arguments
+from ldm_jax.web.gallery import Gallery
 from ldm_jax.web.limits import Limits
+from ldm_jax.web.model_list import ModelList
 
 
 class _Server(uvicorn.Server):
@@ -65,8 +73,10 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         why = getattr(error, "strerror", None) or error
+        of_port = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
         raise ConfigError(
-            f"--host={host} --port={port}: nothing can listen there ({why}); choose another port"
+            f"--host={host} --port={port}: nothing can listen there ({why}); choose another "
+            + ("port" if of_port else "host, an address of this machine")
         ) from error
     listening.listen(1024)
     return listening
@@ -81,3 +91,38 @@ def make_server(app: ASGIApp, limits: Limits) -> uvicorn.Server:
         h11_max_incomplete_event_size=2**16, timeout_graceful_shutdown=2,
     )  # fmt: skip
     return _Server(config)
+
+
+def run(arguments: Arguments) -> None:
+    """Answers until a signal ends the process, or the server fails.
+
+    Raises ConfigError, NotWritable: models that do not exist, a folder that cannot be written to,
+    an address that is taken.
+    """
+    logging.basicConfig(format="ldm_jax.web: %(message)s")
+    models = ModelList(arguments.models)
+    socket = listen(arguments.host, arguments.port)
+    services = make_services(models, Gallery(arguments.out), arguments.limits)
+    server = make_server(make_app(services, arguments), arguments.limits)
+
+    def end() -> str:
+        server.should_exit = True
+        services.worker.close()
+        drawn = _counted(services.worker.pictures_drawn, "picture")
+        return f"{drawn} drawn since the start; all in {arguments.out} are whole"
+
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    port = socket.getsockname()[1]
+    count = len(services.models.drawing)
+    if not count:
+        folders = ", ".join(map(str, arguments.models))
+        say(f"ldm_jax.web: warning: there is no model in {folders}; one that is put there later "
+            "is found by itself")  # fmt: skip
+    say(f"ldm_jax.web: {_counted(count, 'model')}; open http://{host}:{port}/ (Ctrl-C ends it)")
+    services.worker.start()
+    with at_end(end):
+        server.run(sockets=[socket])
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,8 +1,11 @@
-"""How many tokens a prompt has, for the counter beside it."""
+"""Prompts against the tokenizer of a model in memory: how many tokens they have, what is cut off
+them, and what is refused. JAX is not asked, so any thread may."""
 
 from typing import TYPE_CHECKING, Any
 
 from ldm_jax.config import CLIPText, TextConditioner, find
+from ldm_jax.config.request import Request
+from ldm_jax.core.reading import shown
 from ldm_jax.data import prompts
 from ldm_jax.web import refusals
 from ldm_jax.web.form import token_limit
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 def count_tokens(model: "Model", text: str) -> dict[str, Any]:
     """Tokens of `text`, how many a caption or chunk has room for, how many chunks it fills, and
-    the words that the model does not know. JAX is not asked.
+    the words that the model does not know.
 
     Raises Refused (422): a model without captions, too long a text, or syntax without a meaning.
     """
@@ -38,3 +41,34 @@ def count_tokens(model: "Model", text: str) -> dict[str, Any]:
     count = len(tokenizer.encodings([text])[0].ids)
     unknown = [word for one in tokenizer.unknown([text]) for word, _ in one.words]
     return {"count": count, "limit": limit, "chunks": 1, "unknown": unknown}
+
+
+def cut_prompts(model: "Model", request: Request) -> list[str]:
+    """A sentence for each prompt of `request` whose end the model does not read."""
+    pipeline = model.pipeline
+    conditioner = find(pipeline.config.conditioners, TextConditioner)
+    if conditioner is None or pipeline.tokenizer is None:
+        return []
+    if isinstance(conditioner.encoder, CLIPText):
+        return []  # which reads on in further chunks
+    limit, texts = token_limit(conditioner), (*request.prompt, request.negative_prompt or "")
+    found = zip(texts, pipeline.tokenizer.encodings(texts), strict=True)
+    return [
+        f"the prompt {shown(text)} has {len(one.ids)} tokens; the model reads the first {limit}, "
+        "and the rest is cut off" for text, one in found if len(one.ids) > limit
+    ]  # fmt: skip
+
+
+def check_conditions(model: "Model", request: Request) -> None:
+    """Raises Refused (422), naming the field, for prompts or classes that the model cannot take."""
+    from ldm_jax.generation.conditions import encode_conditions
+
+    pipeline = model.pipeline
+    try:
+        encode_conditions(
+            pipeline.config.conditioners, pipeline.tokenizer, request.conditions,
+            request.negative_prompt, not pipeline.choice.literal_prompts,
+            request.unknown_words == "skip",
+        )  # fmt: skip
+    except ValueError as error:
+        raise refusals.of_error(error) from error

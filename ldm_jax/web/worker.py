@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ldm_jax.generation.library import Model
 
 REMEMBERED = 100
-"""Jobs that have ended, of which is still told."""
+"""Jobs that have ended and can still be asked for."""
 STOPPING_SECONDS = 5.0
 """How long the end of the server waits for the present part of a drawing."""
 
@@ -39,6 +39,11 @@ class Loaded:
     choice: ModelChoice
     model: "Model"
 
+    def serves(self, choice: ModelChoice, optional: Collection[str]) -> bool:
+        """Whether it is what `choice` asks for; settings that were left out when it was loaded,
+        because it does not have them, may be insisted on."""
+        return self.model.pipeline.choice == choice or bool(optional) and self.choice == choice
+
 
 class Worker:
     """Everything that HTTP wants of it is quick and may come from any thread."""
@@ -52,6 +57,8 @@ class Worker:
         """Counts changes of what `jobs` tells."""
         self.on_end: list[Callable[[Job], None]] = []
         """Called in this thread with each job that has ended."""
+        self.pictures_drawn = 0
+        """Since the start."""
         self._watched = 0.0
         self._changed = threading.Condition()
         self._queue: deque[Job] = deque()
@@ -77,23 +84,29 @@ class Worker:
     # -------------------------------------------------------------------------- for HTTP threads
 
     def submit(self, *jobs: Job) -> None:
-        """Puts jobs at the end of the queue; raises Refused (429) where it has no room for all."""
+        """Puts jobs at the end of the queue; raises Refused: 429 where it has no room for all, 503
+        where the server is ending."""
         with self._changed:
-            waiting = sum(job.shown for job in self._queue)
-            if self._closing or waiting + len(jobs) > self.limits.max_queue:
+            if self._closing:
+                raise Refused(503, (None, "the server is ending; start it again, then draw"))
+            waiting = sum(job.draws for job in self._queue)
+            if waiting + len(jobs) > self.limits.max_queue:
                 raise Refused(429, (None, f"{waiting} requests wait to be drawn, of at most "
                                     f"{self.limits.max_queue}; try again later"))  # fmt: skip
             self._queue.extend(jobs)
             self._change()
 
-    def want(self, model: str) -> None:
-        """Has a model loaded after all that waits, so that there is a form for it."""
+    def load_later(self, model: str) -> str | None:
+        """Has a model loaded after all that waits, so that there is a form for it; returns what
+        that waits for, None while the model is being loaded."""
         with self._changed:
-            waiting = [*self._queue, *([self._current] if self._current else [])]
-            if any(job.model == model and not job.shown for job in waiting):
-                return
-            self._queue.append(Job(model, ()))
-            self._change()
+            current = self._current
+            if current is not None and current.model == model and current.stage == "loading":
+                return None
+            if not any(job.model == model and not job.draws for job in self._queue):
+                self._queue.append(Job(model, ()))
+                self._change()
+            return self.waits_for
 
     def stop(self, job: Job) -> None:
         """Takes a job off the queue, or ends it after its present part."""
@@ -121,24 +134,34 @@ class Worker:
         """Those that ended last, the present one, and the queue, in this order."""
         with self._changed:
             now = [self._current] if self._current else []
-            return [job for job in (*self._ended, *now, *self._queue) if job.shown]
+            return [job for job in (*self._ended, *now, *self._queue) if job.draws]
 
-    def told(self) -> list[dict[str, Any]]:
+    def jobs_json(self) -> list[dict[str, Any]]:
         """All jobs as JSON has them."""
         with self._changed:
-            return [job.told() for job in self.jobs()]
+            return [job.to_json(self.waits_for) for job in self.jobs()]
 
-    def find(self, number: str) -> Job:
+    def find(self, job_id: str) -> Job:
         """A job by its id; raises Refused (404)."""
         for job in self.jobs():
-            if job.id == number:
+            if job.id == job_id:
                 return job
         raise Refused(404, (None, "there is no such job; those that ended are told of for a while"))
 
-    def told_of(self, job: Job) -> dict[str, Any]:
+    def job_json(self, job: Job) -> dict[str, Any]:
         """One job as JSON has it."""
         with self._changed:
-            return job.told()
+            return job.to_json(self.waits_for)
+
+    @property
+    def waits_for(self) -> str | None:
+        """What everything in the queue waits for now."""
+        with self._changed:
+            if self._current is None:
+                return None
+            if self._current.stage == "loading":
+                return f"the model {self._current.model}"
+            return "the drawing"
 
     def watch(self) -> None:
         """Somebody looks: previews are worth making for some seconds."""
@@ -180,9 +203,9 @@ class Worker:
                 job.refused = refused
                 self._current = None
                 self._end(job, stage)
-            self._tell_end(job)
+            self._call_on_end(job)
 
-    def _tell_end(self, job: Job) -> None:
+    def _call_on_end(self, job: Job) -> None:
         for action in self.on_end:
             try:
                 action(job)
@@ -222,22 +245,26 @@ class Worker:
         from ldm_jax.generation.pipeline import Pipeline
         from ldm_jax.web.form import facts_of
 
-        if self.loaded is not None and self.loaded.choice == choice:
-            return self.loaded.model
+        loaded = self.loaded
+        if loaded is not None and loaded.serves(choice, job.optional):
+            return loaded.model
         self.update(job, stage="loading")
         self.loaded = None
         gc.collect()  # before there is room for the next
         try:
-            model = Model(Pipeline.open(choice))
+            model = Model(Pipeline.open(choice, job.optional))
             if job.model not in self.forms or choice == ModelChoice(choice.model):
                 self.forms[job.model] = facts_of(model)
         except Exception as error:
             found = refusals.of_error(error)
             # The path is this machine's; clients know the name.
             why = found.errors[0][1].replace(str(choice.model), job.model)
-            self.models.note(job.model, why)
-            raise Refused(found.status, ("model", why)) from error
-        self.models.note(job.model, None)
+            if choice == ModelChoice(choice.model):
+                self.models.set_problem(job.model, why)
+                raise Refused(found.status, ("model", why)) from error
+            # The model may be sound, and one of the settings beside it at fault.
+            raise Refused(found.status, (found.errors[0][0] or "model", why)) from error
+        self.models.set_problem(job.model, None)
         for note in model.pipeline.notes:
             say(f"ldm_jax.web: note: {printable(note)}")
         self.loaded = Loaded(job.model, choice, model)

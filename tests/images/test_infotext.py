@@ -113,11 +113,20 @@ def test_long_texts_are_read_in_time():
         parse_parameters(text)
 
 
+def test_settings_that_are_not_used_are_named():
+    settings = {"Steps": "2", "Model": "m", "Hires upscale": "2", "Lora hashes": "x: 1"}
+    _, problems = infotext.as_settings(Infotext("a", "", settings))
+    assert [problem.split(" is ")[0] for problem in problems[1:]] == [
+        "Hires upscale",
+        "Lora hashes",
+    ]
+
+
 def test_samplers_have_names_both_ways():
     for ours in infotext.SAMPLERS.values():
         for spacing in ("linspace", "karras", "trailing"):
             found = infotext.read_sampler(infotext.sampler_settings(ours, spacing))
-            discrete = ours in infotext.DISCRETE
+            discrete = ours in infotext.DISCRETE and spacing != "karras"
             assert found == (ours, "ddim_uniform" if discrete else spacing)
 
 

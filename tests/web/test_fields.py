@@ -8,9 +8,11 @@ from sd_backend_client.api.webui.diffusion_request_body import DiffusionRequestB
 from webuiapi import WebUIApi
 
 from ldm_jax.config.request import Request, settings
+from ldm_jax.web.model_list import ModelList
 from ldm_jax.web.refusals import Refused
 from ldm_jax.web.sdapi import fields
 from ldm_jax.web.sdapi.filling import fill
+from ldm_jax.web.sdapi.options import MODEL, Options, changed
 from ldm_jax.web.sdapi.sampler_names import samplers, schedulers
 from ldm_jax.web.sdapi.sampler_names import settings_of as sampler_settings
 from ldm_jax.web.sdapi.translation import NAMES, settings_of
@@ -69,8 +71,10 @@ def test_what_is_not_here_is_refused_but_for_neutral_values(name):
 
 
 def test_unknown_fields_scripts_and_wrong_types_are_named():
-    assert refused({"stepps": 3, "steps": "3", "seed": True}) == ["stepps", "steps", "seed"]
-    assert refused({"hr_scale": "2"}) == ["hr_scale"]
+    assert refused({"stepps": 3, "steps": "3.5", "seed": True}) == ["stepps", "steps", "seed"]
+    assert refused({"hr_scale": "two", "cfg_scale": "nan"}) == ["hr_scale", "cfg_scale"]
+    found = fields.check({"steps": "10", "seed": 4.0, "cfg_scale": "3.5"}, is_img2img=False)
+    assert [found[name] for name in ("steps", "seed", "cfg_scale")] == [10, 4, 3.5]
     fields.check({"alwayson_scripts": {"ControlNet": {"args": []}}}, is_img2img=False)
     script = {"alwayson_scripts": {"ControlNet": {"args": [{"model": "x"}]}}}
     assert refused(script) == ["alwayson_scripts.ControlNet"]
@@ -98,10 +102,42 @@ def test_samplers_and_schedulers_have_the_web_uis_names():
     assert sampler_settings("Euler a", "Normal", 20)["spacing"] == "linspace"
     assert sampler_settings("DPM++ 2M", "automatic", 20)["spacing"] == "karras"
     assert sampler_settings("DPM++ 2M Karras", "", 20)["spacing"] == "karras"
+    for name in ("dpm++ 2m karras", "DPMPP_2M KARRAS"):
+        assert sampler_settings(name, "", 20) == {"sampler": "dpmpp_2m", "spacing": "karras"}
+    assert sampler_settings("ddim", "karras", 20) == {"sampler": "ddim", "spacing": "karras"}
     for sampler, scheduler, field in (("Restart", "", "sampler_name"), ("Euler", "x", "scheduler")):
         with pytest.raises(Refused) as caught:
             sampler_settings(sampler, scheduler, 20)
         assert caught.value.errors[0][0] == field
+
+
+def test_models_are_called_by_their_names_or_clear_parts_of_them(tmp_path):
+    for name in ("demo/text2img", "text2img", "other/x.safetensors", "more/x.ckpt", "v.ckpt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch() if path.suffix else path.mkdir()
+        if not path.suffix:
+            (path / "model.json").touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    models = ModelList([tmp_path, tmp_path / "demo"])
+    assert len(models.drawing) == 5
+    for given, name in (
+        ("text2img", "text2img"), ("demo/text2img", "demo/text2img"), ("v", "v.ckpt"),
+        ("v.ckpt [abc123]", "v.ckpt"), ("x.ckpt", "more/x.ckpt"),
+        ("other/x", "other/x.safetensors"),
+    ):  # fmt: skip
+        assert changed(Options(), {MODEL: given}, models).checkpoint == name
+    with pytest.raises(Refused, match="more/x.ckpt, other/x.safetensors"):
+        changed(Options(), {MODEL: "x"}, models)
+
+
+def test_models_of_one_name_are_told_apart(tmp_path):
+    folders = [tmp_path / name / "text2img" for name in ("a", "b", "c", "d/b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "model.json").touch()
+    names = [entry.name for entry in ModelList(folders).drawing]
+    assert names == ["text2img", "b/text2img", "c/text2img", "d/b/text2img"]
 
 
 def test_colours_run_under_the_mask():

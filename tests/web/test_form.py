@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_jax.config import ConfigError
 from ldm_jax.config.request import Request, needs, paths, settings
 from ldm_jax.web import form as forms
-from ldm_jax.web.asking import request_of
 from ldm_jax.web.gallery import INPUTS, Gallery
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refusals import Refused, field_of
+from ldm_jax.web.services import request_of
 
 SIDE = {"multiple": 8, "one_size": False, "default": 64}
 FACTS = {
@@ -24,7 +25,7 @@ FACTS = {
 
 
 @pytest.fixture
-def house(tmp_path):
+def services(tmp_path):
     for name in ("a/one.safetensors", "a/b/two.ckpt", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -35,23 +36,23 @@ def house(tmp_path):
         yield ModelList([tmp_path / "a"]), gallery, Limits(max_pictures=8)
 
 
-def asked(house, values, sent=None, model="one.safetensors"):
-    models, gallery, limits = house
+def asked(services, values, sent=None, model="one.safetensors"):
+    models, gallery, limits = services
     return request_of(values, model, sent or {}, models=models, gallery=gallery, limits=limits)
 
 
-def refused(house, values, **more):
+def refused(services, values, **more):
     with pytest.raises(Refused) as caught:
-        asked(house, values, **more)
+        asked(services, values, **more)
     ((field, message),) = caught.value.errors
     return field, message
 
 
-def test_every_setting_has_its_place(house):
+def test_every_setting_has_its_place(services):
     given = {*forms.all_options()}
     assert given | {*forms.ABSENT, *forms.AS_DATA} == {*settings()}
     assert {*paths()} == {*forms.AS_DATA, *forms.BY_NAME} | ({*forms.ABSENT} & {*paths()})
-    models, _, limits = house
+    models, _, limits = services
     listed = forms.form("one.safetensors", FACTS, models, limits)["settings"]
     assert {s["name"] for s in listed} == given
     for s in listed:
@@ -67,8 +68,8 @@ def test_every_setting_has_its_place(house):
     assert "ddim" in by_name["sampler"]["choices"]
 
 
-def test_a_model_shows_the_settings_that_it_has(house):
-    models, _, limits = house
+def test_a_model_shows_the_settings_that_it_has(services):
+    models, _, limits = services
 
     def names(**changes):
         made = forms.form("x", FACTS | changes, models, limits)
@@ -93,12 +94,12 @@ def test_needs_are_those_that_requests_have():
             Request.from_dict({name: value})
 
 
-def test_what_is_asked_becomes_a_request(house):
-    models, gallery, _ = house
+def test_what_is_asked_becomes_a_request(services):
+    models, gallery, _ = services
     picture = Image.fromarray(np.full((16, 8, 3), 7, np.uint8))
     sent = {"init_image": picture, "mask": Image.new("L", picture.size, 255)}
     values = {"prompt": ["a"], "steps": 3, "strength": 0.5, "weak_model": "b/two.ckpt"}
-    request = asked(house, values, sent)
+    request = asked(services, values, sent)
     assert request.model.model == models.find("one.safetensors").path
     assert request.model.weak_model == models.find("b/two.ckpt").path
     assert request.setting("steps") == 3
@@ -120,14 +121,29 @@ def test_what_is_asked_becomes_a_request(house):
         ({"prompt": ["a"], "classes": [1]}, "classes"), ({"strength": 0.5}, "strength"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_by_its_field(house, values, field, tmp_path):
-    assert refused(house, values)[0] == field
+def test_what_cannot_be_is_refused_by_its_field(services, values, field, tmp_path):
+    assert refused(services, values)[0] == field
     assert not [*(tmp_path / "out" / INPUTS).iterdir()]
 
 
-def test_models_go_by_their_names_alone(house, tmp_path):
+def test_one_text_is_a_list_of_one_and_json_has_lists(services):
+    assert asked(services, {"prompt": "a red three"}).prompt == ("a red three",)
+    _, message = refused(services, {"prompt": {"text": "a"}})
+    assert "a list" in message and "tuple" not in message
+
+
+def test_only_a_sentence_about_a_setting_names_it():
+    for message, field in (
+        ("height is 3; it must be more", "height"), ("mask_blur needs mask, a file", "mask_blur"),
+        ("--classes=3: there is none", "classes"), ("the model draws no prompt", None),
+        ("override_settings is for a model", None),
+    ):  # fmt: skip
+        assert field_of(ConfigError(message), message) == field
+
+
+def test_models_go_by_their_names_alone(services, tmp_path):
     for name in ("three", "/etc/passwd", "../a/one.safetensors", "a/notes.txt", ""):
-        field, message = refused(house, {}, model=name)
+        field, message = refused(services, {}, model=name)
         assert field == "model" and "/etc" not in message.replace(repr(name), "")
     (tmp_path / "a/three.pt").touch()  # later ones appear by themselves
-    assert asked(house, {}, model="three.pt").model.model.name == "three.pt"
+    assert asked(services, {}, model="three.pt").model.model.name == "three.pt"

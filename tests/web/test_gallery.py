@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ldm_jax.config import ConfigError
+from ldm_jax.images.picture_text import CHUNK
 from ldm_jax.web import pictures
 from ldm_jax.web.gallery import Gallery, settings_of
 from ldm_jax.web.refusals import Refused
@@ -77,7 +78,8 @@ def gallery(tmp_path):
 
 def test_pictures_are_numbered_listed_and_deleted(gallery, tmp_path):
     pixels = np.zeros((2, 3, 3), np.uint8)
-    names = [gallery.write(pixels, {}, grid=i == 1) for i in range(3)]
+    text = {CHUNK: "{}"}
+    names = [gallery.write(pixels, text, grid=i == 1) for i in range(3)]
     assert names == ["000001.png", "000002_grid.png", "000003.png"]
     assert [p.name for p in gallery.page(None, 2)] == names[:0:-1]
     assert [p.name for p in gallery.page(names[2], 9)] == names[1::-1]
@@ -85,7 +87,12 @@ def test_pictures_are_numbered_listed_and_deleted(gallery, tmp_path):
     assert (first.width, first.height, first.prompt) == (3, 2, None)
     (tmp_path / "0_foreign.png").write_bytes(b"")
     (tmp_path / "000009.png").write_bytes(b"no picture")
-    assert len(gallery.page(None, 9)) == 3
+    for other in ("20240101.png", "0000_0001.png", "0000_0000.png"):
+        Image.fromarray(pixels).save(tmp_path / other)
+    listed = [*names[::-1], "0000_0001.png", "0000_0000.png"]
+    assert [p.name for p in gallery.page(None, 9)] == listed
+    with pytest.raises(Refused, match="not drawn here"):
+        gallery.delete("0000_0001.png")
     gallery.delete(names[0])
     assert names[0] not in gallery.names()
     assert gallery.since(3)[1] == [{"deleted": names[0]}]
@@ -95,12 +102,25 @@ def test_pictures_are_numbered_listed_and_deleted(gallery, tmp_path):
         with pytest.raises(Refused):
             gallery.input_path(name)
     with pytest.raises(Refused, match="does not say how"):
-        settings_of(tmp_path / names[2], "it")
+        settings_of(tmp_path / "0000_0000.png", "it")
     with pytest.raises(ConfigError, match="another server"):
         Gallery(tmp_path)
 
 
 def test_numbers_go_on_after_a_restart(tmp_path):
-    (tmp_path / "000041_grid.png").touch()
+    for name in ("000041_grid.png", "20240101.png", "0000_0050.png"):
+        (tmp_path / name).touch()
     with closing(Gallery(tmp_path)) as gallery:
         assert gallery.write(np.zeros((2, 2, 3), np.uint8), {}) == "000042.png"
+
+
+def test_only_what_a_killed_server_left_is_cleared_away(tmp_path):
+    left = [".000001.png.12.tmp", ".sent.ab12_9xy", f"inputs/.{'0' * 64}.png.3.tmp"]
+    others = [".notes.tmp", ".sentence", ".000001.png.tmp", "inputs/.x.tmp"]
+    (tmp_path / "inputs").mkdir()
+    for name in (*left, *others):
+        (tmp_path / name).touch()
+    (tmp_path / ".000002.png.1.tmp").mkdir()
+    with closing(Gallery(tmp_path)):
+        assert not [name for name in left if (tmp_path / name).exists()]
+        assert all((tmp_path / name).exists() for name in (*others, ".000002.png.1.tmp"))

@@ -80,7 +80,7 @@ def test_whoever_must_say_who_they_are():
         assert ask(access, authorization=bad) == 401
 
 
-def test_other_machines_need_a_password():
+def test_other_machines_need_a_password(monkeypatch):
     with pytest.raises(ConfigError, match="--auth=USER:PASSWORD or --token"):
         parse(["--models", ".", "--host=0.0.0.0"])
     arguments = parse(["--models", ".", "--host=0.0.0.0", "--auth=a:b", "--allow_host", "box"])
@@ -88,6 +88,10 @@ def test_other_machines_need_a_password():
     assert all(map(arguments.access.allows_host, ("10.0.0.2:80", "box", "localhost")))
     assert not arguments.access.allows_host("evil.example")
     assert not parse(["--models", "."]).access.allows_host("10.0.0.2")
+    monkeypatch.setenv("LDM_JAX_AUTH", "ann:word")
+    monkeypatch.setenv("LDM_JAX_TOKEN", "long-token")
+    access = parse(["--models", ".", "--host=0.0.0.0", "--token=other-token"]).access
+    assert (access.auth, access.token) == ("ann:word", "other-token")
     for wrong, complaint in (
         (["--auth=a"], "USER:PASSWORD"), (["--token=short"], "8 characters"),
         (["--port=99999"], "port"), (["--max_queue=0"], "max_queue is 0"),

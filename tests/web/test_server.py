@@ -130,6 +130,16 @@ def test_pictures_are_sample_pys_byte_for_byte(server, api, tmp_path):
     assert not [*server.out.glob("*.png")]  # not asked for: save_images
 
 
+def test_the_example_of_the_docs_draws(server, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs/web.md").read_text()
+    code = re.search(r"```py\n(import webuiapi.*?)```", text, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("port=7860", f"port={server.port}"), names := {})
+    names["api"].session.close()
+    with Image.open("three.png") as image:
+        assert image.size == (16, 16)
+
+
 def test_png_info_tells_what_was_drawn(api):
     result = api.txt2img(**SMALL, seed=4294967295, negative_prompt=OTHER)
     info = api.png_info(result.image).info
@@ -183,7 +193,8 @@ def test_what_is_not_here_is_refused_by_name(api):
         ({"cfg_scale": 1e9}, "cfg_scale"),
         ({"override_settings": {"sd_model_checkpoint": "../x"}},
          "override_settings.sd_model_checkpoint"),
-        ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, "override_settings"),
+        ({"override_settings": {"CLIP_stop_at_last_layers": 2}},
+         "override_settings.CLIP_stop_at_last_layers"),
         ({"eta": 0.5, "sampler_name": "Euler"}, "eta"), ({"script_name": "x"}, "script_name"),
     ):  # fmt: skip
         with pytest.raises(RuntimeError) as caught:
@@ -220,7 +231,9 @@ def test_a_model_that_cannot_be_loaded_is_told_of(api):
         assert "/" not in json.loads(caught.value.args[1])["errors"][0]["message"]
     finally:
         api.set_options({"sd_model_checkpoint": "run", "sd_vae": "Automatic"})
+    api.set_options({"CLIP_stop_at_last_layers": 2})  # of which this model has none
     assert api.txt2img(**SMALL).images
+    api.set_options({"CLIP_stop_at_last_layers": 1})
     names = {one["name"]: one for one in api.custom_get("api/models")}
     assert names["run"]["loaded"] and "broken.safetensors" in names["broken.safetensors"]["problem"]
 
@@ -347,11 +360,21 @@ def test_jobs_are_refused_and_fail_by_field(server):
     assert refused(request={}, others=1) == ["others"]
     assert refused(model="nothing") == ["model"]
     assert refused(mask="?", init_image="?") == ["init_image"]
-    number = ask(server, "POST", "/api/jobs", 201, json={
-        "model": "run", "request": {"prompt": ["a red xyz"]}}).json()["id"]  # fmt: skip
-    told = finished(server, number)
-    assert told["stage"] == "failed" and told["error"]["field"] == "prompt"
-    assert "'xyz'" in told["error"]["message"] and "--" not in told["error"]["message"]
+    # Where the model is in memory, prompts are read at once.
+    body = {"model": "run", "request": {"prompt": "a red xyz"}}
+    (error,) = ask(server, "POST", "/api/jobs", 422, json=body).json()["errors"]
+    assert error["field"] == "prompt"
+    assert "'xyz'" in error["message"] and "--" not in error["message"]
+
+
+def test_what_is_cut_off_a_prompt_is_told(server, api):
+    long = " ".join(["a red three above"] * 5)
+    body = {"model": "run", "request": {"prompt": long, "steps": 2, "batch_size": 1}}
+    number = ask(server, "POST", "/api/jobs", 201, json=body).json()["id"]
+    (note,) = finished(server, number)["notes"]
+    assert "20 tokens" in note and "first 16" in note
+    info = api.txt2img(**SMALL | {"prompt": long}).info
+    assert info["extra_generation_params"] == {"Notes": note}
 
 
 def test_tokens_are_counted(server):

@@ -1,12 +1,14 @@
 """The fields of txt2img and img2img: which mean something here, and at which values the others ask
 for nothing."""
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ldm_jax.config.checks import allowed, matches
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refusals import Refused, json_words
 
 Fields = Mapping[str, Any]
 
@@ -79,25 +81,44 @@ def check(fields: Fields, is_img2img: bool) -> Checked:
     values = {name: default for name, (_, default) in used.items()}
     for name, value in fields.items():
         short = name[:80]
+        value = _number(value, (used | without_effect).get(name))
         if name == SCRIPTS:
             wrong += _scripts(value)
         elif name in used:
             if value is not None:
                 values[name] = value
             if value is not None and not _is(value, used[name][0]):
-                wrong.append((name, f"{name} must be {allowed(used[name][0])}"))
+                wrong.append((name, f"{name} must be {_allowed(used[name][0])}"))
         elif name in neutral:
             if value is not None and not any(_equal(value, one) for one in neutral[name]):
-                told = " or ".join(repr(one) for one in neutral[name])
+                told = " or ".join(json.dumps(one) for one in neutral[name])
                 why = f"{name} asks for what is not here; leave it out, or give {told}"
                 wrong.append((name, why))
         elif name not in without_effect:
             wrong.append((short, f"{short!r} is no field of such a request"))
         elif value is not None and not _is(value, without_effect[name]):
-            wrong.append((name, f"{name} must be {allowed(without_effect[name])}"))
+            wrong.append((name, f"{name} must be {_allowed(without_effect[name])}"))
     if wrong:
         raise Refused(422, *wrong)
     return Checked(values, is_img2img)
+
+
+def _allowed(kind: Any) -> str:
+    return {dict: "an object", list: "a list"}.get(kind) or json_words(allowed(kind))
+
+
+def _number(value: Any, kind: Any) -> Any:
+    """As the web UI takes it: a number that is written as text, or a whole one with a point."""
+    kind = kind[0] if isinstance(kind, tuple) else kind
+    if kind not in (int, float, float | None) or not isinstance(value, str | float):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if not math.isfinite(number):
+        return value
+    return int(number) if kind is int and number.is_integer() else number
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -38,7 +38,7 @@ def flags(arguments: Arguments) -> dict[str, Any]:
     """GET cmd-flags"""
     return {
         "api": True, "listen": not arguments.is_loopback, "port": arguments.port,
-        "api_auth": arguments.auth is not None or arguments.token is not None, "nowebui": False,
+        "api_auth": any(arguments.credentials), "nowebui": False,
         "share": False, "ckpt": None,
     }  # fmt: skip
 

@@ -41,7 +41,13 @@ class Options:
         """Our settings for them, but for the model."""
         return {"clip_skip": self.clip_skip} if self.clip_skip > 1 else {}
 
-    def told(self, models: ModelList) -> dict[str, Any]:
+    @staticmethod
+    def optional(changes: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of `settings` that models which do not have them are drawn without: what the
+        server's options say is for all models, what a request's own `changes` say is for one."""
+        return () if SKIP in changes else ("clip_skip",)
+
+    def to_json(self, models: ModelList) -> dict[str, Any]:
         """As clients read them."""
         listed = models.drawing
         name = self.checkpoint or (listed[0].name if listed else None)
@@ -78,12 +84,13 @@ def changed(options: Options, changes: Mapping[str, Any], models: ModelList) -> 
 
 
 def _model(given: Any, models: ModelList) -> str:
-    """The listed name of a model that is called by its name or title, or by its name without a
-    suffix."""
+    """The listed name of a model that is called by its name or title, or else by its last part,
+    with or without a suffix, where only one is called so; raises Refused (422)."""
     if not isinstance(given, str):
         raise Refused(422, (MODEL, f"{MODEL} must be the name of a model"))
     name = _HASH.sub("", given)
-    for entry in models.drawing:
-        if name in (entry.name, entry.path.stem, entry.name.removesuffix(entry.path.suffix)):
-            return entry.name
-    return models.find(name, MODEL).name
+    found = models.all_called(name)
+    if len(found) > 1:
+        raise Refused(422, (MODEL, f"{MODEL} is {name[:80]!r}, which may be any of "
+                            f"{', '.join(found)}; give the whole name"))  # fmt: skip
+    return found[0] if found else models.find(name, MODEL).name

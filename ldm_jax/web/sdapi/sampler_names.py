@@ -30,8 +30,7 @@ def schedulers() -> list[dict[str, Any]]:
 
 def settings_of(sampler: str, scheduler: str, steps: int) -> dict[str, Any]:
     """Our sampler and spacing for the web UI's; raises Refused (422), naming the field."""
-    ours = {ours: name for name, ours in SAMPLERS.items()}
-    named = {"Sampler": ours.get(sampler, sampler), "Steps": str(steps)}
+    named = {"Sampler": _known_name(sampler), "Steps": str(steps)}
     labels = {_key(label): label for label in ("Automatic", *SCHEDULES, *ALIASES)}
     label = labels.get(_key(scheduler) or "automatic")
     if label is None:
@@ -43,9 +42,22 @@ def settings_of(sampler: str, scheduler: str, steps: int) -> dict[str, Any]:
     named |= {"Schedule type": label}
     try:
         found, spacing = infotext.read_sampler(named)
-    except infotext.InfotextError as error:
-        raise Refused(422, ("sampler_name", str(error))) from error
+    except infotext.InfotextError as error:  # such as "DPM++ 2M Karras" with another scheduler
+        raise Refused(422, ("scheduler", str(error))) from error
     return {"sampler": found, "spacing": spacing}
+
+
+def _known_name(sampler: str) -> str:
+    """The web UI's spelling of its own name or of ours, in any case of letters; raises Refused
+    (422)."""
+    names = {name.lower(): name for name in SAMPLERS}
+    names |= {ours: name for name, ours in SAMPLERS.items()}
+    plain = sampler.strip().lower()
+    of_old = plain.removesuffix(" karras")  # which older versions write behind the name
+    if of_old not in names:
+        raise Refused(422, ("sampler_name", f"sampler_name is {sampler!r:.80}; known are "
+                            f"{', '.join(SAMPLERS)}"))  # fmt: skip
+    return names[of_old] + (" Karras" if plain != of_old else "")
 
 
 def name_of(sampler: str) -> str:

@@ -8,13 +8,13 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ldm_jax.web import body as bodies
+from ldm_jax.web import request_body
 from ldm_jax.web.refusals import Refused
-from ldm_jax.web.sdapi import answers, lists, picture_info
+from ldm_jax.web.sdapi import answers, lists
 from ldm_jax.web.sdapi.fields import check
 from ldm_jax.web.sdapi.options import changed
-from ldm_jax.web.sdapi.translation import Asked, renamed, translate
-from ldm_jax.web.state import House
+from ldm_jax.web.sdapi.translation import Translated, renamed, translate
+from ldm_jax.web.services import Services
 
 PERIOD = 0.05
 """Seconds between two looks at whether the client is still there."""
@@ -50,38 +50,38 @@ async def img2img(request: HttpRequest) -> Response:
 
 
 async def _draw(request: HttpRequest, is_img2img: bool) -> Response:
-    house, given = House.of(request), await bodies.read_json(request)
-    asked = await asyncio.to_thread(_asked, request, given, is_img2img)
-    job = asked.job
-    house.worker.submit(job)
+    services, given = Services.of(request), await request_body.read_json(request)
+    translated = await asyncio.to_thread(_translated, request, given, is_img2img)
+    job = translated.job
+    services.worker.submit(job)
     while not job.ended.is_set():
         if await request.is_disconnected():
             job.keep = False
-            house.worker.stop(job)
+            services.worker.stop(job)
             raise Refused(400, (None, "the client went away"))
         await asyncio.sleep(PERIOD)
     if job.refused is not None:
         raise job.refused
-    if not asked.fields["override_settings_restore_afterwards"]:
-        request.app.state.options = asked.options
-    answer = await asyncio.to_thread(answers.drawn, asked, given)
+    if not translated.fields["override_settings_restore_afterwards"]:
+        request.app.state.options = translated.options
+    answer = await asyncio.to_thread(answers.drawn, translated, given)
     job.drawn = []  # a picture is told once, and takes its memory no longer
     return JSONResponse(answer)
 
 
-def _asked(request: HttpRequest, given: bodies.Json, is_img2img: bool) -> Asked:
-    return translate(check(given, is_img2img), request.app.state.options, House.of(request))
+def _translated(request: HttpRequest, given: request_body.Json, is_img2img: bool) -> Translated:
+    return translate(check(given, is_img2img), request.app.state.options, Services.of(request))
 
 
 async def progress(request: HttpRequest) -> Response:
     """GET progress"""
     skip = request.query_params.get("skip_current_image", "").lower() in ("true", "1")
-    return JSONResponse(answers.progress(House.of(request).worker, skip))
+    return JSONResponse(answers.progress(Services.of(request).worker, skip))
 
 
 async def interrupt(request: HttpRequest) -> Response:
     """POST interrupt: ends what is drawn now; what is finished is kept."""
-    worker = House.of(request).worker
+    worker = Services.of(request).worker
     if worker.current is not None:
         worker.stop(worker.current)
     return JSONResponse({})
@@ -89,7 +89,7 @@ async def interrupt(request: HttpRequest) -> Response:
 
 async def skip(request: HttpRequest) -> Response:
     """POST skip: goes on with the next picture."""
-    worker = House.of(request).worker
+    worker = Services.of(request).worker
     if worker.current is not None:
         worker.skip(worker.current)
     return JSONResponse({})
@@ -97,12 +97,12 @@ async def skip(request: HttpRequest) -> Response:
 
 async def options(request: HttpRequest) -> Response:
     """GET options"""
-    return JSONResponse(request.app.state.options.told(House.of(request).models))
+    return JSONResponse(request.app.state.options.to_json(Services.of(request).models))
 
 
 async def set_options(request: HttpRequest) -> Response:
     """POST options"""
-    given, models = await bodies.read_json(request), House.of(request).models
+    given, models = await request_body.read_json(request), Services.of(request).models
     before = request.app.state.options
     request.app.state.options = await asyncio.to_thread(changed, before, given, models)
     return JSONResponse(None)
@@ -110,20 +110,20 @@ async def set_options(request: HttpRequest) -> Response:
 
 async def models(request: HttpRequest) -> Response:
     """GET sd-models"""
-    return JSONResponse(await asyncio.to_thread(lists.models, House.of(request).models))
+    return JSONResponse(await asyncio.to_thread(lists.models, Services.of(request).models))
 
 
 async def refresh(request: HttpRequest) -> Response:
     """POST refresh-checkpoints"""
-    await asyncio.to_thread(House.of(request).models.scan)
+    await asyncio.to_thread(Services.of(request).models.scan)
     return JSONResponse(None)
 
 
 async def png_info(request: HttpRequest) -> Response:
     """POST png-info {image}"""
-    house, given = House.of(request), await bodies.read_json(request)
-    bodies.only(given, "image")
-    return JSONResponse(await asyncio.to_thread(picture_info.info_of, given, house.gallery.out))
+    services, given = Services.of(request), await request_body.read_json(request)
+    request_body.allow_only(given, "image")
+    return JSONResponse(await asyncio.to_thread(answers.png_info, given, services.gallery.out))
 
 
 async def flags(request: HttpRequest) -> Response:

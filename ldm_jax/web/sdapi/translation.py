@@ -1,6 +1,7 @@
 """The community's requests as ours."""
 
 import secrets
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,23 +9,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ldm_jax.config.checks import Seed
 from ldm_jax.sampling.solvers import DEFAULT_ETA
 from ldm_jax.web import pictures
-from ldm_jax.web.asking import check_sizes, decoded
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.refusals import Refused
 from ldm_jax.web.sdapi import sampler_names
 from ldm_jax.web.sdapi.fields import Checked
 from ldm_jax.web.sdapi.filling import fill
-from ldm_jax.web.sdapi.options import Options, overridden
-from ldm_jax.web.state import House
+from ldm_jax.web.sdapi.options import MODEL, SKIP, Options, overridden
+from ldm_jax.web.services import Services, decoded
 
-SEEDS = 2**32
+MAX_SEED = int(typing.get_args(Seed)[1].high)
 NAMES = {
     "guidance_scale": "cfg_scale", "sampler": "sampler_name", "spacing": "scheduler",
     "num": "batch_size", "init_image": "init_images", "strength": "denoising_strength",
     "invert_mask": "inpainting_mask_invert", "only_masked": "inpaint_full_res_padding",
-    "tileable": "tiling", "clip_skip": "override_settings", "model": "override_settings",
+    "tileable": "tiling", "clip_skip": f"override_settings.{SKIP}",
+    "model": f"override_settings.{MODEL}",
     "classes": "prompt",
 }  # fmt: skip
 """Our settings by the fields that they come from, where those have other names."""
@@ -33,7 +35,7 @@ FILL, ORIGINAL = 0, 1
 
 
 @dataclass(frozen=True)
-class Asked:
+class Translated:
     """A request of the community's API."""
 
     fields: Checked
@@ -44,25 +46,28 @@ class Asked:
     """Of the first picture."""
 
 
-def translate(fields: Checked, options: Options, house: House) -> Asked:
+def translate(fields: Checked, options: Options, services: Services) -> Translated:
     """The job that such a request is.
 
     Picture i has the seed after that of picture i - 1, as users know it, so that each is a request
     of its own. Raises Refused (422), as `renamed` names fields.
     """
-    options = overridden(options, fields["override_settings"], house.models)
-    name = options.model(house.models)
+    options = overridden(options, fields["override_settings"], services.models)
+    name = options.model(services.models)
     count = fields["batch_size"] * fields["n_iter"]
-    _check_counts(fields, house.limits.max_pictures)
-    seed = secrets.randbelow(SEEDS) if fields["seed"] < 0 else fields["seed"]
-    if seed + count > SEEDS:
-        raise Refused(422, ("seed", f"seed is {seed}; it must be below {SEEDS}, as those of all "
-                            "pictures, which follow it"))  # fmt: skip
-    sent = _pictures(fields, house)
+    _check_counts(fields, services.limits.max_pictures)
+    largest = MAX_SEED - count + 1
+    seed = secrets.randbelow(largest + 1) if fields["seed"] < 0 else fields["seed"]
+    if seed > largest:
+        raise Refused(422, ("seed", f"seed is {seed}; for {count} pictures, whose seeds follow "
+                            f"it, it must be at most {largest}"))  # fmt: skip
+    sent = _pictures(fields, services)
     values = settings_of(fields) | options.settings()
-    first = house.request_of(values | {"seed": seed}, name, sent)
+    first = services.request_of(values | {"seed": seed}, name, sent)
     requests = tuple(first.changed(seed=seed + i) for i in range(count))
-    return Asked(fields, options, Job(name, requests, fields["save_images"], True), seed)
+    job = Job(name, requests, fields["save_images"], keep=True,
+              optional=options.optional(fields["override_settings"]))  # fmt: skip
+    return Translated(fields, options, job, seed)
 
 
 def settings_of(fields: Checked) -> dict[str, Any]:
@@ -122,22 +127,33 @@ def _blur(fields: Checked) -> float:
     return float(fields["mask_blur_x"])
 
 
-def _pictures(fields: Checked, house: House) -> dict[str, Image.Image]:
+def _pictures(fields: Checked, services: Services) -> dict[str, Image.Image]:
     """The picture and the mask, decoded; with "fill", the picture's colours run under the mask."""
     if not fields.is_img2img:
         return {}
     images = fields["init_images"]
     if len(images) != 1:
         raise Refused(422, ("init_image", f"init_images has {len(images)} pictures; give one"))
-    sent = decoded({"init_image": images[0], "mask": fields["mask"]}, house.limits)
+    if not images[0]:
+        raise Refused(422, ("init_image", "init_images has an empty entry; give a picture"))
+    sent = decoded({"init_image": images[0], "mask": fields["mask"]}, services.limits)
+    if "mask" in sent:
+        sent["mask"] = _resized(sent["mask"], sent["init_image"].size)
     filling, everything = fields["inpainting_fill"], fields["denoising_strength"] == 1
     if "mask" not in sent or filling == ORIGINAL or everything:
         return sent
     if filling != FILL:
         why = f"inpainting_fill is {filling}; it must be 0 (fill) or 1 (original)"
         raise Refused(422, ("inpainting_fill", f"{why} where denoising_strength is below 1"))
-    check_sizes(sent)
     return sent | {"init_image": _filled(sent, bool(fields["inpainting_mask_invert"]))}
+
+
+def _resized(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The mask in its picture's size, as the web UI takes masks of any size."""
+    if mask.size == size:
+        return mask
+    grey = Image.fromarray(pictures.mask_of(mask, "mask"))
+    return grey.resize(size, Image.Resampling.BILINEAR)
 
 
 def _filled(sent: Mapping[str, Image.Image], inverted: bool) -> Image.Image:
@@ -149,6 +165,7 @@ def _filled(sent: Mapping[str, Image.Image], inverted: bool) -> Image.Image:
 def _check_counts(fields: Checked, most: int) -> None:
     for name in ("batch_size", "n_iter"):
         if not 1 <= fields[name] <= most:
-            raise Refused(422, (name, f"{name} is {fields[name]}; it must be 1 to {most}"))
+            raise Refused(422, (name, f"{name} is {fields[name]}; it must be a whole number "
+                                  f"from 1 to {most}"))  # fmt: skip
     if fields["batch_size"] * fields["n_iter"] > most:
         raise Refused(422, ("batch_size", f"batch_size times n_iter must be at most {most}"))

@@ -1,22 +1,53 @@
-"""What a client asks for as a `Request`: models by their names, pictures as data, within limits."""
+"""What the routes share: the parts of one server, and how a `Request` is made of what is sent:
+models go by their names, pictures come as data, all within limits."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
+from starlette.requests import Request as HttpRequest
 
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.config.request import Request, settings
 from ldm_jax.web import pictures, refusals
-from ldm_jax.web.form import ABSENT, AS_DATA, BY_NAME
+from ldm_jax.web.form import ABSENT, AS_DATA, BY_NAME, all_options
 from ldm_jax.web.gallery import Gallery
+from ldm_jax.web.grids import Grids
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
 from ldm_jax.web.refusals import Refused
+from ldm_jax.web.tokens import check_conditions
+from ldm_jax.web.worker import Worker
 
 Pictures = Mapping[str, Image.Image]
 """The pictures of a request by the settings that they are for, decoded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Services:
+    """The parts of one server."""
+
+    models: ModelList
+    gallery: Gallery
+    limits: Limits
+    worker: Worker
+    grids: Grids
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> "Services":
+        """Those of the server that answers a request."""
+        return request.app.state.services
+
+    def request_of(self, values: dict[str, Any], model: str, sent: Pictures) -> Request:
+        """As the function `request_of`; where the model is in memory, prompts are read at once."""
+        request = request_of(
+            values, model, sent, models=self.models, gallery=self.gallery, limits=self.limits
+        )
+        loaded = self.worker.loaded
+        if loaded is not None and loaded.serves(request.model, ()):
+            check_conditions(loaded.model, request)
+        return request
 
 
 def decoded(data: Mapping[str, object], limits: Limits) -> dict[str, Image.Image]:
@@ -47,7 +78,10 @@ def request_of(
     named, neutral = {"model": str(entry.path)}, Request()
     values = {name: value for name, value in values.items()
               if name not in ABSENT or value != neutral.setting(name)}  # fmt: skip
+    options = all_options()
     for name, value in values.items():
+        if name in options and options[name].many and isinstance(value, str | int):
+            values[name] = [value]  # one prompt, or class, is a list of one
         if name in ABSENT or name in AS_DATA:
             how = "comes as data, beside the request" if name in AS_DATA else "is not for HTTP"
             raise Refused(422, (name, f"{name} names a file of this machine, which {how}"))
@@ -59,14 +93,14 @@ def request_of(
     try:
         request = Request.from_dict(with_needs)
     except ConfigError as error:
-        raise unknown_or(error, values) from error
+        raise refusal_of_settings(error, values) from error
     limits.check(request)
     check_sizes(sent)
     kept = {name: pictures.keep(gallery.out, _pixels(image, name)) for name, image in sent.items()}
     return replace(request, picture=replace(request.picture, **kept))
 
 
-def unknown_or(error: ConfigError, values: Mapping[str, Any]) -> Refused:
+def refusal_of_settings(error: ConfigError, values: Mapping[str, Any]) -> Refused:
     """The refusal of settings, or of names that are none."""
     wrong = next((name for name in values if name not in settings()), None)
     if wrong is not None:

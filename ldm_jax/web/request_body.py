@@ -58,7 +58,7 @@ def parse(data: bytes) -> Json:
     return found
 
 
-def only(body: Json, *fields: str) -> None:
+def allow_only(body: Json, *fields: str) -> None:
     """Raises Refused (422) naming every field that is none of `fields`."""
     wrong = [name for name in body if name not in fields]
     if wrong:
