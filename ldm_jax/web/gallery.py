@@ -196,7 +196,7 @@ def settings_of(path: Path, where: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def png_of(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def png_of(image: UInt8[np.ndarray, "h w c"]) -> bytes:
     """A picture as the bytes of a PNG, compressed little: for previews."""
     content = io.BytesIO()
     Image.fromarray(image).save(content, format="PNG", compress_level=1)
