@@ -204,7 +204,7 @@ def test_shows_the_picture_while_it_is_drawn_and_stops(page):
     before = page.names()
     page.click("#more-drawer summary")
     page.type("#batch_size", "1")
-    page.type("#steps", "100")
+    page.type("#steps", "60")
     page.type("#num", "100")
     page.click("#draw")
     assert page.wait(lambda: page.all(".preview"))
