@@ -126,6 +126,21 @@ def _wrap(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
     return lines
 
 
+def see_through_grid(
+    images: UInt8[np.ndarray, "n h w 3"], columns: int
+) -> UInt8[np.ndarray, "gh gw 4"]:
+    """The images in rows as in `grid`, with nothing between and beside them: RGB and opacity, for
+    pages that may be light or dark."""
+    count, height, width, _ = images.shape
+    rows = -(-count // columns)
+    cells = np.zeros((rows * columns, height + GAP, width + GAP, 4), np.uint8)
+    cells[:count, :height, :width] = np.pad(
+        images, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255
+    )
+    cells = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
+    return cells.reshape(rows * (height + GAP), -1, 4)[:-GAP, :-GAP]
+
+
 def save_png(
     path: Path, image: UInt8[np.ndarray, "h w 3"], text: Mapping[str, str] | None = None
 ) -> None:

@@ -11,7 +11,7 @@ from ldm_jax.config.request import Request
 from ldm_jax.generation.drawing_progress import Progress
 from ldm_jax.generation.library import Model, Sample
 from ldm_jax.generation.resolve import resolve_request
-from ldm_jax.images.grid import grid, png_bytes
+from ldm_jax.images.grid import png_bytes, see_through_grid
 from ldm_jax.web.gallery import Gallery, png_of
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.limits import Limits
@@ -153,7 +153,7 @@ class _Previews:
             return
         images = np.asarray(event.preview())[:PREVIEWED]
         columns = int(np.ceil(np.sqrt(len(images))))
-        shown = images[0] if len(images) == 1 else grid(images, columns)
+        shown = images[0] if len(images) == 1 else see_through_grid(images, columns)
         png = png_of(shown)
         self._last = time.monotonic()
         self._cost = self._last - now

@@ -225,7 +225,7 @@ def _axes(text: str | None) -> Any:
     return None if text is None else parse_json("picture", "text", text).get("grid")
 
 
-def png_of(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def png_of(image: UInt8[np.ndarray, "h w c"]) -> bytes:
     """A picture as the bytes of a PNG, compressed little: for previews."""
     content = io.BytesIO()
     Image.fromarray(image).save(content, format="PNG", compress_level=1)

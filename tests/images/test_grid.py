@@ -17,6 +17,16 @@ def test_grid_places_images_in_rows_and_enlarges_them():
     assert (picture[36:, 36:] == 255).all()
 
 
+def test_a_see_through_grid_has_nothing_beside_its_images():
+    images = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3)
+    picture = grid.see_through_grid(images, columns=2)
+    expected = np.zeros((10, 12, 4), np.uint8)
+    for i, (y, x) in enumerate([(0, 0), (0, 7), (6, 0)]):
+        expected[y : y + 4, x : x + 5, :3] = images[i]
+        expected[y : y + 4, x : x + 5, 3] = 255
+    np.testing.assert_array_equal(picture, expected)
+
+
 def test_labels_are_wrapped_below_their_image():
     short = grid.grid(IMAGES, 3, ["a", "b", "c"], scale=4)
     long = grid.grid(IMAGES, 3, ["a red three above a blue seven", "b", "c"], scale=4)

@@ -11,7 +11,7 @@ export class Refusal extends Error {
   }
 }
 
-const UNREACHABLE = "The server does not answer. Is it still running?";
+export const UNREACHABLE = "The server does not answer. Is it still running?";
 
 async function call(path, options = {}) {
   let response;
@@ -45,11 +45,10 @@ const part = encodeURIComponent;
 
 export const models = () => read("api/models");
 
-/** The form of a model, or null while the server loads it. With `again` it tries once more to load
+/** The form of a model; while the server loads it, `{ loading, waits_for }`. With `again` it tries once more to load
  * a model that it could not load. */
 export async function form(model, again = false) {
-  const response = await call(`api/form?model=${part(model)}${again ? "&again=1" : ""}`);
-  return response.status === 202 ? null : response.json();
+  return read(`api/form?model=${part(model)}${again ? "&again=1" : ""}`);
 }
 
 export const tokens = (model, text) => post("api/tokens", { model, text });
@@ -75,16 +74,46 @@ export const settingsInFile = (file) =>
     method: "POST", headers: { "Content-Type": "image/png" }, body: file,
   }).then((response) => response.json());
 
+const POLL = 3000; // milliseconds between questions of a page that nobody sees
+const RETRY = 2000;
+
 /** Calls back with the jobs whenever they change, when the gallery does, and when the connection
- * comes (true) or goes (false). The browser connects again by itself. */
+ * comes (true) or goes (false). The browser connects again by itself.
+ *
+ * Browsers keep few connections to a host. So a page that is not seen gives its own back, and asks
+ * for the jobs now and then, for its title; when it is seen again, the connection comes anew. */
 export function watch({ jobs, gallery, connection }) {
-  const events = new EventSource("api/events");
-  events.addEventListener("jobs", (event) => jobs(JSON.parse(event.data)));
-  events.addEventListener("gallery", (event) => gallery(JSON.parse(event.data)));
-  events.addEventListener("open", () => connection(true));
-  events.addEventListener("error", () => {
-    connection(false);
-    if (events.readyState !== EventSource.CLOSED) return;
-    setTimeout(() => watch({ jobs, gallery, connection }), 2000);
-  });
+  let events = null;
+  let timer = null;
+  let turn = 0; // only the last to begin goes on
+
+  function follow() {
+    events = new EventSource("api/events");
+    events.addEventListener("jobs", (event) => jobs(JSON.parse(event.data)));
+    events.addEventListener("gallery", (event) => gallery(JSON.parse(event.data)));
+    events.addEventListener("open", () => connection(true));
+    events.addEventListener("error", () => {
+      connection(false);
+      if (events?.readyState === EventSource.CLOSED) timer = setTimeout(begin, RETRY);
+    });
+  }
+
+  async function ask(mine) {
+    const found = await read("api/jobs").catch(() => null);
+    if (mine !== turn) return;
+    if (found) jobs(found);
+    timer = setTimeout(ask, POLL, mine);
+  }
+
+  function begin() {
+    turn += 1;
+    clearTimeout(timer);
+    events?.close();
+    events = null;
+    if (document.hidden) ask(turn);
+    else follow();
+  }
+
+  document.addEventListener("visibilitychange", begin);
+  begin();
 }

@@ -44,7 +44,11 @@ export function announce(text) {
   find("announcer").textContent = text;
 }
 
-/** A message that goes by itself, with an action for those who want it. */
+/** Messages that are shown at a time. */
+const TOASTS = 2;
+
+/** A message that goes by itself, with an action for those who want it. It takes the place of one
+ * that says the same, and of the oldest where there are many. */
 export function toast(text, action = null, run = null) {
   const close = () => box.remove();
   const box = make("div", { class: "toast" }, make("p", {}, text));
@@ -53,6 +57,10 @@ export function toast(text, action = null, run = null) {
       action));
   }
   box.append(iconButton("close", "Close this message", close));
+  const others = [...find("toasts").children];
+  const same = others.filter((one) => one.firstChild.textContent === text);
+  const left = others.filter((one) => !same.includes(one));
+  for (const one of [...same, ...left.slice(0, Math.max(0, left.length + 1 - TOASTS))]) one.remove();
   find("toasts").append(box);
   setTimeout(close, action ? 20000 : 9000);
 }
@@ -70,5 +78,8 @@ export function sentence(message) {
   // Names such as guidance_scale stay as they are.
   const text = /^[a-z]+ /.test(message) ? message[0].toUpperCase() + message.slice(1)
     : message;
-  return /[.!?…]$/.test(text) ? text : `${text}.`;
+  // A setting with its value, as the command line has it, in the words of the form.
+  const plain = text.replace(/(?:--)?\b([a-z]+_[a-z_]+)=(\w+)/g,
+    (_, name, value) => `“${words(name)}: ${value}”`);
+  return /[.!?…]$/.test(plain) ? plain : `${plain}.`;
 }

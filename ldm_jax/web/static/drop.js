@@ -6,6 +6,13 @@ import { find, toast } from "./dom.js";
 
 const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
 
+/** The picture that is pasted. Office programs add a picture of the text that was copied: then the
+ * text is meant. */
+function pastedPicture(clipboard) {
+  if (!clipboard || clipboard.getData("text/plain").trim()) return null;
+  return [...clipboard.files].find((file) => file.type.startsWith("image/")) ?? null;
+}
+
 export class Drop {
   /** `restore(found)` fills the form with settings; `use(file)` takes the file as input. */
   constructor({ restore, use }) {
@@ -19,7 +26,7 @@ export class Drop {
     });
     window.addEventListener("drop", (event) => this.dropped(event));
     window.addEventListener("paste", (event) => {
-      const file = event.clipboardData?.files[0];
+      const file = pastedPicture(event.clipboardData);
       if (!file) return;
       event.preventDefault();
       this.use(file);

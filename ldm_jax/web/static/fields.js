@@ -16,6 +16,7 @@ const LOOKS = {
   steps: { slider: [1, 100, 1], hint: "" },
   guidance_scale: { label: "Guidance", slider: [1, 20, 0.5], hint: "" },
   vae: { label: "VAE" },
+  literal_prompts: { label: "Brackets are plain text" },
   height: { hint: "" },
   width: { hint: "" },
   strength: { slider: [0, 1, 0.05], hint: "0 keeps the picture, 1 draws all anew." },

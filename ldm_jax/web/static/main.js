@@ -16,6 +16,7 @@ const PATIENCE = 700; // milliseconds between questions whether a model is loade
 const select = find("model");
 let models = [];
 let shown = null; // the model whose form is shown
+let choice = 0; // counts choices of a model: only the last is followed
 const mine = new Set(); // jobs of this page
 
 const isLoaded = () => models.find((model) => model.name === shown)?.loaded ?? false;
@@ -44,7 +45,7 @@ new Drop({ restore: (found) => restore(found), use: (file) => use(file) });
 
 async function readModels() {
   models = await api.models();
-  const wanted = shown ?? remembered().model;
+  const wanted = select.value || remembered().model;
   select.replaceChildren(...models.map(({ name }) => make("option", { value: name }, name)));
   if (models.some(({ name }) => name === wanted)) select.value = wanted;
   noteModel();
@@ -62,6 +63,7 @@ async function chooseModel(again = false) {
     tell(find("model-error"), "There is no model in the folders that the server was started with.");
     return;
   }
+  const turn = ++choice;
   remember({ model: name });
   tell(find("model-error"), null);
   tell(find("form-error"), null);
@@ -69,13 +71,15 @@ async function chooseModel(again = false) {
   if (name !== shown) find("draw").disabled = true;
   try {
     let description;
-    while ((description = await api.form(name, again)) === null) {
+    while ((description = await api.form(name, again)).loading) {
       again = false;
-      find("model-note").textContent = "Loading the model …";
+      const before = description.waits_for;
+      find("model-note").textContent = !before || before === `the model ${name}`
+        ? "Loading the model …" : `Waits for ${before}; then the model is loaded …`;
       await new Promise((resolve) => setTimeout(resolve, PATIENCE));
-      if (select.value !== name) return;
+      if (turn !== choice) return;
     }
-    if (select.value !== name) return;
+    if (turn !== choice) return;
     shown = name;
     models = await api.models();
     form.show(description);
@@ -84,7 +88,7 @@ async function chooseModel(again = false) {
     find("draw").disabled = false;
     noteModel();
   } catch (error) {
-    if (select.value !== name) return;
+    if (turn !== choice) return;
     find("model-note").textContent = "";
     tell(find("model-error"), error.message);
   }
@@ -211,10 +215,11 @@ async function use(file) {
 select.addEventListener("change", () => chooseModel(true));
 find("form").addEventListener("submit", draw);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) find("form").requestSubmit();
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || find("viewer").open) return;
+  find("form").requestSubmit();
 });
 
-let connected = null;
+let connected = document.hidden ? false : null;
 let stagesSeen = "";
 
 api.watch({
@@ -239,9 +244,19 @@ api.watch({
       return;
     }
     tell(find("offline"), null);
-    if (connected === false) await begin();
+    const back = connected === false;
     connected = true;
+    if (!back) return;
+    for (const line of document.querySelectorAll(".error")) {
+      if (line.textContent === api.UNREACHABLE) tell(line, null);
+    }
+    await begin();
   },
+});
+
+// What came while nobody saw the page is asked for once it is seen again.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) connected = false;
 });
 
 async function begin() {

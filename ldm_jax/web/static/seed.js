@@ -1,4 +1,5 @@
 // The seed: with dice for another one, and a lock. Unlocked, each drawing gets a seed of its own.
+// What somebody types is meant: it closes the lock, and an emptied field opens it.
 
 import { announce, icon, iconButton, make } from "./dom.js";
 
@@ -14,6 +15,7 @@ export class Seed {
     const row = make("div", { class: "with-tools" });
     field.input.replaceWith(row);
     row.append(field.input, this.dice, this.lock);
+    field.input.addEventListener("input", () => this.typed());
     this.keep(locked);
   }
 
@@ -24,6 +26,14 @@ export class Seed {
     this.lock.title = locked ? "This seed is kept for every drawing"
       : "Each drawing gets another seed; click to keep this one";
     this.changed();
+  }
+
+  typed() {
+    const { value, validity } = this.field.input;
+    const meant = value !== "" || validity.badInput;
+    if (meant === this.locked) return;
+    this.keep(meant);
+    announce(meant ? "This seed is kept for every drawing" : "Each drawing gets another seed");
   }
 
   roll() {

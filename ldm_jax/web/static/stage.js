@@ -28,7 +28,8 @@ function doing(job) {
   const left = job.seconds_left == null ? "" : `, ${duration(job.seconds_left)} left`;
   switch (job.stage) {
     case "loading": return `Loading the model ${job.model} …`;
-    case "compiling": return "Preparing the model for this size: only the first time …";
+    case "compiling":
+      return "Preparing the model for this size, batch and sampler: only the first time …";
     case "decoding": return "Finishing the picture …";
     default: {
       // Several pictures may be drawn at a time.
@@ -42,7 +43,10 @@ function doing(job) {
 
 function outcome(job) {
   const drawn = job.files.length;
-  if (job.stage === "done") return drawn > 1 ? plural(drawn, "picture") : "";
+  if (job.stage === "done") {
+    if (drawn || !job.pictures_done) return drawn > 1 ? plural(drawn, "picture") : "";
+    return job.saved ? "Deleted" : "Not kept here: only the program that asked for it has it.";
+  }
   if (job.stage === "stopped") {
     return drawn ? `Stopped after ${plural(drawn, "picture")}` : "Stopped before the first picture";
   }
@@ -56,9 +60,11 @@ export class Stage {
     Object.assign(this, { open, idle, ended });
     this.jobs = [];
     this.stages = new Map();
+    this.deleted = new Set(); // files
+    this.stopping = null; // the job of which the end was asked for
     this.noise = noiseCanvas();
     this.preview = make("img", { class: "preview", alt: "The picture as it is so far" });
-    find("stop").addEventListener("click", () => this.ask(api.stop));
+    find("stop").addEventListener("click", () => this.stop());
     find("skip").addEventListener("click", () => this.ask(api.skip));
     this.show();
   }
@@ -72,17 +78,39 @@ export class Stage {
   }
 
   async ask(what) {
-    if (!this.running) return;
+    if (!this.running) return true;
     try {
       await what(this.running.id);
+      return true;
     } catch (error) {
       tell(find("stage-error"), error.message);
+      return false;
     }
+  }
+
+  /** It ends after its present steps: until then it is seen that it will. */
+  async stop() {
+    this.stopping = this.running?.id ?? null;
+    this.show();
+    announce("Stopping");
+    if (await this.ask(api.stop)) return;
+    this.stopping = null;
+    this.showStopping(this.running);
+  }
+
+  showStopping(job) {
+    const on = Boolean(job && (job.stopping || this.stopping === job.id));
+    find("stop").disabled = find("skip").disabled = on;
+    find("stop").querySelector("span").textContent = on ? "Stopping …" : "Stop";
   }
 
   update(jobs) {
     // First in, first out: the newest to end is the last.
     this.jobs = [...jobs].sort((a, b) => a.created - b.created);
+    for (const job of this.jobs) {
+      job.saved = job.files.length > 0;
+      job.files = job.files.filter((name) => !this.deleted.has(name));
+    }
     for (const job of this.jobs) {
       const before = this.stages.get(job.id);
       this.stages.set(job.id, job.stage);
@@ -108,6 +136,7 @@ export class Stage {
     if (["loading", "compiling"].includes(job.stage)) announce(doing(job));
     if (!ENDED.includes(job.stage)) return;
     if (job.stage === "done") announce(`Done: ${subject(job)}`);
+    if (job.stage === "stopped") announce(outcome(job));
     this.ended(job);
   }
 
@@ -116,6 +145,9 @@ export class Stage {
     const waiting = this.jobs.filter((job) => job.stage === "queued");
     if (running) this.showRunning(running);
     else this.showIdle();
+    find("stage-notes").replaceChildren(
+      ...((running ?? this.latest)?.notes ?? []).map((note) => make("li", {}, sentence(note))));
+    this.showStopping(running);
     find("stage-actions").hidden = !running;
     find("bar").hidden = !running;
     find("skip").hidden = !(running?.pictures > 1 || waiting.length);
@@ -125,7 +157,9 @@ export class Stage {
   showRunning(job) {
     find("stage-title").textContent = subject(job);
     find("stage-note").textContent = doing(job);
-    tell(find("stage-error"), null);
+    // What it says of this drawing, such as that it could not be stopped, stays.
+    if (this.told !== job.id) tell(find("stage-error"), null);
+    this.told = job.id;
     const bar = find("bar");
     if (job.steps && job.stage !== "loading" && job.stage !== "compiling") {
       bar.max = job.steps;
@@ -220,6 +254,7 @@ export class Stage {
 
   /** A picture is gone. */
   forget(name) {
+    this.deleted.add(name);
     for (const job of this.jobs) job.files = job.files.filter((file) => file !== name);
     if (this.grid?.name === name) this.grid = null;
     this.show();
@@ -227,11 +262,17 @@ export class Stage {
 
   showQueue(waiting) {
     find("queue").hidden = !waiting.length;
+    const waitsFor = waiting[0]?.waits_for;
+    find("queue-heading").textContent = waitsFor ? `Waiting for ${waitsFor}` : "Waiting";
     const key = waiting.map((job) => job.id).join();
     if (key === this.queued) return;
     this.queued = key;
     // The cells of a grid go by one line.
-    const lines = Map.groupBy(waiting, (job) => job.group ?? job.id);
+    const lines = new Map();
+    for (const job of waiting) {
+      const line = job.group ?? job.id;
+      lines.set(line, [...(lines.get(line) ?? []), job]);
+    }
     find("queue-list").replaceChildren(...[...lines.values()].map((jobs) => this.line(jobs)));
   }
 
