@@ -84,7 +84,7 @@ def _types() -> Iterator[Send]:
         yield _json(f"grid {value}", "/api/grid", body | {"y": value})
         yield _json(f"tokens {value}", "/api/tokens", {"model": value, "text": value})
     for field, value in (("steps", 10**9), ("batch_size", 10**9), ("n_iter", -1), ("width", 10**9),
-                         ("height", 0), ("seed", 2**40), ("steps", "3"), ("prompt", ["a"]),
+                         ("height", 0), ("seed", 2**40), ("steps", "three"), ("prompt", ["a"]),
                          ("prompt", "a" * 50_000), ("init_images", ["x"]), ("unknown", 1),
                          ("alwayson_scripts", {"x": {"args": [1]}}),
                          ("cfg_scale", 10**400)):  # fmt: skip
