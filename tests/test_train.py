@@ -111,7 +111,7 @@ def test_sigterm_saves_ends_with_its_own_status_and_goes_on_exactly(
     for path in drawn:
         assert (workdir / "samples" / path.name).read_bytes() == path.read_bytes()
     assert re.search(r"^best validation loss 0\.\d+ at step \d+", output, re.MULTILINE)
-    assert output.splitlines()[-1].endswith(f"--first_stage={workdir}")
+    assert output.splitlines()[-1].endswith(f"--first_stage={workdir} --latents=latents")
 
 
 def test_a_finished_run_has_nothing_to_do(trained_autoencoder, autoencoder, capsys):

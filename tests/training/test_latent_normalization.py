@@ -129,4 +129,6 @@ def test_a_first_stage_that_can_be_exported_says_nothing(pictures, tmp_path, cap
         config = dataclasses.replace(plain, patch_size=patch_size)
         autoencoder_stage(tiny.autoencoder_run(pictures, autoencoder=config), tmp_path / "run")
         said = capsys.readouterr().err
-        assert ("note: this first stage cannot be exported" in said) is (patch_size == 2)
+        assert ("note: this first stage can be used here but not be exported" in said) is (
+            patch_size == 2
+        )

@@ -57,7 +57,7 @@ def test_classes_are_named_or_numbered(pictures):
         cfg.ConfigError, match=r"loop.classes has 'cow', which is not a class; there"
     ):
         shown(wishing(run, classes=("cow",)))
-    assert next_step(run, tiny.ROOT).endswith("--classes=0")
+    assert next_step(run, tiny.ROOT).endswith("--classes=0 --guidance=3")
 
 
 def test_wishes_that_cannot_be_are_refused(pictures):
