@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -78,22 +79,24 @@ def waits(url: str, request: dict[str, Any], model: str) -> tuple[float, float]:
         time.sleep(0.02)
 
 
-def crowd(url: str, arguments: Arguments) -> tuple[list[int], float]:
-    """The order in which clients were answered that asked 50 ms after each other, and the
+def crowd(url: str, model: str, arguments: Arguments) -> tuple[list[int], float]:
+    """The order in which clients were answered that asked 0.2 s after each other, and the
     seconds that all took."""
     answered: list[int] = []
+    sides = asked(f"{url}/api/form?model={urllib.parse.quote(model)}")["sides"]
+    size = {side: sides[side]["default"] for side in ("width", "height")}
 
     def client(number: int) -> None:
-        time.sleep(0.05 * number)
-        body = {"prompt": arguments.prompt, "seed": number, "steps": 20}
+        body = {"prompt": arguments.prompt, "seed": number, "steps": 20, "cfg_scale": 3, **size}
         found = asked(f"{url}/sdapi/v1/txt2img", body)
         assert base64.b64decode(found["images"][0]).startswith(b"\x89PNG")
-        answered.append(number)
 
     began = time.perf_counter()
     with ThreadPoolExecutor(arguments.clients) as pool:
         list(pool.map(client, range(arguments.clients)))
-    return answered, time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    ended = [job["created"] for job in asked(f"{url}/api/jobs")[-arguments.clients :]]
+    return ended == sorted(ended), seconds
 
 
 def main(arguments: Arguments) -> None:
@@ -104,7 +107,7 @@ def main(arguments: Arguments) -> None:
             request = {"prompt": [arguments.prompt], "steps": arguments.steps}
             first = waits(url, request, model)
             found = [waits(url, request, model) for _ in range(arguments.repeats)]
-            order, seconds = crowd(url, arguments)
+            in_order, seconds = crowd(url, model, arguments)
         preview, picture = (statistics.median(values) for values in zip(*found, strict=True))
         print(f"server, first request: preview {first[0]:.2f} s, picture {first[1]:.2f} s")
         print(f"server, later requests: preview {preview:.2f} s, picture {picture:.2f} s")
@@ -118,8 +121,8 @@ def main(arguments: Arguments) -> None:
             subprocess.run([*command, f"--out={folder}/{number}"], check=True, capture_output=True)
             alone.append(time.perf_counter() - began)
         print(f"sample.py: picture {statistics.median(alone[1:]):.2f} s")
-        served = "in the order of their requests" if order == sorted(order) else f"in order {order}"
-        print(f"{arguments.clients} clients: answered {served} within {seconds:.1f} s")
+        served = "in the order of their requests" if in_order else "in another order"
+        print(f"{arguments.clients} clients at once: drawn {served} within {seconds:.1f} s")
 
 
 if __name__ == "__main__":
