@@ -79,10 +79,9 @@ def waits(url: str, request: dict[str, Any], model: str) -> tuple[float, float]:
         time.sleep(0.02)
 
 
-def crowd(url: str, model: str, arguments: Arguments) -> tuple[list[int], float]:
-    """The order in which clients were answered that asked 0.2 s after each other, and the
+def crowd(url: str, model: str, arguments: Arguments) -> tuple[bool, float]:
+    """Whether requests of many clients at once were drawn in the order in which they came, and the
     seconds that all took."""
-    answered: list[int] = []
     sides = asked(f"{url}/api/form?model={urllib.parse.quote(model)}")["sides"]
     size = {side: sides[side]["default"] for side in ("width", "height")}
 
