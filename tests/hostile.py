@@ -5,12 +5,15 @@ import http.client
 import itertools
 import json
 import socket
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 
 Send = Callable[[int], tuple[str, int]]
+OUTSIDE = f"{tempfile.gettempdir()}/ldm_jax_hostile"
+"""A file that nobody may write."""
 PATHS = ("../../x", "/etc/passwd", "..\\..\\x", "file:///etc/passwd", "http://127.0.0.1:1/x.png",
-         "%2e%2e/x", "a\0b", "/tmp/ldm_jax_hostile", "hf:evil/model", "....//x")  # fmt: skip
+         "%2e%2e/x", "a\0b", OUTSIDE, "hf:evil/model", "....//x")  # fmt: skip
 TEXTS = ("model", "init_image", "mask", "prompt", "sampler", "negative_prompt")
 JSON = {"Content-Type": "application/json"}
 

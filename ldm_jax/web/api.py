@@ -11,7 +11,7 @@ from ldm_jax.web import request_body
 from ldm_jax.web.form import form
 from ldm_jax.web.grids import Axis, axis_of, cells_of
 from ldm_jax.web.jobs import ENDED, Job
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 from ldm_jax.web.services import Pictures, Services, decoded
 from ldm_jax.web.tokens import count_tokens
 

@@ -10,14 +10,14 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
-from ldm_jax.web import api, gallery_api, refusals
+from ldm_jax.web import api, gallery_api, refused
 from ldm_jax.web.arguments import Arguments
 from ldm_jax.web.gallery import Gallery
 from ldm_jax.web.grids import Grids
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
 from ldm_jax.web.sdapi import sdapi_routes
-from ldm_jax.web.sdapi.options import Options
+from ldm_jax.web.sdapi.server_options import Options
 from ldm_jax.web.security import Guard
 from ldm_jax.web.services import Services
 from ldm_jax.web.worker import Worker
@@ -42,7 +42,7 @@ def make_app(services: Services, arguments: Arguments) -> ASGIApp:
             Mount("/", _Page(directory=STATIC, html=True, check_dir=False)),
         ],
         exception_handlers={
-            kind: refusals.answer for kind in (refusals.Refused, HTTPException, Exception)
+            kind: refused.answer for kind in (refused.Refused, HTTPException, Exception)
         },
     )
     app.state.services, app.state.limits, app.state.followers = services, services.limits, 0

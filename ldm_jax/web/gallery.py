@@ -23,7 +23,7 @@ from ldm_jax.images.grid import save_png
 from ldm_jax.images.infotext import CHUNK as PARAMETERS
 from ldm_jax.images.infotext import parse_parameters, read_png
 from ldm_jax.images.picture_files import open_picture
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 INPUTS = "inputs"
 """The folder in the output folder with the pictures that drawings started from."""

@@ -14,7 +14,7 @@ from ldm_jax.core.reading import shown
 from ldm_jax.web import request_body
 from ldm_jax.web.gallery import INPUTS, settings_of
 from ldm_jax.web.pictures import sent_file
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 from ldm_jax.web.services import Services
 
 MOST = 200

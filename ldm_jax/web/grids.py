@@ -18,7 +18,7 @@ from ldm_jax.images.picture_text import CHUNK
 from ldm_jax.web.form import all_options
 from ldm_jax.web.gallery import Gallery
 from ldm_jax.web.jobs import ENDED, Job
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 SIDE = 512
 """Pixels of a cell's longer side, at most: a grid stays a file that programs open."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ldm_jax.config.request import Request, paths
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 Stage = Literal[
     "queued", "loading", "compiling", "drawing", "decoding", "done", "stopped", "failed"

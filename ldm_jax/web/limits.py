@@ -5,7 +5,7 @@ from typing import Annotated
 
 from ldm_jax.config.checks import Within, check_fields
 from ldm_jax.config.request import Request
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 MAX_TEXT = 20_000
 """Characters of all prompts of a request, and of its negative prompt, at most."""

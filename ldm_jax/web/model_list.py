@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ldm_jax.config import ConfigError, DiffusionRun, Model, from_json
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 FILES = (".safetensors", ".ckpt", ".pt", ".pth")
 """What names of single files with a model end in."""

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from ldm_jax.core.files import write_atomically
 from ldm_jax.images.picture_files import to_rgb
 from ldm_jax.web.gallery import INPUTS, SENT
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """What a picture that is sent may be."""

@@ -9,7 +9,7 @@ from starlette.requests import Request as HttpRequest
 
 from ldm_jax.core.reading import FileFormatError, parse_json
 from ldm_jax.web.limits import Limits
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 Json = dict[str, Any]
 

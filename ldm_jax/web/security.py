@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 POLICY = (

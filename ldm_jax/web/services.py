@@ -10,13 +10,13 @@ from starlette.requests import Request as HttpRequest
 
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.config.request import Request, settings
-from ldm_jax.web import pictures, refusals
+from ldm_jax.web import pictures, refused
 from ldm_jax.web.form import ABSENT, AS_DATA, BY_NAME, all_options
 from ldm_jax.web.gallery import Gallery
 from ldm_jax.web.grids import Grids
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 from ldm_jax.web.tokens import check_conditions
 from ldm_jax.web.worker import Worker
 
@@ -105,7 +105,7 @@ def refusal_of_settings(error: ConfigError, values: Mapping[str, Any]) -> Refuse
     wrong = next((name for name in values if name not in settings()), None)
     if wrong is not None:
         return Refused(422, (str(wrong)[:80], str(error)[:2000]))
-    return refusals.of_error(error)
+    return refused.of_error(error)
 
 
 def check_sizes(sent: Pictures) -> None:

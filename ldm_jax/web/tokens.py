@@ -7,10 +7,10 @@ from ldm_jax.config import CLIPText, TextConditioner, find
 from ldm_jax.config.request import Request
 from ldm_jax.core.reading import shown
 from ldm_jax.data import prompts
-from ldm_jax.web import refusals
+from ldm_jax.web import refused
 from ldm_jax.web.form import token_limit
 from ldm_jax.web.limits import MAX_TEXT
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 if TYPE_CHECKING:
     from ldm_jax.generation.library import Model
@@ -34,7 +34,7 @@ def count_tokens(model: "Model", text: str) -> dict[str, Any]:
             emphasis = not pipeline.choice.literal_prompts
             sections = prompts.parse(text) if emphasis else [[(text, 1.0)]]
         except prompts.PromptError as error:
-            raise refusals.of_error(error) from error
+            raise refused.of_error(error) from error
         counts = [sum(len(tokenizer.pieces(t)) for t, _ in section) for section in sections]
         chunks = sum(max(1, -(-count // limit)) for count in counts)
         return {"count": sum(counts), "limit": limit, "chunks": chunks, "unknown": []}
@@ -71,4 +71,4 @@ def check_conditions(model: "Model", request: Request) -> None:
             request.unknown_words == "skip",
         )  # fmt: skip
     except ValueError as error:
-        raise refusals.of_error(error) from error
+        raise refused.of_error(error) from error

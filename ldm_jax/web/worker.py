@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from ldm_jax.config.request import ModelChoice
 from ldm_jax.core.output import say
 from ldm_jax.core.reading import printable
-from ldm_jax.web import refusals
+from ldm_jax.web import refused
 from ldm_jax.web.gallery import Gallery
 from ldm_jax.web.jobs import ENDED, Job
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 if TYPE_CHECKING:
     from ldm_jax.generation.library import Model
@@ -192,15 +192,15 @@ class Worker:
         while (job := self._take()) is not None:
             try:
                 self._draw(job)
-                stage, refused = "stopped" if job.stop else "done", None
+                stage, why = "stopped" if job.stop else "done", None
             except Refused as error:
-                stage, refused = "failed", error
+                stage, why = "failed", error
             except Exception as error:
                 if not isinstance(error, ValueError | OSError):  # which nobody foresaw
                     _log.warning("a job failed", exc_info=error)
-                stage, refused = "failed", refusals.of_error(error)
+                stage, why = "failed", refused.of_error(error)
             with self._changed:
-                job.refused = refused
+                job.refused = why
                 self._current = None
                 self._end(job, stage)
             self._call_on_end(job)
@@ -210,7 +210,7 @@ class Worker:
             try:
                 action(job)
             except Exception as error:  # the next job is drawn all the same
-                _log.warning("after a job: %s", refusals.of_error(error))
+                _log.warning("after a job: %s", refused.of_error(error))
 
     def _take(self) -> Job | None:
         with self._changed:
@@ -256,7 +256,7 @@ class Worker:
             if job.model not in self.forms or choice == ModelChoice(choice.model):
                 self.forms[job.model] = facts_of(model)
         except Exception as error:
-            found = refusals.of_error(error)
+            found = refused.of_error(error)
             # The path is this machine's; clients know the name.
             why = found.errors[0][1].replace(str(choice.model), job.model)
             if choice == ModelChoice(choice.model):

@@ -19,7 +19,7 @@ from ldm_jax.web.grids import Axis, Grids, cells_of
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 from ldm_jax.web.worker import Loaded, Worker
 
 STEPS = 4

@@ -9,12 +9,12 @@ from webuiapi import WebUIApi
 
 from ldm_jax.config.request import Request, settings
 from ldm_jax.web.model_list import ModelList
-from ldm_jax.web.refusals import Refused
-from ldm_jax.web.sdapi import fields
+from ldm_jax.web.refused import Refused
+from ldm_jax.web.sdapi import request_fields as fields
 from ldm_jax.web.sdapi.filling import fill
-from ldm_jax.web.sdapi.options import MODEL, Options, changed
 from ldm_jax.web.sdapi.sampler_names import samplers, schedulers
 from ldm_jax.web.sdapi.sampler_names import settings_of as sampler_settings
+from ldm_jax.web.sdapi.server_options import MODEL, Options, changed
 from ldm_jax.web.sdapi.translation import NAMES, settings_of
 
 OF_THE_CLIENT = {

@@ -12,7 +12,7 @@ from ldm_jax.web import form as forms
 from ldm_jax.web.gallery import INPUTS, Gallery
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
-from ldm_jax.web.refusals import Refused, field_of
+from ldm_jax.web.refused import Refused, field_of
 from ldm_jax.web.services import request_of
 
 SIDE = {"multiple": 8, "one_size": False, "default": 64}

@@ -13,7 +13,7 @@ from ldm_jax.config import ConfigError
 from ldm_jax.images.picture_text import CHUNK
 from ldm_jax.web import pictures
 from ldm_jax.web.gallery import Gallery, settings_of
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 
 def sent(image, **how):

@@ -17,7 +17,7 @@ import pytest
 import requests
 import tiny
 import webuiapi
-from hostile import hostile_requests
+from hostile import OUTSIDE, hostile_requests
 from PIL import Image
 from sd_backend_client.api.a1111_webservice import A1111Webservice
 from sd_backend_client.api.detect import connect_to_backend
@@ -446,7 +446,7 @@ def test_hostile_requests_change_nothing(server, api):
     assert {*after} <= {*before}, {*after} - {*before}
     assert all(before[path] == time for path, time in after.items())
     assert resident(server.process) < memory + 150
-    assert not (server.home / "x").exists() and not Path("/tmp/ldm_jax_hostile").exists()
+    assert not (server.home / "x").exists() and not Path(OUTSIDE).exists()
 
 
 def test_a_signal_ends_it_in_seconds(server):

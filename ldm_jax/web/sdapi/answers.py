@@ -15,7 +15,7 @@ from ldm_jax.images import infotext
 from ldm_jax.images.picture_text import parameters
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.pictures import decode_base64, sent_file
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 from ldm_jax.web.sdapi.sampler_names import name_of
 from ldm_jax.web.sdapi.translation import Translated
 from ldm_jax.web.worker import Worker

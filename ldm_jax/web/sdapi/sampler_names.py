@@ -4,7 +4,7 @@ from typing import Any
 
 from ldm_jax.images import infotext
 from ldm_jax.images.infotext import DISCRETE, SAMPLERS, SCHEDULES
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 USUAL = "Euler"
 """The sampler of a request that names none."""

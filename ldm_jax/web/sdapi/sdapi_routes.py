@@ -9,10 +9,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ldm_jax.web import request_body
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 from ldm_jax.web.sdapi import answers, lists
-from ldm_jax.web.sdapi.fields import check
-from ldm_jax.web.sdapi.options import changed
+from ldm_jax.web.sdapi.request_fields import check
+from ldm_jax.web.sdapi.server_options import changed
 from ldm_jax.web.sdapi.translation import Translated, renamed, translate
 from ldm_jax.web.services import Services
 

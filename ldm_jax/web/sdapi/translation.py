@@ -13,11 +13,11 @@ from ldm_jax.config.checks import Seed
 from ldm_jax.sampling.solvers import DEFAULT_ETA
 from ldm_jax.web import pictures
 from ldm_jax.web.jobs import Job
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 from ldm_jax.web.sdapi import sampler_names
-from ldm_jax.web.sdapi.fields import Checked
 from ldm_jax.web.sdapi.filling import fill
-from ldm_jax.web.sdapi.options import MODEL, SKIP, Options, overridden
+from ldm_jax.web.sdapi.request_fields import Checked
+from ldm_jax.web.sdapi.server_options import MODEL, SKIP, Options, overridden
 from ldm_jax.web.services import Services, decoded
 
 MAX_SEED = int(typing.get_args(Seed)[1].high)

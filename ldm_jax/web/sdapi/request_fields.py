@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ldm_jax.config.checks import allowed, matches
-from ldm_jax.web.refusals import Refused, json_words
+from ldm_jax.web.refused import Refused, json_words
 
 Fields = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ldm_jax.web.model_list import ModelList
-from ldm_jax.web.refusals import Refused
+from ldm_jax.web.refused import Refused
 
 MODEL, SKIP = "sd_model_checkpoint", "CLIP_stop_at_last_layers"
 FIXED: dict[str, tuple[Any, ...]] = {
