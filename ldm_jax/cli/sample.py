@@ -17,7 +17,7 @@ from ldm_jax.cli.sample_arguments import (
     naming_options,
     parse,
 )
-from ldm_jax.config import ModelChoice
+from ldm_jax.config import ModelChoice, Request
 from ldm_jax.config.command_line import check_model
 from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
@@ -147,14 +147,15 @@ def interact(command: Command) -> Path | None:
     check(command)
     _check_files(command)
 
-    from functools import partial
-
     from ldm_jax.cli import sample_interactive
     from ldm_jax.generation.pipeline import versions
-    from ldm_jax.generation.resolve import resolve_request
+    from ldm_jax.generation.resolve import resolve_request, with_own_batch
 
     pipeline = open_pipeline(command.request.model, optional=command.of_picture)
-    resolve = partial(resolve_request, pipeline)
+
+    def resolve(request: Request) -> "ResolvedRequest":
+        return resolve_request(pipeline, with_own_batch(pipeline, request))
+
     resolve(replace(command.request, prompt=(), negative_prompt=None))
     writer = SampleWriter(
         command.out, command.request, None, origin=pipeline.origin, versions=versions()

@@ -52,26 +52,16 @@ class Session:
             request = self.request.changed(**_alone(values))
             if not _CONDITIONS.isdisjoint(values):
                 return self._draw(request)
-            self._resolve(request)
+            self.resolve(request)
         self.request = request
         return []
 
     def _draw(self, request: Request) -> list[str]:
-        resolved = self._resolve(request)
+        resolved = self.resolve(request)
         following = replace(request, first_image=request.first_image + request.num)
         names = self.draw(resolved)
         self.request = following
         return names
-
-    def _resolve(self, request: Request) -> "ResolvedRequest":
-        """As `resolve_request`; but a batch is no larger than what is drawn, for nobody waits for
-        pictures that are not shown."""
-        resolved = self.resolve(request)
-        total = len(request.conditions) * request.num
-        if request.sampling.batch_size is None and total < resolved.request.sampling.batch_size:
-            small = self.resolve(request.changed(batch_size=total))
-            resolved = replace(small, filled=resolved.filled)
-        return resolved
 
 
 def _prompt(text: str) -> tuple[str]:

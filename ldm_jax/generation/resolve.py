@@ -76,6 +76,16 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
     return ResolvedRequest(whole, plan, paste, filled)
 
 
+def with_own_batch(pipeline: Pipeline, request: cfg.Request) -> cfg.Request:
+    """`request` with a batch that is no larger than what is drawn, where it names none: for those
+    who wait for each drawing. Raises as `resolve_request`."""
+    if request.sampling.batch_size is not None:
+        return request
+    usual = resolve_request(pipeline, request).request.sampling.batch_size
+    total = len(request.conditions) * request.num
+    return request.changed(batch_size=total) if total < usual else request
+
+
 def read_inverted(
     pipeline: Pipeline, request: cfg.Request, path: Path
 ) -> tuple[cfg.Sampling, UInt8[np.ndarray, "n h w 3"]]:

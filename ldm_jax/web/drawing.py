@@ -10,7 +10,7 @@ import numpy as np
 from ldm_jax.config.request import Request
 from ldm_jax.generation.drawing_progress import Progress
 from ldm_jax.generation.library import Model, Sample
-from ldm_jax.generation.resolve import resolve_request
+from ldm_jax.generation.resolve import resolve_request, with_own_batch
 from ldm_jax.images.grid import png_bytes, see_through_grid
 from ldm_jax.web.gallery import Gallery, png_of
 from ldm_jax.web.jobs import Job
@@ -67,17 +67,13 @@ def draw(worker: Reporter, job: Job, model: Model) -> None:
 
 
 def prepared(model: Model, request: Request, limits: Limits) -> Request:
-    """The request with a batch that is no larger than what is drawn, for nobody waits for pictures
-    that are not shown.
+    """The request with a batch of its own size.
 
     Raises what `resolve_request` does, and Refused for sizes beyond the limits, which only the
     model or the picture has told.
     """
-    resolved = resolve_request(model.pipeline, request).request
-    total = len(request.conditions) * request.num
-    if request.sampling.batch_size is None and total < resolved.sampling.batch_size:
-        request, resolved = request.changed(batch_size=total), resolved.changed(batch_size=total)
-    limits.check(resolved)
+    request = with_own_batch(model.pipeline, request)
+    limits.check(resolve_request(model.pipeline, request).request)
     return request
 
 

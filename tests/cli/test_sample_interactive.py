@@ -83,12 +83,11 @@ def counting():
     @dataclass(frozen=True)
     class Resolved:
         request: Request
-        filled: tuple[str, ...] = ("batch_size",)
 
     def resolve(request):
         if request.sampling.height == 17:
             raise ConfigError("height is 17; it must be a multiple of 2")
-        return Resolved(request.changed(batch_size=request.sampling.batch_size or 32))
+        return Resolved(request)
 
     def draw(resolved):
         drawn.append(resolved.request)
@@ -114,11 +113,11 @@ def test_options_stay_and_what_is_refused_changes_nothing(counting):
     session.take("")
     session.take("--classes 3 1")
     session.take('--prompt="a -- b"')
-    assert [(r.conditions, r.num, r.first_image, r.sampling.batch_size) for r in drawn] == [
-        (['a cat, "quoted" and a dog\'s'], 1, 0, 1),
-        (['a cat, "quoted" and a dog\'s'], 3, 1, 3),
-        ([3, 1], 3, 4, 6),
-        (["a -- b"], 3, 7, 3),
+    assert [(r.conditions, r.num, r.first_image) for r in drawn] == [
+        (['a cat, "quoted" and a dog\'s'], 1, 0),
+        (['a cat, "quoted" and a dog\'s'], 3, 1),
+        ([3, 1], 3, 4),
+        (["a -- b"], 3, 7),
     ]
     assert drawn[1].sampling.steps == 20 and drawn[3].sampling.height is None
 

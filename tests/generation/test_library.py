@@ -7,6 +7,7 @@ from PIL import Image
 import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax.generation.library import FORMATS, Sample, captions_of
+from ldm_jax.generation.resolve import with_own_batch
 from ldm_jax.images.picture_text import read_written
 
 PROMPTS = ["a red three alone", "a blue seven alone"]
@@ -29,6 +30,16 @@ def test_pictures_are_those_of_the_pipeline_prompt_by_prompt(model, drawn):
     np.testing.assert_array_equal([sample.array for sample in drawn], expected)
     assert [sample.request.prompt for sample in drawn] == [(p,) for p in PROMPTS for _ in (0, 1)]
     assert [sample.request.first_image for sample in drawn] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch"),
+    [({}, 1), ({"num": 3}, 3), ({"num": 20}, None), ({"batch_size": 4}, 4)],
+)
+def test_a_batch_is_no_larger_than_what_is_drawn_for_those_who_wait(model, settings, batch):
+    prompts = PROMPTS[: 2 if settings.get("num") == 20 else 1]
+    request = cfg.Request.from_dict({"prompt": prompts, **settings})
+    assert with_own_batch(model.pipeline, request).sampling.batch_size == batch
 
 
 def test_progress_comes_between_the_pictures(model, drawn):
