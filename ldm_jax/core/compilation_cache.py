@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import sys
+import warnings
 from pathlib import Path
 
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
@@ -15,6 +17,9 @@ FOLDER = "JAX_COMPILATION_CACHE_DIR"
 OFF = "JAX_ENABLE_COMPILATION_CACHE"
 MOST_BYTES = 4 * 2**30
 """What was not used for longest is deleted beyond this."""
+_DAMAGED = re.compile(r"Error (?:reading|writing) persistent compilation cache entry for '([^']+)'")
+"""What JAX warns of where a program was not written whole: the disk was full, or the process killed
+meanwhile. It would compile it, and warn, at every start, for it never writes over an entry."""
 
 
 def keep_compiled() -> None:
@@ -32,6 +37,7 @@ def keep_compiled() -> None:
         os.environ[FOLDER] = str(folder)
         # Without these, what compiles within a second would be compiled again.
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        _delete_damaged(folder)
 
 
 def cache_folder() -> Path:
@@ -51,6 +57,22 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         features += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
+
+
+def _delete_damaged(folder: Path) -> None:
+    """From now on deletes the entries of a program that JAX warns of, in place of the warning."""
+    show = warnings.showwarning
+
+    def delete_or_show(message: Warning | str, *more: object, **others: object) -> None:
+        damaged = _DAMAGED.match(str(message))
+        if damaged is None:
+            show(message, *more, **others)
+            return
+        for entry in [*folder.iterdir()]:
+            if entry.name.startswith(f"{damaged[1]}-"):
+                entry.unlink(missing_ok=True)
+
+    warnings.showwarning = delete_or_show
 
 
 def _delete_oldest(folder: Path) -> None:

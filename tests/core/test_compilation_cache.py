@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 
 import pytest
 
@@ -15,6 +16,7 @@ def environment(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cache.sys, "platform", "linux")
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 
 def test_all_is_kept_in_a_folder_for_this_processor(tmp_path):
@@ -48,3 +50,16 @@ def test_what_was_not_used_for_longest_is_deleted(monkeypatch):
         os.utime(folder / name, (seconds, seconds))
     cache.keep_compiled()
     assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+
+
+def test_a_program_that_was_not_written_whole_is_written_anew(monkeypatch):
+    shown = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *more: shown.append(message))
+    cache.keep_compiled()
+    for name in ("jit_draw-1-cache", "jit_draw_more-2-cache"):
+        (cache.cache_folder() / name).touch()
+    told = "Error reading persistent compilation cache entry for 'jit_draw': zlib.error: cut"
+    for message in (UserWarning(told), UserWarning("of something else")):
+        warnings.showwarning(message, UserWarning, "compiler.py", 1)
+    assert [str(message) for message in shown] == ["of something else"]
+    assert [path.name for path in cache.cache_folder().iterdir()] == ["jit_draw_more-2-cache"]
