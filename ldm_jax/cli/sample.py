@@ -109,20 +109,15 @@ def _draw_and_write(
     per_step = first.pictures / max(1, first.steps)
     bar = Progress("sampling", first.steps, images=per_step, brief=brief)
     with bar, contextlib.ExitStack() as compiling:
-        compiled = True
         for event in itertools.chain([first], events):
             compiling.close()
             if isinstance(event, Drawn):
                 paths += _write(event, resolved, writer, command)
                 bar.update(0, images=len(paths))
                 continue
-            if not compiled:
-                bar.skip(event.steps_done - bar.done)
-            compiled = event.stage != "compiling"
-            if not compiled:
+            bar.update(event.steps_done - bar.done, images=len(paths))
+            if event.stage == "compiling":
                 compiling.enter_context(bar.waiting("compiling"))
-            elif event.steps_done > bar.done:
-                bar.update(event.steps_done - bar.done, images=len(paths))
     return paths
 
 

@@ -45,7 +45,7 @@ class Progress:
         self._active = jax.process_index() == 0
         self._began = self._shown = time.monotonic()
         self._initial = self._shown_done = initial
-        self._paused = 0.0
+        self._paused, self._waited = 0.0, False
         self._bar: Any = None
         self._values = ""
 
@@ -85,6 +85,8 @@ class Progress:
     def update(self, steps: int = 1, **values: float | int) -> None:
         """Counts `steps` more as done and shows `values`, such as the loss."""
         self._done += steps
+        if self._waited:
+            self._initial, self._waited = self._initial + steps, False
         self._values = "".join(f", {name} {value:.4g}" for name, value in values.items())
         if self._bar is not None:
             passed, left = self._times()
@@ -115,7 +117,8 @@ class Progress:
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """As `paused`, with a bar that says what is waited for."""
+        """As `paused`, with a bar that says what is waited for. The steps of the next update were
+        made meanwhile, and say nothing of the speed."""
         began = time.monotonic()
         if self._bar is not None:
             with contextlib.suppress(OSError):
@@ -124,15 +127,11 @@ class Progress:
             yield
         finally:
             self._paused += time.monotonic() - began
+            self._waited = True
 
     def seconds(self) -> float:
         """How long the steps have taken, without what was done while `paused`."""
         return time.monotonic() - self._began - self._paused
-
-    def skip(self, steps: int) -> None:
-        """Counts steps as done that say nothing of the speed."""
-        self._initial += steps
-        self._done += steps
 
     def _rate(self) -> str:
         steps = (self._done - self._initial) / max(self.seconds(), 1e-9)
@@ -141,9 +140,10 @@ class Progress:
 
     def _times(self) -> tuple[str, str]:
         """The time passed, and the time left at the rate of the steps so far."""
-        done = max(self._done - self._initial, 1)
+        done, passed = self._done - self._initial, time.monotonic() - self._began
+        if not done:
+            return tqdm.format_interval(passed), "unknown time"
         left = (self._total - self._done) * self.seconds() / done
-        passed = time.monotonic() - self._began
         return tqdm.format_interval(passed), tqdm.format_interval(left)
 
     def _print_line(self) -> None:
