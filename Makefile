@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 # Apart, for with the TPU compiler installed JAX looks for a TPU wherever it runs.
 DEV := .venv-dev
+PYTEST := $(DEV)/bin/python -m pytest -m 'not full_size' --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 INSTALL := pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CPU := JAX_PLATFORMS=cpu
 
@@ -11,10 +12,10 @@ demo: $(VENV)/.demo  ## train both stages on real handwriting and sample, in ten
 	$(CPU) $(VENV)/bin/python demo.py --out=runs/demo
 
 test: $(DEV)/.test  ## run all tests but those that compare with peers
-	$(DEV)/bin/python -m pytest --ignore=tests/parity -m 'not full_size' --numprocesses=auto --dist=loadfile
+	$(PYTEST) --ignore=tests/parity
 
 parity: $(DEV)/.parity  ## compare with peers: PyTorch, diffusers and transformers live, others' numbers
-	HF_HUB_OFFLINE=1 $(DEV)/bin/python -m pytest tests/parity -m 'not full_size' --numprocesses=auto --dist=loadfile
+	HF_HUB_OFFLINE=1 $(PYTEST) tests/parity
 
 lint: $(DEV)/.test  ## style, and who may import whom
 	$(DEV)/bin/ruff check .

@@ -41,6 +41,12 @@ gc.freeze()
 gc.set_threshold(20_000, 10, 10)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins files with slow tests first: begun last, one process would wait for another's."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
     """Makes a folder once for all of the processes that run tests: (name, how to fill it) → it."""

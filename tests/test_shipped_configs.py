@@ -129,6 +129,7 @@ def shrunk(run, pictures):
     return replace(run, conditioners=tuple(conditioners), unet=unet)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "options"), SMALL)
 def test_a_small_one_trains_a_step(path, options, pictures, trained_autoencoder, tmp_path):
     run = shrunk(cfg.load(path, **options), pictures)

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from tiny import ROOT
 
 STATIC = Path("ldm_jax/web/static")
@@ -20,7 +19,6 @@ print(*command.find_data_files("ldm_jax.web", "ldm_jax/web"), sep="\\n")
 
 
 def test_the_files_of_the_page_are_installed():
-    pytest.importorskip("setuptools")
     listed = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LISTING], cwd=ROOT, capture_output=True, text=True
     )
