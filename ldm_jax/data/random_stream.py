@@ -38,7 +38,7 @@ class RandomStream:
         """A whole number, uniform over low..high, both included."""
         return low + self.below(high - low + 1)
 
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+    def uniform(self, low: float | int = 0.0, high: float | int = 1.0) -> float:
         """A number, uniform in [low, high)."""
         return low + (high - low) * ((int(self._philox.random_raw()) >> 11) * 2.0**-53)
 

@@ -21,7 +21,8 @@ INSTANCES = (
     cfg.UNet(), cfg.Objective(), cfg.Discrete(), cfg.VP(), cfg.SubVP(), cfg.VE(), cfg.EDM(),
     cfg.RectifiedFlow(), tiny.autoencoder_run("folder"), tiny.diffusion_run("folder"),
     cfg.Perceptual(), cfg.Adversarial(norm="none"), cfg.AutoencoderLoss(l2_weight=1.0),
-    cfg.Optim(), cfg.Mesh(data=1), cfg.Loop(),
+    cfg.Optim(), cfg.Mesh(data=1), cfg.Loop(), cfg.Bicubic(), cfg.BSRGAN(),
+    cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(),
 )  # fmt: skip
 DRAWING = (cfg.Sampling, cfg.PictureInput, cfg.ModelChoice, cfg.Request)
 """What is drawn; of all but `Sampling` ranges are checked beside relations."""
@@ -29,7 +30,7 @@ NEVER = (float("nan"), float("inf"), float("-inf"), 10**12 + 1, 10**400, -(10**1
 """What no number may be, a weight of 10^12 aside."""
 MAY_BE = {
     -1: {"Mesh.data", "Mesh.fsdp", "Mesh.tensor", "EDM.p_mean", "Objective.times_mean",
-         "AutoencoderLoss.logvar"},
+         "AutoencoderLoss.logvar", "ClassMaps.shift"},
     0: {"VQ.beta", "VQ.ema_decay", "Gumbel.kl_weight", "LFQ.beta", "LFQ.entropy_weight",
         "Classifier.dropout", "Diffusion.steps_offset", "TextTransformer.layers",
         "CLIPText.skip_last",
@@ -42,14 +43,16 @@ MAY_BE = {
         "AutoencoderLoss.l2_weight", "AutoencoderLoss.kl_weight",
         "AutoencoderLoss.codebook_weight", "AutoencoderLoss.logvar", "Optim.warmup_steps",
         "Optim.beta1", "Optim.beta2", "Optim.weight_decay", "Optim.ema_decay", "Loop.seed",
-        "Loop.sample_every", "Loop.sample_guidance"},
+        "Loop.sample_every", "Loop.sample_guidance", "Strokes.weight", "Boxes.weight",
+        "Boxes.margin", "Masks.all_masked", "ClassMaps.ignore", "ClassMaps.shift"},
     1e12: {"Autoencoder.latent_scale", "VQ.beta", "Gumbel.temperature", "Gumbel.kl_weight",
            "LFQ.beta", "LFQ.entropy_weight", "LFQ.temperature", "Diffusion.sigma_data",
            "Objective.huber_c", "Objective.min_snr_gamma", "Objective.p2_k",
            "Objective.vlb_weight", "Objective.map_weight", "Perceptual.weight",
            "Adversarial.weight", "Adversarial.factor", "Adversarial.r1_gamma",
            "Adversarial.lecam_weight", "AutoencoderLoss.l1_weight", "AutoencoderLoss.l2_weight",
-           "AutoencoderLoss.kl_weight", "AutoencoderLoss.codebook_weight", "Optim.clip_norm"},
+           "AutoencoderLoss.kl_weight", "AutoencoderLoss.codebook_weight", "Optim.clip_norm",
+           "Strokes.weight", "Boxes.weight"},
 }  # fmt: skip
 """Values that have a meaning in some fields only."""
 
