@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, Float64, Int, UInt8
 from PIL import Image
 
 from ldm_jax import config as cfg
@@ -58,6 +58,37 @@ class Crop:
             image = _resize(image, self.resized, self.resized)
             image = image[top : top + height, left : left + width]
         return np.ascontiguousarray(image[:, ::-1] if self.mirrored else image)
+
+    @property
+    def shown(self) -> tuple[float, float, float, float]:
+        """Top, left, bottom, right of what is shown, as shares of the picture as it is."""
+        (top, left), (height, width), (h, w) = self.corner, self.size, self.resized
+        return top / h, left / w, (top + height) / h, (left + width) / w
+
+    def boxes(self, boxes: Float[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n 4"]:
+        """Boxes (top, left, bottom, right) as shares of what is shown, from such of the picture.
+        What is not shown lies below 0 or above 1."""
+        top, left, bottom, right = self.shown
+        y, x = bottom - top, right - left
+        moved = (boxes.astype(np.float64) - (top, left, top, left)) / (y, x, y, x)
+        return mirrored_boxes(moved) if self.mirrored else moved
+
+    def class_map(self, class_map: Int[np.ndarray, "h w"]) -> Int[np.ndarray, "height width"]:
+        """What is shown of a map of classes, each pixel that of the nearest in the map; this may be
+        larger or smaller than the picture, of which it is a map as a whole."""
+        rows, columns = (
+            ((start + np.arange(shown) + 0.5) * side / resized).astype(np.int64)
+            for start, shown, side, resized in zip(
+                self.corner, self.size, class_map.shape, self.resized, strict=True
+            )
+        )
+        return class_map[rows[:, None], columns[::-1] if self.mirrored else columns]
+
+
+def mirrored_boxes(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+    """Boxes (top, left, bottom, right, as shares) of a picture that is mirrored left to right."""
+    top, left, bottom, right = boxes.T
+    return np.stack([top, 1 - right, bottom, 1 - left], 1)
 
 
 def choose_crop(
