@@ -205,3 +205,13 @@ class ClassMaps:
     for COCO-Stuff, as taming-transformers counts); -1 makes 0 no class (150 for ADE20K)."""
     palette: tuple[str, ...] = ()
     """Colours of the classes 0, 1, ... in files in RGB, as names or #rrggbb; not shifted."""
+
+    def __post_init__(self) -> None:
+        require(
+            not self.ignore or self.ignore + self.shift >= self.num_classes, "ClassMaps.ignore",
+            self.ignore, f"None, 0, or no number of the {self.num_classes} classes",
+        )  # fmt: skip
+        require(
+            not self.palette or len({*self.palette}) == len(self.palette) == self.num_classes,
+            "ClassMaps.palette", self.palette, f"() or {self.num_classes} different colours",
+        )  # fmt: skip

@@ -162,15 +162,25 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return parse_json(path, "it", read_bytes(path))
 
 
-def parse_json(path: str | Path, what: str, data: bytes | str) -> dict[str, Any]:
+def parse_json(
+    path: str | Path,
+    what: str,
+    data: bytes | str,
+    max_marks: int = MAX_JSON_MARKS,
+    without: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
     """The JSON object `data`, in which no object names anything twice.
+
+    Args:
+        max_marks: commas and opening brackets, at most.
+        without: members that are forgotten as soon as they are read, wherever they are.
 
     Raises:
         FileFormatError: names `what` of `path`: not JSON in UTF-8, not an object, a name given
             twice, nested too deeply, or far more values than any list of tensors has.
     """
     marks = (b",", b"[", b"{") if isinstance(data, bytes) else ",[{"
-    if sum(data.count(mark) for mark in marks) > MAX_JSON_MARKS:
+    if sum(data.count(mark) for mark in marks) > max_marks:
         raise FileFormatError(path, f"{what} has more values than any model has tensors")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -179,7 +189,7 @@ def parse_json(path: str | Path, what: str, data: bytes | str) -> dict[str, Any]
             seen: set[str] = set()
             twice = next(name for name, _ in pairs if name in seen or seen.add(name))
             raise FileFormatError(path, f"{what} names {shown(twice)} twice")
-        return members
+        return {name: members[name] for name in members if name not in without}
 
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
