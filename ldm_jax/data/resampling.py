@@ -74,7 +74,8 @@ def _linear(old: int, new: int) -> Taps:
 
 
 def _area_grown(old: int, new: int) -> Taps:
-    left = np.floor(np.arange(new) * (old / new)).astype(np.int64)
+    # Borders that meet, meet: OpenCV's rounding errors may there take the pixel before.
+    left = np.floor(np.arange(new) * (old / new) + 1e-9).astype(np.int64)
     # The share of a new pixel that lies beyond the border between two old ones.
     share = np.arange(1, new + 1) - (left + 1) * (new / old)
     share = np.where(share <= 0, 0.0, share - np.floor(share))
