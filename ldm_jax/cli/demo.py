@@ -1,6 +1,5 @@
 """The whole path in one command: data, both training stages, sampling, and a score for it."""
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from ldm_jax import config as cfg
 from ldm_jax.cli.train import make_stage
-from ldm_jax.config.command_line import check_given
+from ldm_jax.config.command_line import LineParser, check_given
 from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.core.reading import read_json
 from ldm_jax.core.signals import at_end
@@ -67,7 +66,7 @@ def train(clock: Clock, name: str, config: str, out: Path, first_stage: Path | N
 
 def main(arguments: list[str]) -> None:
     """Runs what is missing and writes OUT/report.json and OUT/samples.png."""
-    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__, allow_abbrev=False)
+    parser = LineParser(prog="demo.py", description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     check_given(arguments, ("out",))
     out = parser.parse_args(arguments).out

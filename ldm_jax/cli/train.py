@@ -6,12 +6,12 @@ import textwrap
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import allowed
 from ldm_jax.config.choices import choose, parts
-from ldm_jax.config.command_line import check_given, check_model, overridden
+from ldm_jax.config.command_line import LineParser, check_given, check_model, overridden
 from ldm_jax.core import distributed
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_apart
@@ -47,7 +47,7 @@ changed, as --loop.steps=2000 or --optim.learning_rate=1e-4:
 def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     """The config with its overrides, and the places of this run."""
     check_given(arguments, PLACES)
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = LineParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--workdir")
     parser.add_argument("--first_stage")
@@ -73,10 +73,13 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
             )
         latents = replace(config.data, source=cfg.EncodedLatents(places.latents))
         config = replace(config, data=latents)
-    config, overrides = choose(config, overrides)
+    others = (*PLACES, *file.options)
+    config, overrides = choose(config, overrides, others)
     if not {"-h", "--help"}.isdisjoint(overrides):
         print(_description(file, config))  # as it is written, which tyro would wrap anew
-    config = overridden(config, overrides, f"train.py --config={places.config} --workdir=DIR")
+    config = overridden(
+        config, overrides, f"train.py --config={places.config} --workdir=DIR", others=others
+    )
     if places.workdir is None:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
     distributed.check(places.coordinator, places.num_processes, places.process_id)
@@ -128,11 +131,6 @@ def check_places(run: cfg.Run, places: argparse.Namespace) -> None:
         # A run that goes on has its own parts, and what it began with may be gone.
         if path is not None and not has_checkpoints(workdir):
             check_model(path, option)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise cfg.ConfigError(message)
 
 
 def _number(word: str) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import types
 import typing
 from functools import cache
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -156,7 +157,7 @@ def allowed(hint: Any) -> str:
         what = "a tuple" if args[-1] is Ellipsis else f"a tuple of {len(args)}"
         return f"{what}, each entry {allowed(args[0])}"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "text",
-             NoneType: "None"}  # fmt: skip
+             Path: "a file or folder", NoneType: "None"}  # fmt: skip
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 

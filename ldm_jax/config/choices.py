@@ -3,14 +3,14 @@
 
 import copy
 import dataclasses
-import difflib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from types import NoneType
 from typing import Any
 
 from ldm_jax.config.checks import ConfigError, field_hints
+from ldm_jax.config.setting_words import path_of, positive, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +43,19 @@ def parts(config: Any) -> dict[str, Part]:
     return {part.path: part for part in _parts(config, "")}
 
 
-def choose(config: Any, words: Sequence[str]) -> tuple[Any, list[str]]:
+def leaves(config: Any) -> dict[str, Any]:
+    """The annotation of each single setting of `config`, by its path."""
+    return dict(_leaves(config, ""))
+
+
+def choose(
+    config: Any, words: Sequence[str], others: Collection[str] = ()
+) -> tuple[Any, list[str]]:
     """`config` with the parts that `words` choose, and the other words.
 
     A part that is of that kind already stays as it is; another has the defaults of its class.
-    The result is checked once the other words have been read.
+    The result is checked once the other words have been read. `others` are as in
+    `setting_words.check_words`.
 
     Raises:
         ConfigError: a kind that there is not, or a setting of a part that is absent or of another
@@ -56,14 +64,14 @@ def choose(config: Any, words: Sequence[str]) -> tuple[Any, list[str]]:
     rest: list[str] = []
     for word, following in zip(words, [*words, ""][1:], strict=True):
         option, sign, text = word.partition("=")
-        part = parts(config).get(_path(option)) if option.startswith("--") else None
+        part = parts(config).get(path_of(option)) if option.startswith("--") else None
         if part is None or "." in text:
             rest.append(word)
             continue
         if not sign:
             raise ConfigError(f"{option} {following}: write {option}=KIND with {part.allowed}")
         config = _put(config, part.path.split("."), _made(part, text))
-    _check_paths(config, rest)
+    _check_paths(config, rest, others)
     return config, rest
 
 
@@ -128,29 +136,25 @@ def _put(config: Any, path: Sequence[str], value: Any) -> Any:
 # ------------------------------------------------------------------------------ words that fit
 
 
-def _path(option: str) -> str:
-    return option.removeprefix("--").replace("-", "_")
-
-
-def _leaves(config: Any, prefix: str = "") -> Iterator[str]:
-    """The paths of all single settings."""
-    for field in dataclasses.fields(config):
-        path, value = f"{prefix}{field.name}", getattr(config, field.name)
+def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, hint in field_hints(type(config)).items():
+        path, value = f"{prefix}{name}", getattr(config, name)
         entries = list(_entries(path, value))
+        # tyro's name="" leaves the field's own name out of the paths.
+        unnamed = any(getattr(x, "name", None) == "" for x in getattr(hint, "__metadata__", ()))
         for below, one in entries:
-            yield from _leaves(one, f"{below}.")
+            yield from _leaves(one, prefix if unnamed else f"{below}.")
         if not entries:
-            yield path
+            yield path, hint
 
 
-def _check_paths(config: Any, words: Sequence[str]) -> None:
+def _check_paths(config: Any, words: Sequence[str], others: Collection[str]) -> None:
     """Raises ConfigError for a word that names no setting of `config`."""
-    leaves, choosable = set(_leaves(config)), parts(config)
+    known, choosable = leaves(config), parts(config)
     for word in words:
         option = word.partition("=")[0]
-        path = _path(option)
-        plain = ".".join(name.removeprefix("no_") for name in path.split("."))
-        if not option.startswith("--") or {path, plain} & {*leaves, "help"}:
+        path = path_of(option)
+        if not option.startswith("--") or {path, positive(path)} & {*known, "help"}:
             continue
         above = [path.rsplit(".", n)[0] for n in range(1, path.count(".") + 1)]
         part = next((choosable[name] for name in above if name in choosable), None)
@@ -160,12 +164,9 @@ def _check_paths(config: Any, words: Sequence[str]) -> None:
                 f"{option}: {part.path} is {part.now}, which has no such setting; choose "
                 f"--{part.path}={kinds} too"
             )
-        close = difflib.get_close_matches(path, [*leaves, *choosable], n=3)
-        hint = f"perhaps you meant {' or '.join(f'--{name}' for name in close)}"
-        raise ConfigError(
-            f"{option} is no setting of this config; "
-            f"{hint if close else 'with --config=..., --help lists them'}"
-        )
+        names = [*known, *choosable, *others]
+        where = "with --config=..., --help lists them"
+        raise unknown(option, names, "setting of this config", where)
 
 
 def _has(kind: type, path: str, part: Part) -> bool:

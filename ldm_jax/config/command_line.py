@@ -3,65 +3,83 @@
 import argparse
 import contextlib
 import io
-import re
-import sys
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
 from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.choices import leaves
 from ldm_jax.config.config_files import open_config
 from ldm_jax.config.data import Data, EncodedLatents, ImageFolder
 from ldm_jax.config.serialization import from_json
+from ldm_jax.config.setting_words import check_words
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
 
 Arguments = TypeVar("Arguments")
 
+HELP_WORDS = {"-h", "--help"}
 HELP = """
 The images are those of --config=FILE, a config; or of --images=FOLDER; or, for a model that was
 trained here, those that it was trained on. Single settings of them follow, such as
 --data.image_size=256."""
 
 
-def switches(words: Sequence[str]) -> list[str]:
-    """Command-line words in which `--a.b=True` and `--a.b=False` are the switches that tyro has for
-    them, `--a.b` and `--a.no-b`."""
-    found = []
-    for word in words:
-        switch = re.fullmatch(r"--((?:[\w-]+\.)*)([\w-]+)=(true|false)", word, re.IGNORECASE)
-        if switch is not None:
-            above, name, value = switch.groups()
-            word = f"--{above}{'' if value.lower() == 'true' else 'no-'}{name}"
-        found.append(word)
-    return found
+class LineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are ConfigErrors, of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises it."""
+        raise ConfigError(message)
 
 
-def overridden(default: Arguments, words: Sequence[str], prog: str, about: str = "") -> Arguments:
+def overridden(
+    default: Arguments, words: Sequence[str], prog: str, about: str = "",
+    others: Collection[str] = (),
+) -> Arguments:  # fmt: skip
     """`default`, a dataclass, with the fields that command-line words name.
 
+    `others` are as in `setting_words.check_words`.
+
     Raises:
-        ConfigError: values that a dataclass refuses, in its own words.
-        SystemExit: after --help, or for options that do not exist or cannot be read.
+        ConfigError: options that do not exist or cannot be read, or values that a dataclass
+            refuses, in its own words.
+        SystemExit: after --help.
     """
     kind: Any = type(default)
+    if HELP_WORDS.isdisjoint(words):
+        words = check_words(words, leaves(default), others)
+    return by_tyro(
+        tyro.conf.AvoidSubcommands[kind], default=default, args=words, prog=prog,
+        description=about, use_underscores=True,
+    )  # fmt: skip
+
+
+def by_tyro(kind: Any, **how: Any) -> Any:
+    """`tyro.cli(kind, **how)`, whose refusals are ConfigErrors of one line."""
     written = io.StringIO()
     try:
         with contextlib.redirect_stderr(written):
-            return tyro.cli(
-                tyro.conf.AvoidSubcommands[kind], default=default, args=switches(words), prog=prog,
-                description=about, use_underscores=True,
-            )  # fmt: skip
+            return tyro.cli(kind, **how)
     except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
         error: BaseException | None = stop
         while error is not None:
             if isinstance(error, ConfigError):
                 raise error from None
             error = error.__context__
-        sys.stderr.write(written.getvalue())
-        raise
+        raise ConfigError(_one_line(written.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """What stands first in a box of tyro's."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    told = itertools.takewhile(lambda line: line.strip("─"), lines[1:])
+    return " ".join(told) or "the options cannot be read; --help lists them"
 
 
 def check_given(words: Sequence[str], names: Collection[str]) -> None:
@@ -94,11 +112,12 @@ def parse(
 
     Raises:
         ConfigError: no model is named, there is no such config, or nothing says which images.
-        SystemExit: after --help, or for options that do not exist.
+        SystemExit: after --help.
     """
     check_given(arguments, ("config", "images", "out", "vgg", "heads", model))
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("config", "images", model):
+    first = LineParser(add_help=False, allow_abbrev=False)
+    places = ("config", "images", model)
+    for name in places:
         first.add_argument(*{f"--{name}", f"--{name.replace('_', '-')}"}, dest=name)
     found, rest = first.parse_known_args(arguments)
     given = vars(found)
@@ -111,12 +130,13 @@ def parse(
         data = _trained_on(given[model])
     if given["images"]:
         data = replace(data or Data(), source=ImageFolder(path=given["images"]))
-    asked_for_help = not {"-h", "--help"}.isdisjoint(arguments)
+    asked_for_help = not HELP_WORDS.isdisjoint(arguments)
     if not asked_for_help:
         check_model(given[model], model)
         if data is None:
             raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
-    parsed = overridden(replace(default, data=data or Data()), rest, prog, description + HELP)
+    default = replace(default, data=data or Data())
+    parsed = overridden(default, rest, prog, description + HELP, places)
     if isinstance(parsed.data.source, EncodedLatents):
         raise ConfigError(
             f"data.source.path={parsed.data.source.path} is already encoded; name the folder of "

@@ -8,7 +8,7 @@ import runpy
 import traceback
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from ldm_jax.config.checks import ConfigError, allowed, matches, told
 from ldm_jax.config.runs import Run
 from ldm_jax.config.serialization import CLASSES, no_field
+from ldm_jax.config.setting_words import value
 from ldm_jax.core.reading import FileFormatError, read_text
 
 SHIPPED = Path(__file__).parents[2] / "configs"
@@ -79,7 +80,7 @@ class ConfigFile:
                 if not waiting or waiting[0].startswith("--"):
                     raise ConfigError(f"{option} needs a value: {option}=VALUE")
                 text = waiting.pop(0)
-            options[name] = _value(text, self.options[name].annotation)
+            options[name] = value(text, self.options[name].annotation)
         return self.make(**options), rest
 
     def _has(self) -> str:
@@ -133,16 +134,6 @@ def _located(path: str) -> Path:
 def _nearest(path: str) -> str:
     close = difflib.get_close_matches(Path(path).stem, [file.stem for file in SHIPPED.glob("*.py")])
     return f"; perhaps you meant {close[0]}" if close else "; train.py --help lists those there are"
-
-
-def _value(text: str, hint: Any) -> Any:
-    """The value that a word of the command line means for an option of that type; the word itself
-    where it is none, which `make` refuses."""
-    candidates: list[Any] = [{"None": None, "True": True, "False": False}.get(text, text)]
-    for number in (int, float):
-        with suppress(ValueError):
-            candidates.insert(0, number(text))
-    return next((value for value in candidates if matches(value, hint)), text)
 
 
 @contextmanager

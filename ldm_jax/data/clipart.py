@@ -8,7 +8,6 @@ if __name__ == "__main__":  # what is imported below takes seconds
 
     signals.stay("ldm_jax.data.clipart")
 
-import argparse
 import hashlib
 import json
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ldm_jax.config.command_line import check_given
+from ldm_jax.config.command_line import LineParser, check_given
 from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.images.grid import save_png
@@ -112,7 +111,7 @@ def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status."""
 
     def take(words: list[str]) -> None:
-        parser = argparse.ArgumentParser(prog=PROGRAM, description=HELP, allow_abbrev=False)
+        parser = LineParser(prog=PROGRAM, description=HELP, allow_abbrev=False)
         parser.add_argument("--out", type=Path, required=True, help="the folder of pictures")
         parser.add_argument(
             "--source", type=Path, default=INSTALLED, help=f"Open Clip Art's PNGs ({INSTALLED})"

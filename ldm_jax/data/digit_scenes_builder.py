@@ -6,7 +6,6 @@ if __name__ == "__main__":  # what is imported below takes seconds
 
     signals.stay("ldm_jax.data.digit_scenes_builder")
 
-import argparse
 import contextlib
 import io
 import os
@@ -22,7 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from ldm_jax.config.command_line import check_given
+from ldm_jax.config.command_line import LineParser, check_given
 from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import writing
 from ldm_jax.data import digit_scenes
@@ -174,7 +173,7 @@ def main(arguments: list[str]) -> int:
 
 def build(arguments: list[str]) -> None:
     """Builds what the arguments name, where it is not there yet."""
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog=PROGRAM, description="Build the DigitScenes dataset.", allow_abbrev=False
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of TFDS datasets")

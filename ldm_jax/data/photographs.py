@@ -8,14 +8,13 @@ if __name__ == "__main__":  # what is imported below takes seconds
 
     signals.stay("ldm_jax.data.photographs")
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from ldm_jax.config.command_line import check_given
+from ldm_jax.config.command_line import LineParser, check_given
 from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import check_writable
 from ldm_jax.images.grid import save_png
@@ -54,7 +53,7 @@ def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status."""
 
     def cut(words: list[str]) -> None:
-        parser = argparse.ArgumentParser(prog=PROGRAM, description=HELP, allow_abbrev=False)
+        parser = LineParser(prog=PROGRAM, description=HELP, allow_abbrev=False)
         parser.add_argument("--out", type=Path, required=True, help="the folder of tiles")
         check_given(words, ("out",))
         given = parser.parse_args(words)

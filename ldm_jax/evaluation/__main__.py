@@ -20,12 +20,11 @@ def main(arguments: list[str]) -> int:
 def measure(arguments: list[str]) -> None:
     """Runs the task that the arguments name."""
     # The imports take their time, and Ctrl-C may come at any.
-    import argparse
     import importlib
 
-    from ldm_jax.config.command_line import parse
+    from ldm_jax.config.command_line import LineParser, parse
 
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="ldm_jax.evaluation", add_help=False, allow_abbrev=False,
         usage=f"%(prog)s --task={{{','.join(TASKS)}}} ...; --task=TASK --help says more",
     )  # fmt: skip

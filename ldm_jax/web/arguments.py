@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
     Raises:
         ConfigError: no models are named, or settings that cannot be.
-        SystemExit: after --help, or for options that do not exist.
+        SystemExit: after --help.
     """
     check_given(arguments, ("models", "out"))
     found = overridden(Arguments(), arguments, "python -m ldm_jax.web", Arguments.__doc__ or "")

@@ -13,6 +13,7 @@ import tiny
 from ldm_jax import config as cfg
 from ldm_jax.cli import train
 from ldm_jax.config.choices import choose, parts
+from ldm_jax.core.command import run_command
 
 DATA = cfg.Data()
 WITH_MAP = (cfg.TextConditioner(tiny.ENCODER), tiny.CAPTION_MAP)
@@ -339,19 +340,41 @@ def test_overrides_are_typed_and_checked_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "complaint"),
+    ("words", "complaint"),
     [
-        ("--optim.learning_rate=fast", "float"),
-        ("--diffusion.prediction=noise", "prediction"),
+        (["--loop.steps=abc"], "--loop.steps is 'abc'; it must be a whole number of at least 1"),
+        (["--loop.steps", "0"], "--loop.steps is 0; it must be a whole number of at least 1"),
+        (["--loop.steps"], "--loop.steps has no value; it must be a whole number"),
+        (["--optim.learning-rate=fast"], "--optim.learning-rate is 'fast'; it must be a number"),
+        (["--diffusion.prediction=noise"], "is 'noise'; it must be one of 'eps', 'x0'"),
+        (["--unet.num_heads", "2", "b"], "--unet.num_heads is 'b'; it must be a whole number"),
+        (["--data.image_size", "8", "9", "10"], "--data.image_size is (8, 9, 10); it must be"),
+        (["--loop.remat=3"], "--loop.remat is '3'; it is a switch: --loop.remat, or --loop.remat="),
+        (["--loop.remat", "true"], "'true' belongs to no option; write --loop.remat=True"),
+        (["a", "dog"], "'a' belongs to no option; write --name=VALUE"),
+        (["--loop.stepps=3"], "is no setting of this config; perhaps you meant --loop.steps"),
+        (["--wrkdir=3"], "--wrkdir is no setting of this config; perhaps you meant --workdir"),
+        (
+            ["--loop.prompts", "--loop.steps=3"],
+            "--loop.prompts has no value; write one or more behind it, each text, or "
+            "--loop.prompts=None for none",
+        ),
     ],
 )
-def test_values_that_cannot_be_read_are_explained(tmp_path, capsys, option, complaint):
-    file = tiny.write_config(tmp_path / "config.py", tiny.diffusion_run("folder"))
-    with pytest.raises(SystemExit) as stop:
-        train.main([f"--config={file}", "--workdir=run", option])
-    assert stop.value.code == 2
-    written = capsys.readouterr()
-    assert complaint in (written.out + written.err).lower()
+def test_options_that_cannot_be_read_are_refused_in_one_line(capsys, words, complaint):
+    arguments = ["--config=digit_scenes_text2img", "--workdir=run", *words]
+    assert run_command("train.py", train.main, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train.py: ") and complaint in line
+
+
+def test_lists_go_on_and_can_be_emptied():
+    def prompts(*words):
+        arguments = ["--config=digit_scenes_text2img", "--workdir=run", *words]
+        return train.parse(arguments)[0].loop.prompts
+
+    assert prompts("--loop.prompts", "a", "b c", "--loop.prompts=-1") == ("a", "b c", "-1")
+    assert prompts("--loop.prompts=a", "--loop.prompts=None") == ()
 
 
 @pytest.mark.parametrize("module", ["ldm_jax.config", "train", "sample"])
