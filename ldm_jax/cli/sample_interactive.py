@@ -3,13 +3,15 @@
 import contextlib
 import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ldm_jax.cli import options
-from ldm_jax.cli.sample_arguments import PROGRAM, known_options, naming_options
+from ldm_jax.cli.sample_arguments import FIRST, PROGRAM, known_options, naming_options
 from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.request import settings
 from ldm_jax.core.command import told
@@ -20,9 +22,32 @@ if TYPE_CHECKING:
     from ldm_jax.generation.resolve import ResolvedRequest
 
 HOW = """Type a prompt and press Enter. Enter alone draws the last prompt again from other noise.
---steps=20 --guidance=3 on a line changes these options; quit or Ctrl-D ends."""
+--steps=20 --guidance=3 on a line changes these options; quit or Ctrl-D ends; ? says more."""
 ENDS = ("quit", "exit")
+HELPS = ("?", "-h", "--help")
+"""Lines that ask for help. The word alone may be a prompt."""
 _CONDITIONS = {"prompt", "classes"}
+
+
+def help_text() -> str:
+    """What can be typed."""
+    known = known_options()
+    names = [name for name in chain.from_iterable(FIRST.values()) if _is_changeable(name)]
+    options_of = textwrap.wrap(
+        ", ".join(known[name].shown for name in names), 80, break_on_hyphens=False
+    )
+    return "\n".join([
+        "A line is one of these:",
+        "  a prompt                    draws it, as it stands",
+        "  nothing                     draws the last prompt again from other noise",
+        "  --steps=20 --guidance=3     changes these options for all that follows",
+        '  --prompt="a" "b" --num=4    changes them, and draws',
+        "  quit, exit or Ctrl-D        ends",
+        "Options that can be changed:",
+        *(f"  {line}" for line in options_of),
+        "and most others of `python sample.py --help`, which explains them all; not those of the",
+        "model and of the files.",
+    ])  # fmt: skip
 
 
 @dataclass
@@ -80,10 +105,14 @@ def _split(text: str) -> list[str]:
         raise ConfigError(f"the quotes in {text!r} are not closed") from None
 
 
+def _is_changeable(name: str) -> bool:
+    """Whether a setting can be another while the model stays loaded."""
+    return name in settings() and name not in {f.name for f in fields(ModelChoice)}
+
+
 def _check_changeable(values: Collection[str], typed: dict[str, str]) -> None:
-    fixed = {f.name for f in fields(ModelChoice)}
     for name in values:
-        if name in fixed or name not in settings():
+        if not _is_changeable(name):
             raise ConfigError(
                 f"{typed[name]} cannot be changed while the model stays loaded; end with quit and "
                 "start again with it"
@@ -126,6 +155,9 @@ def run(session: Session, given: Iterator[str]) -> None:
     for line in given:
         if line.strip().lower() in ENDS:
             return
+        if line.strip().lower() in HELPS:
+            print(help_text(), flush=True)
+            continue
         start = time.perf_counter()
         try:
             names = session.take(line)

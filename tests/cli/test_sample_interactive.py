@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 import sample as program
-from ldm_jax.cli import sample
+from ldm_jax.cli import sample, sample_interactive
 from ldm_jax.cli.sample_arguments import parse
 from ldm_jax.cli.sample_interactive import Session
 from ldm_jax.config import ConfigError, Request
 from ldm_jax.images.sample_writer import SampleWriter
 
-LINES = """a red three alone
+LINES = """?
+a red three alone
 
 a mauve three alone
 --seed=8 --guidance=3
@@ -50,7 +51,10 @@ def session(trained_text2img, tmp_path_factory):
 
 def test_lines_are_drawn_with_numbers_that_go_on(session):
     out, said, _ = session
+    help_lines = sample_interactive.help_text().splitlines()
     lines = said.splitlines()
+    assert lines[: len(help_lines)] == help_lines
+    lines = lines[len(help_lines) :]
     shown = [line.removeprefix(f"{out}/") for line in lines if line.startswith(str(out))]
     names = ["0000_0000.png", "0000_0001.png", "0000_0002.png", "0000_0000_2.png"]
     assert shown == [*names, "grid.png"]
