@@ -5,8 +5,9 @@
 
 --size is the side of the training images in pixels: 32, 64, 128, 256 or more. --network=small suits
 a laptop, medium one GPU, large is as wide as Stable Diffusion's. The downsampling factor f is 2 up
-to 32 px, 4 up to 96 px, and 8 above. If left and right do not matter in your images, also train on
-mirrored ones: --data.source.flip=True.
+to 32 px, 4 up to 96 px, and 8 above. --size must be a multiple of f, and of 2 f for the small
+network, whose U-Net folds 2 x 2 latents. If left and right do not matter in your images, also train
+on mirrored ones: --data.source.flip=True.
 
 Results with 1,214 images of 64 px on two cores are in docs/your_own_pictures.md.
 """
@@ -20,6 +21,9 @@ def get_config(
     size: cfg.Side = 64, network: Literal["small", "medium", "large"] = "small"
 ) -> cfg.AutoencoderRun:
     halvings = 1 if size <= 32 else 2 if size <= 96 else 3
+    unet = cfg.load("image_folder_text2img", network=network).unet
+    cfg.require_divisible("--size", size, 2**halvings * unet.side_multiple,
+                          "what autoencoder and U-Net can divide")  # fmt: skip
     small = network == "small"
     widths = {"small": (32, 64, 96), "medium": (64, 128, 256, 256), "large": (128, 256, 512, 512)}
     # A small one folds 2 x 2 pixels into channels, which is one halving without convolutions.

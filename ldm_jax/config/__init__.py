@@ -6,7 +6,7 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 """
 
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
-from ldm_jax.config.checks import ConfigError, Side, image_size
+from ldm_jax.config.checks import ConfigError, Side, image_size, require_divisible
 from ldm_jax.config.conditioning import (
     BERTText,
     CaptionMapConditioner,
@@ -112,6 +112,7 @@ __all__ = [
     "image_size",
     "load",
     "open_config",
+    "require_divisible",
     "shipped",
     "slots_of",
     "to_json",

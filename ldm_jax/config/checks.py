@@ -190,10 +190,19 @@ def require_blocks(name: str, levels: int, layers_per_block: int, transformers: 
 
 
 def require_divisible(where: str, value: int | tuple[int, int], divisor: int, what: str) -> None:
-    """Refuses a number, or a height and width, that are no multiples of `divisor`, `what`."""
+    """Refuses a number, or a height and width, that are no multiples of `divisor`, `what`; the
+    nearest ones are named."""
     sides = value if isinstance(value, tuple) else (value, value)
-    whole = all(side % divisor == 0 for side in sides)
-    require(whole, where, image_size(*sides), f"a multiple of {divisor}, {what}")
+    wrong = [side for side in dict.fromkeys(sides) if side % divisor]
+    near = [multiples_beside(side, divisor) for side in wrong]
+    require(not wrong, where, image_size(*sides),
+            f"a multiple of {divisor}, {what}: {', '.join(near)}")  # fmt: skip
+
+
+def multiples_beside(number: int, divisor: int) -> str:
+    """The multiples of `divisor` below and above `number`, in words."""
+    below = number // divisor * divisor
+    return f"{below} or {below + divisor}" if below else f"{divisor}"
 
 
 def image_size(height: int, width: int) -> int | tuple[int, int]:

@@ -147,6 +147,8 @@ def _its_errors(file: Path) -> Iterator[None]:
         if isinstance(error, SyntaxError) and error.filename == str(file):
             lines.append(error.lineno)
         line = f", line {lines[-1]}" if lines and lines[-1] else ""
+        if isinstance(error, ConfigError) and str(error).startswith("--"):
+            raise  # of an option: the command line is to be changed, not the file
         kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
         reason = error.msg if isinstance(error, SyntaxError) else error
         unknown = _UNKNOWN.fullmatch(str(error)) if isinstance(error, TypeError) else None

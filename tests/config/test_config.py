@@ -228,6 +228,12 @@ def test_a_shipped_config_is_named_without_its_folder():
         cfg.load("digit_scenes_flows")
 
 
+def test_a_size_that_stage_two_could_not_divide_is_refused_in_stage_one():
+    with pytest.raises(cfg.ConfigError, match=r"^--size is 60; .* of 8, what auto.*: 56 or 64$"):
+        cfg.load("image_folder_autoencoder", size=60)
+    assert cfg.load("image_folder_autoencoder", size=60, network="medium").data.image_size == 60
+
+
 def test_a_config_has_options(tmp_path, capsys):
     """Which its other settings follow from; further words are overrides."""
     (tmp_path / "config.py").write_text(
