@@ -18,6 +18,7 @@ import train
 from ldm_jax import config as cfg
 from ldm_jax.convert import load
 from ldm_jax.convert.parts import read_first_stage
+from ldm_jax.data.sources import open_source
 from ldm_jax.data.tokenizer import load_tokenizer
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.lock import locked
@@ -43,8 +44,11 @@ def test_a_run_leaves_a_work_directory_that_needs_nothing_else(trained_text2img)
     names = {path.name for path in trained_text2img.iterdir()}
     assert names == {
         "config.json", "metrics.jsonl", "tensorboard", "checkpoints", "first_stage",
-        "tokenizer.json", "curves.png", "samples",
+        "tokenizer.json", "curves.png", "samples", "held_out.txt",
     }  # fmt: skip
+    kept_away = open_source(read_config(trained_text2img).data, "validation")
+    listed = (trained_text2img / "held_out.txt").read_text().splitlines()
+    assert listed == [example["name"] for example in kept_away] and listed[0].endswith(".png")
     assert {path.name for path in (trained_text2img / "samples").iterdir()} == {
         "step_0000024_training.png",
         "step_0000024_held_out.png",
@@ -130,6 +134,8 @@ def copy(trained_autoencoder, tmp_path):
 def test_settings_that_may_change_are_kept_when_a_run_goes_on(copy, autoencoder, capsys):
     assert train.main(arguments(autoencoder, copy, "--loop.keep=7")) == 0, capsys.readouterr().err
     assert read_config(copy).loop.keep == 7
+    with Checkpoints(copy, keep=7) as checkpoints:
+        assert checkpoints.run_of(24).loop == tiny.LOOP
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(copy, autoencoder, capsys):

@@ -87,6 +87,10 @@ class DigitScenesSource:
         """All captions, in order."""
         return (self[index]["caption"] for index in range(len(self)))
 
+    def names(self) -> Iterator[str]:
+        """Nothing: the examples are no files."""
+        return iter(())
+
 
 def _scene(image: UInt8[np.ndarray, "h w 3"], caption: str, label: int, name: str) -> Example:
     return {"image": image, "caption": caption, "label": label, "name": name}

@@ -263,6 +263,11 @@ class LatentsSource:
             for record in self._records:
                 yield self._told(record)["caption"]
 
+    def names(self) -> Iterator[str]:
+        """What the images' source calls them, in order; all files are read for it."""
+        for record in self._records:
+            yield self._told(record)["name"]
+
     def _told(self, record: bytes) -> dict[str, Any]:
         """What a record says beside its array."""
         told = parse_json(self.folder, "a record", record[self.index.bytes :])

@@ -62,7 +62,7 @@ class FolderSource:
                 f"data.source.validation_fraction={share}; change that setting, add images, or "
                 "use another split"
             )
-        self.names = tuple(kept)
+        self._names = tuple(kept)
         self.broken: dict[str, str] = {}
         """Images skipped so far by this process, and why."""
         self.found = _told(listing, split, len(kept), captions, origin, len(self.class_names))
@@ -71,11 +71,11 @@ class FolderSource:
         self._captions = [captions[n] for n in kept] if captions is not None else None
         classes = {name: number for number, name in enumerate(self.class_names)}
         self._labels = [classes[n.split("/")[0]] if classes else 0 for n in kept]
-        told = json.dumps([self.names, self.class_names, self._captions])
+        told = json.dumps([self._names, self.class_names, self._captions])
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._names)
 
     def __getitem__(self, index: int) -> Example:
         """The example, or with `on_broken="skip"` the next readable one after a broken image.
@@ -86,7 +86,7 @@ class FolderSource:
         index = range(len(self))[index]
         for offset in range(len(self)):
             at = (index + offset) % len(self)
-            name = self.names[at]
+            name = self._names[at]
             image = self._read(name)
             if image is not None:
                 caption = self._captions[at] if self._captions is not None else ""
@@ -97,6 +97,10 @@ class FolderSource:
     def captions(self) -> Iterator[str]:
         """All captions, in order; nothing where the folder has none."""
         return iter(self._captions or ())
+
+    def names(self) -> Iterator[str]:
+        """The files' paths below the folder, with '/', in order."""
+        return iter(self._names)
 
     def _read(self, name: str) -> UInt8[np.ndarray, "h w 3"] | None:
         if name in self.broken:

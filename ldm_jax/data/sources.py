@@ -51,6 +51,10 @@ class Source(Protocol):
         """All captions, in order; nothing where there are none."""
         ...
 
+    def names(self) -> Iterator[str]:
+        """What the examples are called, in order; nothing where they are no files of the user's."""
+        ...
+
 
 def open_source(data: cfg.Data, split: Split) -> Source:
     """The examples of one split.

@@ -29,7 +29,7 @@ from ldm_jax.images.plot import number
 from ldm_jax.images.sheet import sheet
 from ldm_jax.training.evaluator import Evaluator, added, means
 from ldm_jax.training.metrics import MetricWriter
-from ldm_jax.training.optim import learning_rate
+from ldm_jax.training.optim import learning_rate, schedule_note
 from ldm_jax.training.parameter_counts import parameters_note
 from ldm_jax.training.stage import Stage
 from ldm_jax.training.state import TrainState
@@ -175,6 +175,10 @@ class _Training:
             return state
         if first:
             say(f"going on from step {first}")
+            before = self.checkpoints.run_of(first).loop.steps
+            _tell(schedule_note(self.run.optim, before, loop.steps, first))
+        held_out = self.stage.validation
+        _tell(self.writer.held_out(() if held_out is None else held_out.names()))
         _tell(parameters_note(self.abstract, self.stage.frozen))
         _tell(self.writer.places(bool(self.stage.shown)))
         progress = Progress("training", loop.steps, first, self.run.data.batch_size)

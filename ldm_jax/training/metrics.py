@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,16 +17,25 @@ from tensorboardX.proto import event_pb2
 
 from ldm_jax.core.command import say
 from ldm_jax.core.files import reason_of, write_atomically
+from ldm_jax.core.reading import printable
 from ldm_jax.images.grid import save_png
 from ldm_jax.training.curves import draw_curves, read_metrics
-from ldm_jax.workdir.layout import CURVES, METRICS, SAMPLES, TENSORBOARD, sample_file, samples_after
+from ldm_jax.workdir.layout import (
+    CURVES,
+    HELD_OUT,
+    METRICS,
+    SAMPLES,
+    TENSORBOARD,
+    sample_file,
+    samples_after,
+)
 
 SECONDS_BETWEEN_FLUSHES = 20.0
 
 
 class MetricWriter:
     """Writes WORKDIR/metrics.jsonl, one JSON object a line, TensorBoard events beside it, pictures
-    to WORKDIR/samples, and all curves to WORKDIR/curves.png.
+    to WORKDIR/samples, all curves to WORKDIR/curves.png, and WORKDIR/held_out.txt.
 
     A value that is not finite is written as null. Only process 0 writes. What cannot be written,
     to a full disk for one, is said once; the run goes on without. Use it as a context manager.
@@ -39,6 +48,7 @@ class MetricWriter:
         self._events: _Events | None = None
         self._metrics = _Dispensable("metrics", workdir, self._let_go)
         self._pictures = _Dispensable("pictures", workdir)
+        self._list = _Dispensable("names of held-out images", workdir)
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -87,6 +97,20 @@ class MetricWriter:
                 path = sample_file(self._workdir, step, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save_png(path, image)
+
+    def held_out(self, names: Iterable[str]) -> str:
+        """Writes the names of the examples kept for validation as WORKDIR/held_out.txt, and says
+        so in a line; "" where there are none."""
+        path, told = self._workdir / HELD_OUT, ""
+        with self._list.writing():
+            if self._list.wanted:
+                lines = [printable(name).replace("\n", "\\n") + "\n" for name in names]
+                path.unlink(missing_ok=True)  # of other images, perhaps
+                if lines:
+                    write_atomically(path, "".join(lines).encode())
+                    images = "1 image" if len(lines) == 1 else f"{len(lines)} images"
+                    told = f"held out for validation: {images}, listed in {path}"
+        return told
 
     def curves(self) -> None:
         """Draws WORKDIR/curves.png anew from all metrics."""

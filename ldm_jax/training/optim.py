@@ -22,6 +22,19 @@ def learning_rate(optim: cfg.Optim, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
+def schedule_note(optim: cfg.Optim, before: int, now: int, done: int) -> str:
+    """What it means for the learning rate, in a line, that a run of `before` steps goes on as one
+    of `now` after `done`; "" where it means nothing."""
+    if before == now or optim.schedule == "constant":
+        return ""
+    with jax.numpy_dtype_promotion("standard"):
+        old, new = (float(learning_rate(optim, steps)(done)) for steps in (before, now))
+    return (
+        f"loop.steps was {before} and is {now}, where the {optim.schedule} schedule ends: the "
+        f"learning rate goes on at {new:.3g} instead of {old:.3g}"
+    )
+
+
 def make_optimizer(optim: cfg.Optim, steps: int) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019) after clipping by global norm.
 

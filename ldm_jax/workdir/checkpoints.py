@@ -170,6 +170,15 @@ class Checkpoints:
         restored = _read(directory, state=arguments).state
         return tree.merge(abstract_state, restored), read_record(directory)["data"]
 
+    def run_of(self, step: int) -> cfg.Run:
+        """The config that checkpoint `step` was trained with.
+
+        Raises:
+            CheckpointError, cfg.ConfigError: it is damaged.
+        """
+        record = read_record(checkpoint(self._workdir, step))
+        return cfg.from_json(json.dumps(record["config"]))
+
     @staticmethod
     def load_params(
         workdir: Path, which: Literal["ema", "raw"], step: int | None = None

@@ -9,6 +9,7 @@ WORKDIR/first_stage/                    config and weights of the frozen autoenc
 WORKDIR/untrained/                      weights that the run began with and leaves as they are
 WORKDIR/perceptual/                     LPIPS' weights
 WORKDIR/tokenizer.json, tokenizer/      made from the training captions, or a trained model's
+WORKDIR/held_out.txt                    names of the examples kept for validation, one a line
 WORKDIR/metrics.jsonl, tensorboard/     what the run told
 WORKDIR/curves.png                      loss, learning rate and speed, drawn from metrics.jsonl
 WORKDIR/samples/step_STEP_NAME.png      what it drew, or reconstructed, as training went on
@@ -29,6 +30,7 @@ WEIGHTS = "weights"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = "tokenizer"
 """Folder of a tokenizer that has several files."""
+HELD_OUT = "held_out.txt"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 CURVES = "curves.png"

@@ -22,7 +22,7 @@ def test_tiles_make_a_folder_with_validation(tmp_path, capsys):
     )
     # Enough for more than one batch, of both photographs, and nothing in both splits.
     assert len(train) + len(held_out) == 96 and len(held_out) >= 2 * run.data.batch_size
-    assert {name.split("_")[0] for name in held_out.names} == {"china", "flower"}
+    assert {name.split("_")[0] for name in held_out.names()} == {"china", "flower"}
     sizes = {example["image"].shape for example in (held_out[i] for i in range(len(held_out)))}
     assert min(min(shape[:2]) for shape in sizes) >= run.data.image_size
 

@@ -26,7 +26,7 @@ def test_subfolders_are_classes(tmp_path):
         _write(tmp_path / name)
     source = _open(tmp_path)
     assert source.class_names == ("ant", "cat") and not source.has_captions
-    assert source.names == ("ant/z.webp", "cat/b.png", "cat/deep/a.png")
+    assert tuple(source.names()) == ("ant/z.webp", "cat/b.png", "cat/deep/a.png")
     assert [source[i]["label"] for i in range(3)] == [0, 1, 1]
     example = source[1]
     assert example["image"].shape == (6, 9, 3) and example["image"].dtype == np.uint8
@@ -92,7 +92,7 @@ def test_captions_from_metadata(tmp_path):
 
 def _captions(root):
     source = _open(root)
-    return dict(zip(source.names, source.captions(), strict=True))
+    return dict(zip(source.names(), source.captions(), strict=True))
 
 
 def test_captions_from_a_table(tmp_path):
@@ -212,12 +212,12 @@ def test_validation_is_chosen_by_name(tmp_path):
     for i in range(60):
         _write(tmp_path / f"{i}.png", size=(2, 2))
     kept = {
-        s: set(_open(tmp_path, s, validation_fraction=0.3).names) for s in ("train", "validation")
+        s: set(_open(tmp_path, s, validation_fraction=0.3).names()) for s in ("train", "validation")
     }
     assert len(kept["train"] | kept["validation"]) == 60 and not kept["train"] & kept["validation"]
     assert 8 < len(kept["validation"]) < 30
     _write(tmp_path / "new.png")
-    assert kept["validation"] <= set(_open(tmp_path, "validation", validation_fraction=0.3).names)
+    assert kept["validation"] <= set(_open(tmp_path, "validation", validation_fraction=0.3).names())
 
 
 def test_exif_orientation_is_applied(tmp_path):

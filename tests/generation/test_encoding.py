@@ -254,7 +254,7 @@ def test_latents_that_are_not_finite_are_refused(stage, pictures, tmp_path):
         def __call__(self, images):
             return jnp.zeros((8, 8, 8, 8)).at[2].set(jnp.nan)
 
-    name = open_source(cfg.Data(tiny.data(pictures).source, 16), "train").names[2]
+    name = open_source(cfg.Data(tiny.data(pictures).source, 16), "train")[2]["name"]
     with pytest.raises(encoding.NonFiniteLatents, match=f"latents of {name} are not"):
         encode_split(stage, tiny.data(pictures), "train", tmp_path, EXACT, Broken())
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["index.json"]
@@ -323,6 +323,7 @@ def test_the_command_encodes_both_splits(pictures, trained_autoencoder, tmp_path
     assert "train: 3" in shown and shown.count(f"data: 48 images in {pictures} (") == 1
     source = open_source(cfg.Data(cfg.EncodedLatents(str(tmp_path)), 16), "validation")
     assert source[0]["encoded"].dtype.name == "bfloat16" and len(source) > 4
+    assert list(source.names()) == [*open_source(tiny.data(pictures), "validation").names()]
     assert command.main([]) == 2
     assert "--first_stage" in capsys.readouterr().err
     (tmp_path / "file").write_text("")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.training.optim import learning_rate, make_optimizer
+from ldm_jax.training.optim import learning_rate, make_optimizer, schedule_note
 
 
 def rate(step, steps=100, **settings):
@@ -27,6 +27,16 @@ def test_schedules_fall_from_the_end_of_warm_up_to_the_last_step(schedule, middl
     half = warmup + (100 - warmup) // 2
     found = [rate(step, schedule=schedule, warmup_steps=warmup) for step in (warmup, half, 100)]
     np.testing.assert_allclose(found, [2, middle, end], atol=1e-6)
+
+
+def test_a_run_that_becomes_longer_is_told_how_its_rate_changes():
+    optim = cfg.Optim(learning_rate=2.0, schedule="linear")
+    assert schedule_note(optim, 100, 400, 100) == (
+        "loop.steps was 100 and is 400, where the linear schedule ends: the learning rate goes on "
+        "at 1.5 instead of 0"
+    )
+    assert not schedule_note(optim, 100, 100, 50)
+    assert not schedule_note(cfg.Optim(schedule="constant"), 100, 400, 100)
 
 
 def update(optim, gradients, params):
