@@ -28,10 +28,10 @@ def schedule_note(optim: cfg.Optim, before: int, now: int, done: int) -> str:
     if before == now or optim.schedule == "constant":
         return ""
     with jax.numpy_dtype_promotion("standard"):
-        old, new = (float(learning_rate(optim, steps)(done)) for steps in (before, now))
+        old, new = (f"{float(learning_rate(optim, n)(done)):.3g}" for n in (before, now))
     return (
         f"loop.steps was {before} and is {now}, where the {optim.schedule} schedule ends: the "
-        f"learning rate goes on at {new:.3g} instead of {old:.3g}"
+        f"learning rate goes on at {new} {'as before' if new == old else f'instead of {old}'}"
     )
 
 

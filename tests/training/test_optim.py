@@ -35,6 +35,7 @@ def test_a_run_that_becomes_longer_is_told_how_its_rate_changes():
         "loop.steps was 100 and is 400, where the linear schedule ends: the learning rate goes on "
         "at 1.5 instead of 0"
     )
+    assert schedule_note(optim, 100, 400, 0).endswith("the learning rate goes on at 2 as before")
     assert not schedule_note(optim, 100, 100, 50)
     assert not schedule_note(cfg.Optim(schedule="constant"), 100, 400, 100)
 
