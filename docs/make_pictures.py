@@ -37,7 +37,7 @@ ROWS: dict[str, tuple[list[str], list[str]]] = {
         [f"--strength={strength}" for strength in (0.02, 0.04, 0.1, 0.2, 0.75)],
     ),
 }  # fmt: skip
-INPAINT = [OTHER, "--num=4", "--init_image=PICTURE", "--mask=MASK", "--mask_blur=0"]
+INPAINT = [OTHER, "--num=4", "--init_image=PICTURE", "--mask=MASK"]
 
 
 def main(model: Path) -> None:

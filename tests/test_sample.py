@@ -212,14 +212,15 @@ def test_a_painted_picture_can_be_drawn_again_from_itself(trained_text2img, draw
     redraw(
         tmp_path / "first", f"--model={trained_text2img}", "--prompt", PROMPTS[0], "--num=3",
         f"--init_image={drawn / '0000_0000.png'}", f"--mask={tmp_path / 'mask.png'}",
-        "--mask_blur=1", "--strength=0.8", "--steps=3", f"--latents={tmp_path / 'noise.npy'}",
+        "--strength=0.8", "--steps=3", f"--latents={tmp_path / 'noise.npy'}",
         "--sampler=euler_a", "--batch_size=2",
     )  # fmt: skip
     picture = tmp_path / "first" / "0000_0002.png"
     redraw(tmp_path / "again", f"--from_png={picture}")
     assert same(picture, tmp_path / "again" / picture.name)
-    before = pixels(drawn / "0000_0000.png")[:, :4]
-    np.testing.assert_array_equal(pixels(picture)[:, :4], before)
+    # The usual softness of so small a picture's mask is none.
+    before = pixels(drawn / "0000_0000.png")[:, :8]
+    np.testing.assert_array_equal(pixels(picture)[:, :8], before)
 
 
 def png(path, **chunks):

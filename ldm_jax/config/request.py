@@ -96,7 +96,8 @@ class PictureInput:
     mask: Path | None = None
     """Inpainting: a picture of its size, white where to paint anew."""
     mask_blur: float | None = None
-    """Soften the mask's edge by so many pixels; 4 by default."""
+    """Soften the mask's edge by so many pixels; by default 4, or a 32nd of the picture's longer
+    side, rounded down, if that is less."""
     invert_mask: bool = False
     """Paint where the mask is black, not where it is white."""
     only_masked: int | None = None

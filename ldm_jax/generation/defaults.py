@@ -23,6 +23,8 @@ SMALL, SMALL_BATCH = 16 * 16, 32
 one. The number of pictures plays no part, so that no bit depends on it."""
 SAMPLER, STEPS = "ddim", 50
 """What draws by default."""
+MASK_BLUR, MASK_BLUR_SHARE = 4, 32
+"""A mask's edge is softened by so many pixels, or this part of the picture's longer side."""
 
 
 class Resolved(NamedTuple):
@@ -247,6 +249,12 @@ def _strength(sampling: cfg.Sampling, picture: Picture) -> float | None:
 def usual_strength(masked: bool) -> float:
     """Where none is given: with a mask, what is painted is drawn all anew."""
     return 1.0 if masked else 0.75
+
+
+def usual_mask_blur(side: int) -> float:
+    """Pixels by which the edge of a mask is softened, for a picture whose longer side has `side`
+    pixels: of small pictures fewer, as much blur would leave nothing of small masks."""
+    return float(min(MASK_BLUR, side // MASK_BLUR_SHARE))
 
 
 def or_default(value: Any, default: Any) -> Any:

@@ -10,11 +10,10 @@ from jaxtyping import UInt8
 from ldm_jax import config as cfg
 from ldm_jax.core.npy import read_rows
 from ldm_jax.generation.conditions import NO_PICTURE, Picture
-from ldm_jax.generation.defaults import or_default
+from ldm_jax.generation.defaults import or_default, usual_mask_blur
 from ldm_jax.generation.pipeline import Pipeline, Plan
 from ldm_jax.images import masks
 
-MASK_BLUR = 4.0
 MOST_NOISE = 1000.0
 """Starting noise is about of unit variance; what has values beyond this is something else."""
 
@@ -49,7 +48,8 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
         if files.mask is None:
             picture = Picture(masks.resize(image, sampling.height, sampling.width))
         else:
-            files = replace(files, mask_blur=or_default(files.mask_blur, MASK_BLUR))
+            blur = or_default(files.mask_blur, usual_mask_blur(max(image.shape[:2])))
+            files = replace(files, mask_blur=blur)
             prepared = masks.prepare(
                 image, masks.load_mask(files.mask), sampling.height, sampling.width,
                 blur=files.mask_blur, invert=files.invert_mask, only_masked=files.only_masked,

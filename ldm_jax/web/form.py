@@ -32,8 +32,7 @@ _OF_CLASSES = ("classes", "classifier", "classifier_scale", "classifier_form")
 
 def facts_of(model: "Model") -> dict[str, Any]:
     """All that a form needs of a model in memory: its inputs, sizes, usual values, and limits."""
-    from ldm_jax.generation.defaults import usual_strength
-    from ldm_jax.generation.resolve import MASK_BLUR
+    from ldm_jax.generation.defaults import MASK_BLUR, usual_strength
 
     config = model.pipeline.config
     usual = _usual(model)
@@ -44,7 +43,7 @@ def facts_of(model: "Model") -> dict[str, Any]:
     return {
         "inputs": [*config.inputs],
         "sides": {"height": side | {"default": height}, "width": side | {"default": width}},
-        "usual": usual | {"mask_blur": MASK_BLUR, "strength": usual_strength(masked=False)},
+        "usual": usual | {"mask_blur": float(MASK_BLUR), "strength": usual_strength(masked=False)},
         "usual_masked": {"strength": usual_strength(masked=True)},
         "classes": None if classes is None else classes.num_classes,
         "token_limit": None if text is None else token_limit(text),
@@ -125,10 +124,19 @@ def _setting(option: options.Option, facts: dict[str, Any], models: ModelList) -
         "type": "choice" if choices is not None else _TYPES[option.kind], "many": option.many,
         "choices": choices, "default": facts["usual"].get(name, _plain(option.default)),
         "default_masked": facts["usual_masked"].get(name),
+        "default_by_side": _by_side() if name == "mask_blur" else None,
         "least": None if limit is None else limit.low, "above": bool(limit and limit.above),
         "most": None if limit is None else limit.high,
         "help": option.doc.replace("--", ""), "needs": needs().get(name),
     }  # fmt: skip
+
+
+def _by_side() -> list[tuple[int, float]]:
+    """Longer sides of a picture from which on a mask's edge has another usual softness, with it."""
+    from ldm_jax.generation.defaults import MASK_BLUR, MASK_BLUR_SHARE, usual_mask_blur
+
+    sides = (step * MASK_BLUR_SHARE for step in range(MASK_BLUR + 1))
+    return [(side, usual_mask_blur(side)) for side in sides]
 
 
 def _range(name: str) -> Within | None:

@@ -18,8 +18,8 @@ from ldm_jax.web.services import request_of
 SIDE = {"multiple": 8, "one_size": False, "default": 64}
 FACTS = {
     "inputs": ["caption", "label"], "sides": {"height": SIDE, "width": SIDE}, "classes": 10,
-    "usual": {"steps": 25}, "token_limit": 16, "is_inpainting": False, "clip": True,
-    "usual_masked": {},
+    "usual": {"steps": 25, "mask_blur": 4.0}, "usual_masked": {}, "token_limit": 16,
+    "is_inpainting": False, "clip": True,
 }  # fmt: skip
 """Of a model that has everything."""
 
@@ -62,6 +62,8 @@ def test_every_setting_has_its_place(services):
     by_name = {s["name"]: s for s in listed}
     assert (by_name["steps"]["default"], by_name["steps"]["most"]) == (25, limits.max_steps)
     assert (by_name["strength"]["least"], by_name["strength"]["most"]) == (0.0, 1.0)
+    by_side = [(0, 0), (32, 1), (64, 2), (96, 3), (128, by_name["mask_blur"]["default"])]
+    assert by_name["mask_blur"]["default_by_side"] == by_side
     assert by_name["classes"]["most"] == 9 and by_name["classes"]["many"]
     assert by_name["weak_model"]["choices"] == ["b/two.ckpt", "one.safetensors"]
     assert by_name["classifier"]["choices"] == ["guide"]

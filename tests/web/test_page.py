@@ -229,7 +229,7 @@ def test_paints_a_mask_and_draws_under_it(page):
     actions = ActionChains(page.driver).move_to_element_with_offset(canvas, -100, -100)
     actions.click_and_hold().move_by_offset(40, 0).move_by_offset(40, 20).release().perform()
     assert page.one("#strength").get_property("value") == "1", "the usual one with a mask"
-    page.type("#mask_blur", "0")
+    assert page.one("#mask_blur").get_property("value") == "0", "that of small pictures"
     name = page.draw()
     mask = page.settings(name)["mask"]
     with urllib.request.urlopen(page.server.url.rstrip("/") + mask) as answer:

@@ -186,6 +186,13 @@ export class Field {
     this.write(kept);
   }
 
+  /** The usual value that the server has for a picture with this longer side. */
+  followSide(side) {
+    const [, usual] = this.setting.default_by_side.findLast(([least]) => side >= least);
+    this.given = usual;
+    this.setDefault(usual);
+  }
+
   mark() {
     let changed = true;
     try {

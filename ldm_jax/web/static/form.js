@@ -137,15 +137,10 @@ export class Form {
       if (field) field.element.hidden = !(name === "strength" ? given : masked);
     }
     this.fields.strength?.setDefault(this.usual.strength[masked ? 1 : 0]);
-    if (given) this.fields.mask_blur?.setDefault(this.softEdge(now));
+    if (given) this.fields.mask_blur?.followSide(Math.max(now.width, now.height));
     this.size?.followPicture(given);
     this.look();
     this.changed();
-  }
-
-  /** The usual blur of a mask's edge would blur all of a small picture's mask away. */
-  softEdge({ width, height }) {
-    return Math.min(this.fields.mask_blur.given, Math.round(Math.max(width, height) / 32));
   }
 
   // ----------------------------------------------------------------------------- to the server
