@@ -11,6 +11,7 @@ import base64
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -39,10 +40,12 @@ class Arguments:
 
 
 @contextlib.contextmanager
-def server(model: Path, out: Path) -> Iterator[str]:
-    """The address of a server of one model."""
+def server(model: Path, out: Path, programs: Path | None = None) -> Iterator[str]:
+    """The address of a server of one model, which keeps what it compiles in `programs`, or else
+    where all commands do."""
+    kept = {} if programs is None else {"JAX_COMPILATION_CACHE_DIR": str(programs)}
     command = [sys.executable, "-m", "ldm_jax.web", f"--models={model}", f"--out={out}", "--port=0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | kept)
     try:
         line = ""
         while not (found := re.search(r"http://\S+:\d+", line)):
