@@ -10,14 +10,14 @@ from ldm_jax.cli.sample_arguments import FIRST, MORE
 from ldm_jax.config import ClassConditioner, CLIPText, ConfigError, Sampling, TextConditioner, find
 from ldm_jax.config.checks import Within, field_hints
 from ldm_jax.config.request import ModelChoice, PictureInput, Request, needs, paths
+from ldm_jax.web.gallery import AS_DATA
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
+from ldm_jax.web.pictures import FORMATS
 
 if TYPE_CHECKING:
     from ldm_jax.generation.library import Model
 
-AS_DATA = ("init_image", "mask")
-"""Settings that name files, which come as data instead."""
 BY_NAME = ("vae", "text_encoder", "weak_model", "classifier")
 """Settings that name models, which are named as the server lists them."""
 ABSENT = tuple(name for name in paths() if name not in (*AS_DATA, *BY_NAME)) + ("latents_row",)
@@ -79,7 +79,8 @@ def form(name: str, facts: dict[str, Any], models: ModelList, limits: Limits) ->
         "model": name, "inputs": facts["inputs"], "sides": sides,
         "settings": [s | {"most": most.get(s["name"], s["most"])} for s in listed],
         "token_limit": facts["token_limit"], "chunks": facts["clip"],
-        "takes_picture": True, "takes_mask": True, "needs_mask": facts["is_inpainting"],
+        "takes_picture": True, "picture_formats": FORMATS,
+        "takes_mask": True, "needs_mask": facts["is_inpainting"],
     }  # fmt: skip
 
 

@@ -1,10 +1,13 @@
 """The pictures in the output folder: numbered files, listed, read and deleted by their names."""
 
+import contextlib
 import fcntl
 import io
 import re
 import threading
+import time
 from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ from ldm_jax.images.infotext import parse_parameters, read_png
 from ldm_jax.images.picture_files import open_picture
 from ldm_jax.web.refused import Refused
 
+AS_DATA = ("init_image", "mask")
+"""Settings that name files, which come as data instead."""
 INPUTS = "inputs"
 """The folder in the output folder with the pictures that drawings started from."""
 LOCK = ".lock"
@@ -39,6 +44,8 @@ _LEFT = re.compile(
     rf"{re.escape(SENT)}[a-z0-9_]{{8}}|\.(\d+(_grid)?|[0-9a-f]{{64}})\.png\.\d+\.tmp"
 )
 """Hidden files that a server which was killed leaves behind."""
+GRACE_SECONDS = 600.0
+"""An input that was sent so lately may be for a drawing that is not in the queue yet."""
 NEWS = 1000
 """Changes that are remembered for pages that follow them."""
 
@@ -78,10 +85,11 @@ class Gallery:
             if _LEFT.fullmatch(left.name) and left.is_file():
                 left.unlink(missing_ok=True)
         self._lock = threading.Lock()
-        self._seen: dict[tuple[str, int], Picture] = {}
+        self._seen: dict[tuple[str, int], tuple[Picture, frozenset[str]]] = {}
         self.news: deque[tuple[int, dict[str, str]]] = deque(maxlen=NEWS)
         self._count = 0
         self._next = max((_age(name)[1] for name in self.names()), default=0) + 1
+        self.prune((), grace=0.0)
 
     def close(self) -> None:
         """Leaves the folder to others."""
@@ -126,18 +134,40 @@ class Gallery:
             raise Refused(404, ("name", f"there is no such picture: {name[:80]!r}"))
         return path
 
-    def delete(self, name: str) -> None:
-        """Deletes a picture; raises Refused: 404 where there is none, 403 for one that does not
-        say how it was drawn, which somebody else may have put there."""
+    def delete(self, name: str, in_use: Callable[[], Collection[str]] = frozenset) -> None:
+        """Deletes a picture, and with the last that was drawn from an input, the input, unless it
+        is among those that are `in_use`.
+
+        Raises Refused: 404 where there is none, 403 for one that does not say how it was drawn,
+        which somebody else may have put there.
+        """
         path = self.path(name)
         try:
-            is_ours = picture_text.CHUNK in read_png(path)
+            text = read_png(path)
         except FileFormatError:
-            is_ours = False
-        if not is_ours:
+            text = {}
+        if picture_text.CHUNK not in text:
             raise Refused(403, ("name", f"{name} was not drawn here; delete the file itself"))
         path.unlink(missing_ok=True)
         self._record(deleted=name)
+        if _inputs(text):
+            self.prune(in_use())
+
+    def prune(self, in_use: Collection[str], grace: float = GRACE_SECONDS) -> None:
+        """Deletes the inputs that no picture in the folder names, but for those that are `in_use`
+        or were sent in the last `grace` seconds."""
+        before = time.time() - grace
+        found = [path for path in (self.out / INPUTS).glob("*.png") if _INPUT.fullmatch(path.name)]
+        if not found:
+            return
+        named: set[str] = {*in_use}
+        for path in self.out.glob("*.png"):
+            looked_at = self._look(path.name)
+            named |= frozenset() if looked_at is None else looked_at[1]
+        for path in found:
+            with contextlib.suppress(OSError):  # another's, or gone
+                if path.name not in named and (not grace or path.stat().st_mtime < before):
+                    path.unlink()
 
     def _record(self, **change: str) -> None:
         with self._lock:
@@ -155,6 +185,11 @@ class Gallery:
 
     def _picture(self, name: str) -> Picture | None:
         """What a list shows of it; None for one that has gone or is damaged."""
+        found = self._look(name)
+        return None if found is None else found[0]
+
+    def _look(self, name: str) -> tuple[Picture, frozenset[str]] | None:
+        """A picture, and the names of the inputs that it was drawn from; None as `_picture`."""
         path = self.out / name
         try:
             changed = path.stat()
@@ -164,8 +199,8 @@ class Gallery:
                     return self._seen[key]
             with open_picture(path, ("PNG",)) as image:
                 # The text that we write stands before the pixels, which are not read for it.
-                prompt = _prompt(image.info)
-                found = Picture(name, image.width, image.height, changed.st_mtime, prompt)
+                prompt, inputs = _prompt(image.info), _inputs(image.info)
+                found = Picture(name, image.width, image.height, changed.st_mtime, prompt), inputs
         except (OSError, FileFormatError):
             return None
         with self._lock:
@@ -186,16 +221,32 @@ def _age(name: str) -> tuple[bool, int, str]:
     return is_ours, int(name[:-4].removesuffix("_grid")) if is_ours else 0, name
 
 
-def _prompt(chunks: dict[Any, Any]) -> str | None:
+def _prompt(chunks: Mapping[Any, Any]) -> str | None:
     """The prompt, or the class, in the text of one of our pictures."""
-    if picture_text.CHUNK not in chunks:
-        return None
+    request = _request(chunks)
     try:
-        request = parse_json("picture", "text", str(chunks[picture_text.CHUNK])).get("request", {})
         told = request.get("prompt") or request.get("classes") or [None]
         return None if told[0] is None else str(told[0])
-    except (FileFormatError, AttributeError, TypeError, KeyError, IndexError):
+    except (TypeError, KeyError, IndexError):
         return None
+
+
+def _inputs(chunks: Mapping[Any, Any]) -> frozenset[str]:
+    """The names of the files that one of our pictures was drawn from, as its text says."""
+    request = _request(chunks)
+    return frozenset(
+        Path(path).name for name in AS_DATA if isinstance(path := request.get(name), str)
+    )
+
+
+def _request(chunks: Mapping[Any, Any]) -> dict[str, Any]:
+    """The request in the text of one of our pictures, as it stands there; empty without one."""
+    try:
+        found = parse_json("picture", "text", str(chunks.get(picture_text.CHUNK, "{}")))
+    except FileFormatError:
+        return {}
+    request = found.get("request")
+    return request if isinstance(request, dict) else {}
 
 
 def settings_of(path: Path, where: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from ldm_jax.core.reading import shown
 from ldm_jax.web import request_body
 from ldm_jax.web.gallery import INPUTS, settings_of
+from ldm_jax.web.grids import axis_of
 from ldm_jax.web.pictures import sent_file
 from ldm_jax.web.refused import Refused
 from ldm_jax.web.services import Services
@@ -51,8 +52,8 @@ async def started_from(request: HttpRequest) -> FileResponse:
 
 async def delete(request: HttpRequest) -> JSONResponse:
     """DELETE /api/gallery/NAME"""
-    gallery, name = Services.of(request).gallery, request.path_params["name"]
-    await asyncio.to_thread(gallery.delete, name)
+    services, name = Services.of(request), request.path_params["name"]
+    await asyncio.to_thread(services.gallery.delete, name, services.worker.inputs_in_use)
     return JSONResponse({"deleted": name})
 
 
@@ -80,6 +81,9 @@ def _settings(services: Services, path: Path, where: str) -> dict[str, Any]:
     found = settings_of(path, where)
     named: dict[str, str] = found.pop("paths")
     said = named.pop("model", None)
+    found["grid"], problem = _grid(found["grid"])
+    if problem:
+        found["problems"].append(problem)
     model = (services.models.name_of(Path(said)) or services.models.called(said)) if said else None
     answer = found | {"model": model, "model_said": Path(said).name if said else None}
     if said and model is None:
@@ -95,6 +99,17 @@ def _settings(services: Services, path: Path, where: str) -> dict[str, Any]:
         else:
             answer["request"][name] = listed
     return answer
+
+
+def _grid(told: Any) -> tuple[dict[str, Any] | None, str | None]:
+    """The axes of a grid as POST /api/grid takes them, or what is wrong with them."""
+    if not isinstance(told, dict):
+        return None, None
+    try:
+        axes = {letter: axis_of(told.get(letter), letter) for letter in ("x", "y")}
+    except Refused as error:
+        return None, f"its grid cannot be drawn again: {error}"
+    return {letter: axis and vars(axis) for letter, axis in axes.items()}, None
 
 
 def _fetched(services: Services, path: str | None) -> str | None:

@@ -77,8 +77,9 @@ class Job:
         machine's, are left out."""
         request = self.requests[0].to_dict() if self.requests else {}
         return {
-            "id": self.id, "model": self.model, "stage": self.stage, "group": self.group,
-            "created": self.created, "steps_done": self.steps_done, "steps": self.steps,
+            "id": self.id, "model": self.model, "stage": self.stage, "ended": self.stage in ENDED,
+            "group": self.group, "created": self.created,
+            "steps_done": self.steps_done, "steps": self.steps,
             "pictures_done": self.pictures_done, "pictures": self.pictures,
             "seconds_left": self.seconds_left, "preview": self.preview or None,
             "stopping": self.stop and self.stage not in ENDED,

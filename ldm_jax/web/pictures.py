@@ -6,6 +6,7 @@ import binascii
 import contextlib
 import hashlib
 import io
+import os
 import re
 import tempfile
 import threading
@@ -22,8 +23,8 @@ from ldm_jax.images.picture_files import to_rgb
 from ldm_jax.web.gallery import INPUTS, SENT
 from ldm_jax.web.refused import Refused
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-"""What a picture that is sent may be."""
+FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WebP": "image/webp"}
+"""What a picture that is sent may be, with its type on the web."""
 _PREFIX = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w=.+-]*)*,")
 _one_at_a_time = threading.Lock()
 """Decoded pictures are many times as large as what is sent: no two of them are made at once."""
@@ -47,7 +48,7 @@ def open_sent(data: bytes, field: str, most: int) -> Image.Image:
     try:
         with _one_at_a_time, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is odd in it, which is not ours
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=[*FORMATS])
             if image.width * image.height > most:
                 raise Refused(422, (field, f"{field} has {image.width} x {image.height} pixels; "
                                     f"at most {most} are allowed here (max_pixels)"))  # fmt: skip
@@ -79,12 +80,15 @@ def mask_of(image: Image.Image, field: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def keep(out: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> Path:
-    """Writes a picture as OUT/inputs/SHA256.png, if it is not there; returns its path."""
+    """Writes a picture as OUT/inputs/SHA256.png, or notes that it was sent again; returns its
+    path."""
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, format="PNG")
     data = content.getvalue()
     path = out / INPUTS / f"{hashlib.sha256(data).hexdigest()}.png"
-    if not path.exists():
+    try:
+        os.utime(path)
+    except FileNotFoundError:
         write_atomically(path, data)
     return path
 

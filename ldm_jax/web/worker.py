@@ -141,6 +141,15 @@ class Worker:
         with self._changed:
             return [job.to_json(self.waits_for) for job in self.jobs()]
 
+    def inputs_in_use(self) -> set[str]:
+        """The names of the pictures and masks that the present job and those that wait start
+        from."""
+        with self._changed:
+            jobs = [job for job in (self._current, *self._queue) if job is not None]
+            pictures = [request.picture for job in jobs for request in job.requests]
+        files = [file for one in pictures for file in (one.init_image, one.mask)]
+        return {file.name for file in files if file is not None}
+
     def find(self, job_id: str) -> Job:
         """A job by its id; raises Refused (404)."""
         for job in self.jobs():

@@ -118,6 +118,7 @@ def test_a_stopped_job_keeps_what_is_finished(services):
     until(lambda: first.steps_done == STEPS + 1)
     services.worker.stop(first)
     told = {one["id"]: one for one in services.worker.jobs_json()}
+    assert told[second.id]["ended"] and not (told[first.id]["ended"] or told[third.id]["ended"])
     assert told[first.id]["stopping"] and told[first.id]["waits_for"] is None
     assert not told[third.id]["stopping"] and told[third.id]["waits_for"] == "the drawing"
     assert services.worker.load_later("b.pt") == "the drawing"

@@ -53,7 +53,9 @@ def test_every_setting_has_its_place(services):
     assert given | {*forms.ABSENT, *forms.AS_DATA} == {*settings()}
     assert {*paths()} == {*forms.AS_DATA, *forms.BY_NAME} | ({*forms.ABSENT} & {*paths()})
     models, _, limits = services
-    listed = forms.form("one.safetensors", FACTS, models, limits)["settings"]
+    made = forms.form("one.safetensors", FACTS, models, limits)
+    assert made["picture_formats"]["WebP"] == "image/webp"
+    listed = made["settings"]
     assert {s["name"] for s in listed} == given
     for s in listed:
         assert s["type"] in ("number", "integer", "text", "choice", "flag") and s["help"], s

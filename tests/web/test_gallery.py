@@ -2,6 +2,9 @@
 
 import base64
 import io
+import json
+import os
+import time
 import zlib
 from contextlib import closing
 
@@ -12,7 +15,7 @@ from PIL import Image
 from ldm_jax.config import ConfigError
 from ldm_jax.images.picture_text import CHUNK
 from ldm_jax.web import pictures
-from ldm_jax.web.gallery import Gallery, settings_of
+from ldm_jax.web.gallery import GRACE_SECONDS, INPUTS, Gallery, settings_of
 from ldm_jax.web.refused import Refused
 
 
@@ -112,6 +115,31 @@ def test_numbers_go_on_after_a_restart(tmp_path):
         (tmp_path / name).touch()
     with closing(Gallery(tmp_path)) as gallery:
         assert gallery.write(np.zeros((2, 2, 3), np.uint8), {}) == "000042.png"
+
+
+def test_inputs_go_with_the_last_picture_that_was_drawn_from_them(tmp_path):
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    with closing(Gallery(tmp_path)) as gallery:
+        kept = [pictures.keep(tmp_path, pixels + i) for i in range(5)]
+        (tmp_path / INPUTS / "my own.png").touch()
+        foreign = {CHUNK: '{"request": {"init_image": 3, "mask": "/elsewhere/x.png"}}'}
+        gallery.write(pixels, foreign)
+        for image, mask in ((0, 1), (0, 2)):
+            request = {"init_image": str(kept[image]), "mask": str(kept[mask])}
+            gallery.write(pixels, {CHUNK: json.dumps({"request": request})})
+
+        def left():
+            return [i for i, path in enumerate(kept) if path.exists()]
+
+        gallery.delete("000002.png")
+        assert left() == [0, 1, 2, 3, 4], "all of them were sent just now"
+        for path in kept:
+            os.utime(path, times=2 * (time.time() - GRACE_SECONDS - 1,))
+        assert pictures.keep(tmp_path, pixels + 4) == kept[4]  # it is sent again
+        gallery.delete("000003.png", lambda: {kept[3].name})
+        assert left() == [3, 4], "one is waited for, one was sent just now"
+    with closing(Gallery(tmp_path)) as gallery:
+        assert left() == [] and [p.name for p in (tmp_path / INPUTS).iterdir()] == ["my own.png"]
 
 
 def test_only_what_a_killed_server_left_is_cleared_away(tmp_path):
