@@ -13,9 +13,9 @@ import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import browser
+import clip_files
 import convert_models
 import numpy as np
 import pytest
@@ -24,13 +24,15 @@ from PIL import Image
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model
+from ldm_jax.convert.diffusers.pipeline_folders import write_folder
 from ldm_jax.convert.native import write_native
 
 PROMPT = "a red three above a blue seven"
 
 
 def _write_models(folder: Path) -> None:
-    """Models of two other kinds, with random weights."""
+    """Models of other kinds, with random weights: small ones of our own, and two such as Stable
+    Diffusion, one of them for inpainting."""
     autoencoder = replace(tiny.AUTOENCODER, latent_scale=1.0)
     channels = autoencoder.latent_channels
     unet = replace(tiny.UNET, in_channels=channels, out_channels=channels)
@@ -42,24 +44,46 @@ def _write_models(folder: Path) -> None:
     for name, (unet, conditioners) in kinds.items():
         model = cfg.Model(autoencoder, unet, conditioners, process, 16)
         write_native(imported_model.make(model, convert_models.numbers(model)), folder / name)
+    tokenizer = clip_files.write_clip(folder.parent / "clip")
+    for name, kind in (("stable", "sd1"), ("fill", "inpainting")):
+        model = convert_models.MODELS[kind]
+        text = replace(convert_models.CLIP, vocab_size=600)
+        conditioners = (replace(convert_models.TEXT, encoder=text), *model.conditioners[1:])
+        model = replace(model, conditioners=conditioners)
+        made = imported_model.make(model, convert_models.numbers(model), tokenizer=tokenizer)
+        write_folder(made, folder / name)
+
+
+class Server:
+    """The server as a process, with its URL and output folder."""
+
+    def __init__(self, models: list[Path], out: Path, programs: Path) -> None:
+        self.models, self.out, self.programs, self.url = models, out, programs, ""
+        self.start(0)
+
+    def start(self, port: int) -> None:
+        self.process = tiny.start(
+            "-m", "ldm_jax.web", "--models", *map(str, self.models), f"--out={self.out}",
+            f"--port={port}", programs=self.programs,
+        )  # fmt: skip
+        line = self.process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+        assert found, line + tiny.finish(self.process)[1]
+        self.url, self.port = found[0], int(found[1])
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        tiny.finish(self.process)
 
 
 @pytest.fixture(scope="module")
 def server(trained_text2img, programs, tmp_path_factory):
-    """The server as a process, with its URL and output folder."""
     folder = tmp_path_factory.mktemp("web")
     (folder / "models").mkdir()
     _write_models(folder / "models")
-    process = tiny.start(
-        "-m", "ldm_jax.web", "--models", str(trained_text2img), str(folder / "models"),
-        f"--out={folder / 'out'}", "--port=0", programs=programs,
-    )  # fmt: skip
-    line = process.stdout.readline()
-    found = re.search(r"http://127\.0\.0\.1:\d+/", line)
-    assert found, line + tiny.finish(process)[1]
-    yield SimpleNamespace(url=found[0], out=folder / "out")
-    process.send_signal(signal.SIGTERM)
-    tiny.finish(process)
+    server = Server([trained_text2img, folder / "models"], folder / "out", programs)
+    yield server
+    server.end()
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +298,23 @@ def test_compares_two_settings_in_a_grid(page):
     assert name.endswith("_grid.png")
     drawn = [page.settings(n)["request"]["guidance_scale"] for n in page.names()[1:5]]
     assert drawn == [3, 2, 3, 2]
+    # What it says brings the grid back: drawn again, or into the form.
+    page.run("localStorage.clear()")
+    page.driver.refresh()
+    page.wait(lambda: page.all("#form[data-model='run']"))
+    page.click("#gallery li:first-child button")
+    assert "Guidance: 2, 3" in page.wait(lambda: page.see("#viewer-settings"))
+    page.click("#viewer-restore")
+    page.wait(lambda: page.see("#draw") == "Draw a grid of 4")
+    typed = [page.one(f"[aria-label='Values of {name}']").get_property("value")
+             for name in ("Guidance", "Seed")]  # fmt: skip
+    assert typed == ["2, 3", "1, 2"] and page.see(".toast") == "The settings are in the form."
+    page.click("#gallery li:first-child button")
+    assert page.one("#viewer-again:enabled").text == "Draw the grid again"
+    page.click("#viewer-again")
+    page.wait(lambda: page.names()[0] > name and page.names()[0].endswith("_grid.png"))
+    old, new = (Image.open(page.server.out / n) for n in (name, page.names()[0]))
+    assert old.text == new.text and old.tobytes() == new.tobytes()
 
 
 def test_the_gallery_shows_and_deletes(page):
@@ -318,3 +359,85 @@ def test_models_have_the_fields_that_they_have(page):
     assert page.see("#classes-error") == "Class must be from 0 to 9, not 12."
     page.type("#classes", "3")
     assert page.settings(page.draw())["request"]["classes"] == [3]
+
+
+def test_models_such_as_stable_diffusion(page):
+    page.choose("#model", "stable")
+    page.wait(lambda: page.see("#model-note") == "Loading the model …")
+    page.wait(lambda: page.all("#form[data-model='stable']"))
+    page.type("#prompt", "a red cat a red cat")
+    page.wait(lambda: page.see("#prompt-tokens") == "6 of 6 tokens")
+    page.type("#prompt", "a red cat a red cat a (red:1.1) cat")
+    page.wait(lambda: page.see("#prompt-tokens") == "9 tokens, in 2 chunks of up to 6")
+    sides = [page.one(f"#{side}") for side in ("width", "height")]
+    assert [side.get_property("value") for side in sides] == ["16", "16"]
+    page.type("#width", "27\t")
+    assert sides[0].get_property("value") == "28", "the next that is possible"
+    page.type("#steps", "2")
+    page.click("#draw")
+    said = page.wait(lambda: "Preparing" in (page.see("#stage-note") or "") and page.see("#stage"))
+    assert "only the first time" in said and "a (red:1.1) cat" in said
+    page.wait(lambda: page.all(".results img"))
+    with Image.open(page.server.out / page.names()[0]) as drawn:
+        assert drawn.size == (28, 16)
+
+
+def test_a_finger_paints_what_a_model_for_inpainting_fills_in(page):
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
+    from selenium.webdriver.common.actions.pointer_input import PointerInput
+
+    page.use("fill")
+    assert page.see("#picture-label") == "Picture to fill in"
+    page.type("#steps", "2")
+    page.type("#prompt", "a red cat")
+    page.click("#draw")
+    assert page.see("#init_image-error") == "This model fills in parts of a picture: choose one."
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(content, "PNG")
+    browser.resize(page.driver, 360, 740, touch=True)
+    page.drop("#drop-zone", content.getvalue())
+    canvas = page.wait(lambda: page.see("#easel") is not None and page.one("canvas.mask"))
+    page.click("#draw")
+    assert page.see("#mask-error") == "Paint over what this model is to fill in."
+    page.run("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    finger = ActionBuilder(page.driver, mouse=PointerInput("touch", "finger"))
+    touch = finger.pointer_action
+    touch.move_to(canvas, -100, -100).pointer_down().move_to(canvas, 0, -100).pointer_up()
+    finger.perform()
+    page.wait(lambda: page.see("#mask_blur") is not None)
+    page.run("document.querySelector('#draw').scrollIntoView()")
+    drawn = np.asarray(Image.open(page.server.out / page.draw()))
+    assert (drawn[8:] == (255, 0, 0)).all() and not (drawn[:4] == (255, 0, 0)).all()
+
+
+def test_what_was_typed_outlives_the_page_and_the_server(page):
+    """The last: the console's complaints of a server that is not there are none of the page's."""
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(content, "PNG")
+    page.type("#prompt", PROMPT)
+    page.type("#seed", "42")
+    page.drop("#drop-zone", content.getvalue())
+    page.wait(lambda: page.see("#easel") is not None)
+    page.click("[aria-label='Invert the mask']")
+
+    def kept():
+        values = [
+            page.one(f"#{name}").get_property("value") for name in ("prompt", "seed", "steps")
+        ]
+        shown = page.see("#easel") is not None and page.see("#mask_blur") is not None
+        return (values, shown) == ([PROMPT, "42", "4"], True)
+
+    assert kept()
+    page.server.end()
+    assert "does not answer" in page.wait(lambda: page.see("#offline"))
+    assert kept()
+    page.server.start(page.server.port)
+    page.wait(lambda: page.see("#offline") is None)
+    assert kept()
+    page.driver.refresh()
+    page.wait(lambda: page.all("#form[data-model='run']") and page.see("#easel") is not None)
+    page.wait(kept)
+    request = page.settings(page.draw())
+    assert request["request"]["seed"] == 42 and request["mask"] and request["init_image"]
+    assert all("ERR_CONNECTION_REFUSED" in said or "ERR_INCOMPLETE" in said
+               for said in browser.complaints(page.driver))  # fmt: skip

@@ -67,6 +67,9 @@ export function toast(text, action = null, run = null) {
 
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
+/** Names of which one is meant. */
+export const either = (names) => names.join(", ").replace(/, ([^,]*)$/, " or $1");
+
 /** A name of the settings as people read it. */
 export function words(name) {
   const text = name.replaceAll("_", " ");

@@ -4,9 +4,13 @@ import { find, make, plural, tell } from "./dom.js";
 import { labelOf, parse } from "./fields.js";
 import { remember, remembered } from "./store.js";
 
+export const AXES = { x: "Across (X)", y: "Down (Y)" };
 const NOT_COMPARED = ["num", "batch_size"];
 /** Lists of which one value is compared at a time. */
 const ONE_AT_A_TIME = ["prompt", "classes"];
+
+/** Whether each value has a line of its own. */
+const inLines = ({ type }) => type === "text" || type === "choice";
 
 class Axis {
   constructor(letter, optional, changed) {
@@ -18,9 +22,8 @@ class Axis {
     this.place = make("div", { class: "grid-values" });
     this.error = make("p", { class: "error", id: `grid-${letter}-error`, role: "alert",
       hidden: true });
-    const label = letter === "x" ? "Across (X)" : "Down (Y)";
     this.element = make("div", { class: "field" },
-      make("label", { for: `grid-${letter}` }, label), this.select, this.place, this.error);
+      make("label", { for: `grid-${letter}` }, AXES[letter]), this.select, this.place, this.error);
   }
 
   show(settings, state) {
@@ -76,11 +79,28 @@ class Axis {
     this.changed();
   }
 
+  /** Takes an axis as the server has it, or none; whether the field can hold its values. */
+  fill(axis) {
+    const setting = axis && this.settings.find(({ name }) => name === axis.name);
+    const text = setting && axis.values.flat().join(inLines(setting) ? "\n" : ", ");
+    this.show(this.settings, axis && { name: axis.name, text });
+    if (JSON.stringify(this.tried()) === JSON.stringify(axis)) return true;
+    this.show(this.settings, null);
+    return false;
+  }
+
+  tried() {
+    try {
+      return this.read();
+    } catch {
+      return undefined;
+    }
+  }
+
   texts() {
     const { setting } = this;
     if (!setting) return [];
-    const lines = setting.type === "text" || setting.type === "choice";
-    return this.text.split(lines ? "\n" : /[,;\s]+/).map((text) => text.trim()).filter(Boolean);
+    return this.text.split(inLines(setting) ? "\n" : /[,;\s]+/).map((text) => text.trim()).filter(Boolean);
   }
 
   /** The values as the server takes them; throws a sentence. */
@@ -113,6 +133,13 @@ export class Grid {
     for (const [letter, axis] of Object.entries(this.axes)) axis.show(usable, kept[letter]);
     this.showing = false;
     this.edited();
+  }
+
+  /** Takes the axes of a grid; the names of the settings that cannot be compared here. */
+  fill(axes) {
+    this.drawer.open = true;
+    return Object.entries(this.axes).filter(([letter, axis]) => !axis.fill(axes[letter] ?? null))
+      .map(([letter]) => axes[letter].name);
   }
 
   get wanted() {

@@ -1,7 +1,7 @@
 // Puts the page together.
 
 import * as api from "./api.js";
-import { announce, find, make, sentence, tell, toast, words } from "./dom.js";
+import { announce, either, find, make, sentence, tell, toast, words } from "./dom.js";
 import { Drop } from "./drop.js";
 import { Form } from "./form.js";
 import { Gallery, isGrid } from "./gallery.js";
@@ -35,6 +35,7 @@ const stage = new Stage({
 });
 const viewer = new Viewer(gallery, {
   draw: (jobs) => queue(jobs),
+  drawGrid: (job, axes) => sendGrid(job, axes),
   restore: (found) => restore(found),
   use: { picture: (blob) => use(blob), data: dataUrl },
   isUsual: (name, value) => form.isUsual(name, value),
@@ -118,6 +119,7 @@ async function draw(event) {
   form.seed?.next();
   const { request, errors } = form.request();
   const axes = grid.wanted ? grid.read() : {};
+  errors.push(...picture.missing());
   if (errors.length) complain(errors);
   if (errors.length || !axes) return;
   button.disabled = true;
@@ -132,10 +134,10 @@ async function draw(event) {
   }
 }
 
-async function sendGrid(job, axes) {
-  const { x, y } = axes;
-  for (const name of ["num", x.name, y?.name]) delete job.request[name];
-  await api.drawGrid({ ...job, x, y });
+async function sendGrid(job, { x, y }) {
+  const request = { ...job.request };
+  for (const name of ["num", x.name, y?.name]) delete request[name];
+  await api.drawGrid({ ...job, request, x, y });
   announce("The grid is in the queue");
   showStage();
 }
@@ -194,6 +196,8 @@ async function restore(found) {
   const settings = asked(found);
   const unused = form.fill(settings).filter((name) => !form.isUsual(name, settings[name]));
   form.seed?.keep(true);
+  const left = found.grid ? grid.fill(found.grid) : [];
+  if (left.length) notes.push(`A grid over ${either(left.map(words))} cannot be typed here.`);
   if (input) await picture.set(await api.blob(input), mask);
   else if (picture.now) picture.clear();
   if (unused.length) notes.push(`This model has no ${unused.map(words).join(", ").toLowerCase()}.`);

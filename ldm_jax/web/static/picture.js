@@ -1,10 +1,8 @@
 // The picture that drawing starts from: by drop, paste or file, with a mask painted on it.
 
-import { announce, find, iconButton, make, tell } from "./dom.js";
+import { announce, either, find, iconButton, make, tell } from "./dom.js";
 import { MaskPainter } from "./mask.js";
 import { rememberPicture, rememberedPicture } from "./store.js";
-
-const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
 /** The bytes of a file as a data URL. */
 export function dataUrl(blob) {
@@ -28,7 +26,7 @@ export class Picture {
   constructor(changed) {
     this.changed = changed;
     this.now = null;
-    this.allowed = { picture: false, mask: false };
+    this.allowed = { picture: false, mask: false, needed: false, formats: null };
     this.painter = new MaskPainter(() => this.maskChanged());
     this.error = find("init_image-error");
     this.image = make("img", { alt: "", class: "under" });
@@ -46,8 +44,10 @@ export class Picture {
   }
 
   /** What the model takes. */
-  allow({ takes_picture: picture, takes_mask: mask, needs_mask: needed }) {
-    this.allowed = { picture, mask };
+  allow({ takes_picture: picture, takes_mask: mask, needs_mask: needed,
+    picture_formats: formats }) {
+    this.allowed = { picture, mask, needed, formats };
+    find("picture-file").accept = Object.values(formats).join();
     find("picture-label").textContent = needed ? "Picture to fill in" : "Picture to start from";
     find("picture-in").hidden = !picture;
     this.painter.tools.hidden = this.painter.canvas.hidden = this.maskNote.hidden = !mask;
@@ -61,6 +61,14 @@ export class Picture {
     return this.given && this.allowed.mask && this.mask !== null;
   }
 
+  /** What a model for inpainting cannot do without. */
+  missing() {
+    if (!this.allowed.needed || this.masked) return [];
+    return [this.given
+      ? { field: "mask", message: "Paint over what this model is to fill in." }
+      : { field: "init_image", message: "This model fills in parts of a picture: choose one." }];
+  }
+
   async restore() {
     const [file, mask] = await Promise.all(["init_image", "mask"].map(rememberedPicture));
     if (file) await this.set(file, mask ?? null);
@@ -69,8 +77,10 @@ export class Picture {
   /** Takes a file, and a mask's data URL or URL; tells what is wrong with it. */
   async set(file, mask = null) {
     tell(this.error, null);
-    if (!KINDS.includes(file.type)) {
-      tell(this.error, "This is no PNG, JPEG or WebP picture.");
+    const { formats } = this.allowed;
+    // A picture from before the page was loaded was looked at when it was given.
+    if (formats && !Object.values(formats).includes(file.type)) {
+      tell(this.error, `This is no picture in ${either(Object.keys(formats))}.`);
       return;
     }
     const url = URL.createObjectURL(file);

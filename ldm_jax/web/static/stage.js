@@ -4,8 +4,6 @@ import * as api from "./api.js";
 import { announce, find, iconButton, make, plural, sentence, tell } from "./dom.js";
 import { noiseCanvas, paintNoise } from "./noise.js";
 
-const WORKING = ["loading", "compiling", "drawing", "decoding"];
-const ENDED = ["done", "stopped", "failed"];
 /** Pictures of a drawing that are shown together, at most. */
 const SHOWN = 16;
 
@@ -70,11 +68,11 @@ export class Stage {
   }
 
   get running() {
-    return this.jobs.find((job) => WORKING.includes(job.stage));
+    return this.jobs.find((job) => job.stage !== "queued" && !job.ended);
   }
 
   get latest() {
-    return this.jobs.findLast((job) => ENDED.includes(job.stage));
+    return this.jobs.findLast((job) => job.ended);
   }
 
   async ask(what) {
@@ -134,7 +132,7 @@ export class Stage {
 
   changed(job) {
     if (["loading", "compiling"].includes(job.stage)) announce(doing(job));
-    if (!ENDED.includes(job.stage)) return;
+    if (!job.ended) return;
     if (job.stage === "done") announce(`Done: ${subject(job)}`);
     if (job.stage === "stopped") announce(outcome(job));
     this.ended(job);

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { announce, find, make, sentence, tell } from "./dom.js";
 import { labelOf } from "./fields.js";
-import { isGrid } from "./gallery.js";
+import { AXES } from "./grid.js";
 
 const VARIATIONS = 4;
 const SEEDS = 2 ** 32;
@@ -20,10 +20,10 @@ export function asked({ request, filled }) {
 }
 
 export class Viewer {
-  /** `draw(jobs)` queues; `restore(found)` fills the form; `use(blob)` takes the picture
-   * as input; `isUsual(name, value)` says what nobody asks about. */
-  constructor(gallery, { draw, restore, use, isUsual }) {
-    Object.assign(this, { gallery, draw, restore, use, isUsual });
+  /** `draw(jobs)` queues, `drawGrid(job, axes)` a grid; `restore(found)` fills the form; `use(blob)`
+   * takes the picture as input; `isUsual(name, value)` says what nobody asks about. */
+  constructor(gallery, { draw, drawGrid, restore, use, isUsual }) {
+    Object.assign(this, { gallery, draw, drawGrid, restore, use, isUsual });
     this.dialog = find("viewer");
     this.varied = new Map();
     const on = (id, run) => find(id).addEventListener("click", () => this.try(run));
@@ -78,7 +78,7 @@ export class Viewer {
     find("viewer-rest").hidden = true;
     if (!this.dialog.open) this.dialog.showModal();
     this.enable(false);
-    if (!isGrid(name)) await this.read(name);
+    await this.read(name);
   }
 
   async read(name) {
@@ -99,12 +99,15 @@ export class Viewer {
     this.found = found;
     this.enable(true);
     const { prompt, num, ...others } = found.request;
+    const { grid } = found;
+    find("viewer-again").textContent = grid ? "Draw the grid again" : "Again";
+    find("viewer-vary").hidden = Boolean(grid);
     if (prompt?.length) find("viewer-title").textContent = prompt.join(", ");
     find("viewer-image").alt = find("viewer-title").textContent;
     const rows = Object.entries({ model: found.model ?? found.model_said, ...others })
       .filter(([, value]) => value !== null);
     const first = ([name, value]) => TOLD_FIRST.includes(name) || !this.isUsual(name, value);
-    find("viewer-settings").replaceChildren(...rows.filter(first).map(row));
+    find("viewer-settings").replaceChildren(...axes(grid), ...rows.filter(first).map(row));
     find("viewer-usual").replaceChildren(...rows.filter((one) => !first(one)).map(row));
     find("viewer-rest").hidden = !find("viewer-usual").children.length;
     if (found.problems.length) tell(find("viewer-error"), found.problems.map(sentence).join(" "));
@@ -132,7 +135,9 @@ export class Viewer {
   }
 
   async repeat() {
-    await this.draw([await this.job()]);
+    const job = await this.job();
+    if (this.found.grid) await this.drawGrid(job, this.found.grid);
+    else await this.draw([job]);
     this.dialog.close();
   }
 
@@ -170,6 +175,16 @@ export class Viewer {
     if (next) await this.open(next);
     else this.dialog.close();
   }
+}
+
+/** What a grid goes over, as rows of the settings. */
+function axes(grid) {
+  const given = Object.entries(grid ?? {}).filter(([, axis]) => axis);
+  return given.map(([letter, { name, values }]) => {
+    const listed = values.map(told).join(name === "prompt" ? "; " : ", ");
+    return make("div", {}, make("dt", {}, AXES[letter]),
+      make("dd", {}, `${labelOf({ name })}: ${listed}`));
+  });
 }
 
 function told(value) {
