@@ -49,7 +49,8 @@ def _write_models(folder: Path) -> None:
         model = convert_models.MODELS[kind]
         text = replace(convert_models.CLIP, vocab_size=600)
         conditioners = (replace(convert_models.TEXT, encoder=text), *model.conditioners[1:])
-        model = replace(model, conditioners=conditioners)
+        unet = replace(model.unet, block_out_channels=(32,), attention=(True,), num_heads=(4,))
+        model = replace(model, unet=unet, conditioners=conditioners)
         made = imported_model.make(model, convert_models.numbers(model), tokenizer=tokenizer)
         write_folder(made, folder / name)
 
