@@ -28,6 +28,7 @@ from ldm_jax.models import conditioners
 from ldm_jax.models.bottlenecks import Gaussian, Point
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
 from ldm_jax.models.conditioners import Condition, Conditioner, Inputs
+from ldm_jax.models.pixels import to_images
 from ldm_jax.models.process import build_process
 from ldm_jax.models.unet import UNet2D
 from ldm_jax.sampling import scan
@@ -35,16 +36,6 @@ from ldm_jax.sampling.guidance import NO_GUIDANCE, Guidance
 from ldm_jax.sampling.inpaint import Inpaint
 
 Params = Mapping[str, Any]
-
-
-def to_pixels(images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """uint8 images [0, 255] → pixels in [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1
-
-
-def to_images(pixels: Float[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
-    """Pixels in [-1, 1] → uint8 images, rounded to nearest and clipped."""
-    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 def sample_posterior(
@@ -119,6 +110,26 @@ class LatentDiffusion:
         encode = partial(self.encode, frozen)
         return conditioners.run(self.conditioners, params.get("conditioners", {}), inputs, encode)
 
+    def with_noise(
+        self,
+        inputs: Inputs,
+        seed: UInt32[Array, ""] | int,
+        use: str,
+        index: UInt32[Array, "b"],
+        shape: tuple[int, int, int],
+    ) -> Inputs:
+        """`inputs` with the noise that conditioners of pictures take, that of each example drawn
+        from the streams `use`/… of `seed`; `shape` is that of its latents."""
+        shapes: dict[str, tuple[int, int, int]] = {}
+        for conditioner in self.config.conditioners:
+            match conditioner:
+                case cfg.InpaintingConditioner():
+                    shapes["masked"] = shape
+                case cfg.LowResConditioner(noise=cfg.NoiseAugmentation()):
+                    shapes["low_res"] = (*shape[:2], 3)
+        drawn = {f"{n}_noise": noise_of(seed, f"{use}/{n}", index, s) for n, s in shapes.items()}
+        return {**inputs, **drawn}
+
     def network(
         self,
         params: Params,
@@ -155,13 +166,16 @@ def build(config: cfg.Model, dtype: DTypeLike = "float32", remat: bool = False) 
         config=config,
         autoencoder=build_autoencoder(config.autoencoder, dtype=first_stage),
         unet=build_unet(config.unet, dtype=dtype, remat=remat),
-        conditioners=tuple(build_conditioner(part, dtype) for part in config.conditioners),
+        conditioners=tuple(
+            build_conditioner(part, dtype, config.autoencoder.factor)
+            for part in config.conditioners
+        ),
         process=build_process(config.diffusion.process),
     )
 
 
 def zero_inputs(config: cfg.Model, rows: int = 1) -> dict[str, Array]:
-    """Inputs of the right shapes, all zero, for each conditioner of the model."""
+    """Inputs of the right shapes, all zero, for each conditioner of the model; noise excepted."""
     stage, (height, width) = config.autoencoder, config.sides
     small = height // stage.factor, width // stage.factor
     zeros: dict[str, Array] = {}
@@ -172,17 +186,24 @@ def zero_inputs(config: cfg.Model, rows: int = 1) -> dict[str, Array]:
             case cfg.ClassConditioner():
                 zeros["label"] = jnp.zeros((rows,), jnp.int32)
             case cfg.InpaintingConditioner():
-                zeros["mask"] = jnp.zeros((rows, *small, 1), jnp.float32)
-                zeros["masked_image"] = jnp.zeros((rows, height, width, 3), jnp.float32)
-                latents = (rows, *small, stage.latent_channels)
-                zeros["masked_image_noise"] = jnp.zeros(latents, jnp.float32)
+                zeros["mask"] = jnp.zeros((rows, height, width, 1), jnp.uint8)
+                zeros["image"] = jnp.zeros((rows, height, width, 3), jnp.uint8)
+            case cfg.LowResConditioner(noise=noise):
+                zeros["low_res"] = jnp.zeros((rows, *small, 3), jnp.uint8)
+                if noise is not None:
+                    zeros["noise_level"] = jnp.zeros((rows,), jnp.int32)
+            case cfg.ClassMapConditioner():
+                zeros["class_map"] = jnp.zeros((rows, height, width), jnp.int16)
+            case cfg.LayoutConditioner(tokens=tokens):
+                zeros["boxes"] = jnp.zeros((rows, tokens.length), jnp.int32)
     return zeros
 
 
 def init_params(model: LatentDiffusion, seed: int) -> dict[str, Any]:
     """Fresh trainable parameters, drawn from named streams of `seed`."""
-    inputs, condition = zero_inputs(model.config), Condition()
+    index, condition = jnp.zeros((1,), jnp.uint32), Condition()
     x = jnp.zeros((1, *model.latent_shape), jnp.float32)
+    inputs = model.with_noise(zero_inputs(model.config), seed, "init", index, model.latent_shape)
     params: dict[str, Any] = {}
     for conditioner in model.conditioners:
         key = rngs.stream(seed, f"init/{conditioner.name}")
@@ -300,6 +321,7 @@ def generate(
     `uncond` holds the inputs that are unconditional, in place of those of the same name, or is
     None for no guidance; `how` is as in `drawing`.
     """
+    inputs = model.with_noise(inputs, how["seed"], "sample", how["index"], how["shape"])
     cond = model.condition(params, frozen, inputs)
     if uncond is not None:
         uncond = model.condition(params, frozen, {**inputs, **uncond})

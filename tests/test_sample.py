@@ -16,7 +16,7 @@ import sample as program
 from ldm_jax.cli import sample
 from ldm_jax.cli.sample_arguments import parse
 from ldm_jax.generation.pipeline import Pipeline
-from ldm_jax.latent_diffusion import to_pixels
+from ldm_jax.models.pixels import to_pixels
 
 PROMPTS = ("a red three alone", "a blue seven above a green one")
 

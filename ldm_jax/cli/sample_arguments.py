@@ -11,8 +11,7 @@ from typing import Any
 from ldm_jax.cli import options
 from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.command_line import check_given
-from ldm_jax.config.request import PictureInput, paths, settings
-from ldm_jax.config.sampling import Sampling
+from ldm_jax.config.request import kinds, paths, settings
 from ldm_jax.core.reading import FileFormatError, printable, read_lines
 
 PROGRAM = "sample.py"
@@ -86,6 +85,7 @@ MORE = {
         "mask_blur", "invert_mask", "only_masked", "resample", "resample_jump", "latents",
         "latents_row", "invert",
     ),
+    "For models conditioned on files": ("low_res", "noise_level", "class_map", "boxes"),
     "Memory and large pictures": ("batch_size", "tile", "tileable"),
     "What is written": ("overwrite", "progress_strip", "video"),
     "The same pictures again": (
@@ -103,7 +103,7 @@ docs/sample.md explains all of this with pictures. --debug shows where an error 
 
 def known_options() -> dict[str, options.Option]:
     """All options of the command, by the names of their fields."""
-    return options.options_of(Command, Request, Sampling, PictureInput, ModelChoice)
+    return options.options_of(Command, *kinds())
 
 
 def help_text() -> str:

@@ -12,6 +12,8 @@ from ldm_jax import config as cfg
 from ldm_jax.config.checks import allowed
 from ldm_jax.config.choices import choose, parts
 from ldm_jax.config.command_line import LineParser, check_given, check_model, overridden
+from ldm_jax.config.conditioning import WITH_EMPTY
+from ldm_jax.config.request import FILES
 from ldm_jax.core import distributed
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_apart
@@ -230,12 +232,17 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
             )
         case cfg.ClassifierRun():
             return f"guide a model by it: python sample.py --model=MODEL --classifier={folder}"
-    what = "--num=8"
-    if cfg.find(run.conditioners, cfg.TextConditioner) is not None:
+    inputs = [name for conditioner in run.conditioners for name in conditioner.inputs]
+    options = []
+    if "caption" in inputs:
         prompt = shlex.quote(run.loop.prompts[0]) if run.loop.prompts else '"…"'
-        what = f"--prompt={prompt}"
-    elif cfg.find(run.conditioners, cfg.ClassConditioner) is not None:
-        what = "--classes=0"
-    if what != "--num=8":
-        what += f" --guidance={run.loop.sample_guidance:g}"
+        options.append(f"--prompt={prompt}")
+    if "label" in inputs:
+        options.append("--classes=0")
+    if "mask" in inputs:
+        options.append("--init_image=FILE --mask=FILE")
+    options += [f"--{name}=FILE" for name in FILES if name in inputs]
+    if not WITH_EMPTY.isdisjoint(inputs):
+        options.append(f"--guidance={run.loop.sample_guidance:g}")
+    what = " ".join(options) or "--num=8"
     return f"draw with the last checkpoint: python sample.py --model={folder} {what}"

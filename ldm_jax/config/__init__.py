@@ -11,12 +11,17 @@ from ldm_jax.config.conditioning import (
     BERTText,
     CaptionMapConditioner,
     ClassConditioner,
+    ClassMapConditioner,
     CLIPText,
     Conditioner,
     InpaintingConditioner,
+    LayoutConditioner,
+    LowResConditioner,
+    NoiseAugmentation,
     Slots,
     TextConditioner,
     TextTransformer,
+    concat_slice,
     find,
     slots_of,
 )
@@ -28,7 +33,7 @@ from ldm_jax.config.first_stage_loss import Adversarial, AutoencoderLoss, Percep
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.networks import Autoencoder, Classifier, FirstStage, Pixels, UNet
 from ldm_jax.config.noise_processes import EDM, VE, VP, Discrete, Process, RectifiedFlow, SubVP
-from ldm_jax.config.request import ModelChoice, PictureInput, Request
+from ldm_jax.config.request import ConditionFiles, ModelChoice, PictureInput, Request
 from ldm_jax.config.runs import AutoencoderRun, ClassifierRun, DiffusionRun, Run
 from ldm_jax.config.sampling import Sampling
 from ldm_jax.config.serialization import from_json, to_json
@@ -58,9 +63,11 @@ __all__ = [
     "CLIPText",
     "CaptionMapConditioner",
     "ClassConditioner",
+    "ClassMapConditioner",
     "ClassMaps",
     "Classifier",
     "ClassifierRun",
+    "ConditionFiles",
     "Conditioner",
     "ConfigError",
     "ConfigFile",
@@ -80,12 +87,15 @@ __all__ = [
     "InpaintingConditioner",
     "KL",
     "LFQ",
+    "LayoutConditioner",
     "LayoutTokens",
     "Loop",
+    "LowResConditioner",
     "Masks",
     "Mesh",
     "Model",
     "ModelChoice",
+    "NoiseAugmentation",
     "Objective",
     "Optim",
     "Perceptual",
@@ -106,6 +116,7 @@ __all__ = [
     "VE",
     "VP",
     "VQ",
+    "concat_slice",
     "differences",
     "find",
     "from_json",

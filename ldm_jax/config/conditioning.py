@@ -19,6 +19,8 @@ from ldm_jax.config.checks import (
     require,
     settings,
 )
+from ldm_jax.config.noise_processes import Discrete
+from ldm_jax.config.tasks import Bicubic, ClassMaps, Degradation, LayoutTokens, Masks
 
 
 class Slots(NamedTuple):
@@ -156,20 +158,158 @@ class InpaintingConditioner:
     latents, as in Stable Diffusion's inpainting models with 9 channels."""
 
     name: ClassVar[str] = "inpainting"
-    inputs: ClassVar[tuple[str, ...]] = ("mask", "masked_image")
+    inputs: ClassVar[tuple[str, ...]] = ("mask", "image")
     dropout: ClassVar[float] = 0.0
+
+    form: Literal["stable_diffusion", "latent_diffusion"] = "stable_diffusion"
+    """`stable_diffusion`: mask (1 in the hole, 0 elsewhere), then the latents of the image, whose
+    hole is grey; `latent_diffusion`: latents of the image, whose hole is black, then the mask (1
+    and -1), as in the latent diffusion paper."""
+    masks: Masks = field(default_factory=Masks)
+    """The masks to train with."""
 
     def slots(self, latent_channels: int) -> Slots:
         """What it gives the U-Net."""
         return Slots(concat=1 + latent_channels)
 
 
-Conditioner = TextConditioner | CaptionMapConditioner | ClassConditioner | InpaintingConditioner
+@settings
+class NoiseAugmentation:
+    """Noise on a low-resolution image, at a level that the U-Net is told (Ho 2021,
+    arXiv:2106.15282, section 4); the defaults are those of Stable Diffusion's x4 upscaler."""
+
+    process: Discrete = field(default_factory=lambda: Discrete(beta_start=1e-4, beta_end=0.02))
+    """Its timesteps are the levels."""
+    trained_levels: Annotated[int, Within(1, 100_000)] = 350
+    """Levels below this are trained."""
+    usual_level: Annotated[int, Within(0, 100_000)] = 20
+    """The level of sampling, unless another is asked for."""
+
+    def __post_init__(self) -> None:
+        count = self.process.num_timesteps
+        require(self.trained_levels <= count, "NoiseAugmentation.trained_levels",
+                self.trained_levels, f"at most {count}, the levels that there are")  # fmt: skip
+        require(self.usual_level < self.trained_levels, "NoiseAugmentation.usual_level",
+                self.usual_level, f"less than trained_levels, {self.trained_levels}")  # fmt: skip
+
+
+@settings
+class LowResConditioner:
+    """Super-resolution: a low-resolution image, concatenated to the latents.
+
+    It has the latents' size; so pictures become as many times larger as the first stage's factor.
+    """
+
+    name: ClassVar[str] = "low_res"
+    dropout: ClassVar[float] = 0.0
+
+    degradation: Degradation = field(default_factory=Bicubic)
+    """How training images are made small: `bicubic`, or BSRGAN's blur, noise and JPEG."""
+    noise: NoiseAugmentation | None = None
+    """Noise added to the low-resolution image, whose level the U-Net is told."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What it reads of an example."""
+        return ("low_res",) if self.noise is None else ("low_res", "noise_level")
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        return Slots(label=self.noise and self.noise.process.num_timesteps, concat=3)
+
+
+@settings
+class ClassMapConditioner:
+    """Semantic synthesis: a class for each pixel. One-hot, averaged down to the latents' size,
+    projected and concatenated to the latents."""
+
+    name: ClassVar[str] = "class_map"
+    inputs: ClassVar[tuple[str, ...]] = ("class_map",)
+
+    maps: ClassMaps = field(default_factory=ClassMaps)
+    """The classes, and how files say them."""
+    class_names: tuple[str, ...] = ()
+    """What the classes are called, for people."""
+    channels: Width = 3
+    """Channels that the classes are projected to."""
+    dropout: Share = 0.1
+    """Share of training examples whose map is dropped, for classifier-free guidance (CFG)."""
+
+    def __post_init__(self) -> None:
+        _check_names("ClassMapConditioner", self.class_names, self.maps.num_classes)
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        return Slots(concat=self.channels)
+
+
+@settings
+class LayoutConditioner:
+    """Layout conditioning: boxes with classes, as tokens for a transformer, whose output is the
+    cross-attention context."""
+
+    name: ClassVar[str] = "layout_encoder"
+    inputs: ClassVar[tuple[str, ...]] = ("boxes",)
+
+    tokens: LayoutTokens = field(default_factory=LayoutTokens)
+    """How boxes become tokens."""
+    class_names: tuple[str, ...] = ()
+    """What the classes are called, in files of boxes and for people."""
+    width: Width = 512
+    layers: Annotated[int, Within(1, 256)] = 16
+    num_heads: Width = 8
+    head_dim: Width = 64
+    dropout: Share = 0.1
+    """Share of training examples whose boxes are dropped, for classifier-free guidance (CFG)."""
+
+    def __post_init__(self) -> None:
+        _check_names("LayoutConditioner", self.class_names, self.tokens.num_classes)
+
+    @property
+    def encoder(self) -> BERTText:
+        """The transformer."""
+        return BERTText(
+            self.tokens.vocab_size, self.tokens.length, self.width, self.layers, self.num_heads,
+            self.head_dim,
+        )  # fmt: skip
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        return Slots(self.width)
+
+
+Conditioner = (
+    TextConditioner
+    | CaptionMapConditioner
+    | ClassConditioner
+    | InpaintingConditioner
+    | LowResConditioner
+    | ClassMapConditioner
+    | LayoutConditioner
+)
+WITH_EMPTY = frozenset({"caption", "label", "class_map", "boxes"})
+"""Inputs that have a value for no condition."""
+
+
+def _check_names(where: str, names: tuple[str, ...], count: int) -> None:
+    require(not names or len({*names}) == len(names) == count, f"{where}.class_names", names,
+            f"() or {count} different names, one for each class")  # fmt: skip
 
 
 def find(conditioners: Sequence[Conditioner], kind: type) -> Conditioner | None:
     """The one of that kind, or None."""
     return next((c for c in conditioners if isinstance(c, kind)), None)
+
+
+def concat_slice(conditioners: Sequence[Conditioner], kind: type, latent_channels: int) -> slice:
+    """Which of the concatenated channels come from the conditioner of that kind."""
+    before = 0
+    for conditioner in conditioners:
+        channels = conditioner.slots(latent_channels).concat
+        if isinstance(conditioner, kind):
+            return slice(before, before + channels)
+        before += channels
+    raise ValueError(f"there is no {kind.__name__}")
 
 
 def slots_of(conditioners: Sequence[Conditioner], latent_channels: int) -> Slots:

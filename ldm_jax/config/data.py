@@ -32,6 +32,13 @@ class ImageFolder:
     """Data augmentation: mirror half of the training images left to right."""
     on_broken: Literal["stop", "skip"] = "stop"
     """Whether an unreadable image stops the run or is skipped with a warning."""
+    boxes: str = ""
+    """File of boxes: the folder's metadata.jsonl, or an annotation file of COCO; see
+    docs/task_data.md."""
+    box_classes: tuple[str, ...] = ()
+    """The classes of boxes in order; (): those that occur in the file."""
+    class_maps: str = ""
+    """Folder of class maps, PNG files with the names of the images."""
     validation_fraction: Share = 0.05
     """Share of the images held out for validation, chosen by a hash of the file name."""
 

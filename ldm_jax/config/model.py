@@ -13,6 +13,7 @@ from ldm_jax.config.checks import (
     settings,
 )
 from ldm_jax.config.conditioning import (
+    WITH_EMPTY,
     CaptionMapConditioner,
     Conditioner,
     InpaintingConditioner,
@@ -114,6 +115,11 @@ class Model:
     def is_inpainting(self) -> bool:
         """Whether the U-Net itself is shown a mask and a picture."""
         return find(self.conditioners, InpaintingConditioner) is not None
+
+    @property
+    def has_unconditional(self) -> bool:
+        """Whether something that it is conditioned on can be left out, as guidance does."""
+        return not WITH_EMPTY.isdisjoint(self.inputs)
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -119,6 +119,29 @@ class PictureInput:
                 raise ConfigError(f"{name} needs {needed}, the name of a file")
 
 
+@dataclass(frozen=True)
+class ConditionFiles:
+    """Files that say what is to be seen, for models that are conditioned on such."""
+
+    low_res: Path | None = None
+    """Super-resolution: the small picture to enlarge."""
+    noise_level: int | None = None
+    """How much noise to add to --low_res first, 0 is none; for models that were trained so."""
+    class_map: Path | None = None
+    """A PNG whose numbers, or palette, say what is where."""
+    boxes: Path | None = None
+    """A JSON file of boxes: what is where."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "")
+        level = self.noise_level
+        require(level is None or level >= 0, "noise_level", level, "0 or more")
+        if level is not None and self.low_res is None:
+            raise ConfigError("noise_level needs low_res, the name of a file")
+
+
+FILES = ("low_res", "class_map", "boxes")
+"""Settings that name a file for the input of the same name."""
 _NAMES = {"weights": Weights, "dtype": Dtype, "prediction": Prediction}
 _OF_PICTURE = {
     "mask": "init_image", "mask_blur": "mask", "invert_mask": "mask", "only_masked": "mask",
@@ -152,6 +175,7 @@ class Request:
     """Number of each prompt's first picture; noise depends on seed and numbers."""
     sampling: Sampling = field(default_factory=Sampling)
     picture: PictureInput = field(default_factory=PictureInput)
+    condition_files: ConditionFiles = field(default_factory=ConditionFiles)
     model: ModelChoice = field(default_factory=ModelChoice)
 
     def __post_init__(self) -> None:
@@ -282,7 +306,7 @@ def check_numbers(conditions: int, num: int, first_prompt: int, first_image: int
 def settings() -> dict[str, Any]:
     """The type of each setting of a request and its parts, by name, in their order."""
     return {
-        name: hint for kind in _kinds() for name, hint in typing.get_type_hints(kind).items()
+        name: hint for kind in kinds() for name, hint in typing.get_type_hints(kind).items()
         if not is_dataclass(hint)
     }  # fmt: skip
 
@@ -291,7 +315,7 @@ def settings() -> dict[str, Any]:
 def needs() -> dict[str, str]:
     """Settings that need another one beside them, each with that one's name."""
     of_sampling = {name: needed for name, _, needed, _ in NEEDS}
-    of_request = {"strength": "init_image", "resample": "mask"}
+    of_request = {"strength": "init_image", "resample": "mask", "noise_level": "low_res"}
     return _OF_PICTURE | of_request | of_sampling | _OF_MODELS
 
 
@@ -300,7 +324,8 @@ def paths() -> list[str]:
     return [name for name, hint in settings().items() if Path in typing.get_args(hint)]
 
 
-def _kinds() -> list[type]:
+def kinds() -> list[type]:
+    """A request and its parts."""
     hints = typing.get_type_hints(Request)
     return [Request, *(hint for hint in hints.values() if is_dataclass(hint))]
 

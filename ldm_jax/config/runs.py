@@ -8,7 +8,6 @@ from ldm_jax.config.conditioning import (
     CaptionMapConditioner,
     ClassConditioner,
     Conditioner,
-    InpaintingConditioner,
     TextConditioner,
     find,
 )
@@ -82,12 +81,10 @@ class DiffusionRun:
                 "'scale' for space 'pixels', which has no latents",
             )
             self.model(Pixels())  # raises where they do not fit
-        inpaints = find(self.conditioners, InpaintingConditioner) is not None
         has_map = find(self.conditioners, CaptionMapConditioner) is not None
         require(has_map or not self.objective.map_weight, "objective.map_weight",
                 self.objective.map_weight,
                 "0 without a CaptionMapConditioner: add --objective.map_weight=0")  # fmt: skip
-        require(not inpaints, "conditioners", "InpaintingConditioner", "others in training")
         _check_objective(self.objective, self.diffusion)
 
     def model(self, autoencoder: FirstStage) -> Model:

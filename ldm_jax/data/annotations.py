@@ -5,9 +5,9 @@ Two forms are read. `metadata.jsonl` has a line for each image,
     {"file_name": "a.jpg", "boxes": [{"class": "cat", "box": [0.1, 0.25, 0.6, 1.0]}]}
 
 with top, left, bottom and right as shares of the image's height and width from its upper left
-corner; a box may have "group", "occluded", "depiction" and "inside", each true or false, and a line
-further members, such as "text". COCO's annotation files (instances_*.json, stuff_*.json) are read
-as they are published.
+corner, or in pixels where the line also has "size": [height, width]; a box may have "group",
+"occluded", "depiction" and "inside", each true or false, and a line further members, such as
+"text". COCO's annotation files (instances_*.json, stuff_*.json) are read as they are published.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +39,13 @@ class Objects:
     classes: Int32[np.ndarray, " n"]
     flags: Int32[np.ndarray, " n"]
     """What else is known of each: bit i is `cfg.FLAGS[i]`."""
+
+    def listed(self) -> list[list[Any]]:
+        """All numbers, for digests."""
+        return [self.boxes.tolist(), self.classes.tolist(), self.flags.tolist()]
+
+
+NO_OBJECTS = Objects(np.zeros((0, 4), np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def read_boxes(path: str | Path, class_names: Sequence[str] = ()) -> BoxAnnotati
             name = PurePosixPath(name).as_posix()
             if name in found:
                 raise FileFormatError(path, f"{where} names {shown(name)} for the second time")
-            found[name] = [*_boxes_of_line(path, where, entry.get("boxes"))]
+            found[name] = [*boxes_of(path, where, entry)]
     if not class_names:
         class_names = sorted({str(box[1]) for boxes in found.values() for box in boxes})
     numbers = {name: number for number, name in enumerate(class_names)}
@@ -91,7 +98,15 @@ def read_boxes(path: str | Path, class_names: Sequence[str] = ()) -> BoxAnnotati
     return _annotations(class_names, numbers, found)
 
 
-def _boxes_of_line(path: str | Path, where: str, boxes: Any) -> Iterator[Box]:
+def boxes_of(path: str | Path, where: str, entry: Mapping[str, Any]) -> Iterator[Box]:
+    """The "boxes" of an image's entry in the file `path`.
+
+    Raises:
+        FileFormatError: anything that is malformed; says which box.
+    """
+    boxes, size = entry.get("boxes"), entry.get("size", [1, 1])
+    if not isinstance(size, list) or len(size) != 2 or not all(_is_side(side) for side in size):
+        raise FileFormatError(path, f'{where} has a "size" that is not [height, width] in pixels')
     if not isinstance(boxes, list):
         raise FileFormatError(
             path, f'{where} has no list of "boxes"; write [] for an image without any'
@@ -109,13 +124,22 @@ def _boxes_of_line(path: str | Path, where: str, boxes: Any) -> Iterator[Box]:
                 "or false",
             )
         ends = _four(box.get("box"))
-        if ends is None or not all(0 <= ends[i] <= ends[i + 2] <= 1 for i in (0, 1)):
+        if ends is None or not all(0 <= ends[i] <= ends[i + 2] <= size[i] for i in (0, 1)):
+            unit = "as shares of the image from 0 to 1" if "size" not in entry else (
+                f"in pixels of {size[0]} x {size[1]} (height x width)"
+            )  # fmt: skip
             raise FileFormatError(
                 path,
-                f'{place} needs a "box" of [top, left, bottom, right], as shares of the image from '
-                "0 to 1 (not pixels), the smaller ones first",
+                f'{place} needs a "box" of [top, left, bottom, right], {unit}, the smaller ones '
+                'first; for pixels give "size": [height, width] beside "boxes"',
             )
+        top, left, bottom, right = ends
+        ends = top / size[0], left / size[1], bottom / size[0], right / size[1]
         yield ends, box["class"], sum(flag << i for i, flag in enumerate(flags))
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**6
 
 
 def _four(values: Any) -> tuple[float, float, float, float] | None:

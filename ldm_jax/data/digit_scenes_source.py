@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from ldm_jax import config as cfg
+from ldm_jax.data.digit_scenes import DIGITS
 from ldm_jax.data.records import Records
 from ldm_jax.data.sources import DataError, Example, Split
 
+FEATURES = ("image", "caption", "label", "boxes", "classes", "class_map")
 # Splits whose decoded pixels take less than this many bytes stay in memory after the first use.
 _KEEP_BELOW = 512 * 2**20
 
@@ -26,7 +27,10 @@ class DigitScenesSource:
     takes less than 512 MiB.
     """
 
-    has_captions = True
+    has_captions = has_images = True
+    box_classes = DIGITS
+    map_classes = 1 + len(DIGITS)
+    """The background, and each digit."""
 
     def __init__(self, source: cfg.DigitScenes, image_size: int, split: Split):
         import tensorflow_datasets as tfds
@@ -41,10 +45,8 @@ class DigitScenesSource:
                 f"{builder.data_path}/dataset_info.json is missing or has no {split}; {remedy}"
             )
         self._records = Records([*map(str, builder.info.splits[split].filepaths)], remedy)
-        self._features = tfds.features.FeaturesDict(
-            {name: features[name] for name in ("image", "caption", "label")}
-        )
-        self._decoders = {"image": tfds.decode.SkipDecoding()}
+        self._features = tfds.features.FeaturesDict({name: features[name] for name in FEATURES})
+        self._decoders = {name: tfds.decode.SkipDecoding() for name in ("image", "class_map")}
         self.class_names = tuple(features["label"].names)
         self.fingerprint = f"{builder.info.full_name}, at most {source.max_digits} digits"
         self._rows = np.arange(len(self._records))
@@ -56,10 +58,8 @@ class DigitScenesSource:
             f"{len(self._rows)} images of DigitScenes ({split}, {image_size} pixels, in "
             f"{source.data_dir}), captions, {len(self.class_names)} classes"
         )
-        shape = (len(self._rows), image_size, image_size, 3)
-        # Memory that is not yet written costs nothing.
-        self._images = np.empty(shape, np.uint8) if np.prod(shape) < _KEEP_BELOW else None
-        self._texts: dict[int, tuple[str, int, str]] = {}
+        self._keep = len(self._rows) * image_size**2 * 4 < _KEEP_BELOW
+        self._kept: dict[int, Example] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A loader process opens the files anew instead of receiving the kept images.
@@ -70,18 +70,19 @@ class DigitScenesSource:
 
     def __getitem__(self, index: int) -> Example:
         index = range(len(self))[index]
-        known = self._texts.get(index)
-        if known is not None and self._images is not None:
-            return _scene(self._images[index], *known)
+        if index in self._kept:
+            return {**self._kept[index]}
         record = self._records[int(self._rows[index])]
         found = self._features.deserialize_example_np(record, decoders=self._decoders)
-        image = np.asarray(Image.open(io.BytesIO(found["image"])))
-        name = f"{self._opened_with[2]}/{int(self._rows[index])}"
-        text = (found["caption"].decode(), int(found["label"]), name)
-        if self._images is not None:
-            self._images[index] = image
-            self._texts[index] = text  # last: its presence tells other threads that all is there
-        return _scene(image, *text)
+        pixels = {name: np.asarray(Image.open(io.BytesIO(found[name]))) for name in self._decoders}
+        example: Example = {
+            **pixels, "boxes": found["boxes"], "classes": found["classes"],
+            "caption": found["caption"].decode(), "label": int(found["label"]),
+            "name": f"{self._opened_with[2]}/{int(self._rows[index])}",
+        }  # fmt: skip
+        if self._keep:
+            self._kept[index] = example
+        return {**example}
 
     def captions(self) -> Iterator[str]:
         """All captions, in order."""
@@ -90,10 +91,6 @@ class DigitScenesSource:
     def names(self) -> Iterator[str]:
         """Nothing: the examples are no files."""
         return iter(())
-
-
-def _scene(image: UInt8[np.ndarray, "h w 3"], caption: str, label: int, name: str) -> Example:
-    return {"image": image, "caption": caption, "label": label, "name": name}
 
 
 def _built_digit_scenes(data_dir: str, size: int) -> Any:

@@ -24,6 +24,8 @@ from ldm_jax.core.reading import (
     read_text,
     shown,
 )
+from ldm_jax.data.annotations import NO_OBJECTS, BoxAnnotations, read_boxes, read_coco
+from ldm_jax.data.class_maps import find_class_maps
 from ldm_jax.data.sources import DataError, Example, Split
 from ldm_jax.images.picture_files import SUFFIXES, read_picture
 
@@ -54,6 +56,7 @@ class FolderSource:
         captions, origin = read_captions(root, listing)
         self.class_names = _class_names(root, names, captions is not None)
         self.has_captions = captions is not None
+        self.has_images = True
         share = folder.validation_fraction
         kept = [n for n in names if (name_hash(n) < share) == (split == "validation")]
         if not kept:
@@ -65,13 +68,28 @@ class FolderSource:
         self._names = tuple(kept)
         self.broken: dict[str, str] = {}
         """Images skipped so far by this process, and why."""
+        annotations = _read_objects(folder)
+        self.box_classes = None if annotations is None else annotations.class_names
+        self._objects = {} if annotations is None else annotations.objects
+        self.map_classes = 0 if folder.class_maps else None
+        self._class_maps = find_class_maps(folder.class_maps, kept) if folder.class_maps else {}
         self.found = _told(listing, split, len(kept), captions, origin, len(self.class_names))
+        if annotations is not None:
+            without = sum(name not in self._objects for name in kept)
+            self.found += f", boxes{f' (none for {without} of {len(kept)} images)' * bool(without)}"
+        if folder.class_maps:
+            self.found += f", class maps in {printable(folder.class_maps)}"
         self._root, self._skip = root, folder.on_broken == "skip"
         self._at_least = None if folder.resize == "none" else 2 * max(sides)
         self._captions = [captions[n] for n in kept] if captions is not None else None
         classes = {name: number for number, name in enumerate(self.class_names)}
         self._labels = [classes[n.split("/")[0]] if classes else 0 for n in kept]
         told = json.dumps([self._names, self.class_names, self._captions])
+        if annotations is not None:
+            objects = [self._objects.get(name, NO_OBJECTS) for name in self._names]
+            told += json.dumps([self.box_classes, *(one.listed() for one in objects)])
+        if folder.class_maps:
+            told += ", class maps"
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -90,8 +108,17 @@ class FolderSource:
             image = self._read(name)
             if image is not None:
                 caption = self._captions[at] if self._captions is not None else ""
-                label = self._labels[at]
-                return {"image": image, "caption": caption, "label": label, "name": name}
+                found: Example = {
+                    "image": image, "caption": caption, "label": self._labels[at], "name": name
+                }  # fmt: skip
+                if self.box_classes is not None:
+                    objects = self._objects.get(name, NO_OBJECTS)
+                    found |= {
+                        "boxes": objects.boxes, "classes": objects.classes, "flags": objects.flags
+                    }  # fmt: skip
+                if name in self._class_maps:
+                    found["class_map"] = self._class_maps[name]
+                return found
         raise DataError(f"none of the {len(self)} images in {self._root} can be read")
 
     def captions(self) -> Iterator[str]:
@@ -116,6 +143,21 @@ class FolderSource:
             self.broken[name] = str(error)
             _log.warning("skipped broken image number %d: %s", len(self.broken), error)
             return None
+
+
+def _read_objects(folder: cfg.ImageFolder) -> BoxAnnotations | None:
+    """The boxes of a folder's images; None where its settings name none."""
+    if not folder.boxes:
+        return None
+    if folder.boxes.lower().endswith(".jsonl"):
+        return read_boxes(folder.boxes, folder.box_classes)
+    found = read_coco(folder.boxes)
+    if folder.box_classes not in ((), found.class_names):
+        raise DataError(
+            f"data.source.box_classes is given, but {folder.boxes} names its classes itself: "
+            f"{', '.join(found.class_names[:20])}; leave it out"
+        )
+    return found
 
 
 def name_hash(name: str) -> float:
@@ -278,6 +320,9 @@ def read_captions(root: Path, listing: Listing) -> tuple[dict[str, str] | None, 
         listing.used[".txt"] += len(beside)
     else:
         (origin,) = kinds
+        if origin.endswith(".jsonl") and _has_boxes_alone(root / origin):
+            listing.used[".jsonl"] += 1
+            return None, ""
         rows = _rows_of_json if origin.endswith(".jsonl") else _rows_of_csv
         captions = _by_name(root / origin, rows(root / origin), set(names))
         listing.used[PurePosixPath(origin).suffix] += 1
@@ -305,6 +350,13 @@ def _texts_beside(root: Path, beside: dict[str, str]) -> dict[str, str]:
 
 Row = tuple[int, object, object]
 """Line, `file_name` and `text`."""
+
+
+def _has_boxes_alone(path: Path) -> bool:
+    """Whether no line has a text, but all have boxes."""
+    lines = enumerate(read_lines(path), start=1)
+    entries = [parse_json(path, f"line {number}", line) for number, line in lines if line.strip()]
+    return bool(entries) and all("boxes" in e and "text" not in e for e in entries)
 
 
 def _rows_of_json(path: Path) -> Iterator[Row]:

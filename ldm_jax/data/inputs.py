@@ -1,27 +1,50 @@
 """Examples as the named inputs that a model's conditioners take, and what is unconditional."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int16
 
 from ldm_jax import config as cfg
+from ldm_jax.data.class_maps import read_class_map
+from ldm_jax.data.degradation import degrade
+from ldm_jax.data.hole_masks import draw_mask
+from ldm_jax.data.layout_tokens import empty_layout, layout_tokens
+from ldm_jax.data.random_stream import RandomStream
 from ldm_jax.data.sources import Example, Source
 from ldm_jax.data.tokenizer import Tokenizer
 
 Inputs = Mapping[str, np.ndarray]
-"""Arrays by the input's name: `caption` int32 [l], `label` int32 []."""
+"""Arrays by the input's name: `caption` int32 [l], `label` int32 [], `mask` uint8 [h w 1],
+`low_res` uint8 [zh zw 3], `noise_level` int32 [], `class_map` int16 [h w], `boxes` int32 [l]
+(tokens)."""
 
 
 class InputMaker:
     """Makes the inputs of one example at a time; calling it is a pure function."""
 
     def __init__(
-        self, conditioners: Sequence[cfg.Conditioner], tokenizer: Tokenizer | None
+        self,
+        conditioners: Sequence[cfg.Conditioner],
+        tokenizer: Tokenizer | None,
+        sides: tuple[int, int] = (1, 1),
+        factor: int = 1,
     ) -> None:
+        """Of images with these `sides`, whose latents are `factor` times smaller."""
         self._conditioners, self._tokenizer = tuple(conditioners), tokenizer
+        self._sides, self._factor = sides, factor
 
-    def __call__(self, example: Example) -> Inputs:
-        """The inputs of all conditioners."""
+    def __call__(self, example: Example, position: int, seed: int) -> Inputs:
+        """The inputs of all conditioners, for an example as the loader has fitted it.
+
+        What is random is drawn from the example's own streams of `seed`. The image itself, which
+        some conditioners read, is no input: a batch has it already.
+        """
+
+        def stream(name: str) -> RandomStream:
+            return RandomStream(seed, position, name)
+
         made: dict[str, np.ndarray] = {}
         for conditioner in self._conditioners:
             match conditioner:
@@ -31,11 +54,27 @@ class InputMaker:
                     )[0]
                 case cfg.ClassConditioner():
                     made["label"] = np.asarray(example["label"], np.int32)
+                case cfg.InpaintingConditioner(masks=masks):
+                    made["mask"] = draw_mask(self._sides, masks, stream("mask"))[..., None]
+                case cfg.LowResConditioner(degradation=how, noise=noise):
+                    made["low_res"] = degrade(
+                        example["image"], self._factor, how, stream("degradation")
+                    )
+                    if noise is not None:
+                        level = stream("noise_level").below(noise.trained_levels)
+                        made["noise_level"] = np.asarray(level, np.int32)
+                case cfg.ClassMapConditioner(maps=maps):
+                    made["class_map"] = _class_map(example, maps)
+                case cfg.LayoutConditioner(tokens=how):
+                    made["boxes"] = layout_tokens(
+                        example["boxes"], example["classes"], how, example["crop"],
+                        stream("boxes"), example.get("flags"),
+                    )  # fmt: skip
         return made
 
     def uncond(self) -> Inputs:
         """The inputs that stand for no condition, of those that have such."""
-        made: dict[str, np.ndarray] = {}
+        made = {**empty_views(self._conditioners, self._sides)}
         for conditioner in self._conditioners:
             match conditioner:
                 case cfg.TextConditioner(encoder=encoder):
@@ -45,9 +84,21 @@ class InputMaker:
         return made
 
 
+def empty_views(conditioners: Sequence[cfg.Conditioner], sides: tuple[int, int]) -> Inputs:
+    """Of what is shown to a model: the inputs that stand for nothing in an image of these sides."""
+    made: dict[str, np.ndarray] = {}
+    for conditioner in conditioners:
+        match conditioner:
+            case cfg.ClassMapConditioner():
+                made["class_map"] = np.full(sides, -1, np.int16)
+            case cfg.LayoutConditioner(tokens=how):
+                made["boxes"] = empty_layout(how)
+    return made
+
+
 def check_source(conditioners: Sequence[cfg.Conditioner], source: Source, where: str) -> None:
-    """Raises ConfigError unless the examples of `source`, which `where` names, have the classes or
-    captions that `conditioners` read."""
+    """Raises ConfigError unless the examples of `source`, which `where` names, have what
+    `conditioners` read: classes, captions, boxes, class maps, or images themselves."""
     for conditioner in conditioners:
         match conditioner:
             case cfg.ClassConditioner(num_classes=wanted):
@@ -65,3 +116,45 @@ def check_source(conditioners: Sequence[cfg.Conditioner], source: Source, where:
                         "metadata.csv, or a .txt "
                         "beside each image"
                     )
+            case cfg.LayoutConditioner(tokens=how, class_names=names):
+                there = source.box_classes
+                _check_classes("boxes", there and len(there), how.num_classes, where)
+                if names and names[: len(there)] != there:
+                    raise cfg.ConfigError(
+                        f"the boxes of {where} have the classes {_listed(there)}, but the layout "
+                        f"conditioner {_listed(names)}; set data.source.box_classes to these, in "
+                        "this order"
+                    )
+            case cfg.ClassMapConditioner(maps=maps):
+                _check_classes("class maps", source.map_classes, maps.num_classes, where)
+            case cfg.InpaintingConditioner() | cfg.LowResConditioner():
+                if not source.has_images:
+                    raise cfg.ConfigError(
+                        f"{where} has encoded latents, but a {type(conditioner).__name__} needs "
+                        "the images themselves; train on images, without --latents"
+                    )
+
+
+def _class_map(example: Example, maps: cfg.ClassMaps) -> Int16[np.ndarray, "h w"]:
+    """The classes of what is shown of an example."""
+    found, crop = example["class_map"], example["crop"]
+    if isinstance(found, Path):
+        found = read_class_map(found, maps)
+    return crop.class_map(found).astype(np.int16)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+
+
+def _check_classes(what: str, there: int | None, wanted: int, where: str) -> None:
+    if there is None:
+        raise cfg.ConfigError(
+            f"{where} has no {what}, which this config is conditioned on; name them with "
+            f"data.source.{what.replace(' ', '_')}"
+        )
+    if there > wanted:
+        raise cfg.ConfigError(
+            f"the {what} of {where} have {there} classes, but num_classes is {wanted}; set it to "
+            f"{there} or more"
+        )

@@ -16,8 +16,13 @@ from ldm_jax import config as cfg
 from ldm_jax.data import transforms
 from ldm_jax.data.sources import DataError, Example, Source
 
-MakeInputs = Callable[[Example], Mapping[str, np.ndarray]]
-"""What an example is conditioned on, as arrays by name, such as the tokens of its `caption`."""
+MakeInputs = Callable[[Example, int, int], Mapping[str, np.ndarray]]
+"""(example, its position, seed) → what it is conditioned on, as arrays by name, such as the tokens
+of its `caption`. What is random is drawn from streams of seed and position."""
+
+
+TASK_SEED = 0
+"""Of what is random in the inputs of validation examples, which are the same in every run."""
 
 
 class Batch(TypedDict):
@@ -210,14 +215,10 @@ def _load_batch(
     kind = "encoded" if isinstance(data.source, cfg.EncodedLatents) else "image"
     shown, made = [], []
     for position, row in pairs.tolist():
-        example = source[row]
-        if kind == "image":
-            # Let go of it before the next one is decoded.
-            shown.append(_fitted(example.pop("image"), data, seed, position))
-        else:
-            shown.append(example["encoded"])
+        example = fit_example(source[row], data, seed, position)
+        shown.append(example[kind])
         if inputs is not None:
-            made.append(inputs(example))
+            made.append(inputs(example, position, TASK_SEED if seed is None else seed))
     index = (pairs[:, 0] % 2**32).astype(np.uint32)
     batch: Batch = {kind: np.stack(shown), "index": index}
     if inputs is not None:
@@ -226,24 +227,25 @@ def _load_batch(
 
 
 def _load_one(source: Source, data: cfg.Data, row: int) -> Example:
-    example = source[row]
+    return fit_example(source[row], data, None, row)
+
+
+def fit_example(example: Example, data: cfg.Data, seed: int | None, position: int) -> Example:
+    """The example with its image resized, cropped and mirrored, at random where there is a seed;
+    `crop` says how. What lies on the image, boxes and class map, stays as it is."""
     if "image" not in example:
         return example
-    return {**example, "image": _fitted(example["image"], data, None, row)}
-
-
-def _fitted(
-    image: UInt8[np.ndarray, "h w 3"], data: cfg.Data, seed: int | None, position: int
-) -> UInt8[np.ndarray, "height width 3"]:
+    whole = example["image"].shape[:2]
     if isinstance(data.source, cfg.ImageFolder):
         below = None if seed is None else transforms.draws(seed, position)
-        return transforms.choose_crop(image.shape[:2], data.source, data.sides, below).image(image)
-    if image.shape[:2] != data.sides:
+        crop = transforms.choose_crop(whole, data.source, data.sides, below)
+        return {**example, "image": crop.image(example["image"]), "crop": crop}
+    if whole != data.sides:
         raise DataError(
-            f"an image of {image.shape[0]} x {image.shape[1]} pixels came from the source; "
+            f"an image of {whole[0]} x {whole[1]} pixels came from the source; "
             f"data.image_size is {data.image_size}"
         )
-    return image
+    return {**example, "crop": transforms.Crop(whole, whole, (0, 0), whole, False)}
 
 
 def _read_ahead(steps: grain.MapDataset, workers: int) -> grain.DatasetIterator:

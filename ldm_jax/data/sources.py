@@ -1,12 +1,14 @@
 """Random-access sources of training examples: what they have in common."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ldm_jax import config as cfg
+from ldm_jax.data.transforms import Crop
 
 Split = Literal["train", "validation", "test"]
 
@@ -23,6 +25,16 @@ class Example(TypedDict):
 
     image: NotRequired[UInt8[np.ndarray, "h w 3"]]
     encoded: NotRequired[Float[np.ndarray, "h w z"] | Int[np.ndarray, "h w"]]
+    boxes: NotRequired[Float[np.ndarray, "n 4"]]
+    """Of what is seen: top, left, bottom, right as shares of the whole image."""
+    classes: NotRequired[Int[np.ndarray, " n"]]
+    """The class of each box."""
+    flags: NotRequired[Int[np.ndarray, " n"]]
+    """What else is known of each box: bit i is `cfg.FLAGS[i]`."""
+    class_map: NotRequired[Int[np.ndarray, "h w"] | Path]
+    """The class of each pixel of the whole image, -1: none; or the file that has them."""
+    crop: NotRequired[Crop]
+    """What is shown of the whole image, once it has been fitted."""
     caption: str
     label: int
     name: str
@@ -36,6 +48,13 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     """What the labels mean; empty where there are no classes."""
     has_captions: bool
+    has_images: bool
+    """Whether examples have images, not latents."""
+    box_classes: tuple[str, ...] | None
+    """Names of the classes of boxes; None where there are no boxes."""
+    map_classes: int | None
+    """How many classes class maps have at most, 0 where nobody knows; None where there are no
+    maps."""
     fingerprint: str
     """What a run may be continued on: the same names, classes and captions in the same order."""
     found: str

@@ -21,6 +21,7 @@ from ldm_jax.core.typing import Denoise, Level, Process
 from ldm_jax.diffusion import likelihood as flow
 from ldm_jax.diffusion.posterior import posterior_tables, prior_bits, vlb_terms
 from ldm_jax.diffusion.schedules import NoiseSchedule
+from ldm_jax.models.pixels import to_pixels
 
 Latents = Float[Array, "b ..."]
 
@@ -137,13 +138,13 @@ def measure(
         denoise = model.denoiser(network)
         if pixels:
             keys = rngs.example_keys(rngs.stream(seed, "likelihood/levels"), index)
-            x0 = ldm.to_pixels(images)
+            x0 = to_pixels(images)
             spread = flow.dequantized(
                 images.astype(jnp.float32), rngs.uniform(keys, images.shape[1:])
             )
         else:
             noise = ldm.noise_of(seed, "likelihood/posterior", index, shape)
-            x0 = spread = model.encode(frozen, ldm.to_pixels(images), noise)
+            x0 = spread = model.encode(frozen, to_pixels(images), noise)
         found = {}
         if exact:
 

@@ -16,11 +16,12 @@ from ldm_jax.convert.lpips_weights import read_lpips
 from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.core import rngs
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
-from ldm_jax.latent_diffusion import noise_of, to_images, to_pixels
+from ldm_jax.latent_diffusion import noise_of
 from ldm_jax.losses import quality
 from ldm_jax.models.bottlenecks import Gaussian, perplexity, usage
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.models.lpips import LPIPS
+from ldm_jax.models.pixels import to_images, to_pixels
 from ldm_jax.workdir.frozen import load_frozen
 from ldm_jax.workdir.layout import PERCEPTUAL, WEIGHTS
 

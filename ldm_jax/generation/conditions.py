@@ -1,7 +1,7 @@
 """What users ask for (captions, classes, a picture) as what a model takes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +165,8 @@ class Picture:
     """1 where `image` is painted anew, 0 where it is kept."""
     noise: Float32[np.ndarray, "n zh zw z"] | None = None
     """Standard normal starting noise for each picture."""
+    shown: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Named inputs that are the same for all pictures, such as `low_res`, without rows."""
 
 
 NO_PICTURE = Picture()

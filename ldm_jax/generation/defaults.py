@@ -223,11 +223,11 @@ def _batch_size(model: cfg.Model, sampling: cfg.Sampling) -> int:
 
 def _guidance(model: cfg.Model, sampling: cfg.Sampling) -> float:
     """The scale of classifier-free guidance: that of `sampling`, or the usual one."""
-    if not {"caption", "label"} & {*model.inputs}:
+    if not model.has_unconditional:
         if sampling.guidance_scale not in (None, 1):
             raise cfg.ConfigError(
-                f"guidance_scale is {sampling.guidance_scale}, but this model is unconditional, "
-                "so guidance has no effect; leave it out"
+                f"guidance_scale is {sampling.guidance_scale}, but this model has no unconditional "
+                "drawings to guide away from; leave it out"
             )
         return 1.0
     # Autoguidance stands in for it.
@@ -285,4 +285,7 @@ def _usual_guidance(model: cfg.Model) -> float:
             return 7.5
         case cfg.BERTText():
             return 5.0
-    return 3.0
+    if {"caption", "label"} & {*model.inputs}:
+        return 3.0
+    # Published models of class maps and layouts never saw an empty one.
+    return 2.0 if any(conditioner.dropout for conditioner in model.conditioners) else 1.0

@@ -28,10 +28,10 @@ from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
 from ldm_jax.data.encoded_latents import Index, Kind, begin, encoder_hash, write_shard
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import DataError, Example, Source, Split, open_source
-from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian
 from ldm_jax.models.build import build_autoencoder
+from ldm_jax.models.pixels import to_pixels
 
 _WHERE = ("path", "data_dir")
 

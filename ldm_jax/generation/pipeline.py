@@ -1,6 +1,6 @@
 """A model, loaded from any form it may have on disk and ready to draw pictures."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.config.request import IMAGES_PER_PROMPT, UnknownWordsChoice, check_numbers
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
+from ldm_jax.data.inputs import empty_views
 from ldm_jax.generation import defaults
 from ldm_jax.generation.conditions import (
     NO_PICTURE,
@@ -384,7 +385,9 @@ class Pipeline:
             inputs, uncond = own | shown, None
             cond = programs.condition(mesh, inputs, sampling.tile)
             if sampling.guidance_scale != 1:
-                inputs |= group.negative(len(rows))
+                sides = sampling.height, sampling.width
+                nothing = _rows(empty_views(self.config.conditioners, sides), len(rows))
+                inputs |= group.negative(len(rows)) | nothing
                 uncond = programs.condition(mesh, inputs, sampling.tile)
             return programs.draw(
                 mesh, cond, uncond, plan.index[rows], start, sampling, levels, plan.numbers,
@@ -411,9 +414,10 @@ class Pipeline:
     ) -> tuple[ldm.Start, dict[str, np.ndarray]]:
         """What is drawn from, and the inputs of a model that is shown the picture."""
         picture, sampling, index = plan.picture, plan.resolved.sampling, plan.index[rows]
+        shown = _rows(picture.shown, len(rows))
         noise = None if picture.noise is None else to_global(mesh, picture.noise[rows])
         if plan.pixels is None:
-            return ldm.Start(noise=noise), {}
+            return ldm.Start(noise=noise), self._with_noise(shown, plan, index)
         masked, latents = plan.latent_mask is not None, None
         is_inpainting = self.config.is_inpainting
         partly = sampling.strength < 1 or not masked
@@ -422,19 +426,23 @@ class Pipeline:
                 mesh, plan.pixels[None], "sample/image", index, sampling.seed, sampling.tile
             )
         start = ldm.Start(noise=noise, latents=latents if partly else None)
-        if not masked:
-            return start, {}
-        mask = np.repeat(plan.latent_mask[None, ..., None], len(rows), axis=0)
-        if not is_inpainting:
-            return start._replace(original=latents, mask=to_global(mesh, mask)), {}
+        if masked and not is_inpainting:
+            mask = np.repeat(plan.latent_mask[None, ..., None], len(rows), axis=0)
+            start = start._replace(original=latents, mask=to_global(mesh, mask))
+        elif masked:
+            # One for all.
+            mask = picture.mask.astype(np.uint8)[None, ..., None]
+            shown |= {"mask": mask, "image": picture.image[None]}
+        return start, self._with_noise(shown, plan, index)
+
+    def _with_noise(
+        self, shown: dict[str, np.ndarray], plan: Plan, index: UInt32[np.ndarray, "n"]
+    ) -> dict[str, np.ndarray]:
+        """What the model is shown, with the noise that it takes beside it."""
+        sampling = plan.resolved.sampling
         shape = self.model.latent_shape_of(sampling.height, sampling.width)
-        return start, {
-            "mask": mask,
-            "masked_image": masks.masked_pixels(plan.pixels, picture.mask)[None],  # one for all
-            "masked_image_noise": np.asarray(
-                ldm.noise_of(sampling.seed, "sample/masked", jnp.asarray(index), shape)
-            ),
-        }
+        inputs = self.model.with_noise(shown, sampling.seed, "sample", jnp.asarray(index), shape)
+        return {name: np.asarray(rows) for name, rows in inputs.items()}
 
 
 def _applicable(
@@ -448,6 +456,11 @@ def _applicable(
     }  # fmt: skip
     notes = [f"{name} is left out: this model {TEXT_CHOICES[name][1]}" for name in left_out]
     return replace(choice, **left_out), notes
+
+
+def _rows(inputs: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Inputs of one example, so many times."""
+    return {name: np.repeat(one[None], count, axis=0) for name, one in inputs.items()}
 
 
 def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -21,6 +21,7 @@ from ldm_jax.generation import defaults
 from ldm_jax.generation.guide_models import GuideModels
 from ldm_jax.generation.tiles import TiledAutoencoder
 from ldm_jax.models.conditioners import Condition, Inputs
+from ldm_jax.models.pixels import to_images, to_pixels
 from ldm_jax.models.tileable import tileable
 from ldm_jax.sampling import scan
 
@@ -248,7 +249,7 @@ class Programs:
                 "the decoder", ("decode", tile), lambda: self._tiled(tile).decode,
                 frozen, latents[begin : begin + at_once],
             )  # fmt: skip
-            images.append(np.asarray(jax.jit(ldm.to_images)(decoded)))
+            images.append(np.asarray(jax.jit(to_images)(decoded)))
         return np.concatenate(images)
 
     def invert(
@@ -261,7 +262,7 @@ class Programs:
             # Nothing but the mean of the posterior is one picture's alone.
             shape = self._model.latent_shape_of(*images.shape[1:3])
             zeros = jnp.zeros((len(images), *shape), jnp.float32)
-            return self._tiled(tile).encode(frozen, ldm.to_pixels(images), zeros)
+            return self._tiled(tile).encode(frozen, to_pixels(images), zeros)
 
         def invert(params: Any, condition: Condition, latents: Array, levels: Level) -> Array:
             return ldm.invert(self._model, params, condition, latents, levels)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.core.npy import read_rows
+from ldm_jax.generation.condition_files import read_shown
 from ldm_jax.generation.conditions import NO_PICTURE, Picture
 from ldm_jax.generation.defaults import or_default, usual_mask_blur
 from ldm_jax.generation.pipeline import Pipeline, Plan
@@ -35,11 +37,17 @@ class ResolvedRequest:
 def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest:
     """Resolves `request` and reads the files that it names; no network is run.
 
+    Where files ask for sides that the model cannot draw, the plan is for larger ones, and `paste`
+    cuts pictures to what was asked for.
+
     Raises:
         cfg.ConfigError, ValueError: what this model cannot draw, or files that cannot be used.
     """
     files, sampling = request.picture, request.sampling
     picture, paste = NO_PICTURE, _as_it_is
+    shown = read_shown(pipeline.config, request.condition_files)
+    if shown.sides is not None:
+        sampling = _exactly(sampling, shown.sides)
     if files.init_image is not None:
         image = masks.load_image(files.init_image)
         # Cropped to its mask, a picture is painted at the size of training.
@@ -55,6 +63,14 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
                 blur=files.mask_blur, invert=files.invert_mask, only_masked=files.only_masked,
             )  # fmt: skip
             picture, paste = Picture(prepared.image, prepared.mask), prepared.paste
+    if shown.sides is not None:
+        # A model draws sides of certain lengths only; what is drawn beyond the picture is cut off.
+        multiple = pipeline.config.side_multiple
+        full = tuple(-(-side // multiple) * multiple for side in shown.sides)
+        sampling = replace(sampling, height=full[0], width=full[1])
+        wanted, shown = shown.sides, shown.padded(pipeline.config, full)
+        paste = partial(_cut, sides=wanted)
+    picture = replace(picture, shown=shown.inputs)
     resolved = pipeline.resolve_sampling(sampling, picture)
     sampling = resolved.sampling
     if files.latents is not None:
@@ -70,6 +86,8 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
         first_image=request.first_image, negative=request.negative_prompt,
         unknown_words=request.unknown_words, picture=picture,
     )  # fmt: skip
+    if shown.sides is not None:
+        sampling = replace(sampling, height=wanted[0], width=wanted[1])
     whole = replace(request, sampling=sampling, picture=files, model=pipeline.choice)
     asked = request.to_dict()
     filled = tuple(name for name in whole.to_dict() if name not in asked)
@@ -108,6 +126,24 @@ def _sized(
         sampling, height=or_default(sampling.height, height),
         width=or_default(sampling.width, width),
     )  # fmt: skip
+
+
+def _exactly(sampling: cfg.Sampling, sides: tuple[int, int]) -> cfg.Sampling:
+    """`sampling` with the size that the files ask for; raises ConfigError for another."""
+    for name, side in zip(("height", "width"), sides, strict=True):
+        asked = getattr(sampling, name)
+        if asked not in (None, side):
+            raise cfg.ConfigError(
+                f"{name} is {asked}, but the file that the picture is conditioned on makes it "
+                f"{side}; leave out {name}, or resize the file"
+            )
+    return replace(sampling, height=sides[0], width=sides[1])
+
+
+def _cut(
+    image: UInt8[np.ndarray, "h w 3"], sides: tuple[int, int]
+) -> UInt8[np.ndarray, "height width 3"]:
+    return image[: sides[0], : sides[1]]
 
 
 def _as_it_is(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

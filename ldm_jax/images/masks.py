@@ -238,11 +238,3 @@ def latent_mask(mask: Float32[np.ndarray, "h w"], factor: int) -> Float32[np.nda
             f"the mask is so thin that none of it is left at 1/{factor} of its size; widen it"
         )
     return small
-
-
-def masked_pixels(
-    pixels: Float32[np.ndarray, "h w c"], mask: Float32[np.ndarray, "h w"]
-) -> Float32[np.ndarray, "h w c"]:
-    """Pixels in [-1, 1] with the part to paint set to 0, mid-grey: what a model of nine channels
-    is shown, encoded, beside the mask."""
-    return pixels * (mask < 0.5).astype(np.float32)[..., None]

@@ -11,11 +11,18 @@ from ldm_jax.models.conditioners import (
     ClassEmbedding,
     ClassToken,
     Conditioner,
-    Inpainting,
     Label,
     TextEncoder,
 )
+from ldm_jax.models.picture_conditioners import (
+    ClassMap,
+    Inpainting,
+    Layout,
+    LowRes,
+    SpatialRescaler,
+)
 from ldm_jax.models.pixels import Pixels
+from ldm_jax.models.process import build_process
 from ldm_jax.models.text import CaptionMapModel, CLIPTextModel, TextTransformerModel
 from ldm_jax.models.unet import UNet2D
 
@@ -41,8 +48,11 @@ def build_classifier(
     return Classifier(config, dtype, remat)
 
 
-def build_conditioner(config: cfg.Conditioner, dtype: DTypeLike = "float32") -> Conditioner:
-    """The conditioner that `config` describes; its networks compute in `dtype`."""
+def build_conditioner(
+    config: cfg.Conditioner, dtype: DTypeLike = "float32", factor: int = 1
+) -> Conditioner:
+    """The conditioner that `config` describes; its networks compute in `dtype`. `factor` is that
+    of the first stage."""
     match config:
         case cfg.ClassConditioner(context_dim=None):
             return Label(config.name)
@@ -50,8 +60,15 @@ def build_conditioner(config: cfg.Conditioner, dtype: DTypeLike = "float32") -> 
             return ClassToken(config.name, ClassEmbedding(count + 1, width, dtype))
         case cfg.CaptionMapConditioner():
             return CaptionMap(config.name, CaptionMapModel(config, dtype))
-        case cfg.InpaintingConditioner():
-            return Inpainting(config.name)
+        case cfg.InpaintingConditioner(form=form):
+            return Inpainting(config.name, form)
+        case cfg.LowResConditioner(noise=noise):
+            return LowRes(config.name, None if noise is None else build_process(noise.process))
+        case cfg.ClassMapConditioner(maps=maps, channels=channels):
+            module = SpatialRescaler(maps.num_classes, channels, factor, dtype)
+            return ClassMap(config.name, module)
+        case cfg.LayoutConditioner():
+            return Layout(config.name, BERTTextModel(config.encoder, dtype))
         case cfg.TextConditioner(encoder=cfg.CLIPText() as encoder):
             return TextEncoder(config.name, CLIPTextModel(encoder, dtype))
         case cfg.TextConditioner(encoder=cfg.BERTText() as encoder):

@@ -147,26 +147,6 @@ class ClassEmbedding(nn.Module):
         return embedding(labels)[:, None]
 
 
-@dataclass(frozen=True)
-class Inpainting:
-    """The `mask` at the latents' size, 1 where is painted anew, and the encoded `masked_image`.
-
-    `masked_image` is in [-1, 1] and grey where the mask is; its posterior is sampled with
-    `masked_image_noise`. One picture may serve for several rows of noise.
-    """
-
-    name: str
-
-    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
-        return {}
-
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
-        noise = inputs["masked_image_noise"]
-        # What the encoder is sure of comes without a row for each noise.
-        latents = jnp.broadcast_to(encode(inputs["masked_image"], noise), noise.shape)
-        return Condition(concat=jnp.concatenate([inputs["mask"], latents], axis=-1))
-
-
 def run(
     conditioners: Sequence[Conditioner],
     params: Mapping[str, Any],

@@ -1,10 +1,21 @@
-"""The first stage of pixel diffusion: latents are pixels."""
+"""Pixels: what images are in the networks, and the first stage whose latents they are."""
 
+import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.models.bottlenecks import Point
+
+
+def to_pixels(images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """uint8 images [0, 255] → pixels in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
+def to_images(pixels: Float[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+    """Pixels in [-1, 1] → uint8 images, rounded to nearest and clipped."""
+    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 class Pixels(nn.Module):

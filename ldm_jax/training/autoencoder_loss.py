@@ -10,12 +10,12 @@ from jaxtyping import Array, Float, Num, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
-from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.losses import quality
 from ldm_jax.losses import reconstruction as errors
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Bottlenecked
 from ldm_jax.models.lpips import LPIPS
+from ldm_jax.models.pixels import to_pixels
 from ldm_jax.training.codebook_updates import code_metrics
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import posterior_noise

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from ldm_jax import config as cfg
-from ldm_jax import latent_diffusion as ldm
 from ldm_jax.convert.parts import first_stage_params
 from ldm_jax.core import rngs
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.models.build import build_autoencoder
+from ldm_jax.models.pixels import to_images, to_pixels
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 from ldm_jax.training.gradients import Metrics
@@ -118,11 +118,11 @@ def _shown(losses: AutoencoderLoss, train: Source, validation: Source | None) ->
     apply, codes = losses.autoencoder.apply, run.autoencoder.codes
 
     def encode(params: Any, frozen: Any, batch: Any) -> Array:
-        pixels = ldm.to_pixels(batch["image"])
+        pixels = to_pixels(batch["image"])
         return apply({"params": bind(params, frozen)}, pixels, method="encode").mode
 
     def decode(params: Any, frozen: Any, latents: Array, method: str = "decode") -> Array:
-        return ldm.to_images(apply({"params": bind(params, frozen)}, latents, method=method))
+        return to_images(apply({"params": bind(params, frozen)}, latents, method=method))
 
     def reconstruct(params: Any, frozen: Any, batch: Any) -> Array:
         decoded = decode(params, frozen, encode(params, frozen, batch))
@@ -163,7 +163,7 @@ def channels_as_images(
     grey = (latents - low) / jnp.maximum(spread, 1e-12)
     grey = jnp.moveaxis(grey, -1, 0)[..., None]
     large = jnp.repeat(jnp.repeat(grey, factor, axis=2), factor, axis=3)
-    shown = ldm.to_images((large * 2 - 1).reshape(-1, *large.shape[2:]))
+    shown = to_images((large * 2 - 1).reshape(-1, *large.shape[2:]))
     return jnp.repeat(shown, 3, axis=-1).reshape(*large.shape[:-1], 3)
 
 

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
-from ldm_jax.latent_diffusion import to_pixels
 from ldm_jax.losses.adaptive import adaptive_weight, generator_gradients
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.pixels import to_pixels
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.codebook_updates import code_metrics, create_codebook, update_codebook
 from ldm_jax.training.discriminator_training import Discriminator, DiscriminatorTraining

@@ -20,7 +20,7 @@ from ldm_jax.training.beginning import begin
 from ldm_jax.training.caption_note import caption_note
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.gradients import Metrics
-from ldm_jax.training.latents import batch_latents, check_encoder
+from ldm_jax.training.latents import batch_inputs, batch_latents, check_encoder
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.shown import shown_conditions
@@ -74,7 +74,7 @@ def diffusion_stage(
     tokenizer, text = None, cfg.find(run.conditioners, cfg.TextConditioner)
     if text is not None:
         tokenizer = read_tokenizer(tokenizer_of(workdir), text)
-    inputs = InputMaker(run.conditioners, tokenizer)
+    inputs = InputMaker(run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor)
     uncond = jax.tree.map(jnp.asarray, inputs.uncond())
     validation = validation_source(run.data)
     for source in (train, validation):
@@ -93,19 +93,24 @@ def diffusion_stage(
 
     def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
         latents = batch_latents(model.autoencoder, frozen, batch, run.loop.seed)
+        inputs = batch_inputs(model, batch, batch["inputs"], run.loop.seed, latents.shape[1:])
         return denoising_losses_by_level(
-            model, run, bind(params, frozen), latents, batch["inputs"], batch["index"], frozen
+            model, run, bind(params, frozen), latents, inputs, batch["index"], frozen
         )
 
     def draw(params: Any, frozen: Any, batch: Any) -> Any:
         rows = len(batch["index"])
         empty = {name: jnp.stack([value] * rows) for name, value in uncond.items()}
+        inputs = batch["inputs"] | ({"image": batch["image"]} if "image" in batch else {})
         samples = ldm.generate(
-            model, bind(params, frozen), frozen, batch["inputs"], empty or None,
-            solver=DDIM(eta=0.0), levels=path, seed=run.loop.seed, index=batch["index"],
+            model, bind(params, frozen), frozen, inputs, empty or None, solver=DDIM(eta=0.0),
+            levels=path, seed=run.loop.seed, index=batch["index"],
             guidance=Guidance(scale=run.loop.sample_guidance), shape=model.latent_shape,
         )  # fmt: skip
-        return samples[None]
+        if "views" not in batch:
+            return samples[None]
+        views = jnp.moveaxis(batch["views"], 1, 0)
+        return jnp.concatenate([views, samples[None], batch["image"][None]])
 
     def note() -> str:
         held_out = None if validation is None else validation.captions()

@@ -21,7 +21,7 @@ from ldm_jax.diffusion.parameterization import (
 from ldm_jax.latent_diffusion import LatentDiffusion, Params
 from ldm_jax.models.conditioners import Inputs
 from ldm_jax.training.gradients import Metrics, apply_gradients, over_parts
-from ldm_jax.training.latents import batch_latents
+from ldm_jax.training.latents import batch_inputs, batch_latents
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.trainable import bind
@@ -95,7 +95,8 @@ def denoising_loss(
     if run.objective.loss == "hybrid":
         loss += run.objective.vlb_weight * bound
     if run.objective.map_weight:
-        loss += run.objective.map_weight * distance_loss(condition.concat, latents)
+        where = cfg.concat_slice(run.conditioners, cfg.CaptionMapConditioner, latents.shape[-1])
+        loss += run.objective.map_weight * distance_loss(condition.concat[..., where], latents)
     return loss
 
 
@@ -152,6 +153,7 @@ def make_diffusion_step(
         index, seed = batch["index"], run.loop.seed
         latents = jax.lax.stop_gradient(batch_latents(model.autoencoder, frozen, batch, seed))
         inputs = drop_inputs(run.conditioners, seed, index, batch["inputs"], uncond)
+        inputs = batch_inputs(model, batch, inputs, seed, latents.shape[1:])
         t, weight = objective.times(index, state.own)
         examples = {
             "latents": latents, "inputs": inputs, "index": index, "t": t, "weight": weight

@@ -10,10 +10,11 @@ from ldm_jax import config as cfg
 from ldm_jax.core import rngs
 from ldm_jax.data.encoded_latents import LatentsSource, encoder_hash
 from ldm_jax.data.sources import Source
-from ldm_jax.latent_diffusion import Params, sample_posterior, to_pixels
+from ldm_jax.latent_diffusion import LatentDiffusion, Params, sample_posterior
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian, Point, gaussian
-from ldm_jax.models.pixels import Pixels
+from ldm_jax.models.conditioners import Inputs
+from ldm_jax.models.pixels import Pixels, to_pixels
 
 
 def posterior_noise(
@@ -48,6 +49,20 @@ def batch_latents(
     posterior = encoded_batch(autoencoder, frozen["autoencoder"], batch)
     noise = posterior_noise(seed, batch["index"], posterior.mode.shape[1:])
     return sample_posterior(frozen, posterior, noise)
+
+
+def batch_inputs(
+    model: LatentDiffusion,
+    batch: Mapping[str, Any],
+    inputs: Inputs,
+    seed: int,
+    shape: tuple[int, int, int],
+) -> Inputs:
+    """`inputs` of a batch with what conditioners of pictures read beside them: the images of the
+    batch, and noise of each index; `shape` is that of latents."""
+    if "image" in model.config.inputs:
+        inputs = {**inputs, "image": batch["image"]}
+    return model.with_noise(inputs, seed, "train", batch["index"], shape)
 
 
 def check_encoder(source: Source | None, params: Mapping[str, Any]) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import config as cfg
+from ldm_jax.data.input_views import views_of
 from ldm_jax.data.inputs import InputMaker
-from ldm_jax.data.loader import spread
+from ldm_jax.data.loader import TASK_SEED, spread
 from ldm_jax.data.sources import Example, Source
 from ldm_jax.data.tokenizer import Tokenizer
 from ldm_jax.data.unknown_words import told_words
@@ -33,8 +34,9 @@ def shown_conditions(
     train: Source,
     validation: Source | None,
 ) -> tuple[Shown, ...]:
-    """What stage two draws: pictures for captions or classes of examples, and for those that the
-    user asks for; for a model without conditions just pictures.
+    """What stage two draws: pictures for the conditions of examples, and for the captions or
+    classes that the user asks for; for a model without conditions just pictures. Where it is
+    conditioned on pictures, these stand before the drawing and the true image after it.
 
     Raises:
         cfg.ConfigError: a prompt has words that the tokenizer does not know, or a class does not
@@ -48,16 +50,31 @@ def shown_conditions(
         return ()
     if not run.conditioners:
         return (Shown("samples", draw, _batch([{}] * SHOWN_EXAMPLES)),)
-    text = cfg.find(run.conditioners, cfg.TextConditioner) is not None
     found = []
     for name, examples in shown_examples(run.data, train, validation):
-        labels = [one["caption"] if text else train.class_names[one["label"]] for one in examples]
-        found.append((name, [inputs(one) for one in examples], labels))
-    return tuple(
-        Shown(name, draw, _batch(rows), tuple(labels))
-        for name, rows, labels in (*found, *asked)
-        if rows
+        rows = [inputs(one, place, TASK_SEED) for place, one in enumerate(examples)]
+        batch = _batch(rows)
+        views = [
+            views_of(row, one.get("image"), run.conditioners, run.data.sides)
+            for row, one in zip(rows, examples, strict=True)
+        ]
+        if views[0]:
+            batch["views"] = np.stack(views)
+            batch["image"] = np.stack([one["image"] for one in examples])
+        found.append(Shown(name, draw, batch, tuple(_label(run, train, one) for one in examples)))
+    asked_for = (
+        Shown(name, draw, _batch(rows), tuple(words)) for name, rows, words in asked if rows
     )
+    return (*found, *asked_for)
+
+
+def _label(run: cfg.DiffusionRun, source: Source, example: Example) -> str:
+    """What is written under the picture of an example."""
+    if cfg.find(run.conditioners, cfg.TextConditioner) is not None:
+        return example["caption"]
+    if cfg.find(run.conditioners, cfg.ClassConditioner) is not None:
+        return source.class_names[example["label"]]
+    return example["name"]
 
 
 def _batch(rows: Sequence[Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ldm_jax import config as cfg
 from ldm_jax.convert.exporting import obstacles_told
 from ldm_jax.core.output import say
 from ldm_jax.data.encoded_latents import is_encoded
+from ldm_jax.data.loader import MakeInputs
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.state import TrainState
@@ -45,8 +46,8 @@ class Stage:
     train: Source
     validation: Source | None
     """None where the config keeps no images for it."""
-    inputs: Callable[[Any], Any] | None
-    """Example → what it is conditioned on, as arrays by name; None in stage one."""
+    inputs: MakeInputs | None
+    """Makes what an example is conditioned on; None in stage one."""
     note: Callable[[], str] | None = None
     """Says at the beginning, in a line, what the user should know beside what the sources found."""
     initial: Any = None

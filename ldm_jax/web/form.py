@@ -9,7 +9,8 @@ from ldm_jax.cli import options
 from ldm_jax.cli.sample_arguments import FIRST, MORE
 from ldm_jax.config import ClassConditioner, CLIPText, ConfigError, Sampling, TextConditioner, find
 from ldm_jax.config.checks import Within, field_hints
-from ldm_jax.config.request import ModelChoice, PictureInput, Request, needs, paths
+from ldm_jax.config.conditioning import WITH_EMPTY
+from ldm_jax.config.request import Request, kinds, needs, paths
 from ldm_jax.web.gallery import AS_DATA
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 BY_NAME = ("vae", "text_encoder", "weak_model", "classifier")
 """Settings that name models, which are named as the server lists them."""
-ABSENT = tuple(name for name in paths() if name not in (*AS_DATA, *BY_NAME)) + ("latents_row",)
+ABSENT = tuple(name for name in paths() if name not in (*AS_DATA, *BY_NAME)) + (
+    "latents_row", "noise_level",
+)  # fmt: skip
 """Settings that nobody can give over HTTP: paths, and what needs one."""
 _TYPES = {bool: "flag", int: "integer", float: "number", str: "text"}
 _OF_CAPTIONS = ("prompt", "negative_prompt", "unknown_words", "literal_prompts", "clip_skip",
@@ -86,7 +89,7 @@ def form(name: str, facts: dict[str, Any], models: ModelList, limits: Limits) ->
 
 def all_options() -> dict[str, options.Option]:
     """All settings that can be asked for over HTTP by their names, as the command line has them."""
-    found = options.options_of(Request, Sampling, PictureInput, ModelChoice)
+    found = options.options_of(*kinds())
     return {n: option for n, option in found.items() if n not in (*ABSENT, *AS_DATA)}
 
 
@@ -101,7 +104,7 @@ def _options(facts: dict[str, Any]) -> list[options.Option]:
         absent.add("clip_skip")
     if "label" not in facts["inputs"]:
         absent |= {*_OF_CLASSES}
-    if not {"caption", "label"} & {*facts["inputs"]}:
+    if WITH_EMPTY.isdisjoint(facts["inputs"]):
         absent |= {*_OF_CONDITIONS}
     if facts["is_inpainting"]:
         absent |= {"resample", "resample_jump"}
@@ -142,7 +145,7 @@ def _by_side() -> list[tuple[int, float]]:
 
 def _range(name: str) -> Within | None:
     """The range that the type of a setting, or of each of its entries, declares."""
-    for kind in (Request, Sampling, PictureInput, ModelChoice):
+    for kind in kinds():
         if name in (hints := field_hints(kind)):
             return _within(hints[name])
     return None

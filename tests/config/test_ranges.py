@@ -15,7 +15,8 @@ INSTANCES = (
     cfg.KL(), cfg.VQ(), cfg.Gumbel(), cfg.FSQ(), cfg.LFQ(), cfg.Classifier(),
     cfg.ClassifierRun(cfg.Data(), cfg.Classifier()), cfg.TextTransformer(), cfg.CLIPText(),
     cfg.BERTText(), cfg.ClassConditioner(), cfg.TextConditioner(), cfg.CaptionMapConditioner(),
-    cfg.InpaintingConditioner(), cfg.Data(),
+    cfg.InpaintingConditioner(), cfg.LowResConditioner(), cfg.ClassMapConditioner(),
+    cfg.LayoutConditioner(), cfg.NoiseAugmentation(), cfg.Data(),
     cfg.DigitScenes(), cfg.ImageFolder(), cfg.EncodedLatents(), cfg.Diffusion(),
     tiny.diffusion_run("folder").model(tiny.AUTOENCODER), cfg.Autoencoder(), cfg.Pixels(),
     cfg.UNet(), cfg.Objective(), cfg.Discrete(), cfg.VP(), cfg.SubVP(), cfg.VE(), cfg.EDM(),
@@ -24,7 +25,9 @@ INSTANCES = (
     cfg.Optim(), cfg.Mesh(data=1), cfg.Loop(), cfg.Bicubic(), cfg.BSRGAN(),
     cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(),
 )  # fmt: skip
-DRAWING = (cfg.Sampling, cfg.PictureInput, cfg.ModelChoice, cfg.Request)
+DRAWING = (
+    cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ModelChoice, cfg.Request,
+)  # fmt: skip
 """What is drawn; of all but `Sampling` ranges are checked beside relations."""
 NEVER = (float("nan"), float("inf"), float("-inf"), 10**12 + 1, 10**400, -(10**12), True, "1")
 """What no number may be, a weight of 10^12 aside."""
@@ -34,7 +37,8 @@ MAY_BE = {
     0: {"VQ.beta", "VQ.ema_decay", "Gumbel.kl_weight", "LFQ.beta", "LFQ.entropy_weight",
         "Classifier.dropout", "Diffusion.steps_offset", "TextTransformer.layers",
         "CLIPText.skip_last",
-        "ClassConditioner.dropout", "TextConditioner.dropout", "Data.workers",
+        "ClassConditioner.dropout", "TextConditioner.dropout", "ClassMapConditioner.dropout",
+        "LayoutConditioner.dropout", "NoiseAugmentation.usual_level", "Data.workers",
         "ImageFolder.validation_fraction", "UNet.concat_channels", "UNet.dropout",
         "Objective.p2_gamma", "Objective.vlb_weight", "Objective.times_mean",
         "Objective.noise_offset", "Objective.input_perturbation", "Objective.map_weight",

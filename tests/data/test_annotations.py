@@ -42,7 +42,7 @@ def test_boxes_in_a_metadata_file(tmp_path):
         ({"file_name": "a.jpg", "boxes": []}, "line 2 names 'a.jpg' for the second time"),
         ({"file_name": "b.jpg"}, r'line 2 has no list of "boxes"; write \[\]'),
         ({"file_name": "b.jpg", "boxes": [CAT, {"box": [0, 0, 1, 1]}]}, 'box 2 needs a "class"'),
-        ({"file_name": "b.jpg", "boxes": [CAT | {"box": [10, 20, 90, 80]}]}, "not pixels"),
+        ({"file_name": "b.jpg", "boxes": [CAT | {"box": [10, 20, 90, 80]}]}, "for pixels give"),
         ({"file_name": "b.jpg", "boxes": [CAT | {"box": [0.5, 0, 0.2, 1]}]}, "smaller ones first"),
         ({"file_name": "b.jpg", "boxes": [CAT | {"crowd": True}]}, "only group, occluded"),
     ],

@@ -14,6 +14,7 @@ class Numbered:
     """Examples whose first pixel is their number."""
 
     class_names, has_captions, fingerprint = (), True, "numbers"
+    has_images, box_classes, map_classes = True, None, None
 
     def __init__(self, n):
         self.n, self.broken, self.found = n, {}, ""
@@ -24,6 +25,9 @@ class Numbered:
     def captions(self):
         return (str(index) for index in range(self.n))
 
+    def names(self):
+        return iter(())
+
     def __getitem__(self, index):
         return {
             "image": np.full((16, 16, 3), index, np.uint8),
@@ -32,7 +36,7 @@ class Numbered:
         }
 
 
-def _inputs(example):
+def _inputs(example, position, seed):
     return {"label": np.array([example["label"], 1], np.int32), "weight": np.float32(0.5)}
 
 

@@ -16,7 +16,7 @@ from ldm_jax.generation.conditions import Picture
 from ldm_jax.generation.pipeline import Drawn, Pipeline, image_numbers
 from ldm_jax.generation.programs import NonFiniteError, SamplerRun
 from ldm_jax.generation.resolve import resolve_request
-from ldm_jax.latent_diffusion import to_pixels
+from ldm_jax.models.pixels import to_pixels
 
 LEFT, RIGHT = slice(8), slice(8, 16)
 advance = SamplerRun.advance

@@ -188,10 +188,3 @@ def test_latent_masks_take_the_upper_left_pixel():
     thin[:, 3] = 1
     with pytest.raises(MaskError, match="so thin"):
         masks.latent_mask(thin, 8)
-
-
-def test_the_hole_is_grey():
-    pixels = np.full((2, 2, 3), -1, np.float32)
-    hole = np.array([[1, 0], [0, 0]], np.float32)
-    shown = masks.masked_pixels(pixels, hole)
-    assert (shown[0, 0] == 0).all() and (shown[1] == -1).all() and shown.dtype == np.float32

@@ -103,8 +103,8 @@ def encode(pixels, noise):
 def test_conditioners_add_up():
     """Contexts follow each other, channels lie side by side; a class joins the time embedding."""
     inputs = {
-        "label": jnp.array([0, 4]), "mask": jnp.ones((2, 2, 2, 1)),
-        "masked_image": jnp.full((1, 16, 16, 3), 0.5), "masked_image_noise": jnp.ones((2, 2, 2, 4)),
+        "label": jnp.array([0, 4]), "mask": jnp.ones((1, 16, 16, 1), jnp.uint8),
+        "image": jnp.full((1, 16, 16, 3), 9, jnp.uint8), "masked_noise": jnp.ones((2, 2, 2, 4)),
         "caption": jnp.zeros((2, 5), jnp.int32),
     }  # fmt: skip
     text = cfg.TextTransformer(9, 5, width=6, layers=1, num_heads=1, pooled_dim=4)
@@ -121,8 +121,8 @@ def test_conditioners_add_up():
     assert params["inpainting"] == {}
     assert condition.context.shape == (2, 5 + 1, 6) and condition.pooled.shape == (2, 4)
     assert condition.concat.shape == (2, 2, 2, 3 + 1 + 4) and condition.label is None
-    np.testing.assert_array_equal(condition.concat[..., 3:4], inputs["mask"])
-    np.testing.assert_array_equal(condition.concat[..., 4:], jnp.full((2, 2, 2, 4), 1.5))
+    np.testing.assert_array_equal(condition.concat[..., 3:4], jnp.ones((2, 2, 2, 1)))
+    np.testing.assert_array_equal(condition.concat[..., 4:], jnp.ones((2, 2, 2, 4)))
     again = conditioners.run(built, params, inputs, encode)
     np.testing.assert_array_equal(again.context, condition.context)
     slots = cfg.slots_of(configs, latent_channels=4)

@@ -1,5 +1,6 @@
 """Masks and masked pictures beside diffusers' own preparation."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +10,10 @@ pytest.importorskip("diffusers")
 
 from diffusers.image_processor import VaeImageProcessor  # noqa: E402
 
+from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax.images import masks  # noqa: E402
+from ldm_jax.models.build import build_conditioner  # noqa: E402
+from ldm_jax.models.conditioners import Condition  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -35,11 +39,18 @@ def test_whole_pictures_agree_with_diffusers(size, blur):
     small = torch.nn.functional.interpolate(m, size=(height // 8, width // 8))[0, 0].numpy()
 
     ours = masks.prepare(image, mask, height, width, blur=blur)
-    ours_pixels = ours.image.astype(np.float32) / 127.5 - 1
     np.testing.assert_array_equal(ours.mask, m[0, 0].numpy())
     np.testing.assert_array_equal(masks.latent_mask(ours.mask, 8), small)
+    conditioner = build_conditioner(cfg.InpaintingConditioner())
+    inputs = {
+        "mask": jnp.asarray(ours.mask)[None, ..., None], "image": jnp.asarray(ours.image)[None],
+        "masked_noise": jnp.zeros((1, height // 8, width // 8, 3), np.float32),
+    }  # fmt: skip
+    seen = []
+    shown = conditioner({}, inputs, Condition(), lambda x, noise: seen.append(x) or noise)
+    np.testing.assert_array_equal(shown.concat[0, ..., 0], small)
     # x / 127.5 - 1 and 2 (x / 255) - 1 round differently.
-    np.testing.assert_allclose(masks.masked_pixels(ours_pixels, ours.mask), hole, atol=2e-7)
+    np.testing.assert_allclose(seen[0][0], hole, atol=2e-7)
 
 
 def test_crop_boxes_agree_with_diffusers_in_the_open():

@@ -1,7 +1,7 @@
 """The training step of stage two, with a network of one parameter that costs nothing to compile."""
 
 import dataclasses
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -37,6 +37,7 @@ class Line(LatentDiffusion):
         object.__setattr__(self, "process", build_process(run.diffusion.process))
         object.__setattr__(self, "autoencoder", build_autoencoder(cfg.Pixels()))
         object.__setattr__(self, "learned_variance", run.diffusion.learned_variance)
+        object.__setattr__(self, "config", SimpleNamespace(inputs=("caption",), conditioners=()))
 
     def condition(self, params, frozen, inputs):
         return Nothing(jnp.zeros((len(inputs["caption"]), *SHAPE)))

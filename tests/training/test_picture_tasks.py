@@ -1,0 +1,130 @@
+"""A model conditioned on all that a picture can be conditioned on: trained from a folder, drawn."""
+
+import functools
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import ldm_jax
+from ldm_jax import config as cfg
+from ldm_jax.core import sharding
+from ldm_jax.data import digit_scenes
+from ldm_jax.training import loop
+
+TOKENS = cfg.LayoutTokens(num_classes=10, max_objects=3, grid=8, vocab_size=80)
+CONDITIONERS = (
+    cfg.InpaintingConditioner(masks=cfg.Masks(all_masked=0.5)),
+    cfg.LowResConditioner(cfg.BSRGAN(light=True), cfg.NoiseAugmentation()),
+    cfg.ClassMapConditioner(cfg.ClassMaps(num_classes=11, ignore=None)),
+    cfg.LayoutConditioner(TOKENS, digit_scenes.DIGITS, 8, 1, 2, 4),
+)
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory):
+    """A folder of scenes with boxes in metadata.jsonl, and beside it one of their class maps."""
+    root = tmp_path_factory.mktemp("annotated")
+    (root / "images").mkdir()
+    (root / "maps").mkdir()
+    lines = []
+    for i in range(24):
+        scene = digit_scenes.example("train", i, 16)
+        Image.fromarray(scene["image"]).save(root / f"images/{i}.png")
+        Image.fromarray(scene["class_map"]).save(root / f"maps/{i}.png")
+        objects = zip(scene["classes"], scene["boxes"].tolist(), strict=True)
+        boxes = [{"class": digit_scenes.DIGITS[c], "box": box} for c, box in objects]
+        lines.append(json.dumps({"file_name": f"{i}.png", "boxes": boxes}))
+    (root / "images/metadata.jsonl").write_text("\n".join(lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(annotated, trained_autoencoder, tmp_path_factory):
+    folder = annotated / "images"
+    source = cfg.ImageFolder(
+        str(folder), flip=True, boxes=str(folder / "metadata.jsonl"),
+        box_classes=digit_scenes.DIGITS, class_maps=str(annotated / "maps"),
+        validation_fraction=0.2,
+    )  # fmt: skip
+    base = tiny.diffusion_run(folder)
+    run = replace(
+        base, data=replace(base.data, source=source, batch_size=8), conditioners=CONDITIONERS,
+        objective=replace(base.objective, map_weight=0.0),
+        unet=replace(
+            base.unet, context_dim=None, pooled_dim=None, class_count=None, concat_channels=0
+        ),
+        loop=replace(base.loop, steps=1, sample_every=1, checkpoint_every=1),
+    )  # fmt: skip
+    workdir = tmp_path_factory.mktemp("all") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+        patch.setattr(loop, "make_mesh", mesh)
+        tiny.fit(run, workdir, first_stage=trained_autoencoder)
+    return workdir
+
+
+def test_training_shows_conditions_drawing_and_truth(trained, annotated):
+    """Mask, small picture, class map and boxes above what is drawn, the true picture below."""
+    shown = np.asarray(Image.open(next((trained / "samples").glob("*_training.png"))))
+    assert shown.std() > 0
+    truth = np.asarray(Image.open(annotated / "images/0.png"))
+    assert tiny.losses(trained)[1] > 0 and truth.shape == (16, 16, 3)
+
+
+def test_it_is_drawn_with_files(trained, annotated, tmp_path):
+    model = ldm_jax.open(trained)
+    boxes = {"size": [16, 16], "boxes": [{"class": "three", "box": [4, 4, 12, 12]}]}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    small = Image.open(annotated / "images/1.png").resize((8, 8))
+    small.save(tmp_path / "small.png")
+    Image.new("L", (16, 16), 255).save(tmp_path / "mask.png")
+    files = {
+        "init_image": annotated / "images/1.png", "mask": tmp_path / "mask.png", "mask_blur": 0.0,
+        "low_res": tmp_path / "small.png", "class_map": annotated / "maps/1.png",
+        "boxes": tmp_path / "boxes.json",
+    }  # fmt: skip
+    how = {"steps": 2, "num": 2}
+    first, second = model.draw(**files, **how)
+    assert first.array.shape == (16, 16, 3) and (first.array != second.array).any()
+    (again,) = model.draw(**files, **how | {"num": 1}, first_image=1)
+    np.testing.assert_array_equal(again.array, second.array)
+    for name, other in (("class_map", annotated / "maps/2.png"), ("noise_level", 300)):
+        (changed, *_) = model.draw(**files | {name: other}, **how)
+        assert (changed.array != first.array).any(), name
+
+    for name in ("low_res", "class_map", "boxes"):
+        rest = {k: v for k, v in files.items() if k != name}
+        with pytest.raises(ValueError, match=f"{name} is missing: a file"):
+            model.draw(**rest, **how)
+    with pytest.raises(ValueError, match="noise_level is 350; this model was trained on levels 0"):
+        model.draw(**files, noise_level=350, **how)
+    with pytest.raises(ValueError, match="height is 32, but the file that .* makes it 16"):
+        model.draw(**files, height=32, **how)
+    Image.open(annotated / "images/1.png").save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match="different sizes: low_res 32x32 and class_map 16x16"):
+        model.draw(**files | {"low_res": tmp_path / "large.png"}, **how)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (
+            {"boxes": [{"class": "cat", "box": [0, 0, 1, 1]}]},
+            "box 1 has the class 'cat'; this model",
+        ),
+        ({"boxes": [{"class": "one", "box": [0, 0, 2, 1]}]}, "for pixels give"),
+        ({"boxes": [{"class": "one", "box": [0, 0, 1, 1]}] * 4}, "places for 3"),
+        ({}, 'no list of "boxes"'),
+    ],
+)
+def test_bad_boxes_are_refused_in_a_line(content, complaint, tmp_path):
+    from ldm_jax.generation.condition_files import read_boxes
+
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=complaint):
+        read_boxes(tmp_path / "boxes.json", CONDITIONERS[-1])
