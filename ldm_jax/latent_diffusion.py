@@ -30,7 +30,6 @@ from ldm_jax.models.build import build_autoencoder, build_conditioner, build_une
 from ldm_jax.models.conditioners import Condition, Conditioner, Inputs
 from ldm_jax.models.pixels import to_images
 from ldm_jax.models.process import build_process
-from ldm_jax.models.unet import UNet2D
 from ldm_jax.sampling import scan
 from ldm_jax.sampling.guidance import NO_GUIDANCE, Guidance
 from ldm_jax.sampling.inpaint import Inpaint
@@ -63,13 +62,22 @@ class FirstStage(Protocol):
         ...
 
 
+@runtime_checkable
+class UNet(Protocol):
+    """What denoises: a `UNet2D`, or one in tiles."""
+
+    def apply(self, variables: Any, *arguments: Any) -> Any:
+        """As Flax's."""
+        ...
+
+
 @dataclass(frozen=True)
 class LatentDiffusion:
     """Modules and process of one model; every method is a pure function of its arguments."""
 
     config: cfg.Model
     autoencoder: FirstStage
-    unet: UNet2D
+    unet: UNet
     conditioners: tuple[Conditioner, ...]
     process: Process
 

@@ -86,7 +86,7 @@ MORE = {
         "latents_row", "invert",
     ),
     "For models conditioned on files": ("low_res", "noise_level", "class_map", "boxes"),
-    "Memory and large pictures": ("batch_size", "tile", "tileable"),
+    "Memory and large pictures": ("batch_size", "tile", "unet_tile", "tileable"),
     "What is written": ("overwrite", "progress_strip", "video"),
     "The same pictures again": (
         "from_png", "first_prompt", "first_image", "benchmark", "verify",

@@ -114,6 +114,9 @@ class Sampling:
     them; by default 32 small ones, or 1 of more than 16 x 16 latents."""
     tile: Side | None = number()
     """Encode and decode in overlapping tiles of so many pixels, for large pictures."""
+    unet_tile: Side | None = None
+    """Denoise in overlapping tiles of so many pixels, too: for pictures larger than those of
+    training, each tile of which is drawn as such a picture."""
 
     def __post_init__(self) -> None:
         check_fields(self, "")

@@ -19,7 +19,7 @@ from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.core.typing import Level
 from ldm_jax.generation import defaults
 from ldm_jax.generation.guide_models import GuideModels
-from ldm_jax.generation.tiles import TiledAutoencoder
+from ldm_jax.generation.tiles import TiledAutoencoder, TiledUNet
 from ldm_jax.models.conditioners import Condition, Inputs
 from ldm_jax.models.pixels import to_images, to_pixels
 from ldm_jax.models.tileable import tileable
@@ -183,6 +183,10 @@ class Programs:
             previews: how many predictions on the way are kept.
         """
         shape = self._model.latent_shape_of(sampling.height, sampling.width)
+        model = self._model
+        if sampling.unet_tile is not None:
+            side = sampling.unet_tile // model.config.autoencoder.factor
+            model = replace(model, unet=TiledUNet(model.unet, side))
         # All that the programs know of the settings; their numbers are arguments.
         fixed = replace(sampling.program, height=None, width=None)
 
@@ -195,7 +199,7 @@ class Programs:
                 guide_params, *guide_inputs, numbers, fixed.guidance_schedule, fixed.classifier_form
             )
             return ldm.drawing(
-                self._model, params, cond, uncond, solver=solver, levels=levels, seed=seed,
+                model, params, cond, uncond, solver=solver, levels=levels, seed=seed,
                 index=index, shape=shape, start=start, guidance=guidance,
                 resample=fixed.resample, jump=fixed.resample_jump,
             )  # fmt: skip

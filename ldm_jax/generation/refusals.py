@@ -138,10 +138,17 @@ def check_size(model: cfg.Model, sampling: cfg.Sampling, textures: bool) -> None
         raise cfg.ConfigError(
             f"tile is {sampling.tile}; for this model it must be {least} or more pixels"
         )
-    if sampling.tile is not None and textures:
+    unet_tile, multiple = sampling.unet_tile, 2 * model.side_multiple
+    if unet_tile is not None and unet_tile % multiple:
         raise cfg.ConfigError(
-            "tileable pictures cannot be decoded in tiles; leave out tile or tileable"
+            f"unet_tile is {unet_tile}; for this model it must be a multiple of {multiple}, and "
+            f"best of the size of training, {' x '.join(map(str, trained))}"
         )
+    for name in ("tile", "unet_tile"):
+        if getattr(sampling, name) is not None and textures:
+            raise cfg.ConfigError(
+                f"tileable pictures cannot be drawn in tiles; leave out {name} or tileable"
+            )
     if model.draws_one_size and (height, width) != trained:
         raise cfg.ConfigError(
             f"height is {height} and width {width}, but this model draws {trained[0]} x "

@@ -1,4 +1,4 @@
-"""Encoding and decoding of large pictures in overlapping tiles, in the memory of one tile.
+"""Encoding, denoising and decoding of large pictures in overlapping tiles, in the memory of one.
 
 Neighbouring tiles fade into each other. A network that looks no further than a quarter of what they
 share gives what it gives of the whole; what it sees of the whole picture (attention, statistics of
@@ -13,9 +13,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Key, Num
 
+from ldm_jax.latent_diffusion import UNet
 from ldm_jax.models.autoencoder import Autoencoder
+from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.pixels import Pixels
 
 SHARED = 4
@@ -36,6 +38,37 @@ class TiledAutoencoder:
         tiled = encode_tiled if method == "encode" else decode_tiled
         side = self.tile // factor
         return tiled(whole, x, side, side // SHARED, factor)
+
+
+@dataclass(frozen=True)
+class TiledUNet:
+    """A U-Net that works in tiles of `tile` latents along each side, which overlap by half.
+
+    Every tile is shown its part of what is concatenated to the latents, and all of the rest:
+    text, class, layout (Rombach 2022, section 4.3.2).
+    """
+
+    unet: UNet
+    tile: int
+
+    def apply(
+        self,
+        variables: Any,
+        x: Float[Array, "b h w c"],
+        t: Num[Array, "b"],
+        condition: Condition,
+        dropout: Key[Array, "b"] | None = None,
+    ) -> Float[Array, "b h w d"]:
+        """As Flax's of the U-Net."""
+        channels, concat = x.shape[-1], condition.concat
+        both = x if concat is None else jnp.concatenate([x, concat.astype(x.dtype)], axis=-1)
+
+        def part(both: Array) -> Array:
+            own = None if concat is None else both[..., channels:]
+            rest = condition._replace(concat=own)
+            return self.unet.apply(variables, both[..., :channels], t, rest, dropout)
+
+        return _tiled(part, both, self.tile, self.tile // 2, 1, 1)
 
 
 def decode_tiled(

@@ -53,6 +53,7 @@ VALUES = {
     "strength": PICTURE,
     "batch_size": 3,
     "tile": 64,
+    "unet_tile": 48,
     "init_image": PICTURE,
     "mask": MASK,
     "mask_blur": MASK | {"mask_blur": 0.0},

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ldm_jax.generation import tiles
 from ldm_jax.models.bottlenecks import Gaussian
+from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.layers import conv2d, double
 
 RNG = np.random.default_rng(0)
@@ -108,3 +109,32 @@ def test_moments_of_a_local_encoder_are_reproduced_without_seams(h, w, tile, ove
     assert isinstance(tiled, Gaussian)
     for got, want in zip(tiled, halve(x), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+class LocalUNet:
+    """A U-Net that reaches one latent far and sees the concatenated channels."""
+
+    def apply(self, variables, x, t, condition, dropout=None):
+        both = jnp.concatenate([x, condition.concat], axis=-1)
+        return conv2d(both, KERNEL) + condition.pooled[:, None, None]
+
+
+@pytest.mark.parametrize("h, w", [(8, 9), (21, 13)])
+def test_a_local_unet_draws_in_tiles_what_it_draws_of_the_whole(h, w):
+    x, concat = latents(h, w)[..., :3], latents(h, w)[..., 3:]
+    condition = Condition(concat=concat, pooled=jnp.ones((2, 3)))
+    whole = LocalUNet().apply({}, x, None, condition)
+    tiled = tiles.TiledUNet(LocalUNet(), 8).apply({}, x, jnp.zeros(2), condition)
+    np.testing.assert_allclose(tiled, whole, rtol=1e-5, atol=1e-5)
+
+
+@given(st.integers(1, 300), st.integers(2, 64), st.sampled_from([1, 4]))
+@settings(max_examples=300, deadline=None)
+def test_tiles_cover_a_side_of_any_length(length, tile, factor):
+    """No border stays black: the weights of all tiles that reach a pixel sum to one."""
+    tile = min(tile, length)
+    starts, weights = tiles._layout(length, tile, tile // 2, factor)
+    total = np.zeros(length * factor)
+    for start, own in zip(starts, weights, strict=True):
+        total[start * factor : (start + tile) * factor] += own
+    np.testing.assert_allclose(total, 1, atol=1e-6)
