@@ -6,8 +6,11 @@ Held-out scenes are drawn from what the model is conditioned on, and read by the
 place: with a class map or boxes the right digit; with a hole in the picture over one of its digits
 the right digit and colour in the hole, as the caption says; from a picture a quarter the size the
 right digit and colour, beside those of bicubic enlargement. A class map is obeyed as far as strokes
-lie where it has them: intersection over union of all scenes. OUT/scenes.png has condition, drawing
-and true picture below each other, OUT/report.json the numbers."""
+lie where it has them: intersection over union of all scenes. Such a model also draws twelve scenes
+as one picture of three times four the size, as a whole and in tiles of the size of training; seams
+are looked for where tiles meet: the mean step of brightness there, beside the step in the same
+places of pictures drawn as a whole. OUT/scenes.png has condition, drawing and true picture below
+each other, OUT/large.png the large pictures, OUT/report.json the numbers."""
 
 import json
 from collections.abc import Sequence
@@ -32,12 +35,13 @@ from ldm_jax.data.inputs import InputMaker
 from ldm_jax.data.loader import TASK_SEED, fit_example
 from ldm_jax.data.tokenizer import read_tokenizer
 from ldm_jax.evaluation.rater import Mark, train_rater
+from ldm_jax.generation.tiles import TiledUNet
 from ldm_jax.images.grid import grid, save_png
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
 
-BATCH = 32
+BATCH, LARGE = 32, 16
 SHOWN = 16
 STROKE = 128
 """Brightness from which a drawn pixel is a stroke, as `digit_scenes` counts."""
@@ -108,6 +112,62 @@ def draw(
     return np.concatenate(images)[: len(rows)]
 
 
+def draw_large(
+    arguments: Arguments, bundle: Any, class_map: Any, tiled: bool
+) -> UInt8[np.ndarray, "n h w 3"]:
+    """LARGE pictures of one large class map, without guidance."""
+    model = ldm.build(bundle.config)
+    side = model.latent_shape[0]
+    if tiled:
+        model = replace(model, unet=TiledUNet(model.unet, side))
+    generate = jax.jit(
+        lambda params, frozen, inputs, index: ldm.generate(
+            model, params, frozen, inputs, None, solver=DDIM(),
+            levels=levels(model.process, arguments.steps, "trailing", "one"), seed=arguments.seed,
+            index=index, guidance=Guidance(scale=1.0),
+            shape=model.latent_shape_of(*class_map.shape),
+        )
+    )  # fmt: skip
+    inputs = {"class_map": np.repeat(class_map[None], LARGE, axis=0)}
+    return np.asarray(
+        generate(bundle.params, bundle.frozen, inputs, np.arange(LARGE, dtype=np.uint32))
+    )
+
+
+def seams(whole: Any, tiled: Any, tile: int) -> dict[str, float]:
+    """The mean step of brightness between the columns and rows where tiles meet, divided by that
+    of pictures drawn as a whole; and the same of all other columns and rows."""
+    steps = []
+    for images in (whole, tiled):
+        grey = images.astype(np.float32).mean(-1)
+        across = np.abs(np.diff(grey, axis=2)).mean((0, 1))
+        down = np.abs(np.diff(grey, axis=1)).mean((0, 2))
+        meets = [np.arange(1, len(one) + 1) % (tile // 2) == tile // 4 for one in (across, down)]
+        all_, where = np.concatenate([across, down]), np.concatenate(meets)
+        steps.append((all_[where].mean(), all_[~where].mean()))
+    (seam, other), (tiled_seam, tiled_other) = steps
+    return {
+        "where_tiles_meet": round(float(tiled_seam / seam), 3),
+        "elsewhere": round(float(tiled_other / other), 3),
+    }
+
+
+def large(arguments: Arguments, bundle: Any) -> dict[str, float]:
+    """Draws and writes large.png; the seam statistic."""
+    size = bundle.config.sides[0]
+    scenes = [digit_scenes.example("test", index, size) for index in range(1, 13)]
+    class_map, truth = (
+        np.concatenate([np.concatenate([s[name] for s in scenes[i : i + 4]], 1) for i in (0, 4, 8)])
+        for name in ("class_map", "image")
+    )
+    drawn = [
+        draw_large(arguments, bundle, class_map.astype(np.int16), tiled) for tiled in (False, True)
+    ]
+    sheet = np.stack([truth, *(images[0] for images in drawn)])
+    save_png(arguments.out / "large.png", grid(sheet, 3, scale=max(1, 64 // size)), {})
+    return seams(*drawn, tile=size)
+
+
 def share_right(
     rater: Any, images: Any, captions: Sequence[str], holes: Sequence[int] | None, colours: bool
 ) -> dict[str, float]:
@@ -175,6 +235,8 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     ]
     sheet = np.stack(shown, axis=1).reshape(-1, size, size, 3)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if model.inputs == ("class_map",):
+        report["steps_of_brightness_in_tiles"] = large(arguments, bundle)
     save_png(arguments.out / "scenes.png", grid(sheet, SHOWN, scale=max(1, 64 // size)), {})
     return report | {
         "model": str(arguments.model),

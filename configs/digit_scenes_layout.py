@@ -2,6 +2,9 @@
 
     python train.py --config=digit_scenes_layout --workdir=runs/layout \
         --first_stage=runs/autoencoder
+
+After 1,000 steps digits lie in their boxes, but which digit belongs into a box is not learnt yet
+(docs/picture_tasks.md).
 """
 
 from dataclasses import replace

@@ -2,6 +2,9 @@
 
     python train.py --config=digit_scenes_super_resolution --workdir=runs/super_resolution \
         --first_stage=runs/vq_f4
+
+After 1,000 steps 0.96 of the digits of held-out scenes are read right, of bicubically enlarged ones
+0.81 (docs/picture_tasks.md).
 """
 
 from dataclasses import replace

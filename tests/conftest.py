@@ -72,6 +72,12 @@ def pictures(shared) -> Path:
 
 
 @pytest.fixture(scope="session")
+def annotations(shared) -> Path:
+    """Boxes and class maps of `pictures`."""
+    return shared("annotations", tiny.write_annotations)
+
+
+@pytest.fixture(scope="session")
 def programs(shared) -> Path:
     """Where tests, and the command lines that they start, keep what they compile."""
     return shared("programs", lambda folder: None)

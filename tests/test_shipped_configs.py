@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
+from benchmarks.pods import abstract_frozen
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.data.loader import make_loader
@@ -41,6 +42,7 @@ SMALL = [
     for path in FILES for name in (("kl-f8", "vq-f8") if path == PUBLISHED else ("",))
 ]  # fmt: skip
 LATENTS = {  # stage two → the stage one that its docstring names
+    "digit_scenes_super": "digit_scenes_vq_f4",
     "digit_scenes": "digit_scenes_autoencoder",
     "image_folder": "image_folder_autoencoder",
     "stable_diffusion": "stable_diffusion_autoencoder",
@@ -80,16 +82,20 @@ def test_the_model_is_built_at_its_size(path, options):
     shape = model.latent_shape
     params = jax.eval_shape(lambda: ldm.init_params(model, 0))
 
-    def network(params):
-        condition = model.condition(params, {}, ldm.zero_inputs(model.config, 2))
+    def network(params, frozen):
+        index = jnp.zeros(2, jnp.uint32)
+        inputs = model.with_noise(ldm.zero_inputs(model.config, 2), 0, "test", index, shape)
+        condition = model.condition(params, frozen, inputs)
         return model.network(params, jnp.zeros((2, *shape)), jnp.zeros(2, jnp.int32), condition)
 
-    out = jax.eval_shape(network, params)
+    # Only some conditioners encode pictures.
+    frozen = abstract_frozen(model) if model.config.sees_pictures else {}
+    out = jax.eval_shape(network, params, frozen)
     channels = (1 + run.diffusion.learned_variance) * shape[-1]
     assert out.shape == (2, *shape[:2], channels)
 
 
-def shrunk(run, pictures):
+def shrunk(run, pictures, annotations):
     """The same run with few channels and layers, on small pictures of a folder."""
     source = cfg.ImageFolder(path=str(pictures), validation_fraction=0.2)
     data = replace(run.data, source=source, image_size=16, batch_size=16, workers=0)
@@ -121,18 +127,22 @@ def shrunk(run, pictures):
             conditioner = replace(conditioner, encoder=encoder)
         elif isinstance(conditioner, cfg.CaptionMapConditioner):
             conditioner = tiny.CAPTION_MAP
+        elif isinstance(conditioner, cfg.ClassMapConditioner | cfg.LayoutConditioner):
+            data = tiny.annotated(data, annotations)
         conditioners.append(conditioner)
     unet = replace(
         run.unet, block_out_channels=(8,), attention=(True,), num_heads=(2,), layers_per_block=1,
         norm_num_groups=4,
     )  # fmt: skip
-    return replace(run, conditioners=tuple(conditioners), unet=unet)
+    return replace(run, data=data, conditioners=tuple(conditioners), unet=unet)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "options"), SMALL)
-def test_a_small_one_trains_a_step(path, options, pictures, trained_autoencoder, tmp_path):
-    run = shrunk(cfg.load(path, **options), pictures)
+def test_a_small_one_trains_a_step(
+    path, options, pictures, annotations, trained_autoencoder, tmp_path
+):
+    run = shrunk(cfg.load(path, **options), pictures, annotations)
     if isinstance(run, cfg.AutoencoderRun):
         stage = autoencoder_stage(run, tmp_path)
     elif isinstance(run, cfg.ClassifierRun):

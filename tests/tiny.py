@@ -48,6 +48,31 @@ def write_pictures(folder: Path, count: int = 48) -> Path:
     return folder
 
 
+def write_annotations(folder: Path, count: int = 48) -> Path:
+    """Of `write_pictures`, in another folder: class maps in `maps`, and `boxes.jsonl`."""
+    lines = []
+    for i in range(count):
+        scene = digit_scenes.example("train", i, 16)
+        name = f"{digit_scenes.DIGITS[scene['label']]}/{i:03d}.png"
+        path = folder / "maps" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(scene["class_map"]).save(path)
+        objects = zip(scene["classes"], scene["boxes"].tolist(), strict=True)
+        boxes = [{"class": digit_scenes.DIGITS[c], "box": box} for c, box in objects]
+        lines.append(json.dumps({"file_name": name, "boxes": boxes}))
+    (folder / "boxes.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def annotated(data: cfg.Data, annotations: Path) -> cfg.Data:
+    """The pictures of `data` with what `write_annotations` wrote of them."""
+    source = replace(
+        data.source, boxes=str(annotations / "boxes.jsonl"), box_classes=digit_scenes.DIGITS,
+        class_maps=str(annotations / "maps"),
+    )  # fmt: skip
+    return replace(data, source=source)
+
+
 def data(folder: Path, validation: float = 0.2) -> cfg.Data:
     source = cfg.ImageFolder(path=str(folder), validation_fraction=validation)
     return cfg.Data(source=source, image_size=16, batch_size=16)

@@ -117,6 +117,11 @@ class Model:
         return find(self.conditioners, InpaintingConditioner) is not None
 
     @property
+    def sees_pictures(self) -> bool:
+        """Whether it is conditioned on more than captions and classes."""
+        return not {*self.inputs} <= {"caption", "label"}
+
+    @property
     def has_unconditional(self) -> bool:
         """Whether something that it is conditioned on can be left out, as guidance does."""
         return not WITH_EMPTY.isdisjoint(self.inputs)

@@ -69,6 +69,11 @@ def run(arguments: Arguments) -> None:
     bundle = convert.load(arguments.model)
     if not isinstance(bundle.config, cfg.Model):
         raise cfg.ConfigError(f"{arguments.model} holds a first stage alone, which has no density")
+    if bundle.config.sees_pictures:
+        raise cfg.ConfigError(
+            f"{arguments.model} is conditioned on {', '.join(bundle.config.inputs)}; likelihoods "
+            "are measured of models of captions, of classes, or of nothing"
+        )
     tokenizer = open_tokenizer(bundle.config.conditioners, bundle.tokenizer, arguments.model)
     params, frozen = jax.tree.map(
         lambda leaf: jax.device_put(convert.materialize(leaf, "float32")),

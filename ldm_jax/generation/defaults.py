@@ -113,8 +113,10 @@ def resolve_inversion(
             f"{sampling.corrector!r} adds random noise, so its drawings cannot be inverted; "
             "choose a deterministic one, such as ddim with eta 0"
         )
-    if model.is_inpainting:
-        raise cfg.ConfigError("inpainting models cannot be inverted; choose another model")
+    if model.sees_pictures:
+        raise cfg.ConfigError(
+            "models conditioned on pictures cannot be inverted; choose another model"
+        )
     return resolved
 
 

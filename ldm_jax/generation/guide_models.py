@@ -167,8 +167,10 @@ def read_weak(
         "process": same_process(bundle.config.diffusion, config.diffusion),
     }
     _require_same(same, f"--weak_model={path}")
-    if config.is_inpainting:
-        raise cfg.ConfigError("--weak_model: inpainting models have no autoguidance; leave it out")
+    if config.sees_pictures:
+        raise cfg.ConfigError(
+            "--weak_model: models conditioned on pictures have no autoguidance; leave it out"
+        )
     return WeakModel(model, bundle.params)
 
 

@@ -10,7 +10,7 @@ from ldm_jax.cli.sample_arguments import FIRST, MORE
 from ldm_jax.config import ClassConditioner, CLIPText, ConfigError, Sampling, TextConditioner, find
 from ldm_jax.config.checks import Within, field_hints
 from ldm_jax.config.conditioning import WITH_EMPTY
-from ldm_jax.config.request import Request, kinds, needs, paths
+from ldm_jax.config.request import FILES, Request, kinds, needs, paths
 from ldm_jax.web.gallery import AS_DATA
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
@@ -84,6 +84,7 @@ def form(name: str, facts: dict[str, Any], models: ModelList, limits: Limits) ->
         "token_limit": facts["token_limit"], "chunks": facts["clip"],
         "takes_picture": True, "picture_formats": FORMATS,
         "takes_mask": True, "needs_mask": facts["is_inpainting"],
+        "by_file": [name for name in FILES if name in facts["inputs"]],
     }  # fmt: skip
 
 

@@ -120,6 +120,12 @@ async function draw(event) {
   const { request, errors } = form.request();
   const axes = grid.wanted ? grid.read() : {};
   errors.push(...picture.missing());
+  const files = form.description?.by_file ?? [];
+  if (files.length) {
+    const message = `This model is conditioned on ${files.join(" and ")}, which this page cannot `
+      + `give; use sample.py with ${files.map((name) => `--${name}=FILE`).join(" ")}.`;
+    errors.push({ field: null, message });
+  }
   if (errors.length) complain(errors);
   if (errors.length || !axes) return;
   button.disabled = true;
