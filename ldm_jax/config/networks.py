@@ -163,6 +163,9 @@ class UNet:
     context_dim: Width | None = None
     """Width of the cross-attention context, such as text embeddings (CLIP ViT-L: 768). None: set
     from the conditioners; if they give no context, self-attention is used twice."""
+    only_cross_attention: tuple[bool, ...] = ()
+    """On which levels both attentions of a transformer layer attend to the context (Stable
+    Diffusion's x4 upscaler), finest first; (): on none. The middle block's never do."""
     pooled_dim: Width | None = None
     """Width of a pooled condition vector added to the time embedding."""
     class_count: Annotated[int, Within(1, 2**24 + 1)] | None = None
@@ -194,6 +197,16 @@ class UNet:
         if self.attention_kind == "plain":
             allowed = "None when attention_kind is 'plain', which has no cross-attention"
             require(self.context_dim is None, "UNet.context_dim", self.context_dim, allowed)
+        self._check_only_cross()
+
+    def _check_only_cross(self) -> None:
+        only, transformers = self.only_cross_attention, self.attention_kind == "transformer"
+        allowed = len(only) == len(self.attention) and any(only) and transformers and all(
+            has for has, crosses in zip(self.attention, only, strict=False) if crosses
+        )  # fmt: skip
+        require(not only or allowed, "UNet.only_cross_attention", only,
+                f"(), or with attention_kind 'transformer' a tuple of {len(self.attention)} "
+                "entries, some True, and those only on levels with attention")  # fmt: skip
 
     @property
     def factor(self) -> int:

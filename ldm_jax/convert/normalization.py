@@ -19,34 +19,37 @@ from ldm_jax.convert.imported_model import Imported
 
 _SAID = (
     "mean, deviation and scale of the latents' channels are written into quant_conv and "
-    "post_quant_conv of its autoencoder, whose own scale is then 1, since other programs know one "
+    "post_quant_conv of its autoencoder, whose own scale is then {}, since other programs know one "
     "scale"
 )
 
 
-def folded(imported: Imported) -> Imported:
-    """`imported`, whose latents are normalised by channel if its config says so, with an
-    autoencoder whose latents are so by themselves; a note says it.
+def folded(imported: Imported, wanted: float | None = None) -> Imported:
+    """`imported`, whose latents are normalised by channel if its config says so, or whose scale is
+    not `wanted`, with an autoencoder whose latents are so by themselves but for that scale (1 where
+    none is wanted); a note says it.
 
     The autoencoder must have KL, as `obstacles.of_first_stage` says.
     """
     config = imported.autoencoder
-    if not config.latent_mean:
+    if not config.latent_mean and wanted in (None, config.latent_scale):
         return imported
-    mean, std = (np.asarray(n, np.float64) for n in (config.latent_mean, config.latent_std))
-    factor = config.latent_scale / std
+    wanted = wanted or 1.0
+    mean = np.asarray(config.latent_mean or (0,) * config.latent_channels, np.float64)
+    std = np.asarray(config.latent_std or (1,) * config.latent_channels, np.float64)
+    factor = config.latent_scale / wanted / std
     params = imported.frozen["autoencoder"]
     params = params | {
         "quant_conv": _encoding(params["quant_conv"], mean, factor),
         "post_quant_conv": _decoding(params["post_quant_conv"], mean, factor),
     }
-    plain = replace(config, latent_scale=1.0, latent_mean=(), latent_std=())
+    plain = replace(config, latent_scale=wanted, latent_mean=(), latent_std=())
     whole = isinstance(imported.config, cfg.Model)
     return replace(
         imported,
         config=replace(imported.config, autoencoder=plain) if whole else plain,
-        frozen={"autoencoder": params, "latent_scale": np.float32(1)},
-        notes=(*imported.notes, _SAID),
+        frozen={"autoencoder": params, "latent_scale": np.float32(wanted)},
+        notes=(*imported.notes, _SAID.format(f"{wanted:g}")),
     )
 
 

@@ -85,9 +85,13 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each normalised before and added."""
+    """Self-attention, cross-attention and feed-forward, each normalised before and added.
+
+    With `only_cross` the first attends to the context as well.
+    """
 
     heads: int
+    only_cross: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -95,7 +99,7 @@ class TransformerBlock(nn.Module):
         self, x: Float[Array, "b l c"], context: Float[Array, "b m e"] | None
     ) -> Float[Array, "b l c"]:
         x = x + Attention(self.heads, self.dtype, name="attn1")(
-            LayerNorm(self.dtype, name="norm1")(x)
+            LayerNorm(self.dtype, name="norm1")(x), context if self.only_cross else None
         )
         x = split_batch(x)
         x = x + Attention(self.heads, self.dtype, name="attn2")(
@@ -117,6 +121,7 @@ class SpatialTransformer(nn.Module):
     layers: int
     groups: int
     linear: bool
+    only_cross: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -130,7 +135,7 @@ class SpatialTransformer(nn.Module):
             project = partial(Conv, c, kernel_size=1, padding=(0, 0), dtype=self.dtype)
         y = GroupNorm(self.groups, 1e-6, self.dtype, name="norm")(x)
         y = project(name="proj_in")(y).reshape(b, h * w, c)
-        block = partial(TransformerBlock, self.heads, self.dtype)
+        block = partial(TransformerBlock, self.heads, self.only_cross, self.dtype)
         blocks = ModuleList((block,) * self.layers, name="transformer_blocks")
         for i in range(self.layers):
             y = blocks(i, y, context)

@@ -118,7 +118,7 @@ class Middle(nn.Module):
     ) -> Float[Array, "b h w c"]:
         level = len(self.config.block_out_channels) - 1
         resnet = _resnet(self.config, level, self.dtype, self.remat)
-        attend = _attention(self.config, level, self.dtype, self.remat)
+        attend = _attention(self.config, level, self.dtype, self.remat, only_cross=False)
         resnets = ModuleList((resnet, resnet), name="resnets")
         x = resnets(0, x, time, dropout)
         x = ModuleList((attend,), name="attentions")(0, x, context)
@@ -239,7 +239,9 @@ def _resnet(
     )  # fmt: skip
 
 
-def _attention(config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool) -> partial:
+def _attention(
+    config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool, only_cross: bool
+) -> partial:
     heads = config.num_heads[level]
     if config.attention_kind == "plain":
         kind = nn.remat(PixelAttention) if remat else PixelAttention
@@ -250,7 +252,7 @@ def _attention(config: cfg.UNet, level: int, dtype: DTypeLike, remat: bool) -> p
     kind = nn.remat(SpatialTransformer) if remat else SpatialTransformer
     return partial(
         kind, heads, config.transformer_layers, config.norm_num_groups,
-        config.use_linear_projection, dtype,
+        config.use_linear_projection, only_cross, dtype,
     )  # fmt: skip
 
 
@@ -261,5 +263,6 @@ def _blocks(parent: DownLevel | UpLevel, count: int) -> tuple[ModuleList, Module
     resnets = ModuleList((resnet,) * count, name="resnets")
     if not config.attention[level]:
         return resnets, None
-    attend = _attention(config, level, parent.dtype, parent.remat)
+    only_cross = config.only_cross_attention[level] if config.only_cross_attention else False
+    attend = _attention(config, level, parent.dtype, parent.remat, only_cross)
     return resnets, ModuleList((attend,) * count, name="attentions")

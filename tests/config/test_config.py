@@ -36,6 +36,10 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
             lambda: cfg.UNet(**SMALL, attention_kind="plain", context_dim=8),
             "context_dim is 8; .* None when",
         ),
+        (
+            lambda: cfg.UNet(attention=(False, True, True, True), only_cross_attention=(True,) * 4),
+            "only_cross_attention is .*those only on levels with attention",
+        ),
         (lambda: cfg.Discrete(beta_start=0.1, beta_end=0.05), r"\(0, beta_end = 0.05\]"),
         (lambda: cfg.Discrete(2, "given", betas=(0.1,)), "a tuple of 2 numbers, .* it has 1"),
         (lambda: cfg.Discrete(betas=(0.1,)), "a tuple of 0 numbers, as schedule is 'scaled_lin"),

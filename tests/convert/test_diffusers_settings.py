@@ -87,8 +87,8 @@ class TestOtherWays:
         )
         saved("vae/config.json", act_fn="swish")
         assert read_folder(folder).config == SD1
-        with pytest.raises(ConvertError, match="only_cross_attention is"):
-            read_folder(saved("unet/config.json", only_cross_attention=[False, True]))
+        with pytest.raises(ConvertError, match="mid_block_only_cross_attention is"):
+            read_folder(saved("unet/config.json", only_cross_attention=True))
 
     @pytest.mark.parametrize(
         ("side", "size", "words"),

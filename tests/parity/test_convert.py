@@ -109,7 +109,11 @@ def same_outputs(imported, pipe):
     x = random(2, config.unet.in_channels + config.unet.concat_channels, 8, 8)
     t = np.array([3, 901], np.int32)
     arguments = [torch.from_numpy(x), torch.from_numpy(t)] + ([] if context is None else [context])
-    theirs = network(*arguments).sample
+    more = {}
+    if config.unet.class_count:
+        more = {"class_labels": torch.tensor([20, 99])}
+        condition = condition._replace(label=jnp.array([20, 99]))
+    theirs = network(*arguments, **more).sample
     x = nhwc(x)
     if config.unet.concat_channels:
         channels = config.unet.in_channels
@@ -120,7 +124,7 @@ def same_outputs(imported, pipe):
 def test_read(saved):
     kind, pipe, folder = saved
     imported = read_folder(folder)
-    assert imported.config.diffusion.prediction == ("v" if kind == "sd2" else "eps")
+    assert imported.config.diffusion.prediction == ("v" if kind in ("sd2", "upscale") else "eps")
     assert imported.config.diffusion.final_alpha_bar == "first"
     assert imported.config.image_size == 16
     same_outputs(imported, pipe)

@@ -4,6 +4,8 @@ Relative differences of latents after 20 steps with guidance, in float32: each e
 to a few 1e-6, and guidance multiplies the difference of two of them by 7.5, twenty times over.
 """
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -173,12 +175,17 @@ def scripted(monkeypatch):
             return tensor
 
         from diffusers.models.autoencoders import vae
+        from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion_superresolution
         from diffusers.pipelines.stable_diffusion import (
             pipeline_stable_diffusion_img2img,
             pipeline_stable_diffusion_inpaint,
+            pipeline_stable_diffusion_upscale,
         )
 
-        for module in (vae, pipeline_stable_diffusion_img2img, pipeline_stable_diffusion_inpaint):
+        for module in (
+            vae, pipeline_stable_diffusion_img2img, pipeline_stable_diffusion_inpaint,
+            pipeline_stable_diffusion_upscale, pipeline_latent_diffusion_superresolution,
+        ):  # fmt: skip
             monkeypatch.setattr(module, "randn_tensor", draw)
         return remaining
 
@@ -253,3 +260,41 @@ def test_inpainting(models, scripted, image, mask, kind, strength, sampler):
         picture=Picture(image=prepared.image, mask=prepared.mask), decode=False,
     )  # fmt: skip
     assert apart(found, expected) <= CLOSE
+
+
+@pytest.fixture(scope="module")
+def low_res():
+    return np.random.default_rng(1).integers(0, 256, (12, 8, 3)).astype(np.uint8)
+
+
+def pixels(image):
+    return torch.from_numpy(image.astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1)
+
+
+def test_upscaling_with_text(models, scripted, low_res):
+    """Both halves of guidance see the low-resolution picture with the same noise."""
+    peer, ours = models("upscale")
+    left = scripted(noise("low_res", (12, 8, 3), False), noise("initial", (12, 8, 4), False))
+    expected = peer(
+        PROMPT, pixels(low_res), negative_prompt=NEGATIVE, noise_level=30, output_type="latent",
+        num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+    ).images  # fmt: skip
+    assert not left
+    shown = {"low_res": low_res, "noise_level": np.asarray(30, np.int32)}
+    found = ours.generate(
+        [PROMPT], first_image=FIRST, sampling=settings("ddim", height=24, width=16),
+        negative=NEGATIVE, picture=Picture(shown=shown), decode=False,
+    )  # fmt: skip
+    assert apart(found, expected) <= CLOSE
+
+
+def test_super_resolution(models, scripted, low_res):
+    """The decoded picture too: its first stage has no scale, whatever its file says."""
+    peer, ours = models("super resolution")
+    scripted(noise("initial", (12, 8, 3), False))
+    expected = peer(pixels(low_res), num_inference_steps=STEPS, eta=0.0, output_type="pt").images
+    found = ours.generate(
+        [None], first_image=FIRST, picture=Picture(shown={"low_res": low_res}),
+        sampling=replace(settings("ddim", height=24, width=16), guidance_scale=1.0),
+    )  # fmt: skip
+    assert np.abs(found / 255 - expected.permute(0, 2, 3, 1).numpy()).max() < 0.6 / 255

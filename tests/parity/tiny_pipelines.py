@@ -140,11 +140,46 @@ def bert_pipeline(folder):
     )
 
 
-KINDS = ["sd1", "sd2", "inpaint", "conv", "resnet", "bert"]
+def upscaler(folder):
+    """Of Stable Diffusion's x4 form: noise levels, both attentions of a level to the text."""
+    return diffusers.StableDiffusionUpscalePipeline(
+        unet=unet(
+            "sd2", in_channels=7, num_class_embeds=1000, only_cross_attention=[True, False],
+            down_block_types=["CrossAttnDownBlock2D"] * 2,
+            up_block_types=["CrossAttnUpBlock2D"] * 2,
+        ),
+        tokenizer=tokenizer(folder / "tokenizer_source"), vae=autoencoder(scaling_factor=0.08333),
+        text_encoder=clip(hidden_act="gelu"),
+        low_res_scheduler=diffusers.DDPMScheduler(beta_schedule="scaled_linear"),
+        scheduler=scheduler(prediction_type="v_prediction"), max_noise_level=100,
+    )  # fmt: skip
+
+
+def super_resolution():
+    network = seeded(diffusers.UNet2DModel(
+        sample_size=8, in_channels=6, out_channels=3, block_out_channels=WIDTHS,
+        layers_per_block=1, attention_head_dim=16,
+        down_block_types=["DownBlock2D", "AttnDownBlock2D"],
+        up_block_types=["AttnUpBlock2D", "UpBlock2D"],
+    ))  # fmt: skip
+    quantized = seeded(diffusers.VQModel(
+        block_out_channels=WIDTHS, layers_per_block=1, latent_channels=3, num_vq_embeddings=40,
+        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
+    ))  # fmt: skip
+    return diffusers.LDMSuperResolutionPipeline(
+        vqvae=quantized, unet=network, scheduler=scheduler()
+    )
+
+
+KINDS = ["sd1", "sd2", "inpaint", "conv", "resnet", "bert", "upscale", "super resolution"]
 
 
 def pipeline(folder, kind):
     match kind:
+        case "upscale":
+            return upscaler(folder)
+        case "super resolution":
+            return super_resolution()
         case "conv" | "resnet":
             return unconditional(kind)
         case "bert":

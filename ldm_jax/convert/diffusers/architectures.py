@@ -75,15 +75,14 @@ def read_unet(fields: Fields) -> cfg.UNet:
 def _conditional(fields: Fields, common: Json) -> cfg.UNet:
     count = len(common["block_out_channels"])
     fields.only(
-        count, mid_block_type="UNetMidBlock2DCrossAttn", only_cross_attention=False,
+        count, mid_block_type="UNetMidBlock2DCrossAttn",
         reverse_transformer_layers_per_block=None, encoder_hid_dim=None,
         encoder_hid_dim_type=None, num_attention_heads=None, dual_cross_attention=False,
         addition_embed_type=None, addition_time_embed_dim=None, resnet_skip_time_act=False,
         resnet_out_scale_factor=1.0, time_embedding_act_fn=None, timestep_post_act=None,
         time_cond_proj_dim=None, conv_in_kernel=3, conv_out_kernel=3,
         projection_class_embeddings_input_dim=None, attention_type="default",
-        class_embeddings_concat=False, mid_block_only_cross_attention=None,
-        cross_attention_norm=None,
+        class_embeddings_concat=False, cross_attention_norm=None,
     )  # fmt: skip
     # The first is about float16, where attention's softmax is in float32 here anyway; the second
     # belongs to an addition_embed_type.
@@ -92,11 +91,30 @@ def _conditional(fields: Fields, common: Json) -> cfg.UNet:
     transformer_layers = _same(fields, "transformer_layers_per_block", 1, count)
     context = _same(fields, "cross_attention_dim", 1280, count)
     linear = fields.flag("use_linear_projection", False)
+    only_cross = _only_cross(fields, common["attention"])
     fields.close()
     return cfg.UNet(
         **common, num_heads=heads, transformer_layers=transformer_layers, context_dim=context,
-        use_linear_projection=linear,
+        use_linear_projection=linear, only_cross_attention=only_cross,
     )  # fmt: skip
+
+
+def _only_cross(fields: Fields, attention: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Levels on which both attentions attend to the context, of those with attention."""
+    found = fields.get("only_cross_attention", False)
+    each = found if isinstance(found, list) else [found] * len(attention)
+    if len(each) != len(attention) or not all(type(one) is bool for one in each):
+        raise fields.error(
+            "only_cross_attention", f"true, false or a list of {len(attention)} of them"
+        )
+    # Where nothing is said of it, one `true` for all levels is for the middle block too.
+    middle = fields.get("mid_block_only_cross_attention", None)
+    if middle is None:
+        middle = found if isinstance(found, bool) else False
+    if middle is not False:
+        raise fields.error("mid_block_only_cross_attention", "false beside only_cross_attention")
+    only = tuple(one and has for one, has in zip(each, attention, strict=True))
+    return only if any(only) else ()
 
 
 def _unconditional(fields: Fields, common: Json, changes: set[str]) -> cfg.UNet:
@@ -206,6 +224,7 @@ def write_unet(config: cfg.UNet, sample_size: int | tuple[int, int]) -> Json:
             "transformer_layers_per_block": config.transformer_layers,
             "cross_attention_dim": config.context_dim,
             "use_linear_projection": config.use_linear_projection,
+            "only_cross_attention": list(config.only_cross_attention) or False,
         }  # fmt: skip
     return common | {
         "_class_name": "UNet2DModel",
@@ -269,8 +288,9 @@ _ENCODE = {True: "AttnDownEncoderBlock2D", False: "DownEncoderBlock2D"}
 _DECODE = {True: "AttnUpDecoderBlock2D", False: "UpDecoderBlock2D"}
 
 
-def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
-    """The first stage of an `AutoencoderKL` or `VQModel`.
+def read_autoencoder(fields: Fields, scale: float | None = None) -> cfg.Autoencoder:
+    """The first stage of an `AutoencoderKL` or `VQModel`; `scale` is what its latents are
+    multiplied by whatever the file says.
 
     Raises:
         ConvertError: names the field whose value is not supported.
@@ -308,11 +328,12 @@ def read_autoencoder(fields: Fields) -> cfg.Autoencoder:
         mid_attention=fields.flag("mid_block_add_attention", True),
         attention=attention if any(attention) else (),
         bottleneck=imported_model.codebook(codebook),
-        latent_scale=fields.number("scaling_factor", 0.18215),
+        latent_scale=scale or fields.number("scaling_factor", 0.18215),
         **({} if quantized else _channels_normalized(fields, latent)),
     )
+    fields.ignore("scaling_factor")
     fields.close()
-    if quantized and "scaling_factor" not in fields:
+    if quantized and scale is None and "scaling_factor" not in fields:
         # diffusers would take 0.18215, which the published models, without the field, never had.
         if published_models.first_stage(config) is None:
             raise ConvertError(

@@ -11,12 +11,13 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import claims, imported_model, state_dicts
-from ldm_jax.convert.diffusers import architectures, schedulers, text_encoders
+from ldm_jax.convert.diffusers import architectures, pipelines, schedulers, text_encoders
+from ldm_jax.convert.diffusers.pipelines import PIPELINES, pipeline_of
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError, Dtype, Imported
 from ldm_jax.convert.model_folders import copy_tokenizer, new_folder
 from ldm_jax.convert.normalization import folded
-from ldm_jax.convert.obstacles import named, of_first_stage, refuse
+from ldm_jax.convert.obstacles import of_first_stage, refuse
 from ldm_jax.formats.model_files import read_sharded, read_tensors
 from ldm_jax.formats.safetensors_file import write_safetensors
 
@@ -24,32 +25,17 @@ INDEX = "model_index.json"
 VERSION = "0.42.1"
 """The diffusers whose form is written; it asks for one."""
 CONFIG = "config.json"
+SCHEDULER = "scheduler_config.json"
 
-_STABLE = {"vae": "autoencoder", "text_encoder": "text_encoder"}
-_LATENT = {"vqvae": "autoencoder", "bert": "text_encoder"}
-_COMMON = {"unet": "unet", "tokenizer": "tokenizer", "scheduler": "scheduler"}
-_PIPELINES = {
-    "StableDiffusionPipeline": _STABLE | _COMMON,
-    "StableDiffusionImg2ImgPipeline": _STABLE | _COMMON,
-    "StableDiffusionInpaintPipeline": _STABLE | _COMMON,
-    "LDMTextToImagePipeline": _LATENT | _COMMON,
-    "LDMPipeline": {"vqvae": "autoencoder", "unet": "unet", "scheduler": "scheduler"},
-}
 # Pipelines have them beside the model; no picture depends on them but by being blanked.
-_BESIDE = ("safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker")
+_BESIDE = (
+    "safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker", "watermarker"
+)  # fmt: skip
 _UNUSED = (
     (r".*position_ids", "the numbers 0, 1, 2, ..."),
     (r"text_projection\.weight|logit_scale", "of CLIP's comparison with pictures"),
     (r"to_logits\..*", "the language head, which the U-Net does not see"),
 )
-# Of each kind the constructors override other settings.
-_KINDS = {
-    "StableDiffusionPipeline": schedulers.STABLE,
-    "StableDiffusionImg2ImgPipeline": schedulers.STABLE,
-    "StableDiffusionInpaintPipeline": schedulers.STABLE_INPAINTING,
-    "LDMTextToImagePipeline": schedulers.LATENT,
-    "LDMPipeline": schedulers.LATENT,
-}
 _LATENTS = 64
 """Side of the latents of Stable Diffusion, where nothing says another."""
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -82,8 +68,10 @@ def read_folder(
             tokenizer=Path(tokenizer) if tokenizer else None, **common,
         )  # fmt: skip
 
-    pipeline, places = _places(Fields.read(path / INDEX))
-    config, notes = _model(path, places, pipeline)
+    index = Fields.read(path / INDEX)
+    pipeline, places = _places(index)
+    config, notes = _model(path, places, pipeline, index)
+    index.close()
     components, ignored = {}, {}
     for name, part in imported_model.component_configs(config).items():
         if name not in places:
@@ -125,60 +113,71 @@ def read_component(
 def _places(index: Fields) -> tuple[str, dict[str, str]]:
     """The pipeline, and our name of each component → its folder's."""
     pipeline = index.text("_class_name")
-    if pipeline not in _PIPELINES:
-        raise index.error("_class_name", f"one of {', '.join(_PIPELINES)}")
+    if pipeline not in PIPELINES:
+        raise index.error("_class_name", f"one of {', '.join(PIPELINES)}")
     index.ignore(*_BESIDE)
     places = {}
-    for folder, ours in _PIPELINES[pipeline].items():
+    for folder, ours in PIPELINES[pipeline].places.items():
         value = index.get(folder, None)
         if ours == "tokenizer" and value in (None, [None, None]):
             continue
         if not isinstance(value, list) or len(value) != 2 or not all(value):
             raise index.error(folder, "a pair of library and class: the pipeline cannot do without")
         places[ours] = folder
-    index.close()
     return pipeline, places
 
 
-def _model(path: Path, places: dict[str, str], pipeline: str) -> tuple[cfg.Model, tuple[str, ...]]:
+def _model(
+    path: Path, places: dict[str, str], pipeline: str, index: Fields
+) -> tuple[cfg.Model, tuple[str, ...]]:
     """The config, and what to know about it; what the `pipeline` overrides or ignores of its parts
     is overridden and ignored here."""
-    kind, ignored = _KINDS[pipeline], ()
-    first_stage = Fields.read(path / places["autoencoder"] / CONFIG)
-    with first_stage.naming():
-        autoencoder = architectures.read_autoencoder(first_stage)
-    if autoencoder.latent_mean:
-        autoencoder = replace(autoencoder, latent_mean=(), latent_std=())
-        ignored = (
-            "shift_factor, latents_mean and latents_std of its first stage are not used: "
-            f"{pipeline} of diffusers knows scaling_factor alone",
-        )
+    autoencoder, first_stage, notes = _first_stage(path / places["autoencoder"], pipeline)
+    kind = PIPELINES[pipeline].kind
     fields = Fields.read(path / places["unet"] / CONFIG)
     sides, size_notes = _latent_sides(fields, first_stage, autoencoder.factor, kind)
     with fields.naming():
         unet = architectures.read_unet(fields)
-    conditioners: tuple[cfg.Conditioner, ...] = ()
+    text = noise = None
     if "text_encoder" in places:
-        text = Fields.read(path / places["text_encoder"] / CONFIG)
-        with text.naming():
-            conditioners = (text_encoders.read_text_encoder(text),)
-    inputs, latents = unet.in_channels, autoencoder.latent_channels
-    if inputs == 2 * latents + 1 and conditioners:
-        unet = replace(unet, in_channels=latents, concat_channels=inputs - latents)
-        conditioners = (*conditioners, cfg.InpaintingConditioner())
-    elif inputs != latents:
-        raise fields.error(
-            "in_channels", f"{latents}, the latents', or {2 * latents + 1} for inpainting with "
-            "text; other conditions that are concatenated are not supported"
-        )  # fmt: skip
-    schedule = Fields.read(path / places["scheduler"] / "scheduler_config.json")
-    diffusion, notes = schedulers.read_scheduler(schedule, kind)
+        described = Fields.read(path / places["text_encoder"] / CONFIG)
+        with described.naming():
+            text = text_encoders.read_text_encoder(described)
+    if "low_res_scheduler" in places:
+        adding = Fields.read(path / places["low_res_scheduler"] / SCHEDULER)
+        noise = pipelines.read_noise(index, adding)
+    unet, conditioners = pipelines.read_conditioners(
+        pipeline, fields, unet, autoencoder.latent_channels, text, noise
+    )
+    schedule = Fields.read(path / places["scheduler"] / SCHEDULER)
+    diffusion, schedule_notes = schedulers.read_scheduler(schedule, kind)
     try:
         size = cfg.image_size(*(side * autoencoder.factor for side in sides))
         config = cfg.Model(autoencoder, unet, conditioners, diffusion, size)
     except cfg.ConfigError as error:
         raise ConvertError(f"{path}: its parts do not match: {error}") from error
-    return config, (*ignored, *size_notes, *notes)
+    return config, (*notes, *size_notes, *schedule_notes)
+
+
+def _first_stage(folder: Path, pipeline: str) -> tuple[cfg.Autoencoder, Fields, tuple[str, ...]]:
+    """The first stage as the `pipeline` uses it, its file, and what of that is not used."""
+    fields, scale = Fields.read(folder / CONFIG), PIPELINES[pipeline].scale
+    with fields.naming():
+        autoencoder = architectures.read_autoencoder(fields, scale)
+    notes = []
+    said = fields.get("scaling_factor", scale)
+    if scale is not None and said != scale:
+        notes.append(
+            f"scaling_factor of its first stage is {said}; {pipeline} of diffusers multiplies "
+            f"latents by {scale}, as is done here"
+        )
+    if autoencoder.latent_mean:
+        autoencoder = replace(autoencoder, latent_mean=(), latent_std=())
+        notes.append(
+            "shift_factor, latents_mean and latents_std of its first stage are not used: "
+            f"{pipeline} of diffusers knows scaling_factor alone"
+        )
+    return autoencoder, fields, tuple(notes)
 
 
 def _latent_sides(
@@ -286,9 +285,11 @@ def write_folder(
     """
     path = Path(path)
     refuse(obstacles(imported.config))
-    imported = folded(imported)
+    whole = isinstance(imported.config, cfg.Model)
+    pipeline = PIPELINES[pipeline_of(imported.config.conditioners)] if whole else None
+    imported = folded(imported, pipeline and pipeline.scale)
     config = imported.config
-    if isinstance(config, cfg.Autoencoder):
+    if pipeline is None:
         scale = 0.18215 if isinstance(config.bottleneck, cfg.KL) else 1.0
         scale = config.latent_scale if config.latent_scale is not None else scale
         described = architectures.write_autoencoder(config, scale, 32 * config.factor)
@@ -305,15 +306,14 @@ def write_folder(
     text = cfg.find(config.conditioners, cfg.TextConditioner)
     if text is not None:
         described["text_encoder"] = text_encoders.write_text_encoder(text.encoder)
-    scheduler = schedulers.write_scheduler(config.diffusion)
     index, places = _index(imported, described)
     with new_folder(path, overwrite) as folder:
         for name, params in imported.components().items():
             (folder / places[name]).mkdir()
             _write_component(folder / places[name], described[name], params, dtype)
-        (folder / "scheduler").mkdir()
-        scheduler_file = folder / "scheduler" / "scheduler_config.json"
-        scheduler_file.write_bytes(text_encoders.as_text(scheduler))
+        for name, scheduler in _schedulers(config).items():
+            (folder / name).mkdir()
+            (folder / name / SCHEDULER).write_bytes(text_encoders.as_text(scheduler))
         if "tokenizer" in index:
             copy_tokenizer(imported.tokenizer, folder / "tokenizer")
         (folder / INDEX).write_bytes(text_encoders.as_text(index))
@@ -333,14 +333,11 @@ def obstacles(config: cfg.Model | cfg.Autoencoder) -> list[str]:
             )
     # A text encoder that it does not have is named once.
     known = text is None or not text_encoders.encoder_obstacles(text.encoder)
-    pipeline = []
-    if _pipeline(config.conditioners) is None and (known or len(config.conditioners) > 1):
-        pipeline = [
-            f"conditioners are {named(config.conditioners)}, for which diffusers has no pipeline"
-        ]
+    alone = not known and len(config.conditioners) == 1
     return [
         *of_first_stage(config.autoencoder, architectures.OTHERS),
-        *architectures.unet_obstacles(config.unet), *encoder, *pipeline,
+        *architectures.unet_obstacles(config.unet), *encoder,
+        *([] if alone else pipelines.conditioner_obstacles(config)),
         *schedulers.scheduler_obstacles(config.diffusion),
     ]  # fmt: skip
 
@@ -348,18 +345,13 @@ def obstacles(config: cfg.Model | cfg.Autoencoder) -> list[str]:
 _TOKENIZERS = {"clip": "CLIPTokenizer", "bert": "BertTokenizer"}
 
 
-def _pipeline(conditioners: tuple[cfg.Conditioner, ...]) -> str | None:
-    """The pipeline of diffusers that has these conditions; None where there is none."""
-    match conditioners:
-        case ():
-            return "LDMPipeline"
-        case (cfg.TextConditioner(encoder=cfg.BERTText()),):
-            return "LDMTextToImagePipeline"
-        case (cfg.TextConditioner(encoder=cfg.CLIPText()),):
-            return "StableDiffusionPipeline"
-        case (cfg.TextConditioner(encoder=cfg.CLIPText()), cfg.InpaintingConditioner()):
-            return "StableDiffusionInpaintPipeline"
-    return None
+def _schedulers(config: cfg.Model) -> dict[str, dict[str, Any]]:
+    """The files of the process, and of the noise on a low-resolution image, by folder."""
+    found = {"scheduler": schedulers.write_scheduler(config.diffusion)}
+    low_res = cfg.find(config.conditioners, cfg.LowResConditioner)
+    if low_res is not None and low_res.noise is not None:
+        found["low_res_scheduler"] = schedulers.write_noise_schedule(low_res.noise.process)
+    return found
 
 
 def _index(
@@ -367,11 +359,12 @@ def _index(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """`model_index.json`, and our name of each component → its folder's."""
     text = cfg.find(imported.config.conditioners, cfg.TextConditioner)
-    pipeline = _pipeline(imported.config.conditioners)
-    places = {ours: folder for folder, ours in _PIPELINES[pipeline].items()}
+    pipeline = pipeline_of(imported.config.conditioners)
+    places = {ours: folder for folder, ours in PIPELINES[pipeline].places.items()}
     classes = {name: ["diffusers", json["_class_name"]] for name, json in described.items()
                if "_class_name" in json}  # fmt: skip
-    classes["scheduler"] = ["diffusers", "DDIMScheduler"]
+    added = _schedulers(imported.config)
+    classes |= {name: ["diffusers", json["_class_name"]] for name, json in added.items()}
     if text is not None:
         if imported.tokenizer is None:
             raise ConvertError(
@@ -383,7 +376,10 @@ def _index(
         classes["text_encoder"] = [library, described["text_encoder"]["architectures"][0]]
     index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": VERSION}
     index |= {places[name]: value for name, value in classes.items()}
-    if pipeline.startswith("Stable"):
+    low_res = cfg.find(imported.config.conditioners, cfg.LowResConditioner)
+    if low_res is not None and low_res.noise is not None:
+        index |= {"max_noise_level": low_res.noise.trained_levels}
+    elif pipeline.startswith("Stable"):
         index |= {name: [None, None] for name in _BESIDE[:3]} | {"requires_safety_checker": False}
     return index, places
 

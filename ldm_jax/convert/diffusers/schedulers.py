@@ -78,10 +78,7 @@ def read_scheduler(fields: Fields, pipeline: str = LATENT) -> tuple[cfg.Diffusio
     Raises:
         ConvertError: names the field whose value is not supported.
     """
-    name = fields.text("_class_name")
-    if name not in SCHEDULERS:
-        raise fields.error("_class_name", f"one of {', '.join(SCHEDULERS)}")
-    defaults = SCHEDULERS[name]
+    defaults = _defaults(fields)
     fields.only(thresholding=False, use_flow_sigmas=False, use_dynamic_shifting=False,
                 shift_terminal=None)  # fmt: skip
     fields.ignore(*_OF_SOLVERS)
@@ -103,6 +100,31 @@ def read_scheduler(fields: Fields, pipeline: str = LATENT) -> tuple[cfg.Diffusio
         )
     fields.close()
     return config, tuple(notes)
+
+
+def read_noise_schedule(fields: Fields) -> cfg.Discrete:
+    """The schedule of a scheduler that only adds noise, whatever its file says of sampling.
+
+    Raises:
+        ConvertError: names the field whose value is not supported.
+    """
+    defaults = _defaults(fields)
+    fields.ignore(
+        "timestep_spacing", "steps_offset", "clip_sample", "set_alpha_to_one", "prediction_type",
+        "thresholding", "use_flow_sigmas", "use_dynamic_shifting", "shift_terminal", *_OF_SOLVERS,
+    )  # fmt: skip
+    with fields.naming():
+        process = _read_betas(fields, defaults)
+    fields.close()
+    return process
+
+
+def _defaults(fields: Fields) -> Defaults:
+    """Those of the class that the file names."""
+    name = fields.text("_class_name")
+    if name not in SCHEDULERS:
+        raise fields.error("_class_name", f"one of {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[name]
 
 
 def _clipping(fields: Fields, defaults: Defaults, pipeline: str) -> list[str]:
@@ -167,22 +189,32 @@ def scheduler_obstacles(config: cfg.Diffusion) -> list[str]:
 def write_scheduler(config: cfg.Diffusion) -> Json:
     """The `scheduler_config.json` of a DDIM sampler of a process without `scheduler_obstacles`."""
     predictions = {ours: theirs for theirs, ours in _PREDICTIONS.items()}
-    schedules = {ours: theirs for theirs, ours in _SCHEDULES.items()}
-    process = config.process
-    # Formulas that it does not have, or not with this shift, are written out as their betas.
-    plain = replace(process, zero_terminal_snr=False)
-    listed = process.schedule not in schedules or process.shift != 1
     # Of the original's list the peer has as many as are asked for, with an offset of 1.
     uniform = config.spacing == "ddim_uniform"
     return {
-        "_class_name": "DDIMScheduler", "num_train_timesteps": process.num_timesteps,
-        "beta_schedule": "linear" if listed else schedules[process.schedule],
-        "beta_start": process.beta_start, "beta_end": process.beta_end,
+        "_class_name": "DDIMScheduler", **_betas(config.process),
         "prediction_type": predictions[config.prediction],
         "timestep_spacing": "leading" if uniform else config.spacing,
         "set_alpha_to_one": config.final_alpha_bar == "one",
         "steps_offset": 1 if uniform else config.steps_offset,
         "clip_sample": False, "thresholding": False,
+    }  # fmt: skip
+
+
+def write_noise_schedule(process: cfg.Discrete) -> Json:
+    """The `scheduler_config.json` of a scheduler that only adds noise."""
+    return {"_class_name": "DDPMScheduler", "clip_sample": False, **_betas(process)}
+
+
+def _betas(process: cfg.Discrete) -> Json:
+    schedules = {ours: theirs for theirs, ours in _SCHEDULES.items()}
+    # Formulas that it does not have, or not with this shift, are written out as their betas.
+    plain = replace(process, zero_terminal_snr=False)
+    listed = process.schedule not in schedules or process.shift != 1
+    return {
+        "num_train_timesteps": process.num_timesteps,
+        "beta_schedule": "linear" if listed else schedules[process.schedule],
+        "beta_start": process.beta_start, "beta_end": process.beta_end,
         "rescale_betas_zero_snr": process.zero_terminal_snr,
         "trained_betas": betas(plain).tolist() if listed else None,
     }  # fmt: skip
