@@ -60,7 +60,39 @@ MODELS = {
     "class token": _model(UNET, cfg.ClassConditioner(4, context_dim=64)),
     "class": _model(replace(PLAIN, class_count=5), cfg.ClassConditioner(4)),
 }  # fmt: skip
-IN_DIFFUSERS = [name for name in MODELS if not name.startswith("class")]
+RGB = replace(AUTOENCODER, latent_channels=3)
+SUPER_RESOLUTION = replace(PLAIN, in_channels=3, out_channels=3, concat_channels=3)
+TASKS = {
+    "upscaler": _model(
+        replace(
+            UNET, use_linear_projection=True, class_count=30, concat_channels=3,
+            attention=(True, True), only_cross_attention=(True, False),
+        ),
+        cfg.TextConditioner(replace(CLIP, activation="gelu"), tokenizer="clip"),
+        cfg.LowResConditioner(
+            noise=cfg.NoiseAugmentation(cfg.Discrete(30, beta_start=1e-3, beta_end=0.03), 25, 20)
+        ),
+        autoencoder=replace(AUTOENCODER, latent_scale=0.08333),
+        process=replace(PROCESS, prediction="v"),
+    ),
+    "super resolution": _model(
+        SUPER_RESOLUTION, cfg.LowResConditioner(),
+        autoencoder=replace(CODEBOOK, latent_channels=3),
+    ),
+    "inpainting alone": _model(
+        replace(PLAIN, concat_channels=5), cfg.InpaintingConditioner("latent_diffusion")
+    ),
+    "class map": _model(
+        replace(SUPER_RESOLUTION, concat_channels=2),
+        cfg.ClassMapConditioner(cfg.ClassMaps(5, None), tuple("abcde"), 2), autoencoder=RGB,
+    ),
+    "boxes": _model(UNET, cfg.LayoutConditioner(
+        cfg.LayoutTokens(4, ("group",), 2, 5, 27), tuple("abcd"), width=64, layers=1, num_heads=2
+    )),
+}  # fmt: skip
+IN_DIFFUSERS = [
+    *(name for name in MODELS if not name.startswith("class")), "upscaler", "super resolution"
+]  # fmt: skip
 
 
 def numbers(config: cfg.Model | cfg.Autoencoder, dtype=np.float32) -> dict[str, Any]:
@@ -72,7 +104,8 @@ def numbers(config: cfg.Model | cfg.Autoencoder, dtype=np.float32) -> dict[str, 
 
 
 def model(name: str, tokenizer: Path | None = None) -> Imported:
-    return imported_model.make(MODELS[name], numbers(MODELS[name]), tokenizer=tokenizer)
+    config = (MODELS | TASKS)[name]
+    return imported_model.make(config, numbers(config), tokenizer=tokenizer)
 
 
 def make_tokenizer(folder: Path) -> Path:
@@ -94,6 +127,9 @@ def original(name: str, path: Path, value=None) -> Path:
         tensor: random.standard_normal(shape).astype(np.float32)
         for tensor, shape in golden("compvis_names")[name]["shapes"].items()
     }
+    if golden("compvis_names")[name]["config"].get("repeats"):
+        first = {t.replace("first_stage", "cond_stage"): t for t in tensors}
+        tensors |= {t: tensors[first[t]] for t in tensors if t.startswith("cond_stage_model.")}
     if "betas" in tensors:
         from ldm_jax.diffusion.schedules import betas
 
@@ -114,6 +150,7 @@ def settings(name: str, path: Path, **changes: Any) -> Path:
         "linear_start": config["betas"][0], "linear_end": config["betas"][1], "timesteps": 1000,
         "image_size": config["unet"]["image_size"], "unet_config": {"params": config["unet"]},
         "scale_by_std": config.get("scale_by_std", False),
+        "cond_stage_config": {"params": config.get("boxes", config.get("class_map", {}))},
     } | changes  # fmt: skip
     path.write_text(json.dumps({"model": {"params": params}}))  # JSON is YAML
     return path

@@ -23,7 +23,8 @@ WIDTHS = {
 """Numbers that some tensor is as long as, at least."""
 OTHERS = {
     "norm_num_groups", "num_heads", "skip_last", "num_timesteps", "image_size", "levels",
-    "revive_after", "steps_offset",
+    "revive_after", "steps_offset", "trained_levels", "usual_level", "max_objects", "grid",
+    "ignore", "shift",
 }  # fmt: skip
 """Numbers that divide others, or that no tensor depends on."""
 

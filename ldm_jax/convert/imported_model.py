@@ -1,5 +1,6 @@
 """One model in memory, whatever file it came from: its config, its parameters, its tokenizer."""
 
+import math
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -95,6 +96,75 @@ def architecture_of(config: cfg.FirstStage) -> cfg.FirstStage:
         same = replace(codebook(vq.size), cosine=vq.cosine, code_dim=vq.code_dim)
         config = replace(config, bottleneck=same)
     return replace(config, **NOT_NORMALIZED)
+
+
+def unet_in_shapes(config: cfg.UNet) -> cfg.UNet:
+    """A U-Net without what tensors do not tell: heads, dropout, and which levels attend to the
+    context alone where it is as wide as the level."""
+    widths = config.block_out_channels
+    only = tuple(
+        crosses and config.context_dim not in (None, width)
+        for crosses, width in zip(config.only_cross_attention, widths, strict=False)
+    )
+    return replace(
+        config, num_heads=(1,) * len(widths), dropout=0.0,
+        only_cross_attention=only if any(only) else (),
+    )  # fmt: skip
+
+
+def conditioners_in_shapes(parts: tuple[cfg.Conditioner, ...]) -> tuple[cfg.Conditioner, ...]:
+    """Conditioners without what tensors do not tell: how training makes their inputs and drops
+    them, what classes are called, and the levels of noise that are used."""
+    return tuple(map(_conditioner_in_shapes, parts))
+
+
+def _conditioner_in_shapes(part: cfg.Conditioner) -> cfg.Conditioner:
+    match part:
+        case cfg.InpaintingConditioner(form=form):
+            return cfg.InpaintingConditioner(form)
+        case cfg.LowResConditioner(noise=None):
+            return cfg.LowResConditioner()
+        case cfg.LowResConditioner(noise=noise):
+            return cfg.LowResConditioner(noise=noise_levels(noise.process))
+        case cfg.ClassMapConditioner(maps=maps, channels=channels):
+            return class_map(maps.num_classes, channels)
+        case cfg.LayoutConditioner(tokens=tokens):
+            tokens = layout_tokens(tokens.vocab_size, tokens.length)
+            return replace(part, tokens=tokens, class_names=(), dropout=0.0)
+        case cfg.TextConditioner() | cfg.ClassConditioner():
+            return replace(part, dropout=0.0)
+    return part
+
+
+USUAL_LEVEL = 20
+"""Of noise on a low-resolution image, where nobody asks for another."""
+
+
+def noise_levels(process: cfg.Discrete, trained: int = 350) -> cfg.NoiseAugmentation:
+    """Noise on a low-resolution image of which no more is known."""
+    trained = min(trained, process.num_timesteps)
+    return cfg.NoiseAugmentation(process, trained, min(USUAL_LEVEL, trained - 1))
+
+
+def class_map(num_classes: int, channels: int) -> cfg.ClassMapConditioner:
+    """A class map of which no more is known."""
+    ignore = 255 if num_classes <= 255 else None
+    return cfg.ClassMapConditioner(cfg.ClassMaps(num_classes, ignore), (), channels, dropout=0.0)
+
+
+def layout_tokens(vocab_size: int, length: int) -> cfg.LayoutTokens:
+    """Boxes of which no more is known: their classes are the tokens themselves.
+
+    Raises:
+        ConvertError: no layout has `length` tokens.
+    """
+    objects, corners = divmod(length, 3)
+    if not objects or corners == 1:
+        raise ConvertError(f"{length} tokens are no layout, which has 3 for each box, or 2 more")
+    grid = math.isqrt(vocab_size - 1)
+    return cfg.LayoutTokens(
+        vocab_size - 1, (), objects, grid, vocab_size, crop=corners == 2, too_many="stop"
+    )
 
 
 NOT_NORMALIZED: dict[str, Any] = {"latent_scale": None, "latent_mean": (), "latent_std": ()}
@@ -197,7 +267,9 @@ def conditioner_shapes(
     config: cfg.Conditioner, text: cfg.TextConditioner | None = None
 ) -> dict[str, Any]:
     """Shapes of a conditioner's parameters; {} where it has none."""
-    inputs, before = {"label": _numbers()}, Condition()
+    inputs, before = {"label": _numbers(), "class_map": _numbers(1, 1)}, Condition()
+    if isinstance(config, cfg.LayoutConditioner):
+        inputs["boxes"] = _numbers(config.tokens.length)
     text = config if isinstance(config, cfg.TextConditioner) else text
     if text is not None:
         length, width = text.encoder.max_length, text.encoder.width

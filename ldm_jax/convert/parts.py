@@ -99,7 +99,7 @@ def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") 
 
     Of a work directory they are the averages, or the parameters themselves where none are kept.
     What a training run chooses may differ: the process and what is predicted, dropout, the first
-    stage that the latents are of.
+    stage that the latents are of, how masks and small images are made.
 
     Args:
         path: a work directory, or whatever else `load` reads.
@@ -117,8 +117,11 @@ def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") 
     differing = [
         *cfg.differences(*(replace(of.unet, dropout=0.0) for of in (imported.config, config)),
                          "unet"),
-        *cfg.differences(*(_undropped(of.conditioners) for of in (imported.config, config)),
-                         "conditioners"),
+        *cfg.differences(
+            *(imported_model.conditioners_in_shapes(of.conditioners)
+              for of in (imported.config, config)),
+            "conditioners",
+        ),
     ]  # fmt: skip
     _refuse(differing, source, "model", "the config's unet and conditioners")
     shapes = imported_model.shapes(config)
@@ -166,11 +169,6 @@ def _weights(path: str | Path) -> dict[str, Literal["raw"]]:
 
 def _keeps_no_averages(workdir: Path) -> bool:
     return read_config(workdir_of(workdir)[0]).optim.ema_decay is None
-
-
-def _undropped(conditioners: tuple[cfg.Conditioner, ...]) -> tuple[cfg.Conditioner, ...]:
-    """The conditioners without how often training drops them."""
-    return tuple(replace(part, dropout=0.0) if part.dropout else part for part in conditioners)
 
 
 def _refuse(differing: list[tuple[str, Any, Any]], source: str, what: str, setting: str) -> None:

@@ -19,7 +19,8 @@ from ldm_jax.core import tree
 PARTS = (
     cfg.UNet, cfg.Autoencoder, cfg.Pixels, cfg.TextTransformer, cfg.CLIPText, cfg.BERTText,
     cfg.ClassConditioner, cfg.TextConditioner, cfg.KL, cfg.VQ, cfg.Gumbel, cfg.FSQ, cfg.LFQ,
-    cfg.Discrete, cfg.Diffusion, cfg.Model,
+    cfg.Discrete, cfg.Diffusion, cfg.Model, cfg.LowResConditioner, cfg.NoiseAugmentation,
+    cfg.ClassMapConditioner, cfg.ClassMaps, cfg.LayoutConditioner, cfg.LayoutTokens,
 )  # fmt: skip
 
 
@@ -34,9 +35,9 @@ def test_every_whole_number_is_of_a_kind():
                 assert field.name in kinds, f"{part.__name__}.{field.name}"
 
 
-@pytest.mark.parametrize("name", small.MODELS)
+@pytest.mark.parametrize("name", small.MODELS | small.TASKS)
 def test_what_is_true_is_taken(name):
-    config = small.MODELS[name]
+    config = (small.MODELS | small.TASKS)[name]
     shapes = tree.flatten(imported_model.shapes(config))
     claims.check(config, {n: np.empty(leaf.shape) for n, leaf in shapes.items()}, "model.json")
 

@@ -9,7 +9,7 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import state_dicts
-from ldm_jax.convert.compvis import keys
+from ldm_jax.convert.compvis import keys, writer
 from ldm_jax.convert.compvis.reader import read_checkpoint
 from ldm_jax.convert.compvis.writer import write_checkpoint
 from ldm_jax.convert.imported_model import ConvertError
@@ -50,7 +50,7 @@ def test_original_models_there_and_back(tmp_path, name):
     assert read_checkpoint(tmp_path / "again.safetensors").config == imported.config
 
 
-@pytest.mark.parametrize("name", small.MODELS)
+@pytest.mark.parametrize("name", small.MODELS | small.TASKS)
 def test_written_and_read_is_the_same(tmp_path, name):
     imported = small.model(name)
     write_checkpoint(imported, tmp_path / "model.safetensors")
@@ -156,6 +156,37 @@ def test_unexpected_tensors_are_named(tmp_path):
     path = small.original("cin256", path, {"hypernet.x": np.zeros(1, np.float32)})
     with pytest.raises(ConvertError, match="unexpected tensors: hypernet.x"):
         read_checkpoint(path, original_config=yaml)
+
+
+def test_conditions_that_are_not_known(tmp_path):
+    """A masked image with an encoder of its own, channels of nothing known, a class map halved
+    another number of times than the latents."""
+    name = "cond_stage_model.encoder.conv_in.bias"
+    path, yaml = tmp_path / "model.safetensors", tmp_path / "settings.yaml"
+    small.original("inpainting_big", path, {name: np.zeros(32, np.float32)})
+    with pytest.raises(ConvertError, match=f"another network than the first stage .'{name}' diff"):
+        read_checkpoint(path, original_config=small.settings("inpainting_big", yaml))
+    wide = {"model.diffusion_model.input_blocks.0.0.weight": np.zeros((32, 8, 3, 3), np.float32)}
+    small.original("bsr_sr", path, wide)
+    with pytest.raises(ConvertError, match="takes 8 channels for latents of 3; of conditions"):
+        read_checkpoint(path, original_config=small.settings("bsr_sr", yaml))
+    path = small.original("semantic_synthesis256", path)
+    other = {"cond_stage_config": {"params": {"n_stages": 3}}}
+    with pytest.raises(ConvertError, match="n_stages is 3; .* as many halvings as make 4"):
+        read_checkpoint(
+            path, original_config=small.settings("semantic_synthesis256", yaml, **other)
+        )
+
+
+def test_forms_of_inpainting_that_no_code_has(tmp_path):
+    for name, form in (
+        ("inpainting alone", "stable_diffusion"),
+        ("inpainting", "latent_diffusion"),
+    ):
+        config = (small.MODELS | small.TASKS)[name]
+        *others, _ = config.conditioners
+        config = replace(config, conditioners=(*others, cfg.InpaintingConditioner(form)))
+        assert "alone in that of latent diffusion" in writer.obstacles(config)[0]
 
 
 def test_what_a_single_file_cannot_hold(tmp_path):

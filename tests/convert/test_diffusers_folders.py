@@ -54,6 +54,24 @@ def test_there_and_back_is_the_same(tmp_path, tokenizer, name):
         assert again.tokenizer is None
 
 
+def test_folders_of_super_resolution_that_do_not_fit(tmp_path, tokenizer):
+    folder = tmp_path / "model"
+    write_folder(small.model("upscaler", tokenizer), folder)
+
+    def change(file, **values):
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    change("vae/config.json", scaling_factor=0.3)
+    assert "multiplies latents by 0.08333" in read_folder(folder).notes[0]
+    change("low_res_scheduler/scheduler_config.json", num_train_timesteps=20)
+    with pytest.raises(ConvertError, match="class_count is 30; it must be 20"):
+        read_folder(folder)
+    change("unet/config.json", in_channels=8)
+    with pytest.raises(ConvertError, match="in_channels is 8; it must be 7, the latents' and a"):
+        read_folder(folder)
+
+
 @pytest.mark.parametrize("config", [small.AUTOENCODER, small.CODEBOOK])
 def test_first_stage_alone(tmp_path, config):
     imported = imported_model.make(config, small.numbers(config))
@@ -90,6 +108,16 @@ def test_normalised_channels_are_folded_into_the_autoencoder(tmp_path, tokenizer
     single = read_checkpoint(tmp_path / "model.safetensors")
     assert single.config == found.config
     tiny.same_bits(single.frozen, found.frozen)
+
+    # The upscaler's pipeline has a scale of its own.
+    other = replace(small.AUTOENCODER, latent_scale=0.5)
+    model = replace(small.TASKS["upscaler"], autoencoder=other)
+    imported = imported_model.make(model, small.numbers(model), tokenizer=tokenizer)
+    assert "whose own scale is then 0.08333" in write_folder(imported, tmp_path / "x4").notes[-1]
+    found = read_folder(tmp_path / "x4")
+    assert found.config.autoencoder.latent_scale == 0.08333 and not found.notes
+    kernels = [part.frozen["autoencoder"]["quant_conv"]["kernel"] for part in (found, imported)]
+    np.testing.assert_allclose(kernels[0][..., :4], kernels[1][..., :4] * (0.5 / 0.08333), 1e-6)
 
     faces = small.MODELS["faces"]
     model = replace(faces, autoencoder=replace(faces.autoencoder, **normalised))

@@ -8,6 +8,7 @@ import pytest
 from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model, published_models, state_dicts
 from ldm_jax.convert.compvis import components, keys, reader, writer
+from ldm_jax.core import tree
 
 
 def shapes_only(model):
@@ -18,8 +19,8 @@ def shapes_only(model):
         prefixes[components.encoder_of(model).name] = kind.prefix
     places = components.places_of(model, kind)
     tensors = {}
-    for part, tree in imported_model.shapes(model).items():
-        for leaf in state_dicts.leaves(tree):
+    for part, leaves in imported_model.shapes(model).items():
+        for leaf in state_dicts.leaves(leaves):
             place, shape = places[part][leaf.name], leaf.torch_shape
             if place.part is not None:
                 shape = (3 * shape[0], *shape[1:])
@@ -30,6 +31,24 @@ def shapes_only(model):
         last = f"{kind.prefix}transformer.resblocks.{components.encoder_of(model).encoder.layers}."
         tensors[last + "ln_1.weight"] = np.zeros(1024, np.float32)
     return tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("bsr_sr", 113_622_563), ("inpainting_big", 387_245_827),
+     ("layout2img-openimages256", 246_277_379), ("Stable Diffusion x4 upscaler", 473_398_020),
+     ("semantic_synthesis256 or semantic_synthesis512", 215_229_315),
+     ("Stable Diffusion 1 inpainting", 859_535_364)],
+)  # fmt: skip
+def test_parameters_of_tasks(name, count):
+    assert tree.count(imported_model.unet_shapes(published_models.MODELS[name].unet)) == count
+
+
+def test_parameters_of_the_encoder_of_boxes():
+    """The published file's, without a language head that nothing uses."""
+    encoder = published_models.MODELS["layout2img-openimages256"].conditioners[0]
+    head = 512 * 8192 + 8192
+    assert tree.count(imported_model.conditioner_shapes(encoder)) == 58_858_496 - head
 
 
 @pytest.mark.parametrize("name", published_models.MODELS)

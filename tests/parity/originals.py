@@ -82,21 +82,49 @@ MODELS: dict[str, dict] = {
 }  # fmt: skip
 """Whole models; the first stage is named, text is (kind, width), classes are (count, width)."""
 
+_RGB = {"in_channels": 6, "out_channels": 3}
+TASKS: dict[str, dict] = {
+    "bsr_sr": {
+        "unet": _unet(32, (1, 2, 2), (8, 4), num_head_channels=32) | _RGB,
+        "first_stage": "vq-f4", "betas": _BETAS["churches"],
+    },
+    "inpainting_big": {
+        "unet": _unet(32, (1, 2), (2,), num_heads=8, resblock_updown=True)
+        | {"in_channels": 7, "out_channels": 3},
+        "first_stage": "vq-f4-noattn", "betas": (0.0015, 0.0205), "repeats": True,
+    },
+    "semantic_synthesis256": {
+        "unet": _unet(32, (1, 2), (8,), num_heads=8) | _RGB,
+        "first_stage": "vq-f4", "betas": (0.0015, 0.0205),
+        "class_map": {"n_stages": 2, "in_channels": 5, "out_channels": 3},
+    },
+    "layout2img": {
+        "unet": _unet(32, (1, 2), (2,), num_head_channels=32, context_dim=32,
+                      use_spatial_transformer=True, transformer_depth=3)
+        | {"in_channels": 3, "out_channels": 3},
+        "first_stage": "vq-f4", "betas": (0.0015, 0.0205),
+        "boxes": {"n_embed": 32, "n_layer": 2, "vocab_size": 120, "max_seq_len": 8,
+                  "use_tokenizer": False},
+    },
+}  # fmt: skip
+"""Models of conditional tasks; `class_map` and `boxes` are settings of the condition's encoder, and
+with `repeats` it is the first stage once more."""
+
 
 def inputs(name: str) -> dict[str, np.ndarray]:
     """What a network of `name` is given, NCHW; the same numbers wherever they are drawn."""
     random = np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
-    stage = FIRST_STAGES[MODELS[name]["first_stage"] if name in MODELS else name]
+    model = (MODELS | TASKS).get(name)
+    stage = FIRST_STAGES[model["first_stage"] if model else name]
     dd = stage["ddconfig"]
     z, factor = stage["embed_dim"], 2 ** (len(dd["ch_mult"]) - 1)
-    side = max(64, 2 * factor) if name not in MODELS else 32
+    side = 32 if model else max(64, 2 * factor)
 
     def normal(*shape: int) -> np.ndarray:
         return random.standard_normal(shape).astype(np.float32)
 
     found = {"image": normal(1, 3, side, side), "z": normal(1, z, side // factor, side // factor)}
-    if name in MODELS:
-        model = MODELS[name]
+    if model:
         found["x"] = normal(2, model["unet"]["in_channels"], 8, 8)
         found["t"] = np.array([3, 901])
         if "text" in model:
@@ -104,4 +132,10 @@ def inputs(name: str) -> dict[str, np.ndarray]:
             found["context"] = normal(2, TOKENS, model["text"][1])
         if "classes" in model:
             found["labels"] = random.integers(0, model["classes"][0], 2)
+        if "class_map" in model:
+            count = model["class_map"]["in_channels"]
+            found["class_map"] = random.integers(0, count, (2, 8 * factor, 8 * factor))
+        if "boxes" in model:
+            shape = 2, model["boxes"]["max_seq_len"]
+            found["tokens"] = random.integers(0, model["boxes"]["vocab_size"], shape)
     return found

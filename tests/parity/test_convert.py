@@ -216,10 +216,10 @@ def test_old_attention_names(tmp_path):
         close(encoded.mean, theirs.encode(torch.from_numpy(image)).latent_dist.mean)
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sd2", "inpaint"])
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "inpaint", "upscale"])
 def test_written_single_file(tmp_path, kind):
     """diffusers loads the single file that is written here."""
-    pipe = stable(tmp_path, kind)
+    pipe = pipeline(tmp_path, kind)
     pipe.save_pretrained(tmp_path / "saved")
     write_checkpoint(read_folder(tmp_path / "saved"), tmp_path / "model.safetensors")
     again = read_checkpoint(tmp_path / "model.safetensors")

@@ -34,14 +34,18 @@ def on_device(tree):
     return {"params": jax.tree.map(jnp.asarray, materialize(tree))}
 
 
+def read(folder, name, own):
+    path = convert_models.original(name, folder / "model.safetensors", own)
+    yaml = convert_models.settings(name, folder / "settings.yaml")
+    return read_checkpoint(path, original_config=yaml)
+
+
 @pytest.mark.parametrize("name", ["sd2", "txt2img-1p4B", "cin256", "churches256"])
 def test_whole_file(tmp_path, name):
     shapes = convert_models.golden("compvis_names")[name]["shapes"]
     prefixes = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")
     own = {n: weights.weight(n, tuple(s)) for n, s in shapes.items() if n.startswith(prefixes)}
-    path = convert_models.original(name, tmp_path / "model.safetensors", own)
-    yaml = convert_models.settings(name, tmp_path / "settings.yaml")
-    imported = read_checkpoint(path, original_config=yaml)
+    imported = read(tmp_path, name, own)
     given = {key: nhwc(value) for key, value in originals.inputs(name).items()}
     with np.load(GOLDEN / f"{name}.npz") as file:
         want = dict(file)
@@ -62,4 +66,31 @@ def test_whole_file(tmp_path, name):
         condition = Condition(context=given["context"])
     unet = jax.jit(build_unet(config.unet).apply)
     found = unet(on_device(imported.params["unet"]), given["x"], given["t"], condition)
+    assert relative_error(found, want["unet"]) < 1e-5
+
+
+@pytest.mark.parametrize("name", originals.TASKS)
+def test_networks_of_tasks(tmp_path, name):
+    """The U-Net and what encodes the condition; first stages are those of above."""
+    shapes = convert_models.golden("compvis_names")[name]["shapes"]
+    prefixes = ("model.diffusion_model.", "cond_stage_model.transformer.", "cond_stage_model.chan")
+    own = {n: weights.weight(n, tuple(s)) for n, s in shapes.items() if n.startswith(prefixes)}
+    imported = read(tmp_path, name, own)
+    config = imported.config
+    given = {key: nhwc(value) for key, value in originals.inputs(name).items()}
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        want = dict(file)
+    latents = config.unet.in_channels
+    x, beside = jnp.split(given["x"], [latents], axis=-1)
+    condition = Condition(concat=beside if beside.size else None)
+    if imported.params["conditioners"]:
+        encoder = build_conditioner(config.conditioners[0], factor=config.autoencoder.factor)
+        inputs = {"class_map": given.get("class_map"), "boxes": given.get("tokens")}
+        params = jax.tree.map(jnp.asarray, imported.params["conditioners"][encoder.name])
+        found = encoder(params, inputs, Condition(), lambda *_: None)
+        part = "context" if "boxes" in config.inputs else "concat"
+        assert relative_error(getattr(found, part), want[part]) < 1e-5
+        condition = found if part == "context" else condition
+    unet = jax.jit(build_unet(config.unet).apply)
+    found = unet(on_device(imported.params["unet"]), x, given["t"], condition)
     assert relative_error(found, want["unet"]) < 1e-5

@@ -1,6 +1,6 @@
 """The components of a CompVis single file: which conditioners there are, and where all is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ def _class_token(tensors: Tensors) -> cfg.ClassConditioner:
 
 CLIP = Kind(
     "text_model.embeddings.token_embedding.weight", keys.CLIP, _text(shapes.clip, "clip"),
-    keys.clip_places,
+    keys.same_places,
 )  # fmt: skip
 OPEN_CLIP = Kind(
     "token_embedding.weight", keys.OPEN_CLIP, _text(shapes.open_clip, "clip"),
@@ -49,8 +49,23 @@ BERT = Kind(
     _text(shapes.bert, "bert"),
     keys.bert_places,
 )
-CLASSES = Kind("embedding.weight", keys.CONDITIONER, _class_token, keys.clip_places)
-KINDS = (CLIP, OPEN_CLIP, BERT, CLASSES)
+LAYOUT = Kind(BERT.mark, keys.CLIP, shapes.layout, keys.bert_places)
+CLASSES = Kind("embedding.weight", keys.CONDITIONER, _class_token, keys.same_places)
+CLASS_MAP = Kind(
+    "channel_mapper.weight", keys.CONDITIONER, shapes.class_map, keys.same_places
+)  # fmt: skip
+_KINDS = (CLIP, OPEN_CLIP, BERT, CLASSES, CLASS_MAP)
+Encoder = (
+    cfg.TextConditioner | cfg.ClassConditioner | cfg.ClassMapConditioner | cfg.LayoutConditioner
+)
+"""A conditioner whose parameters CompVis' files have as the model's `cond_stage_model`."""
+
+
+def kind_in(tensors: Mapping[str, np.ndarray], is_layout: bool) -> Kind | None:
+    """The kind of the file's conditioner, None where it has none that is known; `is_layout` tells
+    an encoder of boxes, which has the names of one of text."""
+    kind = next((kind for kind in _KINDS if kind.prefix + kind.mark in tensors), None)
+    return LAYOUT if kind is BERT and is_layout else kind
 
 
 def places_of(config: cfg.Model, kind: Kind | None) -> dict[str, dict[str, keys.Place]]:
@@ -69,9 +84,9 @@ def places_of(config: cfg.Model, kind: Kind | None) -> dict[str, dict[str, keys.
     return places
 
 
-def encoder_of(config: cfg.Model) -> cfg.TextConditioner | cfg.ClassConditioner | None:
-    """The conditioner whose parameters CompVis' files have as the model's `cond_stage_model`."""
-    text = cfg.find(config.conditioners, cfg.TextConditioner)
+def encoder_of(config: cfg.Model) -> Encoder | None:
+    """The model's conditioner of those that have parameters in CompVis' files."""
     classes = cfg.find(config.conditioners, cfg.ClassConditioner)
     token = classes if classes is not None and classes.context_dim is not None else None
-    return text or token
+    others = (cfg.TextConditioner, cfg.ClassMapConditioner, cfg.LayoutConditioner)
+    return next(filter(None, (cfg.find(config.conditioners, one) for one in others)), token)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ldm_jax.convert.compvis import keys
 from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.core.reading import shown
 
 Tensors = dict[str, np.ndarray]
 
@@ -104,3 +105,23 @@ def _dotted(average: str) -> str:
     if rest or keys.ema_name(name) != average:
         raise ConvertError(f"it has only averages, and {average} is not a parameter of a U-Net")
     return name
+
+
+def repeated_first_stage(tensors: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Names of a first stage that stands once more in the place of the condition's encoder, as
+    inpainting models have it, and why they are not used.
+
+    Raises:
+        ConvertError: it is another than the model's first stage.
+    """
+    if keys.CONDITIONER + _ENCODER not in tensors:
+        return {}
+    found = [name for name in tensors if name.startswith(keys.CONDITIONER)]
+    for name in found:
+        first = tensors.get(keys.FIRST_STAGE + name.removeprefix(keys.CONDITIONER))
+        if first is None or not np.array_equal(first, tensors[name]):
+            raise ConvertError(
+                f"its condition is encoded by another network than the first stage ({shown(name)} "
+                "differs), which is not supported"
+            )
+    return dict.fromkeys(found, "the first stage once more, which encodes the masked image")

@@ -20,6 +20,7 @@ CONDITIONER = "cond_stage_model."
 CLIP = "cond_stage_model.transformer."
 OPEN_CLIP = "cond_stage_model.model."
 EMA = "model_ema."
+LOW_RES = "low_scale_model."
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ def autoencoder_places(names: Iterable[str], config: cfg.Autoencoder) -> dict[st
     return {name: place(name) for name in names}
 
 
-def clip_places(names: Iterable[str]) -> dict[str, Place]:
-    """Where CLIP's parameters are in SD 1 files, below `CLIP`."""
+def same_places(names: Iterable[str]) -> dict[str, Place]:
+    """Of what has the same names: CLIP in SD 1 files, classes, projections of class maps."""
     return {name: Place(name) for name in names}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ldm_jax import config as cfg
 from ldm_jax.convert import claims, imported_model, state_dicts
 from ldm_jax.convert.compvis import components, foreign, keys, settings, shapes
+from ldm_jax.convert.compvis.components import Encoder
 from ldm_jax.convert.imported_model import ConvertError, Imported
 from ldm_jax.core.reading import map_file, shown
 from ldm_jax.formats.model_files import read_tensors
@@ -17,7 +18,6 @@ from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safete
 
 Tensors = dict[str, np.ndarray]
 Borrowed = Mapping[str, tuple[Any, dict[str, Any]]]
-Encoder = cfg.TextConditioner | cfg.ClassConditioner
 """`autoencoder` or `conditioner` → its config and parameters, of another model."""
 
 _SCHEDULE = (
@@ -38,6 +38,10 @@ _RULES = (
     (
         r"cond_stage_model\.(logit_scale|text_projection(\.weight)?)",
         "of CLIP's comparison with pictures",
+    ),
+    (
+        rf"low_scale_model\.({_SCHEDULE})",
+        "the noise schedule of the low-resolution image, kept in the config",
     ),
     ("scale_factor", "the latent scale, kept in the config"),
     ("logvar", "a weight of the training loss"),
@@ -173,7 +177,11 @@ def _read_model(
         tensors, ema = foreign.averages_as_weights(tensors), False
         common["origin"]["weights"] = "ema"
         notes.append("the file has averages alone (model_ema.*), which are taken")
-    autoencoder, encoder, kind = _parts_beside(tensors, borrowed)
+    repeated = foreign.repeated_first_stage(tensors)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in repeated}
+    yaml = options["original_config"]
+    is_layout = settings.is_layout(metadata, Path(yaml) if yaml else None)
+    autoencoder, encoder, kind = _parts_beside(tensors, borrowed, is_layout)
     context = encoder and encoder.slots(autoencoder.latent_channels).context
     unet = shapes.unet(_below(tensors, keys.UNET), context, autoencoder.latent_channels)
     parts = _conditioners(unet, encoder)
@@ -195,7 +203,7 @@ def _read_model(
     params = {name: tree for name, (_, tree) in borrowed.items()}
     replaced = {n: _BORROWED[name] for name in borrowed for n in _below_of(tensors, name)}
     rest = {n: tensor for n, tensor in tensors.items() if n not in replaced}
-    ignored = replaced | _ignored_beside(rest, tuple(prefixes.values()))
+    ignored = repeated | replaced | _ignored_beside(rest, tuple(prefixes.values()))
     for name, part in part_configs.items():
         tree = imported_model.component_shapes(part)
         if name in borrowed or not tree:
@@ -223,7 +231,7 @@ def _below_of(tensors: Tensors, name: str) -> list[str]:
 
 
 def _parts_beside(
-    tensors: Tensors, borrowed: Borrowed
+    tensors: Tensors, borrowed: Borrowed, is_layout: bool
 ) -> tuple[cfg.Autoencoder, Encoder | None, components.Kind | None]:
     """First stage, encoder of the condition and its kind, of the file or of the models that they
     are taken from.
@@ -243,7 +251,7 @@ def _parts_beside(
         )
     if "text_encoder" in borrowed:
         return autoencoder, borrowed["text_encoder"][0], None
-    encoder, kind = _encoder(tensors)
+    encoder, kind = _encoder(tensors, is_layout)
     width = shapes.foreign_context(_below(tensors, keys.UNET))
     if kind is None and width is not None:
         raise ConvertError(
@@ -280,32 +288,55 @@ def _spelled(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def _encoder(tensors: Tensors) -> tuple[Encoder | None, components.Kind | None]:
-    for kind in components.KINDS:
-        if kind.prefix + kind.mark in tensors:
-            return kind.conditioner(_below(tensors, kind.prefix)), kind
+def _encoder(tensors: Tensors, is_layout: bool) -> tuple[Encoder | None, components.Kind | None]:
+    is_layout |= shapes.is_published_layout(_below(tensors, keys.CLIP))
+    kind = components.kind_in(tensors, is_layout)
+    if kind is not None:
+        return kind.conditioner(_below(tensors, kind.prefix)), kind
     other = [name for name in tensors if name.startswith(keys.CONDITIONER)]
     if other:
         raise ConvertError(
             f"its condition is of an unknown kind: {state_dicts.enumerated(other)}; known are "
-            "CLIP, OpenCLIP, the 1.45B model's encoder, and classes"
+            "CLIP, OpenCLIP, the encoders of the 1.45B model and of boxes, classes, class maps, "
+            "and masked images"
         )
     return None, None
 
 
 def _conditioners(unet: cfg.UNet, encoder: Encoder | None) -> tuple[cfg.Conditioner, ...]:
-    """The encoder, and what the U-Net's input channels and class embedding tell of."""
-    if encoder is None and unet.class_count is not None:
-        encoder = cfg.ClassConditioner(unet.class_count - 1)
-    if isinstance(encoder, cfg.TextConditioner) and unet.concat_channels == 1 + unet.in_channels:
-        return encoder, cfg.InpaintingConditioner()
-    if unet.concat_channels:
-        raise ConvertError(
-            f"its U-Net takes {unet.in_channels + unet.concat_channels} channels for latents of "
-            f"{unet.in_channels}; of conditions that are concatenated only inpainting's mask and "
-            "masked latents, with text, are supported"
-        )
-    return () if encoder is None else (encoder,)
+    """The encoder, and what the U-Net's input channels and class embedding tell of.
+
+    Raises:
+        ConvertError: its input channels are of no known condition.
+    """
+    beside, painted, levels = unet.concat_channels, 1 + unet.in_channels, unet.class_count
+    match encoder:
+        case cfg.ClassMapConditioner(channels=channels) if beside == channels:
+            return (encoder,)
+        case cfg.TextConditioner() if beside == _RGB and levels is not None:
+            noise = cfg.Discrete(levels, beta_start=1e-4, beta_end=0.02)
+            low_res = cfg.LowResConditioner(noise=imported_model.noise_levels(noise))
+            return encoder, low_res
+        case cfg.TextConditioner() if beside == painted:
+            return encoder, cfg.InpaintingConditioner()
+        case None if beside == painted:
+            return (cfg.InpaintingConditioner("latent_diffusion"),)
+        case None if beside == _RGB:
+            return (cfg.LowResConditioner(),)
+        case None if beside == 0 and levels is not None:
+            return (cfg.ClassConditioner(levels - 1),)
+        case None if beside == 0:
+            return ()
+        case _ if beside == 0:
+            return (encoder,)
+    raise ConvertError(
+        f"its U-Net takes {unet.in_channels + beside} channels for latents of {unet.in_channels}; "
+        "of conditions that are concatenated a mask and a masked image, a low-resolution image "
+        "(with text: and the level of its noise), and a class map are supported"
+    )
+
+
+_RGB = 3
 
 
 def _configure(
@@ -317,9 +348,9 @@ def _configure(
     marked = "v" if settings.V_PREDICTION in tensors else None
     own = settings.of_metadata(metadata, autoencoder, unet, conditioners)
     if original_config is not None:
-        told = settings.of_yaml(Path(original_config), unet, autoencoder)
+        told = settings.of_yaml(Path(original_config), unet, autoencoder, conditioners)
     elif own is not None:
-        told, conditioners = own
+        told = own
     else:
         told = settings.of_known(autoencoder, unet, conditioners, prediction or marked)
     diffusion, notes = settings.stored_schedule(tensors, told.diffusion)
@@ -335,11 +366,28 @@ def _configure(
         notes.append(f"the schedule ends in noise alone and steps are {diffusion.spacing}, as the "
                      f"file's marker {settings.ZERO_SNR} says")  # fmt: skip
     scale = _scale(tensors, told.latent_scale)
+    network = replace(
+        unet, num_heads=told.num_heads, only_cross_attention=told.only_cross_attention
+    )
     config = cfg.Model(
-        replace(autoencoder, latent_scale=scale), replace(unet, num_heads=told.num_heads),
-        conditioners, diffusion, told.image_size,
+        replace(autoencoder, latent_scale=scale), network,
+        _with_stored_noise(tensors, told.conditioners), diffusion, told.image_size,
     )  # fmt: skip
     return config, told.source, tuple(notes)
+
+
+def _with_stored_noise(
+    tensors: Tensors, conditioners: tuple[cfg.Conditioner, ...]
+) -> tuple[cfg.Conditioner, ...]:
+    """`conditioners` with the schedule of noise on a low-resolution image that the file has."""
+    own = _below(tensors, keys.LOW_RES)
+    told = []
+    for part in conditioners:
+        if isinstance(part, cfg.LowResConditioner) and part.noise is not None:
+            process = settings.stored_process(own, part.noise.process)
+            part = replace(part, noise=replace(part.noise, process=process))
+        told.append(part)
+    return tuple(told)
 
 
 def _scale(tensors: Tensors, told: float | None) -> float:

@@ -36,6 +36,8 @@ class Settings:
 
     source: str
     num_heads: tuple[int, ...]
+    only_cross_attention: tuple[bool, ...]
+    conditioners: tuple[cfg.Conditioner, ...]
     diffusion: cfg.Diffusion
     latent_scale: float | None
     image_size: int
@@ -44,11 +46,32 @@ class Settings:
 def of_metadata(
     metadata: Mapping[str, str], autoencoder: cfg.Autoencoder, unet: cfg.UNet,
     conditioners: tuple[cfg.Conditioner, ...],
-) -> tuple[Settings, tuple[cfg.Conditioner, ...]] | None:  # fmt: skip
-    """What this project wrote into the file, and the conditioners with what shapes do not tell.
+) -> Settings | None:  # fmt: skip
+    """What this project wrote into the file; None where it did not write it.
 
     Raises:
         ConvertError: it does not fit the tensors.
+    """
+    model = stored_model(metadata)
+    if model is None:
+        return None
+    told, found = [
+        (imported_model.unet_in_shapes(network), imported_model.architecture_of(first_stage),
+         [type(part) for part in parts])
+        for network, first_stage, parts in (
+            (model.unet, model.autoencoder, model.conditioners), (unet, autoencoder, conditioners)
+        )
+    ]  # fmt: skip
+    if told != found:
+        raise ConvertError(f"its metadata {METADATA} describes another model than its tensors")
+    return _of_model("the file's metadata", model)
+
+
+def stored_model(metadata: Mapping[str, str]) -> cfg.Model | None:
+    """The config that this project wrote into the file, if it did.
+
+    Raises:
+        ConvertError: it is not that of a model.
     """
     if METADATA not in metadata:
         return None
@@ -56,25 +79,111 @@ def of_metadata(
     model = cfg.from_json(metadata[METADATA])
     if not isinstance(model, cfg.Model):
         raise ConvertError(f"its metadata {METADATA} is not a model's settings")
-    told = replace(
-        model.unet, num_heads=unet.num_heads, dropout=unet.dropout
-    ), imported_model.architecture_of(model.autoencoder)  # fmt: skip
-    kinds = [[type(part) for part in parts] for parts in (model.conditioners, conditioners)]
-    same = told == (unet, imported_model.architecture_of(autoencoder)) and kinds[0] == kinds[1]
-    if not same:
-        raise ConvertError(f"its metadata {METADATA} describes another model than its tensors")
-    settings = Settings(
-        "the file's metadata", model.unet.num_heads, model.diffusion,
-        model.autoencoder.latent_scale, model.image_size,
+    return model
+
+
+def _of_model(source: str, model: cfg.Model) -> Settings:
+    return Settings(
+        source, model.unet.num_heads, model.unet.only_cross_attention, model.conditioners,
+        model.diffusion, model.autoencoder.latent_scale, model.image_size,
     )  # fmt: skip
-    return settings, model.conditioners
 
 
-def of_yaml(path: Path, unet: cfg.UNet, autoencoder: cfg.Autoencoder) -> Settings:
+def of_yaml(
+    path: Path, unet: cfg.UNet, autoencoder: cfg.Autoencoder,
+    conditioners: tuple[cfg.Conditioner, ...],
+) -> Settings:  # fmt: skip
     """What the settings `path`, CompVis' YAML file for the model, say.
 
     Raises:
         ConvertError: it is not such a file, lacks something, or is that of another model.
+    """
+    document, inner = _params(path)
+    params, network = Fields(path, document), Fields(path, inner)
+    _check_same(path, network, unet)
+    if "image_size" not in params:
+        params = Fields(path, {"image_size": network.get("image_size", None), **document})
+    process = _schedule(params)
+    prediction = params.choice("parameterization", "eps", {name: name for name in PREDICTIONS})
+    measured = params.get("scale_by_std", False)
+    return Settings(
+        str(path), _heads(network, unet.block_out_channels), _only_cross(network, unet),
+        _conditioners(params, conditioners, autoencoder.factor),
+        cfg.Diffusion(process, prediction, spacing="ddim_uniform", final_alpha_bar="first"),
+        None if measured else params.number("scale_factor", 1.0),
+        params.whole("image_size") * autoencoder.factor,
+    )  # fmt: skip
+
+
+def _schedule(params: Fields) -> cfg.Discrete:
+    return cfg.Discrete(
+        params.whole("timesteps", 1000),
+        params.choice("beta_schedule", "linear", _YAML_SCHEDULES),
+        beta_start=params.number("linear_start", 1e-4),
+        beta_end=params.number("linear_end", 2e-2),
+    )
+
+
+def _only_cross(network: Fields, unet: cfg.UNet) -> tuple[bool, ...]:
+    """On which levels attention is to the context alone, of those with attention."""
+    if network.get("disable_middle_self_attn", False):
+        raise network.error("disable_middle_self_attn", "false, the only value that is supported")
+    listed = network.get("disable_self_attentions", None)
+    if listed is None:
+        return unet.only_cross_attention
+    if not isinstance(listed, list) or len(listed) != len(unet.attention):
+        raise network.error("disable_self_attentions", f"a list of {len(unet.attention)}")
+    only = tuple(bool(one) and has for one, has in zip(listed, unet.attention, strict=True))
+    only = only if any(only) else ()
+    told = replace(unet, only_cross_attention=only)
+    if imported_model.unet_in_shapes(told) != imported_model.unet_in_shapes(unet):
+        raise network.error("disable_self_attentions", "that of the file, whose shapes differ")
+    return only
+
+
+def _conditioners(
+    params: Fields, conditioners: tuple[cfg.Conditioner, ...], factor: int
+) -> tuple[cfg.Conditioner, ...]:
+    """`conditioners` with what the settings say of them."""
+    stage = _inner(params, "cond_stage_config")
+    told: list[cfg.Conditioner] = []
+    for part in conditioners:
+        match part:
+            case cfg.ClassMapConditioner():
+                halved = stage.get("n_stages", 1)
+                if stage.get("multiplier", 0.5) != 0.5 or 2**halved != factor:
+                    raise stage.error("n_stages", f"as many halvings as make {factor}")
+            case cfg.LowResConditioner(noise=cfg.NoiseAugmentation()):
+                levels = _inner(params, "low_scale_config")
+                process = _schedule(_inner(levels, "noise_schedule_config"))
+                trained = levels.whole("max_noise_level", process.num_timesteps)
+                part = replace(part, noise=imported_model.noise_levels(process, trained))
+        told.append(part)
+    return tuple(told)
+
+
+def _inner(fields: Fields, name: str) -> Fields:
+    """What is below `name` and, where it names a class, its arguments."""
+    found = fields.get(name, None)
+    found = found if isinstance(found, dict) else {}
+    inner = found.get("params", found)
+    return Fields(fields.path, inner if isinstance(inner, dict) else {})
+
+
+def is_layout(metadata: Mapping[str, str], path: Path | None) -> bool:
+    """Whether the file's own settings, or the YAML file `path`, say that it draws boxes."""
+    if path is not None:
+        params = Fields(path, _params(path)[0])
+        return not _inner(params, "cond_stage_config").get("use_tokenizer", True)
+    model = stored_model(metadata)
+    return model is not None and cfg.find(model.conditioners, cfg.LayoutConditioner) is not None
+
+
+def _params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the model and, of these, those of its U-Net.
+
+    Raises:
+        ConvertError: it is not the settings of a latent diffusion model.
     """
     document = _document(path)
     for name in ("model", "params"):
@@ -86,24 +195,7 @@ def of_yaml(path: Path, unet: cfg.UNet, autoencoder: cfg.Autoencoder) -> Setting
             f"--original_config={path} is not the settings of a latent diffusion model: it has no "
             "model.params.unet_config.params"
         )
-    params, network = Fields(path, document), Fields(path, inner)
-    _check_same(path, network, unet)
-    if "image_size" not in params:
-        params = Fields(path, {"image_size": network.get("image_size", None), **document})
-    process = cfg.Discrete(
-        params.whole("timesteps", 1000),
-        params.choice("beta_schedule", "linear", _YAML_SCHEDULES),
-        beta_start=params.number("linear_start", 1e-4),
-        beta_end=params.number("linear_end", 2e-2),
-    )
-    prediction = params.choice("parameterization", "eps", {name: name for name in PREDICTIONS})
-    measured = params.get("scale_by_std", False)
-    return Settings(
-        str(path), _heads(network, unet.block_out_channels),
-        cfg.Diffusion(process, prediction, spacing="ddim_uniform", final_alpha_bar="first"),
-        None if measured else params.number("scale_factor", 1.0),
-        params.whole("image_size") * autoencoder.factor,
-    )  # fmt: skip
+    return document, inner
 
 
 def _document(path: Path) -> Any:
@@ -175,10 +267,7 @@ def of_known(
             f"{imported_model.CHOOSE}--original_config=FILE.yaml, the settings it was trained with"
         )
     name, model = any_prediction[0]
-    return Settings(
-        f"the published {name}", model.unet.num_heads, model.diffusion,
-        model.autoencoder.latent_scale, model.image_size,
-    )  # fmt: skip
+    return _of_model(f"the published {name}", model)
 
 
 def to_zero_snr(diffusion: cfg.Diffusion) -> cfg.Diffusion:
@@ -192,7 +281,18 @@ def to_zero_snr(diffusion: cfg.Diffusion) -> cfg.Diffusion:
 def stored_schedule(
     tensors: Mapping[str, np.ndarray], told: cfg.Diffusion
 ) -> tuple[cfg.Diffusion, list[str]]:
-    """The schedule of the file's `betas` or `alphas_cumprod`, and a note where it is another.
+    """`told` with the schedule that the file has, and a note where it is another; errors are those
+    of `stored_process`."""
+    process = stored_process(tensors, told.process)
+    note = [] if process == told.process else ["the noise schedule is the file's own"]
+    try:
+        return replace(told, process=process), note
+    except cfg.ConfigError as wrong:
+        raise ConvertError(f"the file's own noise schedule does not fit: {wrong}") from wrong
+
+
+def stored_process(tensors: Mapping[str, np.ndarray], told: cfg.Discrete) -> cfg.Discrete:
+    """The schedule of `betas` or `alphas_cumprod`, `told` where there are none.
 
     It is compared in the precision it is stored in: `told` if that fits, else whichever published
     schedule does, else whichever formula of this project, with the ends that the numbers have; and
@@ -203,7 +303,7 @@ def stored_schedule(
     """
     name = next((name for name in ("betas", "alphas_cumprod") if name in tensors), None)
     if name is None:
-        return told, []
+        return told
     stored = tensors[name]
     if stored.ndim != 1 or stored.size == 0 or stored.dtype not in _FLOATS:
         raise ConvertError(
@@ -218,21 +318,19 @@ def stored_schedule(
         before = np.concatenate([[1.0], numbers[:-1]])
         noise = 1 - np.divide(numbers, before, out=np.zeros_like(numbers), where=before > 0)
     try:
-        for process in _candidates(told.process, noise, epsilon):
+        for process in _candidates(told, noise, epsilon):
             formula = betas(process)
             expected = formula if name == "betas" else np.cumprod(1 - formula)
             # Other programs compute in float32, whose errors add up in a product of a thousand.
             smallest = max(float(precision.smallest_subnormal), 1e-9)
             if np.allclose(numbers, expected, rtol=max(epsilon, 2e-5), atol=smallest):
-                note = [] if process == told.process else ["the noise schedule is the file's own"]
-                return replace(told, process=process), note
-        given = cfg.Discrete(len(noise), "given", betas=tuple(noise.tolist()))
+                return process
+        return cfg.Discrete(len(noise), "given", betas=tuple(noise.tolist()))
     except cfg.ConfigError as wrong:
         raise ConvertError(
             f"the noise schedule stored in the file ({len(noise)} {name} in {stored.dtype}, betas "
             f"from {noise[0]:.6g} to {noise[-1]:.6g}) is not a noise schedule: {wrong}"
         ) from wrong
-    return replace(told, process=given), ["the noise schedule is the file's own"]
 
 
 def _candidates(told: cfg.Discrete, noise: np.ndarray, epsilon: float) -> Iterator[cfg.Discrete]:

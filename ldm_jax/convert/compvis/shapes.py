@@ -57,6 +57,13 @@ def foreign_context(tensors: Tensors) -> int | None:
     return None
 
 
+def _attends_to_context_alone(tensors: Tensors, prefix: str) -> bool:
+    """Whether what is the self-attention of other transformers takes something of another width."""
+    layer = f"{prefix}transformer_blocks.0.attn1."
+    own, keys = tensors.get(f"{layer}to_q.weight"), tensors.get(f"{layer}to_k.weight")
+    return own is not None and keys is not None and own.shape[1:] != keys.shape[1:]
+
+
 def has(tensors: Tensors, prefix: str) -> bool:
     """Whether any name begins with `prefix`."""
     return any(name.startswith(prefix) for name in tensors)
@@ -112,8 +119,13 @@ def unet(tensors: Tensors, context_dim: int | None, latent_channels: int) -> cfg
         common["class_count"] = tensors["label_emb.weight"].shape[0]
     if plain:
         return cfg.UNet(**common, attention_kind="plain", context_dim=None)
+    only = tuple(
+        _attends_to_context_alone(tensors, f"input_blocks.{i * per_level + 1}.1.")
+        for i in range(levels)
+    )
     return cfg.UNet(
         **common,
+        only_cross_attention=only if any(only) else (),
         transformer_layers=_count(tensors, r"middle_block\.1\.transformer_blocks\.(\d+)\."),
         use_linear_projection=len(_shape(tensors, "middle_block.1.proj_in.weight", what)) == 2,
         context_dim=context_dim,
@@ -190,10 +202,6 @@ def bert(tensors: Tensors) -> cfg.BERTText:
     vocab, width = _shape(tensors, "token_emb.weight", what)
     inner = _shape(tensors, "attn_layers.layers.0.1.to_q.weight", what)[0]
     length = _shape(tensors, "pos_emb.emb.weight", what)[0]
-    if (vocab, length) == (8192, 92):
-        raise ConvertError(
-            "it is a layout-to-image model (8192 tokens, 92 positions), which is not supported"
-        )
     return cfg.BERTText(
         vocab_size=vocab,
         max_length=length,
@@ -202,3 +210,41 @@ def bert(tensors: Tensors) -> cfg.BERTText:
         num_heads=max(inner // 64, 1),
         head_dim=min(inner, 64),
     )
+
+
+PUBLISHED_LAYOUT = (8192, 92)
+"""Tokens and positions of the published layout-to-image model."""
+
+
+def is_published_layout(tensors: Tensors) -> bool:
+    """Whether an encoder of the 1.45B model's kind is that of boxes, by its numbers of tokens."""
+    vocab, positions = (tensors.get(f"{name}.weight") for name in ("token_emb", "pos_emb.emb"))
+    return vocab is not None and positions is not None and (
+        vocab.shape[0], positions.shape[0]
+    ) == PUBLISHED_LAYOUT  # fmt: skip
+
+
+def layout(tensors: Tensors) -> cfg.LayoutConditioner:
+    """The encoder of boxes: one like that of the 1.45B model's text, over tokens of a layout.
+
+    Raises:
+        ConvertError: its tokens are none of a layout.
+    """
+    encoder = bert(tensors)
+    if math.isqrt(encoder.vocab_size) ** 2 == encoder.vocab_size:
+        raise ConvertError(
+            f"its encoder of boxes has {encoder.vocab_size} tokens, a square, which leaves none "
+            "for padding"
+        )
+    tokens = imported_model.layout_tokens(encoder.vocab_size, encoder.max_length)
+    return cfg.LayoutConditioner(
+        tokens, (), encoder.width, encoder.layers, encoder.num_heads, encoder.head_dim, dropout=0.0
+    )
+
+
+def class_map(tensors: Tensors) -> cfg.ClassMapConditioner:
+    """The projection of a class map."""
+    kernel = tensors["channel_mapper.weight"]
+    if kernel.ndim != 4:
+        raise ConvertError(f"channel_mapper.weight is no convolution, but {list(kernel.shape)}")
+    return imported_model.class_map(kernel.shape[1], kernel.shape[0])

@@ -41,7 +41,7 @@ def write_checkpoint(
     else:
         out, metadata = _written(imported, config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"betas", "alphas_cumprod", "alphas_cumprod_prev", "scale_factor"}
+    kept = {"scale_factor", *_TABLES, *(keys.LOW_RES + table for table in _TABLES)}
     out = {n: t if n in kept else imported_model.stored(t, dtype) for n, t in out.items()}
     write_safetensors(path, out, metadata)
     return imported
@@ -57,25 +57,34 @@ def _written(imported: Imported, config: cfg.Model) -> tuple[Tensors, dict[str, 
     for name, part in imported.components().items():
         there = keys.write(state_dicts.to_torch(part), places[name])
         out |= {prefixes[name] + n: t for n, t in there.items()}
-    noise = betas(config.diffusion.process)
-    products = np.cumprod(1 - noise)
-    out["betas"] = noise.astype(np.float32)
-    out["alphas_cumprod"] = products.astype(np.float32)
-    out["alphas_cumprod_prev"] = np.append(1.0, products[:-1]).astype(np.float32)
+    out |= _schedule("", config.diffusion.process)
+    low_res = cfg.find(config.conditioners, cfg.LowResConditioner)
+    if low_res is not None and low_res.noise is not None:
+        out |= _schedule(keys.LOW_RES, low_res.noise.process)
     out["scale_factor"] = np.asarray(config.autoencoder.latent_scale, np.float32)
     return out, {"format": "pt"} | settings.metadata(config)
+
+
+def _schedule(prefix: str, process: cfg.Discrete) -> Tensors:
+    noise = betas(process)
+    products = np.cumprod(1 - noise)
+    tables = (noise, products, np.append(1.0, products[:-1]))
+    return {prefix + n: t.astype(np.float32) for n, t in zip(_TABLES, tables, strict=True)}
+
+
+_TABLES = ("betas", "alphas_cumprod", "alphas_cumprod_prev")
 
 
 def obstacles(config: cfg.Model | cfg.Autoencoder) -> list[str]:
     """What of a model, or of a first stage alone, such files cannot hold."""
     if isinstance(config, cfg.Autoencoder):
         return _of_autoencoder(config)
-    unet, kinds = config.unet, tuple(type(part) for part in config.conditioners)
-    conditioners, process = [], []
-    if kinds not in _CONDITIONERS:
+    unet, conditioners, process = config.unet, [], []
+    if not _has_conditioners(config.conditioners):
         conditioners = [
-            f"conditioners are {named(config.conditioners)}, where {_OTHERS} have text, text with "
-            "inpainting, or a class"
+            f"conditioners are {named(config.conditioners)}, where {_OTHERS} have text, a class, "
+            "boxes, a class map, a low-resolution image (beside text: with noise), or a masked "
+            "image (beside text in Stable Diffusion's form, alone in that of latent diffusion)"
         ]
     if not isinstance(config.diffusion.process, cfg.Discrete):
         process = [
@@ -92,10 +101,22 @@ def obstacles(config: cfg.Model | cfg.Autoencoder) -> list[str]:
 
 
 _OTHERS = "CompVis' files"
-_CONDITIONERS = (
-    (), (cfg.ClassConditioner,), (cfg.TextConditioner,),
-    (cfg.TextConditioner, cfg.InpaintingConditioner),
-)  # fmt: skip
+
+
+def _has_conditioners(conditioners: tuple[cfg.Conditioner, ...]) -> bool:
+    """Whether there is code of CompVis that gives a U-Net these conditions."""
+    match conditioners:
+        case () | (cfg.TextConditioner() | cfg.ClassConditioner() | cfg.ClassMapConditioner(),):
+            return True
+        case (cfg.LowResConditioner(noise=None) | cfg.LayoutConditioner(),):
+            return True
+        case (cfg.InpaintingConditioner(form="latent_diffusion"),):
+            return True
+        case (cfg.TextConditioner(), cfg.InpaintingConditioner(form="stable_diffusion")):
+            return True
+        case (cfg.TextConditioner(), cfg.LowResConditioner(noise=cfg.NoiseAugmentation())):
+            return True
+    return False
 
 
 def _of_autoencoder(config: cfg.FirstStage) -> list[str]:
@@ -106,8 +127,10 @@ def _of_autoencoder(config: cfg.FirstStage) -> list[str]:
     ]
 
 
-def _of_encoder(conditioner: cfg.TextConditioner | cfg.ClassConditioner | None) -> list[str]:
+def _of_encoder(conditioner: components.Encoder | None) -> list[str]:
     match conditioner:
+        case cfg.LayoutConditioner(head_dim=channels):
+            return differing(_OTHERS, [("layout_encoder.head_dim", channels, 64)])
         case cfg.TextConditioner(encoder=cfg.BERTText() as encoder):
             return differing(_OTHERS, [("text_encoder.head_dim", encoder.head_dim, 64)])
         case cfg.TextConditioner(encoder=cfg.CLIPText() as encoder):
@@ -122,6 +145,10 @@ def _kind_of(config: cfg.Model) -> Kind | None:
     match components.encoder_of(config):
         case cfg.ClassConditioner():
             return components.CLASSES
+        case cfg.ClassMapConditioner():
+            return components.CLASS_MAP
+        case cfg.LayoutConditioner():
+            return components.LAYOUT
         case cfg.TextConditioner(encoder=cfg.BERTText()):
             return components.BERT
         case cfg.TextConditioner(encoder=cfg.CLIPText() as encoder):

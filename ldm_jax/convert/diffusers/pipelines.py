@@ -4,6 +4,7 @@ override, and the conditions of their models."""
 from dataclasses import dataclass, replace
 
 from ldm_jax import config as cfg
+from ldm_jax.convert import imported_model
 from ldm_jax.convert.diffusers import schedulers
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.obstacles import named
@@ -38,8 +39,6 @@ PIPELINES = {
     _SUPER_RESOLUTION: Pipeline(_WITHOUT_TEXT, scale=1.0),
 }
 RGB = 3
-USUAL_LEVEL = 20
-"""Of noise on the low-resolution image, where nobody asks for another."""
 
 
 def read_conditioners(
@@ -87,7 +86,7 @@ def read_noise(index: Fields, scheduler: Fields) -> cfg.NoiseAugmentation:
     trained = index.whole("max_noise_level", 350)
     process = schedulers.read_noise_schedule(scheduler)
     with index.naming():
-        return cfg.NoiseAugmentation(process, trained, min(USUAL_LEVEL, trained - 1))
+        return imported_model.noise_levels(process, trained)
 
 
 def pipeline_of(conditioners: tuple[cfg.Conditioner, ...]) -> str | None:
