@@ -13,6 +13,7 @@ import tiny
 from benchmarks.pods import abstract_frozen
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.config.published_models import MODELS
 from ldm_jax.data.loader import make_loader
 from ldm_jax.models.build import build_autoencoder, build_classifier
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
@@ -21,6 +22,7 @@ from ldm_jax.training.diffusion_stage import diffusion_stage
 
 FILES = sorted((tiny.ROOT / "configs").glob("*.py"))
 PUBLISHED = tiny.ROOT / "configs" / "published_first_stages.py"
+TASKS = tiny.ROOT / "configs" / "published_tasks.py"
 
 
 def with_options(path):
@@ -37,9 +39,11 @@ def with_options(path):
 
 
 CONFIGS = [each for path in FILES for each in with_options(path)]
+NAMED = {PUBLISHED: ("kl-f8", "vq-f8"), TASKS: ()}
+"""Names of configs with options that are trained; those of tasks have the conditions of others."""
 SMALL = [
-    pytest.param(path, {"name": name} if path == PUBLISHED else {}, id=path.stem + name)
-    for path in FILES for name in (("kl-f8", "vq-f8") if path == PUBLISHED else ("",))
+    pytest.param(path, {"name": name} if name else {}, id=path.stem + name)
+    for path in FILES for name in NAMED.get(path, ("",))
 ]  # fmt: skip
 LATENTS = {  # stage two → the stage one that its docstring names
     "digit_scenes_super": "digit_scenes_vq_f4",
@@ -49,7 +53,10 @@ LATENTS = {  # stage two → the stage one that its docstring names
 }
 
 
-def first_stage(path, run):
+def first_stage(path, options, run):
+    if path == TASKS:
+        recipe = cfg.open_config(path).get_config.__globals__["RECIPES"][options["name"]]
+        return MODELS[recipe.model].autoencoder
     if getattr(run, "space", None) == "pixels":
         return cfg.Pixels()
     kind = path.stem.rsplit("_", 1)[0] if path.stem.startswith("digit") else path.stem
@@ -69,7 +76,7 @@ def test_the_model_is_built_at_its_size(path, options):
         assert out.shape == image.shape
         assert passed.latents.shape == (1, latent, latent, run.autoencoder.latent_channels)
         return
-    autoencoder = first_stage(path, run)
+    autoencoder = first_stage(path, options, run)
     if isinstance(run, cfg.ClassifierRun):
         run.check_first_stage(autoencoder)
         side = side // autoencoder.factor

@@ -48,6 +48,19 @@ def test_parts_of_a_diffusers_folder(stable):
         assert encoder.config == text and (encoder.tokenizer is not None) == has
 
 
+def test_how_training_makes_conditions_may_differ(tmp_path):
+    imported = small.model("super resolution")
+    write_native(imported, tmp_path / "model")
+    worse = (cfg.LowResConditioner(cfg.BSRGAN(light=True)),)
+    found = initial_params(tmp_path / "model", replace(imported.config, conditioners=worse))
+    tiny.same_bits(found.params, imported.params)
+    noisy = cfg.Discrete(30, beta_start=0.01)
+    noisy = (cfg.LowResConditioner(noise=cfg.NoiseAugmentation(noisy, 30)),)
+    unet = replace(imported.config.unet, class_count=30)
+    with pytest.raises(cfg.ConfigError, match=r"class_count .*conditioners\.0\.noise is None"):
+        initial_params(tmp_path / "model", replace(imported.config, unet=unet, conditioners=noisy))
+
+
 def test_other_networks_are_named(stable, tmp_path):
     unet = replace(SD.unet, num_heads=(2, 4))
     with pytest.raises(cfg.ConfigError, match=r"--begin=.*num_heads\.0 is 4 there, 2 here.*Set"):

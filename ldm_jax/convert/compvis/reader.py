@@ -9,7 +9,7 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import claims, imported_model, state_dicts
-from ldm_jax.convert.compvis import components, foreign, keys, settings, shapes
+from ldm_jax.convert.compvis import components, foreign, keys, settings, shapes, yaml_settings
 from ldm_jax.convert.compvis.components import Encoder
 from ldm_jax.convert.imported_model import ConvertError, Imported
 from ldm_jax.core.reading import map_file, shown
@@ -180,7 +180,7 @@ def _read_model(
     repeated = foreign.repeated_first_stage(tensors)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in repeated}
     yaml = options["original_config"]
-    is_layout = settings.is_layout(metadata, Path(yaml) if yaml else None)
+    is_layout = yaml_settings.is_layout(metadata, Path(yaml) if yaml else None)
     autoencoder, encoder, kind = _parts_beside(tensors, borrowed, is_layout)
     context = encoder and encoder.slots(autoencoder.latent_channels).context
     unet = shapes.unet(_below(tensors, keys.UNET), context, autoencoder.latent_channels)
@@ -348,7 +348,7 @@ def _configure(
     marked = "v" if settings.V_PREDICTION in tensors else None
     own = settings.of_metadata(metadata, autoencoder, unet, conditioners)
     if original_config is not None:
-        told = settings.of_yaml(Path(original_config), unet, autoencoder, conditioners)
+        told = yaml_settings.of_yaml(Path(original_config), unet, autoencoder, conditioners)
     elif own is not None:
         told = own
     else:
