@@ -13,8 +13,8 @@
 | stable-diffusion-x4-upscaler | captions, super-resolution x4 | kl-f4 of 4 channels | 473,398,020 |
 
 First stages are those of configs/published_first_stages.py. Shapes, conditions, losses, schedules
-and learning rates are those published; batches (and so rates, which are 1e-6 or 2e-6 times these)
-of semantic_synthesis256 and of Stable Diffusion's are not. To go on from published weights, name
+and learning rates are those published; the batches of semantic_synthesis256 (whose rate is 1e-6
+times that) and of Stable Diffusion's, and the x4 upscaler's rate, are not known and chosen. To go on from published weights, name
 them with --init. Boxes and class maps: --data.source.boxes and --data.source.class_maps. We have
 trained none of them.
 """
