@@ -15,6 +15,7 @@ RNG = np.random.default_rng(0)
 
 
 def made(config, inputs, encode=None, factor=4, params=None):
+    inputs = {name: jnp.asarray(value) for name, value in inputs.items()}
     return build_conditioner(config, factor=factor)(params or {}, inputs, Condition(), encode)
 
 
@@ -47,7 +48,7 @@ def test_a_class_map_becomes_the_exact_mean_of_its_classes():
     config = cfg.ClassMapConditioner(cfg.ClassMaps(num_classes=5), channels=3)
     class_map = RNG.integers(-1, 5, (2, 8, 12)).astype(np.int16)
     conditioner = build_conditioner(config, factor=4)
-    params = conditioner.init(KEY, {"class_map": class_map}, Condition())
+    params = conditioner.init(KEY, {"class_map": jnp.asarray(class_map)}, Condition())
     kernel = params["channel_mapper"]["kernel"]
     assert kernel.shape == (1, 1, 5, 3) and len(jax.tree.leaves(params)) == 1
     one_hot = (class_map[..., None] == np.arange(5)).reshape(2, 2, 4, 3, 4, 5)
@@ -80,6 +81,6 @@ def test_a_layout_is_context():
     tokens = cfg.LayoutTokens(num_classes=4, max_objects=2, grid=4, vocab_size=32)
     config = cfg.LayoutConditioner(tokens, width=8, layers=1, num_heads=2, head_dim=4)
     boxes = np.zeros((2, tokens.length), np.int32)
-    params = build_conditioner(config).init(KEY, {"boxes": boxes}, Condition())
+    params = build_conditioner(config).init(KEY, {"boxes": jnp.asarray(boxes)}, Condition())
     assert made(config, {"boxes": boxes}, params=params).context.shape == (2, 8, 8)
     assert config.slots(4).context == 8
