@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 
 
-def made(config, inputs, encode=None, factor=4, params=None):
+def made(config, inputs, encode=lambda pixels, noise: noise, factor=4, params=None):
     inputs = {name: jnp.asarray(value) for name, value in inputs.items()}
     return build_conditioner(config, factor=factor)(params or {}, inputs, Condition(), encode)
 
