@@ -31,7 +31,7 @@ Trains what a config describes, and goes on from where it stopped.
 
   --config=CONFIG         a shipped config by its name (below), or a Python file
   --workdir=DIR           where checkpoints, metrics and pictures go
-  --first_stage=MODEL     the trained autoencoder that a new diffusion model builds on
+  --first_stage=MODEL     the trained autoencoder that a new run of stage two builds on
   --latents=DIR           images that were encoded before, in place of the config's images
   --init=MODEL            a trained model that a new run begins with
   --text_encoder=MODEL    a model whose text encoder and tokenizer a new run begins with
@@ -156,6 +156,7 @@ def make_stage(
     """
     from ldm_jax.training.autoencoder_stage import autoencoder_stage
     from ldm_jax.training.classifier_stage import classifier_stage
+    from ldm_jax.training.code_stage import code_stage
     from ldm_jax.training.diffusion_stage import diffusion_stage
 
     named = {"--first_stage": first_stage, "--init": init, "--text_encoder": text_encoder}
@@ -166,6 +167,8 @@ def make_stage(
             return autoencoder_stage(run, workdir, init, perceptual)
         case cfg.ClassifierRun():
             return classifier_stage(run, workdir, mesh, first_stage)
+        case cfg.CodeTransformerRun():
+            return code_stage(run, workdir, first_stage)
         case cfg.DiffusionRun():
             return diffusion_stage(run, workdir, mesh, first_stage, init, text_encoder)
 
@@ -175,6 +178,8 @@ _NO_USE = {
     (cfg.AutoencoderRun, "--text_encoder"): "this config trains a first stage",
     (cfg.ClassifierRun, "--init"): "a classifier begins with fresh weights",
     (cfg.ClassifierRun, "--text_encoder"): "a classifier reads no text",
+    (cfg.CodeTransformerRun, "--init"): "a transformer over codes begins with fresh weights",
+    (cfg.CodeTransformerRun, "--text_encoder"): "a transformer over codes reads no text",
 }
 
 
@@ -232,6 +237,12 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
             )
         case cfg.ClassifierRun():
             return f"guide a model by it: python sample.py --model=MODEL --classifier={folder}"
+        case cfg.CodeTransformerRun(condition=condition):
+            classes = "" if condition is None else " --classes 0"
+            return (
+                "draw with the last checkpoint: python -m ldm_jax.cli.sample_codes "
+                f"--model={folder} --num=8{classes}"
+            )
     inputs = [name for conditioner in run.conditioners for name in conditioner.inputs]
     options = []
     if "caption" in inputs:

@@ -7,6 +7,13 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import ConfigError, Side, image_size, require_divisible
+from ldm_jax.config.code_transformer import (
+    START,
+    ClassPrefix,
+    CodeModel,
+    CodeSampling,
+    CodeTransformer,
+)
 from ldm_jax.config.conditioning import (
     BERTText,
     CaptionMapConditioner,
@@ -34,7 +41,13 @@ from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.networks import Autoencoder, Classifier, FirstStage, Pixels, UNet
 from ldm_jax.config.noise_processes import EDM, VE, VP, Discrete, Process, RectifiedFlow, SubVP
 from ldm_jax.config.request import ConditionFiles, ModelChoice, PictureInput, Request
-from ldm_jax.config.runs import AutoencoderRun, ClassifierRun, DiffusionRun, Run
+from ldm_jax.config.runs import (
+    AutoencoderRun,
+    ClassifierRun,
+    CodeTransformerRun,
+    DiffusionRun,
+    Run,
+)
 from ldm_jax.config.sampling import Sampling
 from ldm_jax.config.serialization import from_json, to_json
 from ldm_jax.config.tasks import (
@@ -65,8 +78,13 @@ __all__ = [
     "ClassConditioner",
     "ClassMapConditioner",
     "ClassMaps",
+    "ClassPrefix",
     "Classifier",
     "ClassifierRun",
+    "CodeModel",
+    "CodeSampling",
+    "CodeTransformer",
+    "CodeTransformerRun",
     "ConditionFiles",
     "Conditioner",
     "ConfigError",
@@ -105,6 +123,7 @@ __all__ = [
     "RectifiedFlow",
     "Request",
     "Run",
+    "START",
     "Sampling",
     "Side",
     "Slots",

@@ -3,7 +3,14 @@
 from dataclasses import field
 from typing import Literal
 
-from ldm_jax.config.checks import require, require_divisible, settings
+from ldm_jax.config.checks import Share, require, require_divisible, settings
+from ldm_jax.config.code_transformer import (
+    ClassPrefix,
+    CodeModel,
+    CodeSampling,
+    CodeTransformer,
+    code_model,
+)
 from ldm_jax.config.conditioning import (
     CaptionMapConditioner,
     ClassConditioner,
@@ -140,7 +147,44 @@ class ClassifierRun:
                           "the first stage's factor times the classifier's")  # fmt: skip
 
 
-Run = AutoencoderRun | DiffusionRun | ClassifierRun
+@settings
+class CodeTransformerRun:
+    """Stage two of VQGAN: a transformer over the codes of a trained autoencoder."""
+
+    data: Data
+    transformer: CodeTransformer
+    condition: ClassPrefix | None = None
+    """What the model is conditioned on: the class; None: unconditional."""
+    pkeep: Share = 1.0
+    """Share of the codes that the transformer is shown as they are; the others are replaced by
+    random ones, and all are predicted. Below 1 it overfits later."""
+    sampling: CodeSampling = field(default_factory=CodeSampling)
+    """How the samples during training are drawn."""
+    optim: Optim = field(default_factory=lambda: Optim(beta2=0.95, weight_decay=0.01))
+    loop: Loop = field(default_factory=Loop)
+    mesh: Mesh = field(default_factory=Mesh)
+
+    def __post_init__(self) -> None:
+        _check_accumulation(self.data, self.optim)
+        _check_wishes(self.loop, self.conditioners)
+
+    @property
+    def conditioners(self) -> tuple[ClassConditioner, ...]:
+        """What the training examples must have."""
+        if self.condition is None:
+            return ()
+        return (ClassConditioner(self.condition.num_classes, dropout=0.0),)
+
+    def model(self, autoencoder: Autoencoder) -> CodeModel:
+        """The model that this run trains on the codes of `autoencoder`.
+
+        Raises:
+            ConfigError: they do not fit each other.
+        """
+        return code_model(autoencoder, self.transformer, self.condition, self.data.image_size)
+
+
+Run = AutoencoderRun | DiffusionRun | ClassifierRun | CodeTransformerRun
 
 
 def _check_objective(objective: Objective, diffusion: Diffusion) -> None:

@@ -15,7 +15,12 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.core import tree
-from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
+from ldm_jax.models.build import (
+    build_autoencoder,
+    build_code_transformer,
+    build_conditioner,
+    build_unet,
+)
 from ldm_jax.models.conditioners import Condition
 
 DTYPES = {
@@ -242,6 +247,12 @@ def autoencoder_shapes(config: cfg.FirstStage) -> dict[str, Any]:
     """Shapes of the first stage's parameters; {} for pixels."""
     side = config.factor
     return _init_shapes(build_autoencoder(config), _floats(side, side, config.image_channels))
+
+
+@lru_cache(maxsize=16)
+def code_transformer_shapes(config: cfg.CodeTransformer) -> dict[str, Any]:
+    """Shapes of the parameters of a transformer over codes."""
+    return _init_shapes(build_code_transformer(config), _numbers(1))
 
 
 @lru_cache(maxsize=16)

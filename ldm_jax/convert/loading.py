@@ -161,6 +161,11 @@ def kind_of(path: Path) -> Kind:
                 f"{path} is a classifier, which can guide a model but not draw; name the model, "
                 "and pass this with --classifier"
             )
+        if found.get("type") == "CodeTransformerRun":
+            raise ConvertError(
+                f"{path} is a transformer over codes; draw from it with python -m "
+                "ldm_jax.cli.sample_codes"
+            )
     workdir, step = workdir_of(path)
     if step is not None:
         return kind_of(workdir)

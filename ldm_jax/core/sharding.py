@@ -43,6 +43,11 @@ WHOLE = Rule(fsdp=None, tensor=None)
 PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
     (r"(.*/)?(to_q|to_k|to_v|q_proj|k_proj|v_proj)/kernel", INTO),
     (r"(.*/)?(to_out/0|out_proj)/kernel", OUT_OF),
+    (r"(.*/)?attn/(query|key|value)/kernel", INTO),
+    (r"(.*/)?attn/proj/kernel", OUT_OF),
+    (r"(.*/)?mlp/0/kernel", INTO),
+    (r"(.*/)?mlp/2/kernel", OUT_OF),
+    (r"(.*/)?head/kernel", INTO),
     (r"(.*/)?(net/0/proj|fc1)/kernel", INTO),
     (r"(.*/)?(net/2|fc2)/kernel", OUT_OF),
     (r"(.*/)?(resnets|downsamplers|upsamplers)/\d+/(conv1|time_emb_proj)/kernel", INTO),

@@ -6,6 +6,7 @@ from ldm_jax import config as cfg
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bert import BERTTextModel
 from ldm_jax.models.classifier import Classifier
+from ldm_jax.models.code_transformer import CodeTransformer
 from ldm_jax.models.conditioners import (
     CaptionMap,
     ClassEmbedding,
@@ -46,6 +47,13 @@ def build_classifier(
 ) -> Classifier:
     """The classifier of noisy latents; computes in `dtype`, with float32 parameters and outputs."""
     return Classifier(config, dtype, remat)
+
+
+def build_code_transformer(
+    config: cfg.CodeTransformer, dtype: DTypeLike = "float32", remat: bool = False
+) -> CodeTransformer:
+    """The transformer over codes; computes in `dtype`, with float32 parameters and logits."""
+    return CodeTransformer(config, dtype, remat)
 
 
 def build_conditioner(

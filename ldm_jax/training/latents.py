@@ -1,7 +1,7 @@
 """The latents of a batch, whether it holds images or what the first stage has made of them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
@@ -65,20 +65,28 @@ def batch_inputs(
     return model.with_noise(inputs, seed, "train", batch["index"], shape)
 
 
-def check_encoder(source: Source | None, params: Mapping[str, Any]) -> None:
-    """Raises ConfigError where `source` holds latents of another encoder than that in `params`,
-    or codes, which are no latents."""
+def check_encoder(
+    source: Source | None,
+    params: Mapping[str, Any],
+    wanted: Literal["latents", "codes"] = "latents",
+) -> None:
+    """Raises ConfigError where `source` holds what another encoder than that in `params` made, or
+    codes where `wanted` are latents, or the reverse."""
     if not isinstance(source, LatentsSource):
         return
+    there = "codes" if source.index.kind == "codes" else "latents"
     found, expected = source.index.encoder, encoder_hash(params)
     if found != expected:
         raise cfg.ConfigError(
-            f"{source.folder} has latents from another first stage (encoder {found[:16]}) than "
+            f"{source.folder} has {there} from another first stage (encoder {found[:16]}) than "
             f"this one (encoder {expected[:16]}); use the first stage that encoded them, or "
             "encode the images again with this one"
         )
-    if source.index.kind == "codes":
+    if there != wanted:
+        needs = {
+            "latents": "a diffusion model needs the latents before quantisation",
+            "codes": "a transformer over codes needs these",
+        }[wanted]
         raise cfg.ConfigError(
-            f"{source.folder} has codes; a diffusion model needs the latents before quantisation: "
-            "encode the images with --what=latents"
+            f"{source.folder} has {there}; {needs}: encode the images with --what={wanted}"
         )

@@ -1,5 +1,7 @@
 """The optimiser of a run: AdamW under a learning-rate schedule, with clipping."""
 
+from collections.abc import Callable
+
 import jax
 import optax
 
@@ -35,10 +37,20 @@ def schedule_note(optim: cfg.Optim, before: int, now: int, done: int) -> str:
     )
 
 
-def make_optimizer(optim: cfg.Optim, steps: int) -> optax.GradientTransformation:
+def of_two_dimensions(params: optax.Params) -> optax.Params:
+    """Kernels and embeddings, which have two or more."""
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def make_optimizer(
+    optim: cfg.Optim,
+    steps: int,
+    decays: Callable[[optax.Params], optax.Params] = of_two_dimensions,
+) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019) after clipping by global norm.
 
-    Decay applies to kernels and embeddings only: tensors of two or more dimensions.
+    Weight decay applies to the parameters that `decays` marks True, by default to kernels and
+    embeddings.
     """
     adamw = optax.adamw(
         learning_rate(optim, steps),
@@ -46,12 +58,8 @@ def make_optimizer(optim: cfg.Optim, steps: int) -> optax.GradientTransformation
         b2=optim.beta2,
         eps=optim.eps,
         weight_decay=optim.weight_decay,
-        mask=_decays,
+        mask=decays,
     )
     if optim.clip_norm is None:
         return adamw
     return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw)
-
-
-def _decays(params: optax.Params) -> optax.Params:
-    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)

@@ -15,6 +15,8 @@ from ldm_jax.data.unknown_words import told_words
 from ldm_jax.training.stage import Shown
 
 SHOWN_EXAMPLES = 16
+Drawn = cfg.DiffusionRun | cfg.CodeTransformerRun
+"""Runs whose models draw."""
 
 
 def shown_examples(
@@ -27,7 +29,7 @@ def shown_examples(
 
 
 def shown_conditions(
-    run: cfg.DiffusionRun,
+    run: Drawn,
     draw: Callable[[Any, Any, Any], Any],
     inputs: InputMaker,
     tokenizer: Tokenizer | None,
@@ -68,7 +70,7 @@ def shown_conditions(
     return (*found, *asked_for)
 
 
-def _label(run: cfg.DiffusionRun, source: Source, example: Example) -> str:
+def _label(run: Drawn, source: Source, example: Example) -> str:
     """What is written under the picture of an example."""
     if cfg.find(run.conditioners, cfg.TextConditioner) is not None:
         return example["caption"]
@@ -84,7 +86,7 @@ def _batch(rows: Sequence[Any]) -> dict[str, Any]:
 
 
 def prompt_inputs(
-    run: cfg.DiffusionRun, inputs: InputMaker, tokenizer: Tokenizer | None
+    run: Drawn, inputs: InputMaker, tokenizer: Tokenizer | None
 ) -> list[dict[str, np.ndarray]]:
     """The inputs of `loop.prompts`."""
     asked = list(run.loop.prompts)
@@ -100,7 +102,7 @@ def prompt_inputs(
 
 
 def class_inputs(
-    run: cfg.DiffusionRun, inputs: InputMaker, names: Sequence[str]
+    run: Drawn, inputs: InputMaker, names: Sequence[str]
 ) -> list[dict[str, np.ndarray]]:
     """The inputs of `loop.classes`."""
     numbers = [_class_number(word, names) for word in run.loop.classes]

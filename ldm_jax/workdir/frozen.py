@@ -64,10 +64,11 @@ def save_first_stage(
 
 
 def load_first_stage(
-    run: cfg.DiffusionRun | cfg.ClassifierRun, workdir: Path
+    run: cfg.DiffusionRun | cfg.ClassifierRun | cfg.CodeTransformerRun, workdir: Path
 ) -> tuple[cfg.FirstStage, dict[str, Any]]:
     """Config and frozen tree {"autoencoder", "latent_scale"} of the run in `workdir`, with
-    "latent_mean" and "latent_std" where each channel is normalised.
+    "latent_mean" and "latent_std" where each channel is normalised; of a run on codes
+    {"autoencoder"} alone.
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_frozen`, or it has something else.
@@ -77,7 +78,8 @@ def load_first_stage(
         return pixels, {"autoencoder": {}, "latent_scale": np.float32(pixels.latent_scale)}
     folder = workdir / FIRST_STAGE
     config, frozen = read_config(folder), load_frozen(folder, WEIGHTS)
-    _check_normalization(folder / f"{WEIGHTS}.safetensors", config, frozen)
+    if not isinstance(run, cfg.CodeTransformerRun):
+        _check_normalization(folder / f"{WEIGHTS}.safetensors", config, frozen)
     return config, frozen
 
 

@@ -78,11 +78,11 @@ def tokenizer_of(workdir: Path) -> Path:
 
 def keeps_untrained(run: cfg.Run) -> bool:
     """Whether `run` leaves parts of its own networks as they are."""
-    return not isinstance(run, cfg.ClassifierRun) and run.train != "all"
+    return isinstance(run, cfg.AutoencoderRun | cfg.DiffusionRun) and run.train != "all"
 
 
 def keeps_first_stage(run: cfg.Run) -> bool:
     """Whether `run` is of a stage that keeps an autoencoder beside it."""
-    return isinstance(run, cfg.ClassifierRun) or (
+    return isinstance(run, cfg.ClassifierRun | cfg.CodeTransformerRun) or (
         isinstance(run, cfg.DiffusionRun) and run.space == "latents"
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pytest
 import tiny
+import tiny_codes
 
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import Within, field_hints
@@ -23,6 +24,8 @@ INSTANCES = (
     cfg.RectifiedFlow(), tiny.autoencoder_run("folder"), tiny.diffusion_run("folder"),
     cfg.Perceptual(), cfg.Adversarial(norm="none"), cfg.AutoencoderLoss(l2_weight=1.0),
     cfg.Optim(), cfg.Mesh(data=1), cfg.Loop(), cfg.Bicubic(), cfg.BSRGAN(),
+    cfg.CodeTransformer(), cfg.ClassPrefix(), cfg.CodeSampling(), tiny_codes.config(),
+    cfg.CodeTransformerRun(cfg.Data(), cfg.CodeTransformer()),
     cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(),
 )  # fmt: skip
 DRAWING = (
@@ -48,8 +51,12 @@ MAY_BE = {
         "AutoencoderLoss.codebook_weight", "AutoencoderLoss.logvar", "Optim.warmup_steps",
         "Optim.beta1", "Optim.beta2", "Optim.weight_decay", "Optim.ema_decay", "Loop.seed",
         "Loop.sample_every", "Loop.sample_guidance", "Strokes.weight", "Boxes.weight",
+        "CodeTransformer.n_unmasked", "CodeTransformer.embedding_dropout",
+        "CodeTransformer.residual_dropout", "CodeTransformer.attention_dropout",
+        "CodeTransformerRun.pkeep",
         "Boxes.margin", "Masks.all_masked", "ClassMaps.ignore", "ClassMaps.shift"},
-    1e12: {"Autoencoder.latent_scale", "VQ.beta", "Gumbel.temperature", "Gumbel.kl_weight",
+    1e12: {"CodeSampling.temperature",
+           "Autoencoder.latent_scale", "VQ.beta", "Gumbel.temperature", "Gumbel.kl_weight",
            "LFQ.beta", "LFQ.entropy_weight", "LFQ.temperature", "Diffusion.sigma_data",
            "Objective.huber_c", "Objective.min_snr_gamma", "Objective.p2_k",
            "Objective.vlb_weight", "Objective.map_weight", "Perceptual.weight",

@@ -49,6 +49,13 @@ _RULES = (
     (r"model_ema\.(decay|num_updates)", "how the averages were made"),
     (r"(first_stage_model\.)?model_ema\..*", "averages; the raw weights were chosen"),
 )
+_BESIDE_CODES = (
+    (
+        r"transformer\..*",
+        "VQGAN's transformer over codes, from which python -m ldm_jax.cli.sample_codes draws",
+    ),
+    (r"cond_stage_model\..*", "the first stage of that transformer's condition"),
+)
 _CONDITIONER_RULES = (
     (r".*position_ids", "the numbers 0, 1, 2, ..."),
     (r"text_projection(\.weight)?|logit_scale", "of CLIP's comparison with pictures"),
@@ -63,6 +70,8 @@ _FOREIGN = {
     "text_model.": "a text encoder alone; name the folder of the whole model",
     "control_model.": "a ControlNet, which is not supported",
     "model.diffusion_model.joint_blocks.": "an SD 3 model, which is not supported",
+    "transformer.tok_emb.": "VQGAN's transformer over codes, from which python -m "
+    "ldm_jax.cli.sample_codes draws",
 }  # fmt: skip
 
 
@@ -92,7 +101,7 @@ def read_checkpoint(
             to know its architecture, and which option gives it.
     """
     path = Path(path)
-    tensors, metadata = _read(path)
+    tensors, metadata = read_any(path)
     tensors = foreign.unwrapped(tensors)
     origin = {"source": path.name, "kind": "compvis", "weights": "ema" if ema else "raw"}
     common: dict[str, Any] = {"tokenizer": Path(tokenizer) if tokenizer else None, "origin": origin}
@@ -107,7 +116,12 @@ def read_checkpoint(
     raise ConvertError(f"{path} {_what(tensors)}")
 
 
-def _read(path: Path) -> tuple[Tensors, Mapping[str, str]]:
+def read_any(path: Path) -> tuple[Tensors, Mapping[str, str]]:
+    """The tensors of a file of torch or of safetensors, and the metadata of the latter.
+
+    Raises:
+        FileFormatError: it is neither, or damaged.
+    """
     if path.is_file():
         data = map_file(path)
         safe = looks_like_safetensors(data[:9])
@@ -135,7 +149,8 @@ def _read_first_stage(tensors: Tensors, ema: bool, common: dict[str, Any]) -> Im
     places = keys.autoencoder_places([leaf.name for leaf in state_dicts.leaves(tree)], config)
     if ema:
         tensors = _averaged(tensors, "", places)
-    params, ignored = _component(tensors, places, tree, "the first stage", _RULES)
+    rules = (*_RULES, *_BESIDE_CODES) if shapes.has(tensors, "transformer.tok_emb.") else _RULES
+    params, ignored = _component(tensors, places, tree, "the first stage", rules)
     return imported_model.make(config, {"autoencoder": params}, ignored=ignored, **common)
 
 

@@ -111,7 +111,7 @@ def _params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ConvertError: it is not the settings of a latent diffusion model.
     """
-    document = _document(path)
+    document = read_yaml(path)
     for name in ("model", "params"):
         document = document.get(name) if isinstance(document, dict) else None
     inner = document.get("unet_config") if isinstance(document, dict) else None
@@ -124,7 +124,12 @@ def _params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return document, inner
 
 
-def _document(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """What the YAML file `path` holds, which `--original_config` names.
+
+    Raises:
+        ConvertError, FileFormatError: it is not YAML, or cannot be read.
+    """
     import yaml
 
     try:

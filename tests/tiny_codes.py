@@ -1,0 +1,73 @@
+"""A small transformer over codes with its first stage, and its file as taming-transformers has."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny
+
+from ldm_jax import code_model
+from ldm_jax import config as cfg
+from ldm_jax.config.code_transformer import code_model as fitted
+from ldm_jax.convert import imported_model, state_dicts
+from ldm_jax.convert.compvis import keys
+from ldm_jax.convert.native import write_native
+
+AUTOENCODER = replace(
+    tiny.AUTOENCODER, patch_size=1, block_out_channels=(32, 32), norm_num_groups=32,
+    mid_attention=True,
+    bottleneck=cfg.VQ(size=12, weighting="legacy"),
+)  # fmt: skip
+"""4 x 4 codes of images of 8 pixels."""
+TRANSFORMER = cfg.CodeTransformer(layers=2, width=16, num_heads=2)
+
+
+def config(**changes: Any) -> cfg.CodeModel:
+    """A model of five classes; `changes` are of its transformer."""
+    return fitted(AUTOENCODER, replace(TRANSFORMER, **changes), cfg.ClassPrefix(5), 8)
+
+
+def params_of(config: cfg.CodeModel, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is trained and what is frozen, of numbers large enough that all matter."""
+    shapes = {
+        "transformer": imported_model.code_transformer_shapes(config.transformer),
+        "autoencoder": imported_model.autoencoder_shapes(config.autoencoder),
+    }
+    random = np.random.default_rng(seed)
+
+    def fill(leaf: Any) -> np.ndarray:
+        return 0.3 * random.standard_normal(leaf.shape, np.float32)
+
+    import jax
+
+    filled = jax.tree.map(fill, shapes)
+    return {"transformer": filled["transformer"]}, {"autoencoder": filled["autoencoder"]}
+
+
+def choice(config: cfg.CodeModel, **sampling: Any) -> code_model.Choice:
+    return code_model.choice_of(cfg.CodeSampling(**sampling), config)
+
+
+def write_first_stage(folder: Path) -> Path:
+    """The first stage alone, as a native folder."""
+    _, frozen = params_of(config())
+    write_native(imported_model.make(AUTOENCODER, frozen), folder)
+    return folder
+
+
+def taming_tensors(
+    config: cfg.CodeModel, params: dict[str, Any], frozen: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """The tensors of a file of taming-transformers, buffers included."""
+    transformer = config.transformer
+    named = state_dicts.to_torch(params["transformer"])
+    named["pos_emb"] = named.pop("pos_emb.weight")[None]
+    size = transformer.block_size
+    for i in range(transformer.layers):
+        named[f"blocks.{i}.attn.mask"] = np.tril(np.ones((1, 1, size, size), np.float32))
+    first = state_dicts.to_torch(frozen["autoencoder"])
+    first = keys.write(first, keys.autoencoder_places(first, config.autoencoder))
+    both = {f"transformer.{n}": t for n, t in named.items()}
+    both |= {f"first_stage_model.{n}": t for n, t in first.items()}
+    return {name: np.ascontiguousarray(tensor) for name, tensor in both.items()}
