@@ -15,11 +15,11 @@ from ldm_jax import config as cfg
 
 def get_config() -> cfg.CodeTransformerRun:
     images = cfg.load("digit_scenes_vq_f4").data
-    steps = 3000
+    steps = 2000
     return cfg.CodeTransformerRun(
         data=replace(images, batch_size=32),
         transformer=cfg.CodeTransformer(
-            layers=4, width=192, num_heads=6, embedding_dropout=0.1, residual_dropout=0.1,
+            layers=4, width=128, num_heads=4, embedding_dropout=0.1, residual_dropout=0.1,
             attention_dropout=0.1,
         ),
         optim=cfg.Optim(

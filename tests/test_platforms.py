@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
+from ldm_jax import code_model
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.models.build import build_autoencoder
@@ -14,6 +15,7 @@ from ldm_jax.sampling.levels import levels
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_stage import fresh_params
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
+from ldm_jax.training.code_step import decays, make_code_step
 from ldm_jax.training.diffusion_step import make_diffusion_step
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.state import create_state
@@ -103,6 +105,40 @@ def test_the_demos_sampler_lowers_for_tpu_and_cuda(demo):
     exported = export(params, frozen, batch["inputs"], batch["index"])
     assert exported.out_avals[0].shape == batch["image"].shape
     assert exported.out_avals[0].dtype == jnp.uint8
+
+
+def test_a_transformer_over_codes_trains_and_draws_on_tpu_and_cuda():
+    run = cfg.load(tiny.ROOT / "configs/digit_scenes_codes.py")
+    model = code_model.build(
+        run.model(cfg.load(tiny.ROOT / "configs/digit_scenes_vq_f4.py").autoencoder)
+    )
+    optimizer = make_optimizer(run.optim, run.loop.steps, decays)
+    state = jax.eval_shape(
+        lambda: create_state(code_model.init_params(model, 0), optimizer, run.optim.ema_decay)
+    )
+    rows, grid = 4, model.config.grid
+    batch = {
+        "encoded": jax.ShapeDtypeStruct((rows, *grid), jnp.int32),
+        "index": jax.ShapeDtypeStruct((rows,), jnp.uint32), "inputs": {},
+    }  # fmt: skip
+    step = jax.jit(make_code_step(model, optimizer, run))
+    leaves, structure = jax.tree.flatten(state)
+
+    def leaves_only(leaves, batch):
+        new, metrics = step(jax.tree.unflatten(structure, leaves), {}, batch)
+        return jax.tree.leaves(new), metrics
+
+    exported = jax.export.export(jax.jit(leaves_only), platforms=PLATFORMS)(leaves, batch)
+    shapes = [(leaf.shape, leaf.dtype) for leaf in leaves]
+    assert [(a.shape, a.dtype) for a in exported.out_avals[: len(leaves)]] == shapes
+
+    def draw(params, number):
+        choice = code_model.choice_of(run.sampling, model.config)
+        return model.draw(params, model.prefix({}, rows), 0, number, choice)
+
+    export = jax.export.export(jax.jit(draw), platforms=PLATFORMS)
+    exported = export(state.params, batch["index"])
+    assert exported.out_avals[0].shape == (rows, *grid)
 
 
 @pytest.mark.slow

@@ -9,20 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import tiny_codes
 
 from benchmarks.pods import abstract_frozen
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.config.published import FIRST_STAGES
 from ldm_jax.config.published_models import MODELS
+from ldm_jax.convert import imported_model
 from ldm_jax.data.loader import make_loader
 from ldm_jax.models.build import build_autoencoder, build_classifier
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
 from ldm_jax.training.classifier_stage import classifier_stage
+from ldm_jax.training.code_stage import code_stage
 from ldm_jax.training.diffusion_stage import diffusion_stage
 
 FILES = sorted((tiny.ROOT / "configs").glob("*.py"))
 PUBLISHED = tiny.ROOT / "configs" / "published_first_stages.py"
 TASKS = tiny.ROOT / "configs" / "published_tasks.py"
+PUBLISHED_CODES = tiny.ROOT / "configs" / "published_code_transformers.py"
 
 
 def with_options(path):
@@ -39,8 +44,8 @@ def with_options(path):
 
 
 CONFIGS = [each for path in FILES for each in with_options(path)]
-NAMED = {PUBLISHED: ("kl-f8", "vq-f8"), TASKS: ()}
-"""Names of configs with options that are trained; those of tasks have the conditions of others."""
+NAMED = {PUBLISHED: ("kl-f8", "vq-f8"), TASKS: (), PUBLISHED_CODES: ()}
+"""Names of configs with options that are trained; the others are as these, or as one beside."""
 SMALL = [
     pytest.param(path, {"name": name} if name else {}, id=path.stem + name)
     for path in FILES for name in NAMED.get(path, ("",))
@@ -59,6 +64,9 @@ def first_stage(path, options, run):
         return MODELS[recipe.model].autoencoder
     if getattr(run, "space", None) == "pixels":
         return cfg.Pixels()
+    if isinstance(run, cfg.CodeTransformerRun):
+        digits = path.stem == "digit_scenes_codes"
+        return cfg.load("digit_scenes_vq_f4").autoencoder if digits else FIRST_STAGES["vq-f16"]
     kind = path.stem.rsplit("_", 1)[0] if path.stem.startswith("digit") else path.stem
     names = [name for start, name in LATENTS.items() if kind.startswith(start)]
     return cfg.load(names[0]).autoencoder
@@ -80,6 +88,14 @@ def test_the_model_is_built_at_its_size(path, options):
     if path == TASKS and options["name"] != "bsr_sr":
         # Their networks are built to count parameters: tests/convert/test_published_models.py.
         assert run.model(autoencoder).side_multiple
+        return
+    if isinstance(run, cfg.CodeTransformerRun):
+        size = run.transformer.vocab_size or autoencoder.codes
+        bottleneck = replace(autoencoder.bottleneck, size=size)
+        config = run.model(replace(autoencoder, bottleneck=bottleneck)).transformer
+        shapes = imported_model.code_transformer_shapes(config)
+        assert shapes["head"]["kernel"].shape == (config.width, size)
+        assert len(shapes["blocks"]) == config.layers
         return
     if isinstance(run, cfg.ClassifierRun):
         run.check_first_stage(autoencoder)
@@ -129,6 +145,10 @@ def shrunk(run, pictures, annotations):
             num_heads=(2,), norm_num_groups=4,
         )  # fmt: skip
         return replace(run, classifier=classifier)
+    if isinstance(run, cfg.CodeTransformerRun):
+        classes = sum(folder.is_dir() for folder in pictures.iterdir())
+        condition = run.condition and cfg.ClassPrefix(classes)
+        return replace(run, transformer=tiny_codes.TRANSFORMER, condition=condition)
     conditioners = []
     for conditioner in run.conditioners:
         if isinstance(conditioner, cfg.TextConditioner):
@@ -156,6 +176,8 @@ def test_a_small_one_trains_a_step(
     run = shrunk(cfg.load(path, **options), pictures, annotations)
     if isinstance(run, cfg.AutoencoderRun):
         stage = autoencoder_stage(run, tmp_path)
+    elif isinstance(run, cfg.CodeTransformerRun):
+        stage = code_stage(run, tmp_path, str(tiny_codes.write_first_stage(tmp_path / "vq")))
     elif isinstance(run, cfg.ClassifierRun):
         stage = classifier_stage(run, tmp_path, tiny.mesh(), str(trained_autoencoder))
     else:
@@ -165,9 +187,11 @@ def test_a_small_one_trains_a_step(
         )
     loader = make_loader(stage.train, run.data, seed=0, train=True, inputs=stage.inputs)
     before = tiny.filled(jax.eval_shape(stage.init, stage.initial))
-    # Operation by operation, which configs share where programs would be each one's own.
+    # Operation by operation, which configs share where programs would be each one's own; only the
+    # one on codes shares them with none.
     frozen, batch = jax.tree.map(jnp.asarray, (stage.frozen, next(loader)))
-    after, metrics = stage.step(before, frozen, batch)
+    step = jax.jit(stage.step) if isinstance(run, cfg.CodeTransformerRun) else stage.step
+    after, metrics = step(before, frozen, batch)
     assert int(after.step) == 1
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["gradient_norm"] > 0

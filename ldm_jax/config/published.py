@@ -1,12 +1,14 @@
-"""The first stages of Rombach 2022 (arXiv:2112.10752) by the names under which they were released.
+"""Published networks by the names under which they were released: the first stages of Rombach 2022
+(arXiv:2112.10752) and the transformers over codes of Esser 2021 (arXiv:2012.09841).
 
-Tables 8 and 9 there, and the released settings. All were trained on 256 pixels; their codebooks
-with the legacy weighting.
+Tables 8 and 9 of the former, and the released settings. All first stages were trained on 256
+pixels; their codebooks with the legacy weighting.
 """
 
 from dataclasses import replace
 
 from ldm_jax.config.bottlenecks import VQ
+from ldm_jax.config.code_transformer import CodeTransformer
 from ldm_jax.config.networks import Autoencoder
 
 
@@ -41,3 +43,16 @@ FIRST_STAGES = {
         _KL_F16, latent_channels=8, bottleneck=_codebook(16384), latent_scale=1.0
     ),
 }  # fmt: skip
+
+_FACES = CodeTransformer(1024, 512, layers=24, width=1024, num_heads=16)
+_LARGE_FACES = CodeTransformer(1024, 256, layers=24, width=1664, num_heads=16)
+CODE_TRANSFORMERS = {
+    "faceshq": _FACES, "drin": _FACES, "sflckr": _FACES, "ffhq": _LARGE_FACES,
+    "celebahq": _LARGE_FACES,
+    "cin": CodeTransformer(16384, 256, layers=48, width=1536, num_heads=24),
+    "coco": CodeTransformer(8192, 512, layers=32, width=1280, num_heads=16),
+    "ade20k": CodeTransformer(4096, 512, layers=28, width=1024, num_heads=16),
+    "scenes_coco": CodeTransformer(8192, 348, layers=40, width=1408, num_heads=16),
+    "scenes_open_images": CodeTransformer(8192, 348, layers=36, width=1536, num_heads=16),
+}  # fmt: skip
+"""All on 16 x 16 codes of 256 pixels."""
