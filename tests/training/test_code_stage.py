@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,13 @@ import tiny_codes
 from ldm_jax import config as cfg
 from ldm_jax.cli.encode_task import Arguments
 from ldm_jax.cli.encode_task import run as encode
+from ldm_jax.core.sharding import make_mesh
+from ldm_jax.training import loop
 from ldm_jax.training.code_stage import code_stage
 from ldm_jax.training.code_step import decays, some_replaced
 from ldm_jax.training.optim import make_optimizer
 
-STEPS = 6
+STEPS = 4
 LOOP = dataclasses.replace(
     tiny.LOOP, steps=STEPS, checkpoint_every=STEPS, validate_every=STEPS, sample_every=STEPS
 )
@@ -35,7 +38,7 @@ def run_of(pictures, **changes):
     classes = sum(path.is_dir() for path in pictures.iterdir())
     data = dataclasses.replace(tiny.data(pictures), batch_size=8)
     transformer = dataclasses.replace(
-        tiny_codes.TRANSFORMER, residual_dropout=0.1, embedding_dropout=0.1
+        tiny_codes.TRANSFORMER, layers=1, width=64, residual_dropout=0.1, embedding_dropout=0.1
     )
     return cfg.CodeTransformerRun(
         data, transformer, cfg.ClassPrefix(classes), pkeep=0.9, optim=OPTIM, loop=LOOP, **changes
@@ -43,11 +46,11 @@ def run_of(pictures, **changes):
 
 
 @pytest.mark.slow
-def test_codes_train_as_their_images_do_and_pictures_are_drawn(
-    pictures, first_stage, tmp_path, one_device
-):
+def test_codes_on_eight_devices_train_as_their_images_on_one(pictures, first_stage, tmp_path):
     run = run_of(pictures)
-    tiny.fit(run, tmp_path / "images", first_stage=first_stage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", partial(make_mesh, devices=jax.devices()[:1]))
+        tiny.fit(run, tmp_path / "images", first_stage=first_stage)
     curve = tiny.losses(tmp_path / "images")
     assert curve[STEPS] < curve[1]
     found = tiny.losses(tmp_path / "images", "validation_bits_per_code")[STEPS]
@@ -57,9 +60,12 @@ def test_codes_train_as_their_images_do_and_pictures_are_drawn(
     assert drawn == {f"step_{STEPS:07d}_{name}.png" for name in ("training", "held_out")}
 
     out = tmp_path / "codes"
-    encode(Arguments(str(first_stage), out, what="codes", data=run.data, batch_size=8))
+    encode(Arguments(str(first_stage), out, "train", "codes", data=run.data, batch_size=8))
     data = dataclasses.replace(run.data, source=cfg.EncodedLatents(str(out)))
-    encoded = dataclasses.replace(run, data=data, loop=dataclasses.replace(LOOP, sample_every=0))
+    encoded = dataclasses.replace(
+        run, data=data, loop=dataclasses.replace(LOOP, sample_every=0),
+        mesh=cfg.Mesh(data=2, fsdp=2, tensor=2),
+    )  # fmt: skip
     tiny.fit(encoded, tmp_path / "run", first_stage=first_stage)
     again = tiny.losses(tmp_path / "run")
     np.testing.assert_allclose(list(again.values()), list(curve.values()), rtol=1e-4)
