@@ -12,7 +12,7 @@ from ldm_jax.workdir.layout import CONFIG
 FREE_FIELDS = {
     "loop.steps", "loop.log_every", "loop.checkpoint_every", "loop.keep", "loop.validate_every",
     "loop.validation_batches", "loop.sample_every", "loop.sample_guidance", "loop.prompts",
-    "loop.classes", "loop.remat", "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",
+    "loop.classes", "loop.remat", "sampling.temperature", "sampling.top_k", "sampling.top_p", "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",
     "data.source.data_dir", "data.source.path", "data.source.on_broken", "loss.perceptual.vgg",
     "loss.perceptual.heads",
 }  # fmt: skip
