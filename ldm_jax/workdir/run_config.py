@@ -12,13 +12,13 @@ from ldm_jax.workdir.layout import CONFIG
 FREE_FIELDS = {
     "loop.steps", "loop.log_every", "loop.checkpoint_every", "loop.keep", "loop.validate_every",
     "loop.validation_batches", "loop.sample_every", "loop.sample_guidance", "loop.prompts",
-    "loop.classes", "loop.remat", "sampling.temperature", "sampling.top_k", "sampling.top_p", "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",
+    "loop.classes", "loop.remat", "sampling.temperature", "sampling.top_k", "sampling.top_p",
+    "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",
     "data.source.data_dir", "data.source.path", "data.source.on_broken", "loss.perceptual.vgg",
     "loss.perceptual.heads",
 }  # fmt: skip
 """What may change when a run goes on: how long, how often, what is shown, on what devices,
-from which folder.
-Before the first checkpoint there is nothing to go on with, and everything may change."""
+from which folder. Before the first checkpoint there is nothing to go on with, and everything may change."""
 
 
 def write_config(workdir: Path, config: Any) -> None:
