@@ -18,7 +18,9 @@ FREE_FIELDS = {
     "loss.perceptual.heads",
 }  # fmt: skip
 """What may change when a run goes on: how long, how often, what is shown, on what devices,
-from which folder. Before the first checkpoint there is nothing to go on with, and everything may change."""
+from which folder.
+
+Before the first checkpoint there is nothing to go on with, and everything may change."""
 
 
 def write_config(workdir: Path, config: Any) -> None:
