@@ -61,7 +61,7 @@ def test_known_by_shapes(monkeypatch, tmp_path, name):
         tensors["scale_factor"] = np.asarray(0.25, np.float32)
         scaled = replace(model.autoencoder, latent_scale=0.25)
         model = replace(model, autoencoder=scaled)
-    monkeypatch.setattr(reader, "_read", lambda path: (tensors, {}))
+    monkeypatch.setattr(reader, "read_any", lambda path: (tensors, {}))
     found = reader.read_checkpoint(tmp_path / "model.ckpt", prediction=prediction)
     assert found.config == model
     assert isinstance(found.config, cfg.Model)

@@ -43,7 +43,7 @@ def test_what_applies_is_filled_in_and_nothing_else():
 @pytest.mark.parametrize(
     ("model", "changes", "picture", "complaint"),
     [
-        (UNCONDITIONAL, {"guidance_scale": 3.0}, None, "this model is unconditional"),
+        (UNCONDITIONAL, {"guidance_scale": 3.0}, None, "this model has no unconditional"),
         (
             TEXT,
             {"guidance_scale": 1.0, "guidance_schedule": "linear"},

@@ -82,11 +82,12 @@ def test_latents_are_those_of_the_images_with_all_that_belongs_to_them(
 def test_batches_are_those_of_the_images(latents, pictures):
     """Same order over epochs, same index, same condition."""
 
+    def label(example, position, seed):
+        return {"label": np.int32(example["label"])}
+
     def batches(data):
         source = open_source(cfg.Data(data.source, 16), "train")
-        loader = make_loader(
-            source, data, seed=3, train=True, inputs=lambda e: {"label": np.int32(e["label"])}
-        )
+        loader = make_loader(source, data, seed=3, train=True, inputs=label)
         found = [next(loader) for _ in range(5)]
         loader.close()
         return found
