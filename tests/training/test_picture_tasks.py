@@ -28,7 +28,8 @@ CONDITIONERS = (
 @pytest.fixture(scope="module")
 def trained(pictures, annotations, trained_autoencoder, tmp_path_factory):
     base = tiny.diffusion_run(pictures)
-    data = tiny.annotated(base.data, annotations)
+    # Held-out pictures would compile the sampler once more.
+    data = tiny.annotated(tiny.data(pictures, validation=0.0), annotations)
     run = replace(
         base, data=replace(data, source=replace(data.source, flip=True), batch_size=8),
         conditioners=CONDITIONERS, objective=replace(base.objective, map_weight=0.0),
