@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import imported_model, published_models
+from ldm_jax.config import published_models
+from ldm_jax.convert import imported_model
 from ldm_jax.convert.parts import FirstStage
 from ldm_jax.generation.encoding import Encoder, Storage
 

@@ -9,7 +9,7 @@ import tiny
 
 from ldm_jax import code_model
 from ldm_jax import config as cfg
-from ldm_jax.config.code_transformer import code_model as fitted
+from ldm_jax.config.autoregressive import code_model as fitted
 from ldm_jax.convert import imported_model, state_dicts
 from ldm_jax.convert.compvis import keys
 from ldm_jax.convert.native import write_native

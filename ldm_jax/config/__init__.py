@@ -5,15 +5,15 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 `--help` answers at once.
 """
 
-from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
-from ldm_jax.config.checks import ConfigError, Side, image_size, require_divisible
-from ldm_jax.config.code_transformer import (
+from ldm_jax.config.autoregressive import (
     START,
     ClassPrefix,
     CodeModel,
     CodeSampling,
     CodeTransformer,
 )
+from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
+from ldm_jax.config.checks import ConfigError, Side, image_size, require_divisible
 from ldm_jax.config.conditioning import (
     BERTText,
     CaptionMapConditioner,

@@ -7,8 +7,8 @@ pixels; their codebooks with the legacy weighting.
 
 from dataclasses import replace
 
+from ldm_jax.config.autoregressive import CodeTransformer
 from ldm_jax.config.bottlenecks import VQ
-from ldm_jax.config.code_transformer import CodeTransformer
 from ldm_jax.config.networks import Autoencoder
 
 

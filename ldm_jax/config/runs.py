@@ -3,14 +3,14 @@
 from dataclasses import field
 from typing import Literal
 
-from ldm_jax.config.checks import Share, require, require_divisible, settings
-from ldm_jax.config.code_transformer import (
+from ldm_jax.config.autoregressive import (
     ClassPrefix,
     CodeModel,
     CodeSampling,
     CodeTransformer,
     code_model,
 )
+from ldm_jax.config.checks import Share, require, require_divisible, settings
 from ldm_jax.config.conditioning import (
     CaptionMapConditioner,
     ClassConditioner,

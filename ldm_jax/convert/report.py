@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import published_models
+from ldm_jax.convert import recognition
 from ldm_jax.convert.imported_model import Imported
 from ldm_jax.core import tree
 
@@ -34,7 +34,7 @@ def describe(imported: Imported) -> str:
             "images: {} x {}".format(*config.sides),
             f"tokenizer: {imported.tokenizer or 'none'}",
         ]
-    name = published_models.first_stage(imported.autoencoder)
+    name = recognition.first_stage(imported.autoencoder)
     published = f" (the shapes of {name})" if name else ""
     lines.append(f"first stage: {_fields(imported.autoencoder)}{published}")
     for name, part in imported.components().items():

@@ -18,7 +18,7 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model, state_dicts
 from ldm_jax.convert.compvis import keys, shapes
 from ldm_jax.convert.compvis.reader import read_any
-from ldm_jax.convert.compvis.yaml_settings import read_yaml
+from ldm_jax.convert.compvis.yaml_settings import params_of
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.core.reading import shown
@@ -191,16 +191,7 @@ def _of_yaml(path: Path, transformer: cfg.CodeTransformer) -> Told:
     Raises:
         ConvertError: they are those of another model, or of a condition that is not supported.
     """
-    document = read_yaml(path)
-    for name in ("model", "params"):
-        document = document.get(name) if isinstance(document, dict) else None
-    network = document.get("transformer_config") if isinstance(document, dict) else None
-    network = network.get("params") if isinstance(network, dict) else None
-    if not isinstance(network, dict):
-        raise ConvertError(
-            f"--original_config={path} is not the settings of VQGAN's second stage: it has no "
-            "model.params.transformer_config.params"
-        )
+    document, network = params_of(path, "transformer_config", "VQGAN's second stage")
     params, fields = Fields(path, document), Fields(path, network)
     for ours, theirs in (
         ("vocab_size", "vocab_size"), ("block_size", "block_size"), ("layers", "n_layer"),

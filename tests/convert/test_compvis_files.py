@@ -122,7 +122,7 @@ def test_another_schedule_in_the_file(tmp_path):
 
 
 def test_published_shapes_that_do_not_tell_the_prediction():
-    from ldm_jax.convert import published_models
+    from ldm_jax.config import published_models
     from ldm_jax.convert.compvis import settings
 
     model = published_models.MODELS["Stable Diffusion 2 (768, v)"]

@@ -10,7 +10,8 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import imported_model, published_models
+from ldm_jax.config import published_models
+from ldm_jax.convert import imported_model
 from ldm_jax.convert.compvis.reader import read_checkpoint
 from ldm_jax.convert.compvis.writer import write_checkpoint
 from ldm_jax.convert.diffusers import architectures

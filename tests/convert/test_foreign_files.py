@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import published_models
+from ldm_jax.config import published_models
 from ldm_jax.convert.__main__ import Arguments, run
 from ldm_jax.convert.compvis import foreign, keys, settings
 from ldm_jax.convert.compvis.reader import read_checkpoint

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import imported_model, published_models, state_dicts
+from ldm_jax.config import published_models
+from ldm_jax.convert import imported_model, state_dicts
 from ldm_jax.convert.compvis import components, keys, reader, writer
 from ldm_jax.core import tree
 

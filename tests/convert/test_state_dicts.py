@@ -5,9 +5,9 @@ import pytest
 from convert_models import golden, numbers
 
 from ldm_jax import config as cfg
+from ldm_jax.config.published_models import KL_F8, MODELS, VQ_F4
 from ldm_jax.convert import imported_model, state_dicts
 from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.convert.published_models import KL_F8, MODELS, VQ_F4
 from ldm_jax.core import tree
 
 SD1, SD2 = MODELS["Stable Diffusion 1"], MODELS["Stable Diffusion 2 (768, v)"]

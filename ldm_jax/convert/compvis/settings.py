@@ -13,7 +13,8 @@ import ml_dtypes
 import numpy as np
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import imported_model, published_models
+from ldm_jax.config import published_models
+from ldm_jax.convert import imported_model, recognition
 from ldm_jax.convert.imported_model import DTYPES, ConvertError
 from ldm_jax.core.reading import parse_json
 from ldm_jax.models.process import betas
@@ -97,8 +98,8 @@ def of_known(
         ConvertError: there is none, or several that differ in what they predict.
     """
     wanted = PREDICTIONS if prediction is None else (prediction,)
-    found = published_models.find(autoencoder, unet, conditioners, wanted)
-    any_prediction = found or published_models.find(autoencoder, unet, conditioners, PREDICTIONS)
+    found = recognition.find(autoencoder, unet, conditioners, wanted)
+    any_prediction = found or recognition.find(autoencoder, unet, conditioners, PREDICTIONS)
     if len({model.diffusion.prediction for _, model in found}) > 1:
         listed = ", ".join(f"{name}: {model.diffusion.prediction}" for name, model in found)
         raise ConvertError(

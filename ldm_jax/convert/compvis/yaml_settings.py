@@ -24,7 +24,7 @@ def of_yaml(
     Raises:
         ConvertError: it is not such a file, lacks something, or is that of another model.
     """
-    document, inner = _params(path)
+    document, inner = params_of(path)
     params, network = Fields(path, document), Fields(path, inner)
     _check_same(path, network, unet)
     if "image_size" not in params:
@@ -99,37 +99,35 @@ def _inner(fields: Fields, name: str) -> Fields:
 def is_layout(metadata: Mapping[str, str], path: Path | None) -> bool:
     """Whether the file's own settings, or the YAML file `path`, say that it draws boxes."""
     if path is not None:
-        params = Fields(path, _params(path)[0])
+        params = Fields(path, params_of(path)[0])
         return not _inner(params, "cond_stage_config").get("use_tokenizer", True)
     model = stored_model(metadata)
     return model is not None and cfg.find(model.conditioners, cfg.LayoutConditioner) is not None
 
 
-def _params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of the model and, of these, those of its U-Net.
+def params_of(
+    path: Path, network: str = "unet_config", what: str = "a latent diffusion model"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the model in a YAML file, and of these those of its `network`.
 
     Raises:
-        ConvertError: it is not the settings of a latent diffusion model.
+        ConvertError: it is not the settings of `what`, or no YAML.
+        FileFormatError: it cannot be read.
     """
-    document = read_yaml(path)
+    document = _document(path)
     for name in ("model", "params"):
         document = document.get(name) if isinstance(document, dict) else None
-    inner = document.get("unet_config") if isinstance(document, dict) else None
+    inner = document.get(network) if isinstance(document, dict) else None
     inner = inner.get("params") if isinstance(inner, dict) else None
     if not isinstance(inner, dict):
         raise ConvertError(
-            f"--original_config={path} is not the settings of a latent diffusion model: it has no "
-            "model.params.unet_config.params"
+            f"--original_config={path} is not the settings of {what}: it has no "
+            f"model.params.{network}.params"
         )
     return document, inner
 
 
-def read_yaml(path: Path) -> Any:
-    """What the YAML file `path` holds, which `--original_config` names.
-
-    Raises:
-        ConvertError, FileFormatError: it is not YAML, or cannot be read.
-    """
+def _document(path: Path) -> Any:
     import yaml
 
     try:

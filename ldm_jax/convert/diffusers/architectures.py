@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import imported_model, published_models
+from ldm_jax.convert import imported_model, recognition
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.obstacles import differing
@@ -335,7 +335,7 @@ def read_autoencoder(fields: Fields, scale: float | None = None) -> cfg.Autoenco
     fields.close()
     if quantized and scale is None and "scaling_factor" not in fields:
         # diffusers would take 0.18215, which the published models, without the field, never had.
-        if published_models.first_stage(config) is None:
+        if recognition.first_stage(config) is None:
             raise ConvertError(
                 f"{fields.path} has no scaling_factor, and is none of the published VQ models, "
                 'which have 1: add "scaling_factor": 1.0, or what it was trained with'

@@ -5,10 +5,8 @@ from collections.abc import Iterable
 
 from ldm_jax import config as cfg
 from ldm_jax.config.published import FIRST_STAGES
-from ldm_jax.config.published_models import KL_F8, MODELS, SD_FIRST_STAGE, VQ_F4
+from ldm_jax.config.published_models import MODELS
 from ldm_jax.convert import imported_model
-
-__all__ = ["KL_F8", "MODELS", "SD_FIRST_STAGE", "VQ_F4", "find", "first_stage"]
 
 
 def find(
