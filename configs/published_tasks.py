@@ -15,7 +15,8 @@
 First stages are those of configs/published_first_stages.py. Shapes, conditions, losses, schedules
 and learning rates are those published; the batches of semantic_synthesis256 (whose rate is 1e-6
 times that) and of Stable Diffusion's, and the x4 upscaler's rate, are not known and chosen. To go
-on from published weights, name them with --init. Boxes and class maps: --data.source.boxes and
+on from published weights, name them with --init; stable-diffusion-inpainting can also begin with
+Stable Diffusion 1 itself. Boxes and class maps: --data.source.boxes and
 --data.source.class_maps. We have trained none of them.
 """
 

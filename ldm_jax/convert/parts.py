@@ -9,6 +9,7 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import hub, imported_model
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.loading import kind_of, load, read_text_encoder, workdir_of
+from ldm_jax.convert.widening import narrowed, widened, widening_note
 from ldm_jax.core import tree
 from ldm_jax.workdir.run_config import read_config
 
@@ -32,6 +33,8 @@ class InitialParams:
     """`{"unet", "conditioners"}`, these by name, as stage two trains them."""
     tokenizer: Path | None
     """Folder with the tokenizer's files, or one `tokenizer.json`; None where there is none."""
+    widening: str = ""
+    """A line that says what was widened; empty where nothing was."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") 
 
     Of a work directory they are the averages, or the parameters themselves where none are kept.
     What a training run chooses may differ: the process and what is predicted, dropout, the first
-    stage that the latents are of, how masks and small images are made.
+    stage that the latents are of, how masks and small images are made. `config` may also have more
+    conditioners, if they give channels beside the latents and nothing else: the U-Net is widened
+    for them (`convert.widening`), and parameters of their own are left out.
 
     Args:
         path: a work directory, or whatever else `load` reads.
@@ -114,21 +119,26 @@ def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") 
     imported = load(path, **_weights(path))
     if not isinstance(imported.config, cfg.Model):
         raise cfg.ConfigError(f"{source} holds a first stage alone, not a diffusion model")
+    narrow = narrowed(config, imported.config)
     differing = [
-        *cfg.differences(*(replace(of.unet, dropout=0.0) for of in (imported.config, config)),
+        *cfg.differences(*(replace(of.unet, dropout=0.0) for of in (imported.config, narrow)),
                          "unet"),
         *cfg.differences(
             *(imported_model.conditioners_in_shapes(of.conditioners)
-              for of in (imported.config, config)),
+              for of in (imported.config, narrow)),
             "conditioners",
         ),
     ]  # fmt: skip
     _refuse(differing, source, "model", "the config's unet and conditioners")
-    shapes = imported_model.shapes(config)
+    shapes = imported_model.shapes(narrow)
     shapes.pop("autoencoder", None)
     wanted = {"unet": shapes.pop("unet"), "conditioners": shapes}
     params = _fitting(wanted, imported_model.materialize(imported.params), source)
-    return InitialParams(params, imported.tokenizer)
+    note = widening_note(narrow, config, source)
+    if note:
+        first = params["unet"]["conv_in"]
+        first["kernel"] = widened(first["kernel"], narrow, config)
+    return InitialParams(params, imported.tokenizer, note)
 
 
 def text_encoder_params(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import jax
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.convert.model_folders import copy_tokenizer
-from ldm_jax.convert.parts import initial_params, text_encoder_params
+from ldm_jax.convert.parts import InitialParams, initial_params, text_encoder_params
+from ldm_jax.convert.widening import PATH
 from ldm_jax.core import tree
+from ldm_jax.core.output import say
 from ldm_jax.data.sources import Source
 from ldm_jax.data.tokenizer import read_tokenizer, train_tokenizer
 from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
@@ -44,36 +47,37 @@ def begin(
         stage = open_first_stage(workdir, first_stage or init)
     model = run.model(stage.config if stage else cfg.Pixels())
     text = cfg.find(run.conditioners, cfg.TextConditioner)
-    params, tokenizer = _read(model, text, init, text_encoder)
-    trained, untrained = _divide(run, model, params)
+    found = _read(model, text, init, text_encoder)
+    trained, untrained = _divide(run, model, found.params)
+    if found.widening:
+        _check_widening(run, untrained, found.widening)
     if text is not None:
-        _check_tokenizer(text, tokenizer, read=text_encoder or init)
+        _check_tokenizer(text, found.tokenizer, read=text_encoder or init)
     if stage is not None:
         keep_first_stage(run, train, workdir, mesh, stage)
     if run.train != "all":
         save_untrained(workdir, untrained)
     if text is not None and jax.process_index() == 0:
-        _keep_tokenizer(text, _all_captions(run, train), workdir, tokenizer)
+        _keep_tokenizer(text, _all_captions(run, train), workdir, found.tokenizer)
+    if found.widening and jax.process_index() == 0:
+        say(found.widening)
     wait_for_all("frozen parts")
     return trained
 
 
 def _read(
     model: cfg.Model, text: cfg.TextConditioner | None, init: str | None, text_encoder: str | None
-) -> tuple[dict[str, Any], Path | None]:
+) -> InitialParams:
     """The parameters that the named models have, and the files of the tokenizer."""
-    params: dict[str, Any] = {}
-    tokenizer = None
-    if init is not None:
-        found = initial_params(init, model)
-        params, tokenizer = found.params, found.tokenizer
-    if text_encoder is not None:
-        if text is None:
-            raise cfg.ConfigError(f"--text_encoder={text_encoder}: this config has no text encoder")
-        encoder = text_encoder_params(text_encoder, text)
-        own = params.get("conditioners", {}) | {text.name: encoder.params}
-        params, tokenizer = params | {"conditioners": own}, encoder.tokenizer
-    return params, tokenizer
+    found = InitialParams({}, None) if init is None else initial_params(init, model)
+    if text_encoder is None:
+        return found
+    if text is None:
+        raise cfg.ConfigError(f"--text_encoder={text_encoder}: this config has no text encoder")
+    encoder = text_encoder_params(text_encoder, text)
+    own = found.params.get("conditioners", {}) | {text.name: encoder.params}
+    params = found.params | {"conditioners": own}
+    return replace(found, params=params, tokenizer=encoder.tokenizer)
 
 
 def _divide(
@@ -94,6 +98,15 @@ def _divide(
         tree.unflatten({path: leaf for path, leaf in found.items() if path in trained}),
         tree.unflatten({path: leaf for path, leaf in found.items() if path in untrained}),
     )
+
+
+def _check_widening(run: cfg.DiffusionRun, untrained: dict[str, Any], widening: str) -> None:
+    """Raises where the new inputs, which begin at zero, would stay there."""
+    if PATH in tree.flatten(untrained):
+        raise cfg.ConfigError(
+            f"train is {run.train!r}, which leaves {PATH} as it is, but {widening}: use 'all' or "
+            "'unet'"
+        )
 
 
 def _check_tokenizer(text: cfg.TextConditioner, files: Path | None, read: str | None) -> None:

@@ -70,6 +70,23 @@ def test_attention_alone(run, trained_text2img, tmp_path):
     tiny.same_bits(whole, load(trained_text2img).params)
 
 
+def test_an_inpainting_model_begins_with_a_text_model(run, trained_text2img, tmp_path, capsys):
+    wide = dataclasses.replace(run, conditioners=(*run.conditioners, cfg.InpaintingConditioner()))
+    alone, init = dataclasses.replace(wide, train="attention"), str(trained_text2img)
+    with pytest.raises(cfg.ConfigError, match="leaves unet/conv_in/kernel as it is, but .*'unet'"):
+        diffusion_stage(alone, tmp_path / "attention", tiny.mesh(), None, init)
+    assert not (tmp_path / "attention").exists()
+    stage = diffusion_stage(wide, tmp_path / "run", tiny.mesh(), None, init)
+    assert "widened from 4 to 9 input channels, for inpainting" in capsys.readouterr().err
+    state, given = stage.init(stage.initial), load(trained_text2img).params
+    tiny.same_bits(state.ema_params, state.params)
+    kernel = np.asarray(state.params["unet"]["conv_in"].pop("kernel"))
+    np.testing.assert_array_equal(
+        kernel, np.pad(given["unet"]["conv_in"].pop("kernel"), [(0, 0), (0, 0), (0, 5), (0, 0)])
+    )
+    tiny.same_bits(state.params, jax.tree.map(np.asarray, given))
+
+
 @pytest.mark.parametrize("name", ["faces", "class"])
 def test_models_whose_conditioners_have_no_parameters(name, pictures, tmp_path):
     model = small.MODELS[name]
