@@ -27,7 +27,7 @@ from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.models import conditioners
 from ldm_jax.models.bottlenecks import Gaussian, Point
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
-from ldm_jax.models.conditioners import Condition, Conditioner, Inputs
+from ldm_jax.models.conditioners import Condition, Conditioner, Encoder, Inputs
 from ldm_jax.models.pixels import to_images
 from ldm_jax.models.process import build_process
 from ldm_jax.sampling import scan
@@ -99,8 +99,10 @@ class LatentDiffusion:
         One picture may serve for noises of many. An autoencoder with codes has no posterior: its
         latents, before quantisation, are certain. So are pixels.
         """
-        encoded = self.autoencoder.apply({"params": frozen["autoencoder"]}, pixels, method="encode")
-        return sample_posterior(frozen, encoded, noise)
+        return sample_posterior(frozen, self._posterior(frozen, pixels), noise)
+
+    def _posterior(self, frozen: Params, pixels: Float[Array, "b h w c"]) -> Gaussian | Point:
+        return self.autoencoder.apply({"params": frozen["autoencoder"]}, pixels, method="encode")
 
     def decode(self, frozen: Params, latents: Float[Array, "b zh zw z"]) -> Float[Array, "b h w c"]:
         """Scaled latents → pixels, about [-1, 1], not clipped."""
@@ -115,8 +117,11 @@ class LatentDiffusion:
 
         `models.conditioners` says what each conditioner takes.
         """
-        encode = partial(self.encode, frozen)
-        return conditioners.run(self.conditioners, params.get("conditioners", {}), inputs, encode)
+        encoder = Encoder(
+            sampled=partial(self.encode, frozen),
+            mode=lambda pixels: self._posterior(frozen, pixels).mode,
+        )
+        return conditioners.run(self.conditioners, params.get("conditioners", {}), inputs, encoder)
 
     def with_noise(
         self,
@@ -204,6 +209,11 @@ def zero_inputs(config: cfg.Model, rows: int = 1) -> dict[str, Array]:
                 zeros["class_map"] = jnp.zeros((rows, height, width), jnp.int16)
             case cfg.LayoutConditioner(tokens=tokens):
                 zeros["boxes"] = jnp.zeros((rows, tokens.length), jnp.int32)
+            case cfg.EditConditioner():
+                zeros["edit_image"] = jnp.zeros((rows, height, width, 3), jnp.uint8)
+                zeros["edit_given"] = jnp.zeros((rows,), jnp.int32)
+            case cfg.DepthConditioner():
+                zeros["depth"] = jnp.zeros((rows, *small), jnp.float32)
     return zeros
 
 
@@ -219,7 +229,8 @@ def init_params(model: LatentDiffusion, seed: int) -> dict[str, Any]:
         if own:
             params[conditioner.name] = own
         # What an encoder would make of a picture matters here by its shape alone.
-        condition = condition.joined(conditioner(own, inputs, condition, lambda *_: x))
+        shaped = Encoder(sampled=lambda *_: x, mode=lambda *_: x)
+        condition = condition.joined(conditioner(own, inputs, condition, shaped))
     t = jnp.zeros((1,), jnp.int32)
     unet = model.unet.init(rngs.stream(seed, "init/unet"), x, t, condition)["params"]
     return {"unet": unet, "conditioners": params}
@@ -248,6 +259,26 @@ class Start(NamedTuple):
 FROM_NOISE = Start()
 
 
+class Conditions(NamedTuple):
+    """What guidance compares; what is None is absent."""
+
+    cond: Condition
+    uncond: Condition | None = None
+    pictured: Condition | None = None
+    """Of the picture to edit alone, where it has a scale of its own."""
+
+
+def conditions_of(
+    config: cfg.Model, condition: Callable[[Inputs], Condition], inputs: Inputs, uncond: Inputs
+) -> Conditions:
+    """What `condition` makes of `inputs`, and with `uncond` in place of those of the same name."""
+    nothing = {**inputs, **uncond}
+    pictured = None
+    if config.has_two_guidances:
+        pictured = condition({**nothing, "edit_given": inputs["edit_given"]})
+    return Conditions(condition(inputs), condition(nothing), pictured)
+
+
 class Drawing(NamedTuple):
     """Arguments of `scan.sample` for one batch, and of `scan.advance`, which runs it in parts."""
 
@@ -269,6 +300,7 @@ def drawing(
     seed: UInt32[Array, ""] | int,
     index: UInt32[Array, "b"],
     shape: tuple[int, int, int],
+    pictured: Condition | None = None,
     start: Start = FROM_NOISE,
     guidance: Guidance = NO_GUIDANCE,
     resample: int = 1,
@@ -278,7 +310,8 @@ def drawing(
 
     Example `i` is a function of `seed`, `index[i]`, `cond[i]` and `start[i]` alone. With
     `uncond` (the unconditional condition) every evaluation is one network call of twice the
-    batch, ordered [unconditional, conditional]; without, classifier-free guidance is off.
+    batch, ordered [unconditional, conditional]; without, classifier-free guidance is off. With
+    `pictured` beside it (the condition of the picture to edit alone) it is one of three times.
     `resample` and `jump` are those of `Inpaint`.
     """
     noise = start.noise
@@ -296,7 +329,7 @@ def drawing(
         network = partial(model.network, params, condition=cond)
         return model.denoiser(network)(x, level)
 
-    denoise = guidance.denoiser(denoise_of, cond, uncond)
+    denoise = guidance.denoiser(denoise_of, cond, uncond, pictured)
     keys = rngs.example_keys(rngs.stream(seed, "sample/solver"), index)
     return Drawing(solver, denoise, x, levels, keys)
 
@@ -330,8 +363,11 @@ def generate(
     None for no guidance; `how` is as in `drawing`.
     """
     inputs = model.with_noise(inputs, how["seed"], "sample", how["index"], how["shape"])
-    cond = model.condition(params, frozen, inputs)
-    if uncond is not None:
-        uncond = model.condition(params, frozen, {**inputs, **uncond})
-    latents = scan.sample(*drawing(model, params, cond, uncond, **how)).x
+    condition = partial(model.condition, params, frozen)
+    if uncond is None:
+        found = Conditions(condition(inputs))
+    else:
+        found = conditions_of(model.config, condition, inputs, uncond)
+    how |= {"pictured": found.pictured}
+    latents = scan.sample(*drawing(model, params, found.cond, found.uncond, **how)).x
     return to_images(model.decode(frozen, latents))

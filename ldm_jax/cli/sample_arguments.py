@@ -78,14 +78,17 @@ MORE = {
         "spacing", "sections", "timesteps", "sigmas", "eta", "corrector", "corrector_steps", "snr",
     ),
     "Guidance": (
-        "guidance_schedule", "guidance_interval", "guidance_rescale", "threshold", "weak_model",
-        "autoguidance_scale", "classifier", "classifier_scale", "classifier_form",
+        "image_guidance_scale", "guidance_schedule", "guidance_interval", "guidance_rescale",
+        "threshold", "weak_model", "autoguidance_scale", "classifier", "classifier_scale",
+        "classifier_form",
     ),
     "From a picture, in detail": (
         "mask_blur", "invert_mask", "only_masked", "resample", "resample_jump", "latents",
         "latents_row", "invert",
     ),
-    "For models conditioned on files": ("low_res", "noise_level", "class_map", "boxes"),
+    "For models conditioned on files": (
+        "low_res", "noise_level", "class_map", "boxes", "edit_image", "depth",
+    ),
     "Memory and large pictures": ("batch_size", "tile", "unet_tile", "tileable"),
     "What is written": ("overwrite", "progress_strip", "video"),
     "The same pictures again": (

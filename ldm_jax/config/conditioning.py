@@ -278,6 +278,46 @@ class LayoutConditioner:
         return Slots(self.width)
 
 
+@settings
+class EditConditioner:
+    """Editing by instruction (Brooks 2022, arXiv:2211.09800): the latents of the picture to edit,
+    concatenated to those of its edited version; the caption is the instruction.
+
+    They are the mode of the posterior, unscaled, and zero where there is no picture.
+    """
+
+    name: ClassVar[str] = "edit"
+    inputs: ClassVar[tuple[str, ...]] = ("edit_image", "edit_given")
+
+    dropout: Share = 0.1
+    """Share of training examples whose picture to edit is dropped, for guidance by it."""
+    dropped_with_caption: Share = 0.05
+    """Share of training examples whose picture and caption are both dropped, counted in the dropout
+    of either; without a caption it plays no part."""
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        return Slots(concat=latent_channels)
+
+
+@settings
+class DepthConditioner:
+    """Depth to image: how near each place is, concatenated to the latents, as in Stable Diffusion
+    2's depth model.
+
+    Any depth maps do whose nearest places have the largest numbers, in whatever unit: each is
+    brought to [-1, 1].
+    """
+
+    name: ClassVar[str] = "depth"
+    inputs: ClassVar[tuple[str, ...]] = ("depth",)
+    dropout: ClassVar[float] = 0.0
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        return Slots(concat=1)
+
+
 Conditioner = (
     TextConditioner
     | CaptionMapConditioner
@@ -286,8 +326,10 @@ Conditioner = (
     | LowResConditioner
     | ClassMapConditioner
     | LayoutConditioner
+    | EditConditioner
+    | DepthConditioner
 )
-WITH_EMPTY = frozenset({"caption", "label", "class_map", "boxes"})
+WITH_EMPTY = frozenset({"caption", "label", "class_map", "boxes", "edit_given"})
 """Inputs that have a value for no condition."""
 
 
@@ -319,8 +361,9 @@ def slots_of(conditioners: Sequence[Conditioner], latent_channels: int) -> Slots
     put side by side.
 
     Raises:
-        ConfigError: contexts of different widths, two classes, two conditioners of one kind, or a
-            caption's map without the text encoder that it is drawn from.
+        ConfigError: contexts of different widths, two classes, two conditioners of one kind, a
+            caption's map without the text encoder that it is drawn from, or shares of examples to
+            drop that cannot all be.
     """
     names = [conditioner.name for conditioner in conditioners]
     require(len(set(names)) == len(names), "conditioners", names, "of different kinds")
@@ -329,6 +372,7 @@ def slots_of(conditioners: Sequence[Conditioner], latent_channels: int) -> Slots
         require(text is not None and isinstance(text.encoder, TextTransformer), "conditioners",
                 names, "a caption_map only after a text_encoder that is a TextTransformer"
                 )  # fmt: skip
+    _check_edit_dropout(find(conditioners, EditConditioner), find(conditioners, TextConditioner))
     each = [conditioner.slots(latent_channels) for conditioner in conditioners]
     context = {slots.context for slots in each} - {None}
     require(len(context) <= 1, "conditioners", sorted(context), "contexts of one width")
@@ -341,3 +385,15 @@ def slots_of(conditioners: Sequence[Conditioner], latent_channels: int) -> Slots
         label[0] if label else None,
         sum(slots.concat for slots in each),
     )
+
+
+def _check_edit_dropout(edit: EditConditioner | None, text: TextConditioner | None) -> None:
+    if edit is None or text is None or not edit.dropout:
+        return
+    both, where = edit.dropped_with_caption, "EditConditioner.dropped_with_caption"
+    most = min(edit.dropout, text.dropout)
+    require(both <= most, where, both,
+            f"at most {most:g}, the smaller dropout of picture and caption")  # fmt: skip
+    least = edit.dropout + text.dropout - 1
+    require(both >= least, where, both,
+            f"at least {least:g}, as both dropouts together are above 1")  # fmt: skip

@@ -39,6 +39,11 @@ class ImageFolder:
     """The classes of boxes in order; (): those that occur in the file."""
     class_maps: str = ""
     """Folder of class maps, PNG files with the names of the images."""
+    edit_images: str = ""
+    """Where the pictures are that the images are edited versions of: a folder with files of the
+    images' names, or the folder's metadata.jsonl, whose lines name them as "edit_image"."""
+    depth_maps: str = ""
+    """Folder of depth maps, PNG or .npy files with the names of the images."""
     validation_fraction: Share = 0.05
     """Share of the images held out for validation, chosen by a hash of the file name."""
 

@@ -16,6 +16,7 @@ from ldm_jax.config.conditioning import (
     WITH_EMPTY,
     CaptionMapConditioner,
     Conditioner,
+    EditConditioner,
     InpaintingConditioner,
     find,
     slots_of,
@@ -125,6 +126,13 @@ class Model:
     def has_unconditional(self) -> bool:
         """Whether something that it is conditioned on can be left out, as guidance does."""
         return not WITH_EMPTY.isdisjoint(self.inputs)
+
+    @property
+    def has_two_guidances(self) -> bool:
+        """Whether a picture to edit and something else, such as an instruction, guide it by scales
+        of their own."""
+        empty = WITH_EMPTY & {*self.inputs}
+        return find(self.conditioners, EditConditioner) is not None and len(empty) > 1
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -131,6 +131,10 @@ class ConditionFiles:
     """A PNG whose numbers, or palette, say what is where."""
     boxes: Path | None = None
     """A JSON file of boxes: what is where."""
+    edit_image: Path | None = None
+    """Editing: the picture to edit, as the prompt says."""
+    depth: Path | None = None
+    """A depth map: a grey PNG of 8 or 16 bits, near is bright, or a .npy file of numbers."""
 
     def __post_init__(self) -> None:
         check_fields(self, "")
@@ -140,7 +144,7 @@ class ConditionFiles:
             raise ConfigError("noise_level needs low_res, the name of a file")
 
 
-FILES = ("low_res", "class_map", "boxes")
+FILES = ("low_res", "class_map", "boxes", "edit_image", "depth")
 """Settings that name a file for the input of the same name."""
 _NAMES = {"weights": Weights, "dtype": Dtype, "prediction": Prediction}
 _OF_PICTURE = {

@@ -60,6 +60,8 @@ class Sampling:
         number()
     )
     """Follow the prompt more. Default: 7.5 (CLIP), 5 (BERT) or 3; 1: off."""
+    image_guidance_scale: GuidanceScale | None = number()
+    """Follow the picture to edit more; 1.5 by default, 1: off."""
     guidance_schedule: Annotated[str, one_of(GuidanceSchedule)] = "constant"
     """How guidance grows while noise falls; the mean stays the scale."""
     guidance_interval: tuple[float, ...] | None = number()
@@ -168,6 +170,12 @@ class Sampling:
     def visited(self) -> int | None:
         """How many levels are visited: as many as are listed, or `steps`."""
         return self._listed or self.steps
+
+    @property
+    def guides_freely(self) -> bool:
+        """Whether classifier-free guidance of resolved settings, by text or picture, has an
+        effect."""
+        return self.guidance_scale != 1 or self.image_guidance_scale not in (None, 1)
 
     @property
     def program(self) -> "Sampling":

@@ -1,5 +1,6 @@
 """Arrays in `.npy` files of unknown origin, of which no more is read than is wanted."""
 
+import math
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,6 +63,33 @@ def read_rows(
         )
     rows = rows.astype(np.float32)
     return np.repeat(rows, count, axis=0) if alone else rows
+
+
+def read_matrix(path: str | Path, most: int) -> Float32[np.ndarray, "h w"]:
+    """The file's array of two axes, at most `most` numbers, in float32.
+
+    Raises:
+        FileFormatError: not a regular file, not one that `numpy.save` wrote, cut off, not of
+            numbers, of another shape, of more numbers, or with values that are not finite.
+    """
+    with open_file(path) as file:
+        shape, dtype = _header(path, file)
+        if dtype.kind not in "fiu" or dtype.hasobject:
+            raise FileFormatError(path, f"holds {dtype}; it must hold numbers")
+        if len(shape) != 2 or not 0 < math.prod(shape) <= most:
+            raise FileFormatError(
+                path, f"has shape {shape}; it must be (height, width), of 1 to {most} numbers"
+            )
+        size = math.prod(shape) * dtype.itemsize
+        data = file.read(size)
+    if len(data) < size:
+        raise FileFormatError(path, "is cut off; copy it again")
+    matrix = np.frombuffer(data, dtype).reshape(shape)
+    with np.errstate(over="ignore"):  # which is not finite then
+        matrix = matrix.astype(np.float32)
+    if not np.isfinite(matrix).all():
+        raise FileFormatError(path, "holds values that are not finite numbers of 32 bits")
+    return matrix
 
 
 def _header(path: str | Path, file: BinaryIO) -> tuple[tuple[int, ...], Any]:

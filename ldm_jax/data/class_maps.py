@@ -1,15 +1,15 @@
 """Reading class maps: PNG files where each pixel has the number, or the colour, of its class."""
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 from PIL import ImageColor
 
 from ldm_jax import config as cfg
-from ldm_jax.core.reading import FileFormatError, printable
-from ldm_jax.data.sources import DataError
+from ldm_jax.core.reading import FileFormatError
+from ldm_jax.data.alike import find_alike
 from ldm_jax.images.picture_files import open_picture
 
 NONE = -1
@@ -108,21 +108,4 @@ def find_class_maps(folder: str | Path, names: Sequence[str]) -> dict[str, Path]
     Raises:
         DataError: images without a map, or two images that would have the same.
     """
-    folder = Path(folder)
-    found: dict[str, Path] = {}
-    owners: dict[str, str] = {}
-    for name in names:
-        stem = PurePosixPath(name).with_suffix(".png").as_posix()
-        if stem in owners:
-            raise DataError(
-                f"{printable(stem)} in {folder} would be the class map of two images, "
-                f"{printable(owners[stem])} and {printable(name)}; rename one of them"
-            )
-        owners[stem], found[name] = name, folder / stem
-    missing = [name for name, path in found.items() if not path.is_file()]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(names)} images have no class map in {folder}, among them "
-            f"{', '.join(map(printable, missing[:5]))}; add a PNG of the same name for each"
-        )
-    return found
+    return find_alike(folder, names, {".png": "a PNG"}, "class map")

@@ -31,6 +31,7 @@ class DigitScenesSource:
     box_classes = DIGITS
     map_classes = 1 + len(DIGITS)
     """The background, and each digit."""
+    beside = frozenset[str]()
 
     def __init__(self, source: cfg.DigitScenes, image_size: int, split: Split):
         import tensorflow_datasets as tfds

@@ -200,6 +200,7 @@ class LatentsSource:
     def __init__(self, source: cfg.EncodedLatents, sides: tuple[int, int], split: Split):
         self.broken: dict[str, str] = {}
         self.has_images, self.box_classes, self.map_classes = False, None, None
+        self.beside = frozenset[str]()
         self._opened_with = (source, sides, split)
         if not source.path:
             raise DataError("data.source.path is missing: name the folder of encoded images")

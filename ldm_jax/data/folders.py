@@ -26,6 +26,8 @@ from ldm_jax.core.reading import (
 )
 from ldm_jax.data.annotations import NO_OBJECTS, BoxAnnotations, read_boxes, read_coco
 from ldm_jax.data.class_maps import find_class_maps
+from ldm_jax.data.depth_maps import find_depth_maps
+from ldm_jax.data.edit_pairs import find_edit_images, is_list, only_edited, read_edit_pairs
 from ldm_jax.data.sources import DataError, Example, Split
 from ldm_jax.images.picture_files import SUFFIXES, read_picture
 
@@ -52,6 +54,9 @@ class FolderSource:
         if split == "test":
             raise DataError("a folder of images has no test split; use 'train' or 'validation'")
         listing = find_images(root)
+        if is_list(folder.edit_images):
+            pairs = read_edit_pairs(folder.edit_images)
+            listing = replace(listing, names=only_edited(listing.names, pairs))
         names = list(listing.names)
         captions, origin = read_captions(root, listing)
         self.class_names = _class_names(root, names, captions is not None)
@@ -73,12 +78,21 @@ class FolderSource:
         self._objects = {} if annotations is None else annotations.objects
         self.map_classes = 0 if folder.class_maps else None
         self._class_maps = find_class_maps(folder.class_maps, kept) if folder.class_maps else {}
+        edits, depths = folder.edit_images, folder.depth_maps
+        self._edit_images = find_edit_images(edits, kept) if edits else {}
+        self._depth_maps = find_depth_maps(depths, kept) if depths else {}
+        beside = {"edit_image": edits, "depth": depths}
+        self.beside = frozenset(name for name, where in beside.items() if where)
         self.found = _told(listing, split, len(kept), captions, origin, len(self.class_names))
         if annotations is not None:
             without = sum(name not in self._objects for name in kept)
             self.found += f", boxes{f' (none for {without} of {len(kept)} images)' * bool(without)}"
         if folder.class_maps:
             self.found += f", class maps in {printable(folder.class_maps)}"
+        if edits:
+            self.found += f", pictures to edit from {printable(edits)}"
+        if depths:
+            self.found += f", depth maps in {printable(depths)}"
         self._root, self._skip = root, folder.on_broken == "skip"
         self._at_least = None if folder.resize == "none" else 2 * max(sides)
         self._captions = [captions[n] for n in kept] if captions is not None else None
@@ -90,6 +104,10 @@ class FolderSource:
             told += json.dumps([self.box_classes, *(one.listed() for one in objects)])
         if folder.class_maps:
             told += ", class maps"
+        if edits:
+            told += json.dumps([self._edit_images[name].name for name in self._names])
+        if depths:
+            told += ", depth maps"
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -105,8 +123,10 @@ class FolderSource:
         for offset in range(len(self)):
             at = (index + offset) % len(self)
             name = self._names[at]
-            image = self._read(name)
-            if image is not None:
+            image = self._read(name, self._root / name)
+            original = self._edit_images.get(name)
+            edited = None if original is None else self._read(name, original)
+            if image is not None and (original is None or edited is not None):
                 caption = self._captions[at] if self._captions is not None else ""
                 found: Example = {
                     "image": image, "caption": caption, "label": self._labels[at], "name": name
@@ -118,6 +138,10 @@ class FolderSource:
                     }  # fmt: skip
                 if name in self._class_maps:
                     found["class_map"] = self._class_maps[name]
+                if edited is not None:
+                    found["edit_image"] = edited
+                if name in self._depth_maps:
+                    found["depth"] = self._depth_maps[name]
                 return found
         raise DataError(f"none of the {len(self)} images in {self._root} can be read")
 
@@ -129,11 +153,12 @@ class FolderSource:
         """The files' paths below the folder, with '/', in order."""
         return iter(self._names)
 
-    def _read(self, name: str) -> UInt8[np.ndarray, "h w 3"] | None:
+    def _read(self, name: str, path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
+        """A picture of the example `name`; None where one of it is broken and skipped."""
         if name in self.broken:
             return None
         try:
-            return read_picture(self._root / name, self._at_least)
+            return read_picture(path, self._at_least)
         except FileFormatError as error:
             if not self._skip:
                 raise DataError(
@@ -320,7 +345,7 @@ def read_captions(root: Path, listing: Listing) -> tuple[dict[str, str] | None, 
         listing.used[".txt"] += len(beside)
     else:
         (origin,) = kinds
-        if origin.endswith(".jsonl") and _has_boxes_alone(root / origin):
+        if origin.endswith(".jsonl") and _has_no_texts(root / origin):
             listing.used[".jsonl"] += 1
             return None, ""
         rows = _rows_of_json if origin.endswith(".jsonl") else _rows_of_csv
@@ -352,11 +377,13 @@ Row = tuple[int, object, object]
 """Line, `file_name` and `text`."""
 
 
-def _has_boxes_alone(path: Path) -> bool:
-    """Whether no line has a text, but all have boxes."""
+def _has_no_texts(path: Path) -> bool:
+    """Whether no line has a text, but all have boxes or a picture to edit."""
     lines = enumerate(read_lines(path), start=1)
     entries = [parse_json(path, f"line {number}", line) for number, line in lines if line.strip()]
-    return bool(entries) and all("boxes" in e and "text" not in e for e in entries)
+    return bool(entries) and all(
+        ("boxes" in e or "edit_image" in e) and "text" not in e for e in entries
+    )
 
 
 def _rows_of_json(path: Path) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from ldm_jax.images.condition_views import (
     Picture,
     view_of_boxes,
     view_of_class_map,
+    view_of_depth,
     view_of_low_res,
     view_of_mask,
 )
@@ -37,4 +38,9 @@ def views_of(
                 numbers = classes.tolist()
                 words = [names[number] if names else str(number) for number in numbers]
                 views.append(view_of_boxes(boxes, words, sides, numbers))
+            case cfg.EditConditioner():
+                views.append(inputs["edit_image"])
+            case cfg.DepthConditioner():
+                depth = inputs["depth"]
+                views.append(view_of_depth(depth, sides[0] // depth.shape[0]))
     return views

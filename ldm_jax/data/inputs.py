@@ -4,21 +4,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int16
+from jaxtyping import Int16, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.data.class_maps import read_class_map
 from ldm_jax.data.degradation import degrade
+from ldm_jax.data.depth_maps import read_depth_map
 from ldm_jax.data.hole_masks import draw_mask
 from ldm_jax.data.layout_tokens import empty_layout, layout_tokens
 from ldm_jax.data.random_stream import RandomStream
-from ldm_jax.data.sources import Example, Source
+from ldm_jax.data.sources import DataError, Example, Source
 from ldm_jax.data.tokenizer import Tokenizer
 
 Inputs = Mapping[str, np.ndarray]
 """Arrays by the input's name: `caption` int32 [l], `label` int32 [], `mask` uint8 [h w 1],
 `low_res` uint8 [zh zw 3], `noise_level` int32 [], `class_map` int16 [h w], `boxes` int32 [l]
-(tokens)."""
+(tokens), `edit_image` uint8 [h w 3], `edit_given` int32 [] (1, or 0 for none), `depth` float32
+[zh zw]."""
 
 
 class InputMaker:
@@ -70,6 +72,12 @@ class InputMaker:
                         example["boxes"], example["classes"], how, example["crop"],
                         stream("boxes"), example.get("flags"),
                     )  # fmt: skip
+                case cfg.EditConditioner():
+                    made["edit_image"] = _edit_image(example)
+                    made["edit_given"] = np.asarray(1, np.int32)
+                case cfg.DepthConditioner():
+                    depth = read_depth_map(example["depth"])
+                    made["depth"] = example["crop"].depth_map(depth, self._factor)
         return made
 
     def uncond(self) -> Inputs:
@@ -93,12 +101,15 @@ def empty_views(conditioners: Sequence[cfg.Conditioner], sides: tuple[int, int])
                 made["class_map"] = np.full(sides, -1, np.int16)
             case cfg.LayoutConditioner(tokens=how):
                 made["boxes"] = empty_layout(how)
+            case cfg.EditConditioner():
+                made["edit_given"] = np.asarray(0, np.int32)
     return made
 
 
 def check_source(conditioners: Sequence[cfg.Conditioner], source: Source, where: str) -> None:
     """Raises ConfigError unless the examples of `source`, which `where` names, have what
-    `conditioners` read: classes, captions, boxes, class maps, or images themselves."""
+    `conditioners` read: classes, captions, boxes, class maps, pictures to edit, depth maps, or
+    images themselves."""
     for conditioner in conditioners:
         match conditioner:
             case cfg.ClassConditioner(num_classes=wanted):
@@ -133,6 +144,31 @@ def check_source(conditioners: Sequence[cfg.Conditioner], source: Source, where:
                         f"{where} has encoded latents, but a {type(conditioner).__name__} needs "
                         "the images themselves; train on images, without --latents"
                     )
+            case cfg.EditConditioner():
+                _check_beside("pictures to edit", "edit_image", "edit_images", source, where)
+            case cfg.DepthConditioner():
+                _check_beside("depth maps", "depth", "depth_maps", source, where)
+
+
+def _check_beside(what: str, name: str, setting: str, source: Source, where: str) -> None:
+    if name not in source.beside:
+        raise cfg.ConfigError(
+            f"{where} has no {what}, which this config is conditioned on; name them with "
+            f"data.source.{setting}"
+        )
+
+
+def _edit_image(example: Example) -> UInt8[np.ndarray, "h w 3"]:
+    """What is shown of the picture to edit."""
+    original = example["edit_image"]
+    seen = example["crop"].alike(original)
+    if seen is None:
+        (h, w), (height, width) = original.shape[:2], example["crop"].whole
+        raise DataError(
+            f"{example['name']} has {height} x {width} pixels (height x width), but its picture to "
+            f"edit {h} x {w}; both must have the same proportions"
+        )
+    return seen
 
 
 def _class_map(example: Example, maps: cfg.ClassMaps) -> Int16[np.ndarray, "h w"]:

@@ -68,6 +68,23 @@ def resize(
     return apply(image, rows, columns)
 
 
+def resize_part(
+    image: Float32[np.ndarray, "h w c"],
+    part: tuple[float, float, float, float],
+    sides: tuple[int, int],
+) -> Float32[np.ndarray, "height width c"]:
+    """The `part` of an image between top, left, bottom and right, shares of its sides, at a height
+    and width of `sides`, as `resize` does it by `cubic`."""
+    top, left, bottom, right = part
+    rows, columns = (
+        _cubic(old, new, begin * old, (end - begin) * old)
+        for old, new, begin, end in zip(
+            image.shape[:2], sides, (top, left), (bottom, right), strict=True
+        )
+    )
+    return apply(image, rows, columns)
+
+
 def _linear(old: int, new: int) -> Taps:
     at = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
     return _between(np.floor(at).astype(np.int64), at - np.floor(at), old)
@@ -87,8 +104,8 @@ def _between(left: Int[np.ndarray, " n"], share: Float[np.ndarray, " n"], old: i
     return Taps(of, np.stack([1 - share, share], 1))
 
 
-def _cubic(old: int, new: int) -> Taps:
-    at = (np.arange(new) + 0.5) * (old / new) - 0.5
+def _cubic(old: int, new: int, begin: float = 0.0, length: float | None = None) -> Taps:
+    at = begin + (np.arange(new) + 0.5) * ((old if length is None else length) / new) - 0.5
     of = np.floor(at).astype(np.int64)[:, None] + np.arange(-1, 3)
     return Taps(np.clip(of, 0, old - 1), _keys(at[:, None] - of, -0.75))
 

@@ -33,6 +33,10 @@ class Example(TypedDict):
     """What else is known of each box: bit i is `cfg.FLAGS[i]`."""
     class_map: NotRequired[Int[np.ndarray, "h w"] | Path]
     """The class of each pixel of the whole image, -1: none; or the file that has them."""
+    edit_image: NotRequired[UInt8[np.ndarray, "h w 3"]]
+    """The picture that `image` is an edited version of."""
+    depth: NotRequired[Path]
+    """The file with the depth of each place of the whole image."""
     crop: NotRequired[Crop]
     """What is shown of the whole image, once it has been fitted."""
     caption: str
@@ -55,6 +59,8 @@ class Source(Protocol):
     map_classes: int | None
     """How many classes class maps have at most, 0 where nobody knows; None where there are no
     maps."""
+    beside: frozenset[str]
+    """Which of `edit_image` and `depth` examples have."""
     fingerprint: str
     """What a run may be continued on: the same names, classes and captions in the same order."""
     found: str

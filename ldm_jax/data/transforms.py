@@ -2,14 +2,15 @@
 but the seed and the example's global position in the run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, UInt8
+from jaxtyping import Float, Float32, Float64, Int, UInt8
 from PIL import Image
 
 from ldm_jax import config as cfg
+from ldm_jax.data.resampling import resize_part
 
 
 def draws(seed: int, position: int) -> Callable[[int], int]:
@@ -27,6 +28,8 @@ def draws(seed: int, position: int) -> Callable[[int], int]:
     return below
 
 
+_ALIKE = 0.02
+"""By which proportions of two pictures of one thing may differ: pixels are whole."""
 _LONG = 8
 """Pictures more than so many times as long as they shall be are cropped before they are resized."""
 
@@ -83,6 +86,25 @@ class Crop:
             )
         )
         return class_map[rows[:, None], columns[::-1] if self.mirrored else columns]
+
+    def alike(
+        self, image: UInt8[np.ndarray, "h w 3"]
+    ) -> UInt8[np.ndarray, "height width 3"] | None:
+        """What is shown of a second picture, as of the first; None where the proportions of the two
+        differ by more than `_ALIKE`."""
+        (h, w), (height, width) = image.shape[:2], self.whole
+        if abs(h * width - w * height) > _ALIKE * w * height:
+            return None
+        return replace(self, whole=(h, w)).image(image)
+
+    def depth_map(
+        self, depth: Float32[np.ndarray, "h w"], factor: int
+    ) -> Float32[np.ndarray, "zh zw"]:
+        """What is shown of a map of depth, which is of the picture as a whole, `factor` times
+        smaller than the picture shows it."""
+        height, width = (side // factor for side in self.size)
+        seen = resize_part(depth[..., None], self.shown, (height, width))[..., 0]
+        return np.ascontiguousarray(seen[:, ::-1] if self.mirrored else seen)
 
 
 def mirrored_boxes(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:

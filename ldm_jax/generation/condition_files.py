@@ -1,4 +1,4 @@
-"""Files that say what is to be seen (a small picture, a class map, boxes) as a model takes them."""
+"""Files that say what is to be seen, such as a small picture or boxes, as a model takes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +12,10 @@ from ldm_jax.config.request import FILES
 from ldm_jax.core.reading import FileFormatError, parse_json, read_text, shown
 from ldm_jax.data.annotations import boxes_of
 from ldm_jax.data.class_maps import read_class_map
+from ldm_jax.data.depth_maps import read_depth_map
 from ldm_jax.data.layout_tokens import layout_tokens
-from ldm_jax.images.masks import load_image
+from ldm_jax.data.resampling import resize
+from ldm_jax.images import masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,23 @@ class Shown:
     """By name, of one picture."""
     sides: tuple[int, int] | None = None
     """Height and width of the pictures that they are for; None: any."""
+    scalable: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """By name, of one picture: what is brought to the size of the pictures, whatever that is."""
+
+    @property
+    def usual_sides(self) -> tuple[int, int] | None:
+        """Height and width of the first of `scalable`; None where there is none."""
+        return next((array.shape[:2] for array in self.scalable.values()), None)
+
+    def scaled(self, config: cfg.Model, sides: tuple[int, int]) -> "Shown":
+        """With what is scalable among the inputs, for pictures of these `sides`."""
+        inputs, factor = dict(self.inputs), config.autoencoder.factor
+        if "edit_image" in self.scalable:
+            inputs["edit_image"] = masks.resize(self.scalable["edit_image"], *sides)
+        if "depth" in self.scalable:
+            small = tuple(-(-side // factor) for side in sides)
+            inputs["depth"] = resize(self.scalable["depth"][..., None], small, "cubic")[..., 0]
+        return Shown(inputs, self.sides)
 
     def padded(self, config: cfg.Model, sides: tuple[int, int]) -> "Shown":
         """The same for pictures of larger `sides`, continued at right and bottom by its edge."""
@@ -31,7 +50,8 @@ class Shown:
             return self
         inputs, factor = dict(self.inputs), config.autoencoder.factor
         more = [new - old for new, old in zip(sides, self.sides, strict=True)]
-        for name, scale in (("low_res", factor), ("class_map", 1)):
+        scales = {"low_res": factor, "depth": factor, "class_map": 1, "edit_image": 1}
+        for name, scale in scales.items():
             if name in inputs:
                 after = [(0, count // scale) for count in more]
                 rest = [(0, 0)] * (inputs[name].ndim - 2)
@@ -48,11 +68,12 @@ def read_shown(config: cfg.Model, files: cfg.ConditionFiles) -> Shown:
     """
     _check_named(config, files)
     inputs: dict[str, np.ndarray] = {}
+    scalable: dict[str, np.ndarray] = {}
     sides: dict[str, tuple[int, int]] = {}
     for conditioner in config.conditioners:
         match conditioner:
             case cfg.LowResConditioner(noise=noise):
-                inputs["low_res"] = load_image(files.low_res)
+                inputs["low_res"] = masks.load_image(files.low_res)
                 height, width = inputs["low_res"].shape[:2]
                 factor = config.autoencoder.factor
                 sides["low_res"] = height * factor, width * factor
@@ -63,10 +84,15 @@ def read_shown(config: cfg.Model, files: cfg.ConditionFiles) -> Shown:
                 sides["class_map"] = inputs["class_map"].shape
             case cfg.LayoutConditioner():
                 inputs["boxes"] = read_boxes(files.boxes, conditioner)
+            case cfg.EditConditioner():
+                scalable["edit_image"] = masks.load_image(files.edit_image)
+                inputs["edit_given"] = np.asarray(1, np.int32)
+            case cfg.DepthConditioner():
+                scalable["depth"] = read_depth_map(files.depth)
     if len({*sides.values()}) > 1:
         told = " and ".join(f"{name} {h}x{w}" for name, (h, w) in sides.items())
         raise cfg.ConfigError(f"the files are for pictures of different sizes: {told}")
-    return Shown(inputs, next(iter(sides.values()), None))
+    return Shown(inputs, next(iter(sides.values()), None), scalable)
 
 
 def _check_named(config: cfg.Model, files: cfg.ConditionFiles) -> None:

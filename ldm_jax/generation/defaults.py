@@ -14,6 +14,7 @@ from ldm_jax.diffusion.spacing import has_ddim_uniform
 from ldm_jax.generation.conditions import NO_PICTURE, Picture
 from ldm_jax.generation.refusals import check_guidance, check_size, check_way
 from ldm_jax.models.process import build_process
+from ldm_jax.sampling.guidance import USUAL_IMAGE_SCALE
 from ldm_jax.sampling.levels import in_sections, inner_levels, levels, levels_at, levels_of, part
 from ldm_jax.sampling.sde import PredictorCorrector
 from ldm_jax.sampling.solvers import DEFAULT_ETA, DEFAULT_SPACING, GRIDS, make_solver
@@ -57,7 +58,8 @@ def resolve_sampling(
     corrects, sampler = named.corrector is not None, named.sampler
     trained_height, trained_width = model.sides
     resolved = replace(
-        named, guidance_scale=_guidance(model, named), spacing=_usual_spacing(model, named),
+        named, guidance_scale=_guidance(model, named),
+        image_guidance_scale=_image_guidance(model, named), spacing=_usual_spacing(model, named),
         steps=or_default(named.visited, STEPS),
         eta=or_default(named.eta, DEFAULT_ETA.get(sampler)),
         corrector_steps=or_default(named.corrector_steps, 1) if corrects else None,
@@ -133,6 +135,7 @@ def guidance_numbers(model: cfg.Model, sampling: cfg.Sampling) -> dict[str, Any]
     low_high = sampling.guidance_interval
     numbers = {
         "scale": sampling.guidance_scale,
+        "image_scale": sampling.image_guidance_scale,
         "interval": low_high and tuple(np.float32(value) for value in low_high),
         "rescale": sampling.guidance_rescale,
         "autoguidance_scale": sampling.autoguidance_scale,
@@ -235,6 +238,19 @@ def _guidance(model: cfg.Model, sampling: cfg.Sampling) -> float:
     # Autoguidance stands in for it.
     usual = _usual_guidance(model) if sampling.autoguidance_scale is None else 1.0
     return or_default(sampling.guidance_scale, usual)
+
+
+def _image_guidance(model: cfg.Model, sampling: cfg.Sampling) -> float | None:
+    """The scale of guidance by a picture to edit; None where that has no scale of its own."""
+    scale = sampling.image_guidance_scale
+    if model.has_two_guidances:
+        return or_default(scale, USUAL_IMAGE_SCALE)
+    if scale is not None:
+        raise cfg.ConfigError(
+            f"image_guidance_scale is {scale}, but this model is not conditioned on a picture to "
+            "edit beside a caption; leave it out"
+        )
+    return None
 
 
 def _strength(sampling: cfg.Sampling, picture: Picture) -> float | None:

@@ -382,15 +382,16 @@ class Pipeline:
         labels = None if plan.labels is None else plan.labels[conditions]
         with jax.set_mesh(mesh):
             start, shown = self._start(mesh, plan, rows)
-            inputs, uncond = own | shown, None
-            cond = programs.condition(mesh, inputs, sampling.tile)
-            if sampling.guidance_scale != 1:
+            inputs, condition = own | shown, partial(programs.condition, mesh, tile=sampling.tile)
+            if sampling.guides_freely:
                 sides = sampling.height, sampling.width
                 nothing = _rows(empty_views(self.config.conditioners, sides), len(rows))
-                inputs |= group.negative(len(rows)) | nothing
-                uncond = programs.condition(mesh, inputs, sampling.tile)
+                nothing |= group.negative(len(rows))
+                conditions = ldm.conditions_of(self.config, condition, inputs, nothing)
+            else:
+                conditions = ldm.Conditions(condition(inputs))
             return programs.draw(
-                mesh, cond, uncond, plan.index[rows], start, sampling, levels, plan.numbers,
+                mesh, conditions, plan.index[rows], start, sampling, levels, plan.numbers,
                 (own, labels), previews,
             )  # fmt: skip
 

@@ -157,8 +157,7 @@ class Programs:
     def draw(
         self,
         mesh: Mesh,
-        cond: Condition,
-        uncond: Condition | None,
+        conditions: ldm.Conditions,
         index: np.ndarray,
         start: ldm.Start,
         sampling: cfg.Sampling,
@@ -172,8 +171,7 @@ class Programs:
 
         Args:
             mesh: where.
-            cond: the condition.
-            uncond: what is guided away from, or None for no classifier-free guidance.
+            conditions: the condition, and those that guidance compares it with.
             index: the images' numbers.
             start: what is drawn from.
             sampling: resolved.
@@ -191,7 +189,7 @@ class Programs:
         fixed = replace(sampling.program, height=None, width=None)
 
         def drawing(
-            levels, params, guide_params, guide_inputs, cond, uncond, index, start, seed, eta,
+            levels, params, guide_params, guide_inputs, conditions, index, start, seed, eta,
             numbers,
         ):  # fmt: skip
             solver = defaults.solver(self._model.process, fixed, eta)
@@ -199,8 +197,9 @@ class Programs:
                 guide_params, *guide_inputs, numbers, fixed.guidance_schedule, fixed.classifier_form
             )
             return ldm.drawing(
-                model, params, cond, uncond, solver=solver, levels=levels, seed=seed,
-                index=index, shape=shape, start=start, guidance=guidance,
+                model, params, conditions.cond, conditions.uncond, solver=solver, levels=levels,
+                seed=seed, index=index, shape=shape, pictured=conditions.pictured, start=start,
+                guidance=guidance,
                 resample=fixed.resample, jump=fixed.resample_jump,
             )  # fmt: skip
 
@@ -220,7 +219,7 @@ class Programs:
 
         params, _, guide_params = self._place(mesh)
         arguments = (
-            params, guide_params, to_global(mesh, guide_inputs), cond, uncond,
+            params, guide_params, to_global(mesh, guide_inputs), conditions,
             to_global(mesh, index), start, np.uint32(sampling.seed),
             None if sampling.eta is None else jnp.float32(sampling.eta), numbers,
         )  # fmt: skip

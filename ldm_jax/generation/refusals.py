@@ -88,7 +88,7 @@ def check_guidance(sampling: cfg.Sampling, solver: Solver, visited: Level) -> No
 
 def _check_effects(sampling: cfg.Sampling, visited: Level) -> None:
     """Raises ConfigError for changes of a guidance that is not there."""
-    free = sampling.guidance_scale != 1
+    free = sampling.guides_freely
     guided = free or sampling.autoguidance_scale is not None
     guided |= sampling.classifier_scale is not None
     for name, absent, needs in (

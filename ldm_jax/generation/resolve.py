@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ldm_jax import config as cfg
+from ldm_jax.config.request import FILES
 from ldm_jax.core.npy import read_rows
 from ldm_jax.generation.condition_files import read_shown
 from ldm_jax.generation.conditions import NO_PICTURE, Picture
@@ -48,11 +49,12 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
     shown = read_shown(pipeline.config, request.condition_files)
     if shown.sides is not None:
         sampling = _exactly(sampling, shown.sides)
+    _check_whole(request)
     if files.init_image is not None:
         image = masks.load_image(files.init_image)
         # Cropped to its mask, a picture is painted at the size of training.
         crop = files.only_masked is not None
-        sampling = _sized(pipeline, sampling, None if crop else image)
+        sampling = _sized(pipeline, sampling, None if crop else image.shape[:2])
         if files.mask is None:
             picture = Picture(masks.resize(image, sampling.height, sampling.width))
         else:
@@ -63,6 +65,9 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
                 blur=files.mask_blur, invert=files.invert_mask, only_masked=files.only_masked,
             )  # fmt: skip
             picture, paste = Picture(prepared.image, prepared.mask), prepared.paste
+    if shown.scalable:
+        sampling = _sized(pipeline, sampling, shown.usual_sides)
+        shown = shown.scaled(pipeline.config, (sampling.height, sampling.width))
     if shown.sides is not None:
         # A model draws sides of certain lengths only; what is drawn beyond the picture is cut off.
         multiple = pipeline.config.side_multiple
@@ -110,22 +115,35 @@ def read_inverted(
     """The sampler's settings with the size of the picture in `path`, and that picture for each of
     the request's conditions."""
     image = masks.load_image(path)
-    sampling = _sized(pipeline, request.sampling, image)
+    sampling = _sized(pipeline, request.sampling, image.shape[:2])
     resized = masks.resize(image, sampling.height, sampling.width)
     return sampling, np.repeat(resized[None], len(request.conditions), axis=0)
 
 
 def _sized(
-    pipeline: Pipeline, sampling: cfg.Sampling, image: UInt8[np.ndarray, "h w 3"] | None
+    pipeline: Pipeline, sampling: cfg.Sampling, sides: tuple[int, int] | None
 ) -> cfg.Sampling:
-    """`sampling` with the size of `image`, or else of training, where it says none."""
+    """`sampling` with the size of a picture of these `sides`, or else of training, where it says
+    none."""
     height, width = pipeline.config.sides
-    if image is not None and not pipeline.config.draws_one_size:
-        height, width = masks.size_for(image, pipeline.config.side_multiple)
+    if sides is not None and not pipeline.config.draws_one_size:
+        height, width = masks.size_for(sides, pipeline.config.side_multiple)
     return replace(
         sampling, height=or_default(sampling.height, height),
         width=or_default(sampling.width, width),
     )  # fmt: skip
+
+
+def _check_whole(request: cfg.Request) -> None:
+    """Raises ConfigError where a part of a picture is painted by files that show all of it."""
+    if request.picture.only_masked is None:
+        return
+    for name in FILES:
+        if getattr(request.condition_files, name) is not None:
+            raise cfg.ConfigError(
+                f"only_masked paints a part of the picture, but {name} is of all of it; leave out "
+                "only_masked"
+            )
 
 
 def _exactly(sampling: cfg.Sampling, sides: tuple[int, int]) -> cfg.Sampling:

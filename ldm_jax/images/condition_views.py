@@ -45,6 +45,13 @@ def view_of_low_res(low_res: UInt8[np.ndarray, "zh zw 3"], factor: int) -> Pictu
     return low_res.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def view_of_depth(depth: Float[np.ndarray, "zh zw"], factor: int) -> Picture:
+    """In grey from far to near, enlarged without smoothing."""
+    near = (depth - depth.min()) / max(np.ptp(depth), np.finfo(np.float32).tiny)
+    grey = np.round(255 * near).astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
 def view_of_boxes(
     boxes: Float[np.ndarray, "n 4"],
     names: Sequence[str],

@@ -112,16 +112,16 @@ def resize(
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def size_for(image: UInt8[np.ndarray, "h w 3"], factor: int) -> tuple[int, int]:
-    """Height and width of a picture, each rounded down to a multiple of `factor`.
+def size_for(sides: tuple[int, int], factor: int) -> tuple[int, int]:
+    """The height and width of a picture, each rounded down to a multiple of `factor`.
 
     Raises:
         MaskError: a side shorter than `factor`.
     """
-    height, width = (side - side % factor for side in image.shape[:2])
+    height, width = (side - side % factor for side in sides)
     if not height or not width:
         raise MaskError(
-            f"the picture has {image.shape[0]}x{image.shape[1]} pixels; this model needs at least "
+            f"the picture has {sides[0]}x{sides[1]} pixels; this model needs at least "
             f"{factor} along each side"
         )
     return height, width

@@ -17,6 +17,8 @@ from ldm_jax.models.conditioners import (
 )
 from ldm_jax.models.picture_conditioners import (
     ClassMap,
+    Depth,
+    Edit,
     Inpainting,
     Layout,
     LowRes,
@@ -77,6 +79,10 @@ def build_conditioner(
             return ClassMap(config.name, module)
         case cfg.LayoutConditioner():
             return Layout(config.name, BERTTextModel(config.encoder, dtype))
+        case cfg.EditConditioner():
+            return Edit(config.name)
+        case cfg.DepthConditioner():
+            return Depth(config.name)
         case cfg.TextConditioner(encoder=cfg.CLIPText() as encoder):
             return TextEncoder(config.name, CLIPTextModel(encoder, dtype))
         case cfg.TextConditioner(encoder=cfg.BERTText() as encoder):

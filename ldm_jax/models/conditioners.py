@@ -18,8 +18,17 @@ from ldm_jax.models.emphasis import weigh
 
 Inputs = Mapping[str, Any]
 """Arrays by name, one row for each example."""
-Encode = Callable[[Float[Array, "#b h w c"], Float[Array, "#b zh zw z"]], Float[Array, "b zh zw z"]]
-"""The first stage: pixels in [-1, 1] and noise to scaled latents."""
+
+
+class Encoder(NamedTuple):
+    """The first stage's encoder, as conditioners use it; pixels are in [-1, 1]."""
+
+    sampled: Callable[
+        [Float[Array, "#b h w c"], Float[Array, "#b zh zw z"]], Float[Array, "b zh zw z"]
+    ]
+    """Pixels and noise to scaled latents."""
+    mode: Callable[[Float[Array, "b h w c"]], Float[Array, "b zh zw z"]]
+    """Pixels to the most likely latents, unscaled."""
 
 
 class Condition(NamedTuple):
@@ -60,7 +69,9 @@ class Conditioner(Protocol):
         """Fresh parameters; {} where it has none."""
         ...
 
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
         """What it adds to the condition that the conditioners `before` it have made."""
         ...
 
@@ -79,7 +90,9 @@ class TextEncoder:
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
         return self.module.init(key, inputs["caption"])["params"]
 
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
         tokens, weights = inputs["caption"], inputs.get("caption_weights")
         if weights is None:
             return self.module.apply({"params": params}, tokens)
@@ -99,7 +112,9 @@ class CaptionMap:
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
         return self.module.init(key, inputs["caption"], before.context)["params"]
 
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
         drawn = self.module.apply({"params": params}, inputs["caption"], before.context)
         return Condition(concat=drawn)
 
@@ -113,7 +128,9 @@ class Label:
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
         return {}
 
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
         return Condition(label=inputs["label"])
 
 
@@ -127,7 +144,9 @@ class ClassToken:
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
         return self.module.init(key, inputs["label"])["params"]
 
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
         return Condition(context=self.module.apply({"params": params}, inputs["label"]))
 
 
@@ -151,11 +170,11 @@ def run(
     conditioners: Sequence[Conditioner],
     params: Mapping[str, Any],
     inputs: Inputs,
-    encode: Encode,
+    encoder: Encoder,
 ) -> Condition:
     """What all `conditioners`, whose parameters `params` has by name, make of `inputs`."""
     condition = Condition()
     for conditioner in conditioners:
         own = params.get(conditioner.name, {})
-        condition = condition.joined(conditioner(own, inputs, condition, encode))
+        condition = condition.joined(conditioner(own, inputs, condition, encoder))
     return condition

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from ldm_jax.core.typing import Process
-from ldm_jax.models.conditioners import Condition, Encode, Inputs
+from ldm_jax.models.conditioners import Condition, Encoder, Inputs
 from ldm_jax.models.layers import Conv
 from ldm_jax.models.pixels import to_pixels
 
@@ -34,13 +34,15 @@ class Inpainting:
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
         return {}
 
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
         noise, mask = inputs["masked_noise"], inputs["mask"].astype(jnp.float32)
         pixels = to_pixels(inputs["image"])
         is_paper = self.form == "latent_diffusion"
         pixels = jnp.where(mask < 0.5, pixels, BLACK if is_paper else GREY)
         # What the encoder is sure of comes without a row for each noise.
-        latents = jnp.broadcast_to(encode(pixels, noise), noise.shape)
+        latents = jnp.broadcast_to(encoder.sampled(pixels, noise), noise.shape)
         factor = mask.shape[1] // noise.shape[1]
         # Of each factor x factor pixels the upper left one, as torch's nearest-neighbour has it.
         small = jnp.broadcast_to(mask[:, ::factor, ::factor], (*noise.shape[:3], 1))
@@ -62,7 +64,9 @@ class LowRes:
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
         return {}
 
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
         pixels = to_pixels(inputs["low_res"])
         if self.process is None:
             return Condition(concat=pixels)
@@ -83,7 +87,9 @@ class ClassMap:
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
         return self.module.init(key, inputs["class_map"])["params"]
 
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
         return Condition(concat=self.module.apply({"params": params}, inputs["class_map"]))
 
 
@@ -119,5 +125,44 @@ class Layout:
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
         return self.module.init(key, inputs["boxes"])["params"]
 
-    def __call__(self, params: Any, inputs: Inputs, before: Condition, encode: Encode) -> Condition:
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
         return self.module.apply({"params": params}, inputs["boxes"])
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The encoded `edit_image` [b h w 3], uint8: the mode of its posterior, unscaled; zero where
+    `edit_given` [b] is 0."""
+
+    name: str
+
+    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
+        return {}
+
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
+        latents = encoder.mode(to_pixels(inputs["edit_image"]))
+        given = inputs["edit_given"][:, None, None, None] != 0
+        return Condition(concat=jnp.where(given, latents, 0.0))
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The `depth` [b zh zw], of the latents' size, from -1 where a picture is farthest to 1 where
+    it is nearest; a picture without depth is -1 everywhere."""
+
+    name: str
+
+    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
+        return {}
+
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
+        depth = inputs["depth"].astype(jnp.float32)
+        low, high = (of(depth, axis=(1, 2), keepdims=True) for of in (jnp.min, jnp.max))
+        spread = jnp.where(high > low, high - low, 1.0)
+        return Condition(concat=(2 * (depth - low) / spread - 1)[..., None])

@@ -20,6 +20,8 @@ from ldm_jax.sampling.solver_base import WrappedSolver, evaluates_once
 Number = float | int | Float[Array, ""]
 Scale = Number | Callable[[Level], Float[Array, ""]]
 """One scale for all levels, or a function of the level."""
+USUAL_IMAGE_SCALE = 1.5
+"""Of guidance by a picture to edit (Brooks 2022)."""
 LogProb = Callable[[Float[Array, "b ..."], Level], Float[Array, "b"]]
 """log p(y | x) of each noisy example at one level, y being what is wanted of it."""
 
@@ -33,6 +35,8 @@ class Guidance:
 
     scale: Number = 1.0
     """Of classifier-free guidance, where there is an unconditional condition."""
+    image_scale: Number = USUAL_IMAGE_SCALE
+    """Of guidance by the picture to edit, where there is a condition of that alone."""
     schedule: GuidanceSchedule = "constant"
     """Of all scales over the noise levels; see `scheduled`."""
     interval: tuple[Number, Number] | None = None
@@ -56,14 +60,21 @@ class Guidance:
         denoise_of: Callable[[Float[Array, "b ..."], Level, PyTree], Prediction],
         cond: PyTree[Array],
         uncond: PyTree[Array] | None,
+        pictured: PyTree[Array] | None = None,
     ) -> Denoise:
-        """The guided denoiser: classifier-free (where there is an `uncond`), of that
-        autoguidance, of that the classifier's gradient, and last the threshold."""
+        """The guided denoiser: classifier-free (where there is an `uncond`, or also `pictured`, the
+        condition of the picture to edit alone), of that autoguidance, of that the classifier's
+        gradient, and last the threshold."""
+        scale = self._scheduled(self.scale)
         if uncond is None:
             denoise = partial(denoise_of, cond=cond)
-        else:
-            scale = self._scheduled(self.scale)
+        elif pictured is None:
             denoise = classifier_free(denoise_of, cond, uncond, scale, self.rescale)
+        else:
+            image_scale = self._scheduled(self.image_scale)
+            denoise = by_picture_and_text(
+                denoise_of, cond, pictured, uncond, scale, image_scale, self.rescale
+            )
         if self.weak_denoise is not None:
             scale = self._scheduled(self.autoguidance_scale)
             denoise = autoguidance(denoise, self.weak_denoise, scale)
@@ -161,20 +172,69 @@ def classifier_free(
     leaves of `cond` and `uncond` have one row per example, [b, ...]. Raises ValueError if the two
     differ in structure, shape or dtype.
     """
-    _require_alike(cond, uncond)
-    both = jax.tree.map(lambda u, c: jnp.concatenate([u, c]), uncond, cond)
+    predictions = _together(denoise_of, uncond, cond)
 
     def denoise(x: Float[Array, "b *d"], level: Level) -> Prediction:
-        halves = jax.tree.map(
-            lambda values: jnp.split(values, 2), denoise_of(jnp.concatenate([x, x]), level, both)
-        )
-        unconditional, conditional = (
-            Prediction(*(None if pair is None else pair[i] for pair in halves)) for i in (0, 1)
-        )
+        unconditional, conditional = predictions(x, level)
         guided = extrapolate(unconditional, conditional, scale_at(scale, level))
         return guided if rescale is None else rescaled(guided, conditional, x, level, rescale)
 
     return denoise
+
+
+def by_picture_and_text(
+    denoise_of: Callable[[Float[Array, "b ..."], Level, PyTree], Prediction],
+    cond: PyTree[Array],
+    pictured: PyTree[Array],
+    uncond: PyTree[Array],
+    scale: Scale,
+    image_scale: Scale,
+    rescale: Number | None = None,
+) -> Denoise:
+    """Guidance of two conditions, a picture to edit and a text, Brooks 2022 (arXiv:2211.09800),
+    eq. 3.
+
+    eps = e(0, 0) + image_scale (e(c_I, 0) - e(0, 0)) + scale (e(c_I, c_T) - e(c_I, 0)), of which
+    `uncond` is the first condition, `pictured` the second and `cond` the third; both scales 1 are
+    the conditional model alone, and equal ones are classifier-free guidance. x0, variance,
+    `rescale` and errors are as in `classifier_free`.
+
+    `denoise_of(x, level, cond)` is called once with 3b examples, in that order.
+    """
+    predictions = _together(denoise_of, uncond, pictured, cond)
+
+    def denoise(x: Float[Array, "b *d"], level: Level) -> Prediction:
+        unconditional, of_picture, conditional = predictions(x, level)
+        towards = extrapolate(unconditional, of_picture, scale_at(image_scale, level))
+        by_text = scale_at(scale, level)
+        guided = Prediction(
+            x0=towards.x0 + by_text * (conditional.x0 - of_picture.x0),
+            eps=towards.eps + by_text * (conditional.eps - of_picture.eps),
+            variance=conditional.variance,
+        )
+        return guided if rescale is None else rescaled(guided, conditional, x, level, rescale)
+
+    return denoise
+
+
+def _together(
+    denoise_of: Callable[[Float[Array, "b ..."], Level, PyTree], Prediction],
+    *conditions: PyTree[Array],
+) -> Callable[[Float[Array, "b ..."], Level], list[Prediction]]:
+    """The predictions under each of the `conditions`, all by one call of the network."""
+    for other in conditions[:-1]:
+        _require_alike(conditions[-1], other)
+    count = len(conditions)
+    every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *conditions)
+
+    def predictions(x: Float[Array, "b *d"], level: Level) -> list[Prediction]:
+        found = denoise_of(jnp.concatenate([x] * count), level, every)
+        parts = jax.tree.map(lambda values: jnp.split(values, count), found)
+        return [
+            Prediction(*(None if part is None else part[i] for part in parts)) for i in range(count)
+        ]
+
+    return predictions
 
 
 def autoguidance(denoise: Denoise, weak: Denoise, scale: Scale) -> Denoise:

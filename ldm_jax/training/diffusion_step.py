@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Bool, Float, UInt32
 
 from ldm_jax import config as cfg
+from ldm_jax.config.conditioning import WITH_EMPTY
 from ldm_jax.core import rngs
 from ldm_jax.diffusion.losses import distance_loss
 from ldm_jax.diffusion.parameterization import (
@@ -37,19 +38,41 @@ def drop_inputs(
     """`inputs` with each conditioner's share of the examples made unconditional.
 
     Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1. Which examples is a draw of each
-    conditioner and example of its own. `uncond` has one example's unconditional inputs by name.
+    conditioner and example of its own (see `_dropped`). `uncond` has one example's unconditional
+    inputs by name.
     """
     kept = dict(inputs)
     for conditioner in conditioners:
         if not conditioner.dropout:
             continue
-        keys = rngs.example_keys(rngs.stream(seed, f"condition_dropout/{conditioner.name}"), index)
-        drop = rngs.uniform(keys, ()) < conditioner.dropout
-        for name in conditioner.inputs:
+        drop = _dropped(conditioner, conditioners, seed, index)
+        for name in WITH_EMPTY.intersection(conditioner.inputs):
             there = kept[name]
             rows = drop.reshape(-1, *[1] * (there.ndim - 1))
             kept[name] = jnp.where(rows, uncond[name][None], there)
     return kept
+
+
+def _dropped(
+    conditioner: cfg.Conditioner,
+    conditioners: Sequence[cfg.Conditioner],
+    seed: int,
+    index: UInt32[Array, "b"],
+) -> Bool[Array, "b"]:
+    """Which examples `conditioner`, one of `conditioners`, is dropped of.
+
+    A picture to edit and its caption are dropped by one uniform number, so that both, or either
+    alone, are dropped as often as is asked for (Brooks 2022, section 3.2.1): the caption below its
+    dropout, the picture from as much below that on as both are dropped together.
+    """
+    text = cfg.find(conditioners, cfg.TextConditioner)
+    joint = isinstance(conditioner, cfg.EditConditioner) and text is not None
+    name, first = conditioner.name, 0.0
+    if joint:
+        name, first = text.name, text.dropout - conditioner.dropped_with_caption
+    keys = rngs.example_keys(rngs.stream(seed, f"condition_dropout/{name}"), index)
+    drawn = rngs.uniform(keys, ())
+    return (drawn >= first) & (drawn < first + conditioner.dropout)
 
 
 def denoising_loss(

@@ -107,6 +107,8 @@ def _options(facts: dict[str, Any]) -> list[options.Option]:
         absent |= {*_OF_CLASSES}
     if WITH_EMPTY.isdisjoint(facts["inputs"]):
         absent |= {*_OF_CONDITIONS}
+    if "edit_given" not in facts["inputs"]:
+        absent.add("image_guidance_scale")
     if facts["is_inpainting"]:
         absent |= {"resample", "resample_jump"}
     return [known[name] for name in order if name not in absent]

@@ -30,6 +30,7 @@ VALUES = {
     "sampler": "euler_a",
     "steps": 7,
     "guidance_scale": 3.25,
+    "image_guidance_scale": 1.25,
     "guidance_schedule": "cosine",
     "guidance_interval": [0.1, 5.0],
     "guidance_rescale": 0.7,
@@ -65,6 +66,8 @@ VALUES = {
     "noise_level": {"low_res": "small.png", "noise_level": 30},
     "class_map": {"class_map": "map.png"},
     "boxes": {"boxes": "boxes.json"},
+    "edit_image": {"edit_image": "photo.png"},
+    "depth": {"depth": "depth.npy"},
     "model": "../models/ä b",
     "weights": "raw",
     "variant": "fp16",
@@ -134,7 +137,7 @@ def test_the_numbers_of_a_drawing_compile_nothing_and_all_else_does():
         numbers = {"strength", "seed", "eta", "steps", "sections", "timesteps", "sigmas",
                    "spacing", "threshold", "batch_size", "tile", "guidance_scale",
                    "guidance_interval", "guidance_rescale", "autoguidance_scale",
-                   "classifier_scale"}  # fmt: skip
+                   "classifier_scale", "image_guidance_scale"}  # fmt: skip
         assert (changed.program == sampling.program) == (name in numbers), name
 
 

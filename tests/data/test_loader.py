@@ -14,7 +14,7 @@ class Numbered:
     """Examples whose first pixel is their number."""
 
     class_names, has_captions, fingerprint = (), True, "numbers"
-    has_images, box_classes, map_classes = True, None, None
+    has_images, box_classes, map_classes, beside = True, None, None, frozenset()
 
     def __init__(self, n):
         self.n, self.broken, self.found = n, {}, ""

@@ -71,9 +71,9 @@ def test_a_mask_must_not_be_transparent(tmp_path):
 
 
 def test_sizes():
-    assert masks.size_for(picture(70, 64), 8) == (64, 64)
+    assert masks.size_for((70, 64), 8) == (64, 64)
     with pytest.raises(MaskError, match="7x70 pixels; .* at least 8"):
-        masks.size_for(picture(7, 70), 8)
+        masks.size_for((7, 70), 8)
     image = picture(16, 24)
     assert masks.resize(image, 16, 24) is image
     assert masks.resize(image, 8, 8).shape == (8, 8, 3)

@@ -9,7 +9,7 @@ from jax import export
 from ldm_jax import config as cfg
 from ldm_jax.models import conditioners
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
-from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.conditioners import Condition, Encoder
 
 KEY = jax.random.key(0)
 
@@ -93,11 +93,14 @@ def test_bert_text_encoder():
     } <= _paths(variables)
 
 
-def encode(pixels, noise):
+def sampled(pixels, noise):
     """A first stage that averages 8 x 8 pixels."""
     b, h, w, _ = pixels.shape
     small = pixels.mean(-1).reshape(b, h // 8, 8, w // 8, 8).mean((2, 4))
     return small[..., None] + noise
+
+
+ENCODER = Encoder(sampled, mode=lambda pixels: sampled(pixels, 0.0))
 
 
 def test_conditioners_add_up():
@@ -116,14 +119,14 @@ def test_conditioners_add_up():
     params, condition = {}, Condition()
     for one in built:
         params[one.name] = one.init(KEY, inputs, condition)
-        condition = condition.joined(one(params[one.name], inputs, condition, encode))
+        condition = condition.joined(one(params[one.name], inputs, condition, ENCODER))
     assert _count(params["class_token"]) == 5 * 6, "the fifth class is the unconditional one"
     assert params["inpainting"] == {}
     assert condition.context.shape == (2, 5 + 1, 6) and condition.pooled.shape == (2, 4)
     assert condition.concat.shape == (2, 2, 2, 3 + 1 + 4) and condition.label is None
     np.testing.assert_array_equal(condition.concat[..., 3:4], jnp.ones((2, 2, 2, 1)))
     np.testing.assert_array_equal(condition.concat[..., 4:], jnp.ones((2, 2, 2, 4)))
-    again = conditioners.run(built, params, inputs, encode)
+    again = conditioners.run(built, params, inputs, ENCODER)
     np.testing.assert_array_equal(again.context, condition.context)
     slots = cfg.slots_of(configs, latent_channels=4)
     assert slots == cfg.Slots(context=6, pooled=4, label=None, concat=8)
@@ -133,9 +136,9 @@ def test_a_label_joins_the_time_embedding_and_nothing_is_nothing():
     labels = jnp.array([0, 4])
     by_time = build_conditioner(cfg.ClassConditioner(num_classes=4))
     assert by_time.init(KEY, {"label": labels}, Condition()) == {}
-    condition = conditioners.run([by_time], {}, {"label": labels}, encode)
+    condition = conditioners.run([by_time], {}, {"label": labels}, ENCODER)
     np.testing.assert_array_equal(condition.label, labels)
-    assert conditioners.run([], {}, {}, encode) == Condition()
+    assert conditioners.run([], {}, {}, ENCODER) == Condition()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -7,16 +7,17 @@ import pytest
 
 from ldm_jax import config as cfg
 from ldm_jax.models.build import build_conditioner
-from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.conditioners import Condition, Encoder
 from ldm_jax.models.process import build_process
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 
 
-def made(config, inputs, encode=lambda pixels, noise: noise, factor=4, params=None):
+def made(config, inputs, encode=lambda pixels, noise: noise, factor=4, params=None, mode=None):
     inputs = {name: jnp.asarray(value) for name, value in inputs.items()}
-    return build_conditioner(config, factor=factor)(params or {}, inputs, Condition(), encode)
+    encoder = Encoder(encode, mode)
+    return build_conditioner(config, factor=factor)(params or {}, inputs, Condition(), encoder)
 
 
 @pytest.mark.parametrize(
