@@ -11,13 +11,16 @@
 | semantic_synthesis256, semantic_synthesis512 | class maps | vq-f4 | 215,229,315 |
 | stable-diffusion-inpainting | captions and inpainting | kl-f8 | 859,535,364 |
 | stable-diffusion-x4-upscaler | captions, super-resolution x4 | kl-f4 of 4 channels | 473,398,020 |
+| instruct-pix2pix | instructions, pictures to edit | kl-f8 | 859,532,484 |
+| stable-diffusion-2-depth | captions, depth maps | kl-f8 | 865,913,604 |
 
 First stages are those of configs/published_first_stages.py. Shapes, conditions, losses, schedules
 and learning rates are those published; the batches of semantic_synthesis256 (whose rate is 1e-6
-times that) and of Stable Diffusion's, and the x4 upscaler's rate, are not known and chosen. To go
-on from published weights, name them with --init; stable-diffusion-inpainting can also begin with
-Stable Diffusion 1 itself. Boxes and class maps: --data.source.boxes and
---data.source.class_maps. We have trained none of them.
+times that) and of Stable Diffusion's, and the rates of the x4 upscaler and the depth model, are not
+known and chosen. To go on from published weights, name them with --init; Stable Diffusion's
+inpainting, depth and editing models can also begin with Stable Diffusion itself. Boxes, class maps,
+pictures to edit and depth maps: --data.source.boxes, .class_maps, .edit_images and .depth_maps. We
+have trained none of them.
 """
 
 from dataclasses import dataclass, replace
@@ -37,6 +40,7 @@ class Recipe:
     optim: cfg.Optim
     steps: int = 500_000
     distance: Literal["l1", "l2"] = "l1"
+    flip: bool = False
 
 
 def _adam(learning_rate: float, **more: object) -> cfg.Optim:
@@ -59,6 +63,10 @@ RECIPES = {
     "stable-diffusion-x4-upscaler": Recipe(
         "Stable Diffusion x4 upscaler", 512, 2048, _adam(1e-4), 1_250_000, "l2"
     ),
+    "instruct-pix2pix": Recipe("InstructPix2Pix", 256, 1024, _adam(1e-4), 10_000, "l2", flip=True),
+    "stable-diffusion-2-depth": Recipe(
+        "Stable Diffusion 2 depth", 512, 2048, _adam(1e-4), 200_000, "l2"
+    ),
 }
 NAMES = tuple(RECIPES)
 
@@ -74,7 +82,7 @@ def get_config(name: Literal[NAMES]) -> cfg.DiffusionRun:
     )  # fmt: skip
     return cfg.DiffusionRun(
         data=cfg.Data(
-            source=cfg.ImageFolder(crop="random"), image_size=recipe.size,
+            source=cfg.ImageFolder(crop="random", flip=recipe.flip), image_size=recipe.size,
             batch_size=recipe.batch, workers=8,
         ),
         conditioners=tuple(map(_trained, model.conditioners)),

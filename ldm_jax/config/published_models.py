@@ -1,8 +1,8 @@
 """Published diffusion models: networks, conditions, schedule, latent scale and size.
 
 Rombach 2022 (arXiv:2112.10752), tables 12 to 15 and the released settings; Stable Diffusion 1 and
-2, their inpainting models and the x4 upscaler. All published codebooks were trained with the legacy
-weighting.
+2, their inpainting models, the depth model and the x4 upscaler; InstructPix2Pix (Brooks 2022). All
+published codebooks were trained with the legacy weighting.
 """
 
 from dataclasses import replace
@@ -69,24 +69,27 @@ _UPSCALER = replace(
     attention=(False, True, True, True), num_heads=(8,) * 4,
     only_cross_attention=(False, True, True, False),
 )  # fmt: skip
-_PAINTED = 5  # mask and masked latents
 
 
-def _painting(unet: cfg.UNet) -> cfg.UNet:
-    return replace(unet, concat_channels=_PAINTED)
-
-
-def _sd(unet: cfg.UNet, text: cfg.TextConditioner, size: int, prediction: str = "eps") -> cfg.Model:
-    conditioners = (text, cfg.InpaintingConditioner()) if unet.concat_channels else (text,)
-    return cfg.Model(SD_FIRST_STAGE, unet, conditioners, _process(0.00085, 0.012, prediction), size)
+def _sd(
+    unet: cfg.UNet, text: cfg.TextConditioner, size: int, *beside: cfg.Conditioner,
+    prediction: str = "eps",
+) -> cfg.Model:  # fmt: skip
+    """Of Stable Diffusion, conditioned on text and what is `beside` the latents."""
+    channels = sum(part.slots(SD_FIRST_STAGE.latent_channels).concat for part in beside)
+    process = _process(0.00085, 0.012, prediction)
+    unet = replace(unet, concat_channels=channels)
+    return cfg.Model(SD_FIRST_STAGE, unet, (text, *beside), process, size)
 
 
 MODELS = {
     "Stable Diffusion 1": _sd(_SD1, _CLIP_L, 512),
-    "Stable Diffusion 1 inpainting": _sd(_painting(_SD1), _CLIP_L, 512),
+    "Stable Diffusion 1 inpainting": _sd(_SD1, _CLIP_L, 512, cfg.InpaintingConditioner()),
+    "InstructPix2Pix": _sd(_SD1, _CLIP_L, 512, cfg.EditConditioner()),
     "Stable Diffusion 2 base (512, eps)": _sd(_SD2, _OPEN_CLIP_H, 512),
-    "Stable Diffusion 2 (768, v)": _sd(_SD2, _OPEN_CLIP_H, 768, "v"),
-    "Stable Diffusion 2 inpainting": _sd(_painting(_SD2), _OPEN_CLIP_H, 512),
+    "Stable Diffusion 2 (768, v)": _sd(_SD2, _OPEN_CLIP_H, 768, prediction="v"),
+    "Stable Diffusion 2 inpainting": _sd(_SD2, _OPEN_CLIP_H, 512, cfg.InpaintingConditioner()),
+    "Stable Diffusion 2 depth": _sd(_SD2, _OPEN_CLIP_H, 512, cfg.DepthConditioner()),
     "Stable Diffusion x4 upscaler": cfg.Model(
         replace(FIRST_STAGES["kl-f4"], latent_channels=4, latent_scale=0.08333), _UPSCALER,
         (_OPEN_CLIP_H, cfg.LowResConditioner(noise=cfg.NoiseAugmentation())),

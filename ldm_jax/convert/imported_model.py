@@ -136,6 +136,8 @@ def _conditioner_in_shapes(part: cfg.Conditioner) -> cfg.Conditioner:
         case cfg.LayoutConditioner(tokens=tokens):
             tokens = layout_tokens(tokens.vocab_size, tokens.length)
             return replace(part, tokens=tokens, class_names=(), dropout=0.0)
+        case cfg.EditConditioner():
+            return cfg.EditConditioner()
         case cfg.TextConditioner() | cfg.ClassConditioner():
             return replace(part, dropout=0.0)
     return part

@@ -49,6 +49,17 @@ def _patched(config: cfg.FirstStage, others: str) -> list[str]:
     return differing(others, [("autoencoder.patch_size", patch_size, 1)])
 
 
+def of_unscaled(config: cfg.Model) -> list[str]:
+    """What keeps the first stage from taking in how each channel is normalised."""
+    edit = cfg.find(config.conditioners, cfg.EditConditioner)
+    if edit is None or not getattr(config.autoencoder, "latent_mean", ()):
+        return []
+    return [
+        "autoencoder.latent_mean and latent_std normalise each channel, which the autoencoder "
+        f"cannot take in beside {named((edit,))}, whose latents are not normalised"
+    ]
+
+
 def named(conditioners: tuple[cfg.Conditioner, ...]) -> str:
     """The conditioners as they are called in a sentence."""
     return ", ".join(f"{part.name} ({type(part).__name__})" for part in conditioners) or "none"

@@ -19,6 +19,7 @@ from tiny_pipelines import scheduler  # noqa: E402
 
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax import latent_diffusion as ldm  # noqa: E402
+from ldm_jax.generation.condition_files import read_shown  # noqa: E402
 from ldm_jax.generation.conditions import Picture  # noqa: E402
 from ldm_jax.generation.pipeline import Pipeline  # noqa: E402
 from ldm_jax.images import masks  # noqa: E402
@@ -177,6 +178,7 @@ def scripted(monkeypatch):
         from diffusers.models.autoencoders import vae
         from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion_superresolution
         from diffusers.pipelines.stable_diffusion import (
+            pipeline_stable_diffusion_depth2img,
             pipeline_stable_diffusion_img2img,
             pipeline_stable_diffusion_inpaint,
             pipeline_stable_diffusion_upscale,
@@ -185,6 +187,7 @@ def scripted(monkeypatch):
         for module in (
             vae, pipeline_stable_diffusion_img2img, pipeline_stable_diffusion_inpaint,
             pipeline_stable_diffusion_upscale, pipeline_latent_diffusion_superresolution,
+            pipeline_stable_diffusion_depth2img,
         ):  # fmt: skip
             monkeypatch.setattr(module, "randn_tensor", draw)
         return remaining
@@ -298,3 +301,45 @@ def test_super_resolution(models, scripted, low_res):
         sampling=replace(settings("ddim", height=24, width=16), guidance_scale=1.0),
     )  # fmt: skip
     assert np.abs(found / 255 - expected.permute(0, 2, 3, 1).numpy()).max() < 0.6 / 255
+
+
+@pytest.mark.parametrize(("sampler", "image_scale"), [("ddim", 1.5), ("dpmpp_2m", 1.0)])
+def test_editing(models, image, sampler, image_scale):
+    """The peer's unconditional picture is one of zero latents, its condition an unscaled mode."""
+    peer, ours = models("edit")
+    shape = ours.model.latent_shape_of(16, 16)
+    expected = with_scheduler(peer, sampler)(
+        PROMPT, Image.fromarray(image), negative_prompt=NEGATIVE, num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE, image_guidance_scale=image_scale, output_type="latent",
+        latents=noise("initial", shape, False),
+    ).images  # fmt: skip
+    shown = {"edit_image": image, "edit_given": np.asarray(1, np.int32)}
+    sampling = settings(sampler, height=16, width=16, image_guidance_scale=image_scale)
+    found = ours.generate(
+        [PROMPT], first_image=FIRST, sampling=sampling, negative=NEGATIVE,
+        picture=Picture(shown=shown), decode=False,
+    )  # fmt: skip
+    assert apart(found, expected) <= CLOSE
+
+
+@pytest.mark.parametrize(("sampler", "strength"), [("ddim", 0.6), ("dpmpp_2m", 1.0)])
+def test_depth_to_image(models, scripted, image, tmp_path, sampler, strength):
+    """From a file of another size than the picture, resized as the peer resizes it."""
+    peer, ours = models("depth")
+    shape = ours.model.latent_shape_of(16, 16)
+    left = scripted(noise("image", shape, False), noise("initial", shape, False))
+    depth = np.random.default_rng(2).uniform(100, 4000, (11, 23)).astype(np.float32)
+    expected = with_scheduler(peer, sampler)(
+        PROMPT, Image.fromarray(image), depth_map=torch.from_numpy(depth[None]),
+        negative_prompt=NEGATIVE, strength=strength, num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE, output_type="latent",
+    ).images  # fmt: skip
+    assert not left
+    np.save(tmp_path / "depth.npy", depth)
+    files = read_shown(ours.config, cfg.ConditionFiles(depth=tmp_path / "depth.npy"))
+    picture = Picture(image=image, shown=files.scaled(ours.config, (16, 16)).inputs)
+    found = ours.generate(
+        [PROMPT], first_image=FIRST, sampling=settings(sampler, strength=strength),
+        negative=NEGATIVE, picture=picture, decode=False,
+    )  # fmt: skip
+    assert apart(found, expected) <= CLOSE

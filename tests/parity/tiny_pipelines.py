@@ -92,6 +92,17 @@ def stable(folder, kind):
                 scheduler=scheduler(), **parts,
                 requires_safety_checker=False,
             )  # fmt: skip
+        case "edit":
+            return diffusers.StableDiffusionInstructPix2PixPipeline(
+                unet=unet(in_channels=8), text_encoder=clip(), scheduler=scheduler(), **parts,
+                requires_safety_checker=False,
+            )  # fmt: skip
+        case "depth":
+            del parts["safety_checker"]
+            return diffusers.StableDiffusionDepth2ImgPipeline(
+                unet=unet("sd2", in_channels=5), text_encoder=clip(hidden_act="gelu"),
+                scheduler=scheduler(), depth_estimator=None, **parts,
+            )  # fmt: skip
         case "sd2":
             return diffusers.StableDiffusionPipeline(
                 unet=unet("sd2"), text_encoder=clip(hidden_act="gelu"),
@@ -171,7 +182,7 @@ def super_resolution():
     )
 
 
-KINDS = ["sd1", "sd2", "inpaint", "conv", "resnet", "bert", "upscale", "super resolution"]
+KINDS = ["sd1", "sd2", "inpaint", "conv", "resnet", "bert", "upscale", "super resolution", "edit", "depth"]
 
 
 def pipeline(folder, kind):

@@ -43,6 +43,7 @@ _RULES = (
         rf"low_scale_model\.({_SCHEDULE})",
         "the noise schedule of the low-resolution image, kept in the config",
     ),
+    (r"depth_model\..*", "a network that estimates depth, which is read from files"),
     ("scale_factor", "the latent scale, kept in the config"),
     ("logvar", "a weight of the training loss"),
     (r"(first_stage_model\.)?loss\..*", "discriminator and perceptual loss of training"),
@@ -334,6 +335,10 @@ def _conditioners(unet: cfg.UNet, encoder: Encoder | None) -> tuple[cfg.Conditio
             return encoder, low_res
         case cfg.TextConditioner() if beside == painted:
             return encoder, cfg.InpaintingConditioner()
+        case cfg.TextConditioner() if beside == unet.in_channels:
+            return encoder, cfg.EditConditioner()
+        case cfg.TextConditioner() if beside == 1:
+            return encoder, cfg.DepthConditioner()
         case None if beside == painted:
             return (cfg.InpaintingConditioner("latent_diffusion"),)
         case None if beside == _RGB:
@@ -347,7 +352,8 @@ def _conditioners(unet: cfg.UNet, encoder: Encoder | None) -> tuple[cfg.Conditio
     raise ConvertError(
         f"its U-Net takes {unet.in_channels + beside} channels for latents of {unet.in_channels}; "
         "of conditions that are concatenated a mask and a masked image, a low-resolution image "
-        "(with text: and the level of its noise), and a class map are supported"
+        "(with text: and the level of its noise), a class map and, with text, a picture to edit or "
+        "depth are supported"
     )
 
 

@@ -11,7 +11,7 @@ from ldm_jax.convert.compvis.components import Kind, Tensors, places_of
 from ldm_jax.convert.imported_model import ConvertError, Dtype, Imported
 from ldm_jax.convert.model_folders import check_place
 from ldm_jax.convert.normalization import folded
-from ldm_jax.convert.obstacles import differing, named, of_first_stage, refuse
+from ldm_jax.convert.obstacles import differing, named, of_first_stage, of_unscaled, refuse
 from ldm_jax.formats.safetensors_file import write_safetensors
 from ldm_jax.models.process import betas
 
@@ -83,8 +83,9 @@ def obstacles(config: cfg.Model | cfg.Autoencoder) -> list[str]:
     if not _has_conditioners(config.conditioners):
         conditioners = [
             f"conditioners are {named(config.conditioners)}, where {_OTHERS} have text, a class, "
-            "boxes, a class map, a low-resolution image (beside text: with noise), or a masked "
-            "image (beside text in Stable Diffusion's form, alone in that of latent diffusion)"
+            "boxes, a class map, a low-resolution image (beside text: with noise), a masked image "
+            "(beside text in Stable Diffusion's form, alone in that of latent diffusion) or, "
+            "beside text, a picture to edit or depth"
         ]
     if not isinstance(config.diffusion.process, cfg.Discrete):
         process = [
@@ -96,7 +97,7 @@ def obstacles(config: cfg.Model | cfg.Autoencoder) -> list[str]:
         *differing(_OTHERS, [("unet.patch_size", unet.patch_size, 1),
                              ("unet.norm_num_groups", unet.norm_num_groups, 32),
                              ("unet.pooled_dim", unet.pooled_dim, None)]),
-        *conditioners, *_of_encoder(components.encoder_of(config)), *process,
+        *conditioners, *of_unscaled(config), *_of_encoder(components.encoder_of(config)), *process,
     ]  # fmt: skip
 
 
@@ -115,6 +116,8 @@ def _has_conditioners(conditioners: tuple[cfg.Conditioner, ...]) -> bool:
         case (cfg.TextConditioner(), cfg.InpaintingConditioner(form="stable_diffusion")):
             return True
         case (cfg.TextConditioner(), cfg.LowResConditioner(noise=cfg.NoiseAugmentation())):
+            return True
+        case (cfg.TextConditioner(), cfg.EditConditioner() | cfg.DepthConditioner()):
             return True
     return False
 

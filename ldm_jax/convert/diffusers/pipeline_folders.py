@@ -71,6 +71,7 @@ def read_folder(
     index = Fields.read(path / INDEX)
     pipeline, places = _places(index)
     config, notes = _model(path, places, pipeline, index)
+    notes += _unused_networks(index, pipeline)
     index.close()
     components, ignored = {}, {}
     for name, part in imported_model.component_configs(config).items():
@@ -115,7 +116,7 @@ def _places(index: Fields) -> tuple[str, dict[str, str]]:
     pipeline = index.text("_class_name")
     if pipeline not in PIPELINES:
         raise index.error("_class_name", f"one of {', '.join(PIPELINES)}")
-    index.ignore(*_BESIDE)
+    index.ignore(*_BESIDE, *PIPELINES[pipeline].beside)
     places = {}
     for folder, ours in PIPELINES[pipeline].places.items():
         value = index.get(folder, None)
@@ -125,6 +126,15 @@ def _places(index: Fields) -> tuple[str, dict[str, str]]:
             raise index.error(folder, "a pair of library and class: the pipeline cannot do without")
         places[ours] = folder
     return pipeline, places
+
+
+def _unused_networks(index: Fields, pipeline: str) -> tuple[str, ...]:
+    """Notes on networks of the folder that make the condition."""
+    named = [name for name in PIPELINES[pipeline].beside if index.get(name, None) is not None]
+    there = [name for name in named if index.get(name, None) != [None, None]]
+    return tuple(
+        f"its {name} is not used or kept: what it estimates is read from files" for name in there
+    )
 
 
 def _model(
@@ -379,6 +389,8 @@ def _index(
     low_res = cfg.find(imported.config.conditioners, cfg.LowResConditioner)
     if low_res is not None and low_res.noise is not None:
         index |= {"max_noise_level": low_res.noise.trained_levels}
+    elif beside := PIPELINES[pipeline].beside:
+        index |= {name: [None, None] for name in ("feature_extractor", *beside)}
     elif pipeline.startswith("Stable"):
         index |= {name: [None, None] for name in _BESIDE[:3]} | {"requires_safety_checker": False}
     return index, places

@@ -7,7 +7,7 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model
 from ldm_jax.convert.diffusers import schedulers
 from ldm_jax.convert.fields import Fields
-from ldm_jax.convert.obstacles import named
+from ldm_jax.convert.obstacles import named, of_unscaled
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Pipeline:
     """Folder → our name of the component in it."""
     kind: str = schedulers.LATENT
     """Which settings of a scheduler its constructor overrides."""
+    beside: tuple[str, ...] = ()
+    """Folders of networks that make its condition of other pictures, which is not done here."""
     scale: float | None = None
     """What it multiplies latents by, whatever its first stage's file says; None: what that says."""
 
@@ -29,11 +31,16 @@ _WITHOUT_TEXT = {"vqvae": "autoencoder", "unet": "unet", "scheduler": "scheduler
 _INPAINT = "StableDiffusionInpaintPipeline"
 _UPSCALE = "StableDiffusionUpscalePipeline"
 _SUPER_RESOLUTION = "LDMSuperResolutionPipeline"
+_EDIT = "StableDiffusionInstructPix2PixPipeline"
+_DEPTH = "StableDiffusionDepth2ImgPipeline"
+DEPTH_ESTIMATOR = "depth_estimator"
 PIPELINES = {
     "StableDiffusionPipeline": Pipeline(_STABLE, schedulers.STABLE),
     "StableDiffusionImg2ImgPipeline": Pipeline(_STABLE, schedulers.STABLE),
     _INPAINT: Pipeline(_STABLE, schedulers.STABLE_INPAINTING),
     _UPSCALE: Pipeline(_STABLE | {"low_res_scheduler": "low_res_scheduler"}, scale=0.08333),
+    _EDIT: Pipeline(_STABLE),
+    _DEPTH: Pipeline(_STABLE, beside=(DEPTH_ESTIMATOR,)),
     "LDMTextToImagePipeline": Pipeline(_LATENT),
     "LDMPipeline": Pipeline(_WITHOUT_TEXT),
     _SUPER_RESOLUTION: Pipeline(_WITHOUT_TEXT, scale=1.0),
@@ -64,6 +71,12 @@ def read_conditioners(
         case "StableDiffusionUpscalePipeline" | "LDMSuperResolutionPipeline":
             possible[RGB] = (cfg.LowResConditioner(noise=noise),)
             allowed = f"{latents + RGB}, the latents' and a picture's"
+        case "StableDiffusionInstructPix2PixPipeline":
+            possible[latents] = (cfg.EditConditioner(),)
+            allowed = f"{2 * latents}, the latents' and those of the picture to edit"
+        case "StableDiffusionDepth2ImgPipeline":
+            possible[1] = (cfg.DepthConditioner(),)
+            allowed = f"{latents + 1}, the latents' and the depth"
         case _ if text is not None:
             possible = {0: (), 1 + latents: (cfg.InpaintingConditioner(),)}
             allowed = (
@@ -110,6 +123,10 @@ def pipeline_of(conditioners: tuple[cfg.Conditioner, ...]) -> str | None:
             cfg.LowResConditioner(noise=cfg.NoiseAugmentation()),
         ):
             return _UPSCALE
+        case (cfg.TextConditioner(encoder=cfg.CLIPText()), cfg.EditConditioner()):
+            return _EDIT
+        case (cfg.TextConditioner(encoder=cfg.CLIPText()), cfg.DepthConditioner()):
+            return _DEPTH
     return None
 
 
@@ -128,6 +145,7 @@ def conditioner_obstacles(config: cfg.Model) -> list[str]:
             f"autoencoder.latent_scale is {stage.latent_scale}, where {pipeline} has {scale}, and "
             "a codebook cannot take it in as KL can"
         )
+    found += of_unscaled(config)
     if pipeline == _SUPER_RESOLUTION and stage.latent_channels != RGB:
         found.append(
             f"autoencoder.latent_channels is {stage.latent_channels}, where {pipeline} has {RGB}"
