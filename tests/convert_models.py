@@ -86,12 +86,19 @@ TASKS = {
         replace(SUPER_RESOLUTION, concat_channels=2),
         cfg.ClassMapConditioner(cfg.ClassMaps(5, None), tuple("abcde"), 2), autoencoder=RGB,
     ),
+    "edit": _model(replace(UNET, concat_channels=4), TEXT, cfg.EditConditioner()),
+    "depth": _model(
+        replace(UNET, use_linear_projection=True, concat_channels=1),
+        cfg.TextConditioner(replace(CLIP, activation="gelu"), tokenizer="clip"),
+        cfg.DepthConditioner(),
+    ),
     "boxes": _model(UNET, cfg.LayoutConditioner(
         cfg.LayoutTokens(4, ("group",), 2, 5, 27), tuple("abcd"), width=64, layers=1, num_heads=2
     )),
 }  # fmt: skip
 IN_DIFFUSERS = [
-    *(name for name in MODELS if not name.startswith("class")), "upscaler", "super resolution"
+    *(name for name in MODELS if not name.startswith("class")), "upscaler", "super resolution",
+    "edit", "depth",
 ]  # fmt: skip
 
 

@@ -49,7 +49,8 @@ def write_pictures(folder: Path, count: int = 48) -> Path:
 
 
 def write_annotations(folder: Path, count: int = 48) -> Path:
-    """Of `write_pictures`, in another folder: class maps in `maps`, and `boxes.jsonl`."""
+    """Of `write_pictures`, in another folder: class maps in `maps`, which also serve as depth maps,
+    negatives in `edits`, as pictures to edit, and `boxes.jsonl`."""
     lines = []
     for i in range(count):
         scene = digit_scenes.example("train", i, 16)
@@ -57,6 +58,9 @@ def write_annotations(folder: Path, count: int = 48) -> Path:
         path = folder / "maps" / name
         path.parent.mkdir(exist_ok=True, parents=True)
         Image.fromarray(scene["class_map"]).save(path)
+        path = folder / "edits" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(255 - scene["image"]).save(path)
         objects = zip(scene["classes"], scene["boxes"].tolist(), strict=True)
         boxes = [{"class": digit_scenes.DIGITS[c], "box": box} for c, box in objects]
         lines.append(json.dumps({"file_name": name, "boxes": boxes}))
@@ -68,7 +72,8 @@ def annotated(data: cfg.Data, annotations: Path) -> cfg.Data:
     """The pictures of `data` with what `write_annotations` wrote of them."""
     source = replace(
         data.source, boxes=str(annotations / "boxes.jsonl"), box_classes=digit_scenes.DIGITS,
-        class_maps=str(annotations / "maps"),
+        class_maps=str(annotations / "maps"), edit_images=str(annotations / "edits"),
+        depth_maps=str(annotations / "maps"),
     )  # fmt: skip
     return replace(data, source=source)
 

@@ -39,7 +39,8 @@ def shapes_only(model):
     [("bsr_sr", 113_622_563), ("inpainting_big", 387_245_827),
      ("layout2img-openimages256", 246_277_379), ("Stable Diffusion x4 upscaler", 473_398_020),
      ("semantic_synthesis256 or semantic_synthesis512", 215_229_315),
-     ("Stable Diffusion 1 inpainting", 859_535_364)],
+     ("Stable Diffusion 1 inpainting", 859_535_364), ("InstructPix2Pix", 859_532_484),
+     ("Stable Diffusion 2 depth", 865_913_604)],
 )  # fmt: skip
 def test_parameters_of_tasks(name, count):
     assert tree.count(imported_model.unet_shapes(published_models.MODELS[name].unet)) == count

@@ -40,6 +40,29 @@ def test_what_applies_is_filled_in_and_nothing_else():
     assert resolve(UNCONDITIONAL, cfg.Sampling()).guidance_scale == 1
 
 
+def test_only_a_model_of_pictures_and_instructions_has_two_scales():
+    edits = replace(
+        TEXT, unet=replace(TEXT.unet, concat_channels=TEXT.unet.concat_channels + 4),
+        conditioners=(*TEXT.conditioners, cfg.EditConditioner()),
+    )  # fmt: skip
+    resolved = resolve(edits, cfg.Sampling())
+    assert (resolved.guidance_scale, resolved.image_guidance_scale) == (3.0, 1.5)
+    assert resolve(edits, resolved) == resolved and resolved.guides_freely
+    alone = cfg.Sampling(guidance_scale=1.0, guidance_rescale=0.5)
+    assert resolve(edits, alone).guides_freely
+    with pytest.raises(cfg.ConfigError, match="guidance_rescale is 0.5, which has no effect"):
+        resolve(edits, replace(alone, image_guidance_scale=1.0))
+    assert resolve(TEXT, cfg.Sampling()).image_guidance_scale is None
+    with pytest.raises(cfg.ConfigError, match="image_guidance_scale is 1.5, but this model is not"):
+        resolve(TEXT, cfg.Sampling(image_guidance_scale=1.5))
+    # Without a second condition there is one scale, guidance_scale.
+    pictures = replace(edits, unet=replace(edits.unet, context_dim=None, pooled_dim=None,
+                                           concat_channels=4),
+                       conditioners=(cfg.EditConditioner(),))  # fmt: skip
+    resolved = resolve(pictures, cfg.Sampling())
+    assert (resolved.guidance_scale, resolved.image_guidance_scale) == (2.0, None)
+
+
 @pytest.mark.parametrize(
     ("model", "changes", "picture", "complaint"),
     [

@@ -85,3 +85,26 @@ def test_a_layout_is_context():
     params = build_conditioner(config).init(KEY, {"boxes": jnp.asarray(boxes)}, Condition())
     assert made(config, {"boxes": boxes}, params=params).context.shape == (2, 8, 8)
     assert config.slots(4).context == 8
+
+
+def test_a_picture_to_edit_is_its_unscaled_mode_or_zero():
+    images = RNG.integers(0, 256, (2, 8, 8, 3), np.uint8)
+
+    def mode(pixels):
+        np.testing.assert_allclose(pixels, images / np.float32(127.5) - 1, atol=1e-6)
+        return pixels[:, ::4, ::4] + 5
+
+    inputs = {"edit_image": images, "edit_given": np.array([1, 0], np.int32)}
+    concat = made(cfg.EditConditioner(), inputs, encode=None, mode=mode).concat
+    expected = mode(images / np.float32(127.5) - 1)[0]
+    np.testing.assert_allclose(concat[0], expected, atol=1e-6)
+    np.testing.assert_array_equal(concat[1], 0.0)
+    assert cfg.EditConditioner().slots(4).concat == 4
+
+
+def test_depth_fills_the_range_of_each_picture():
+    depth = np.stack([np.array([[0.0, 3.0], [1.0, 4.0]]), np.full((2, 2), 7.0)]).astype(np.float32)
+    concat = made(cfg.DepthConditioner(), {"depth": depth}).concat
+    np.testing.assert_allclose(concat[0, ..., 0], [[-1.0, 0.5], [-0.5, 1.0]], atol=1e-6)
+    np.testing.assert_array_equal(concat[1], -1.0)
+    assert cfg.DepthConditioner().slots(4).concat == 1

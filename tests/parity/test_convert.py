@@ -216,7 +216,7 @@ def test_old_attention_names(tmp_path):
         close(encoded.mean, theirs.encode(torch.from_numpy(image)).latent_dist.mean)
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sd2", "inpaint", "upscale"])
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "inpaint", "upscale", "edit"])
 def test_written_single_file(tmp_path, kind):
     """diffusers loads the single file that is written here."""
     pipe = pipeline(tmp_path, kind)

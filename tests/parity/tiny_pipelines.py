@@ -182,7 +182,10 @@ def super_resolution():
     )
 
 
-KINDS = ["sd1", "sd2", "inpaint", "conv", "resnet", "bert", "upscale", "super resolution", "edit", "depth"]
+KINDS = [
+    "sd1", "sd2", "inpaint", "edit", "depth", "conv", "resnet", "bert", "upscale",
+    "super resolution",
+]  # fmt: skip
 
 
 def pipeline(folder, kind):

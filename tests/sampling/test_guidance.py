@@ -7,7 +7,10 @@ import pytest
 
 from ldm_jax.core.typing import Level, Prediction
 from ldm_jax.sampling.guidance import (
+    NO_GUIDANCE,
+    Guidance,
     autoguidance,
+    by_picture_and_text,
     classifier_free,
     rescaled,
     scale_at,
@@ -84,6 +87,49 @@ def test_conditions_must_match():
         classifier_free(denoise_of, COND, {"mean": jnp.zeros(3)}, 2.0)
     with pytest.raises(ValueError, match=r"cond\['std'\] is float32\[3\].*float32\[1\]"):
         classifier_free(denoise_of, COND, UNCOND | {"std": jnp.ones(1)}, 2.0)
+
+
+# ------------------------------------------------------------------- by a picture and a text
+
+PICTURED = {"mean": jnp.array([0.2, 0.4, -1.0]), "std": jnp.array([0.7, 0.9, 0.4])}
+
+
+def test_two_scales_in_closed_form():
+    got = by_picture_and_text(denoise_of, COND, PICTURED, UNCOND, 7.5, 1.5)(X, LEVEL)
+    nothing, picture, both = (denoise_of(X, LEVEL, c) for c in (UNCOND, PICTURED, COND))
+    for name in ("eps", "x0"):
+        e0, e1, e2 = (getattr(one, name) for one in (nothing, picture, both))
+        expected = e0 + 1.5 * (e1 - e0) + 7.5 * (e2 - e1)
+        np.testing.assert_allclose(getattr(got, name), expected, atol=1e-5)
+    np.testing.assert_allclose(ALPHA * got.x0 + SIGMA * got.eps, X, atol=1e-5)
+
+
+def test_equal_scales_are_classifier_free_guidance():
+    got = by_picture_and_text(denoise_of, COND, PICTURED, UNCOND, 3.0, 3.0)(X, LEVEL)
+    expected = classifier_free(denoise_of, COND, UNCOND, 3.0)(X, LEVEL)
+    np.testing.assert_allclose(got.eps, expected.eps, atol=1e-5)
+
+
+def test_one_call_with_nothing_then_the_picture_then_both():
+    calls = []
+
+    def spy(x, level, cond):
+        calls.append((x, cond))
+        return denoise_of(x, level, cond)
+
+    Guidance(scale=2.0, rescale=0.5).denoiser(spy, COND, UNCOND, PICTURED)(X, LEVEL)
+    ((x, cond),) = calls
+    np.testing.assert_array_equal(x, np.concatenate([X, X, X]))
+    each = [UNCOND["std"], PICTURED["std"], COND["std"]]
+    np.testing.assert_array_equal(cond["std"], np.concatenate(each))
+    assert NO_GUIDANCE.image_scale == 1.5
+
+
+def test_both_scales_follow_the_schedule():
+    """Outside of its interval guidance of both kinds is off."""
+    guidance = Guidance(scale=7.5, interval=(2.0, 3.0))
+    got = guidance.denoiser(denoise_of, COND, UNCOND, PICTURED)(X, LEVEL)
+    np.testing.assert_allclose(got.eps, denoise_of(X, LEVEL, COND).eps, atol=1e-5)
 
 
 # ------------------------------------------------------------------- beside classifier-free

@@ -20,7 +20,11 @@ from ldm_jax.latent_diffusion import LatentDiffusion
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.models.layers import Dropout
 from ldm_jax.models.process import build_process
-from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
+from ldm_jax.training.diffusion_step import (
+    denoising_losses_by_level,
+    drop_inputs,
+    make_diffusion_step,
+)
 from ldm_jax.training.objective import Objective
 from ldm_jax.training.state import create_state
 from ldm_jax.workdir.checkpoints import Checkpoints
@@ -221,3 +225,38 @@ def test_what_does_not_fit_is_refused(diffusion, objective, complaint):
 def test_bins_are_for_pixels():
     with pytest.raises(cfg.ConfigError, match="objective.bins is 256; it must be None, since lat"):
         tiny.diffusion_run("folder", objective=cfg.Objective(bins=256)).model(tiny.AUTOENCODER)
+
+
+def test_picture_and_caption_are_dropped_alone_and_together():
+    """Brooks 2022: each of the three in 5% of the examples; shares of other sizes as well."""
+    index = jnp.arange(20_000, dtype=jnp.uint32)
+    inputs = {
+        "caption": jnp.ones((len(index), 2), jnp.int32),
+        "edit_image": jnp.ones((len(index), 1, 1, 3), jnp.uint8),
+        "edit_given": jnp.ones(len(index), jnp.int32),
+    }
+    uncond = {"caption": jnp.zeros(2, jnp.int32), "edit_given": jnp.int32(0)}
+    text = cfg.TextConditioner(dropout=0.1)
+    for edit, alone, both in (
+        (cfg.EditConditioner(), 0.05, 0.05),
+        (cfg.EditConditioner(dropout=0.3, dropped_with_caption=0.02), 0.28, 0.02),
+    ):
+        found = drop_inputs((text, edit), 3, index, inputs, uncond)
+        np.testing.assert_array_equal(found["edit_image"], inputs["edit_image"])
+        no_text = np.asarray(found["caption"] == 0).all(1)
+        no_picture = np.asarray(found["edit_given"] == 0)
+        # Four standard deviations of a share of 0.3.
+        near = dict(atol=4 * (0.3 * 0.7 / len(index)) ** 0.5, rtol=0)
+        np.testing.assert_allclose((no_picture & ~no_text).mean(), alone, **near)
+        np.testing.assert_allclose((no_picture & no_text).mean(), both, **near)
+        np.testing.assert_allclose(no_text.mean(), 0.1, **near)
+        alone_text = drop_inputs((text,), 3, index, inputs, uncond)["caption"]
+        np.testing.assert_array_equal(found["caption"], alone_text)
+
+
+def test_a_picture_to_edit_without_a_caption_is_dropped_by_itself():
+    index = jnp.arange(4000, dtype=jnp.uint32)
+    inputs = {"edit_image": jnp.ones((4000, 1, 1, 3), jnp.uint8), "edit_given": index + 1}
+    found = drop_inputs((cfg.EditConditioner(dropout=0.5),), 0, index, inputs,
+                        {"edit_given": jnp.uint32(0)})  # fmt: skip
+    assert abs(float((found["edit_given"] == 0).mean()) - 0.5) < 0.03

@@ -22,6 +22,8 @@ CONDITIONERS = (
     cfg.LowResConditioner(cfg.BSRGAN(light=True), cfg.NoiseAugmentation()),
     cfg.ClassMapConditioner(cfg.ClassMaps(num_classes=11, ignore=None)),
     cfg.LayoutConditioner(TOKENS, digit_scenes.DIGITS, 8, 1, 2, 4),
+    cfg.EditConditioner(),
+    cfg.DepthConditioner(),
 )
 
 
@@ -47,11 +49,12 @@ def trained(pictures, annotations, trained_autoencoder, tmp_path_factory):
 
 
 def test_training_shows_conditions_drawing_and_truth(trained):
-    """Mask, small picture, class map and boxes above what is drawn, the true picture below."""
+    """Mask, small picture, class map, boxes, picture to edit and depth above what is drawn, the
+    true picture below."""
     (path,) = (trained / "samples").glob("*_training.png")
     shown = np.asarray(Image.open(path))
     assert tiny.losses(trained)[1] > 0
-    assert shown.shape[0] > 6 * 16 * (shown.shape[1] // (16 * 16)), "six pictures of each"
+    assert shown.shape[0] > 8 * 16 * (shown.shape[1] // (16 * 16)), "eight pictures of each"
 
 
 def test_it_is_drawn_with_files(trained, pictures, annotations, tmp_path):
@@ -64,21 +67,28 @@ def test_it_is_drawn_with_files(trained, pictures, annotations, tmp_path):
     files = {
         "init_image": pictures / name, "mask": tmp_path / "mask.png", "mask_blur": 0.0,
         "low_res": tmp_path / "small.png", "class_map": annotations / "maps" / name,
-        "boxes": tmp_path / "boxes.json",
+        "boxes": tmp_path / "boxes.json", "edit_image": annotations / "edits" / name,
+        "depth": annotations / "maps" / name,
     }  # fmt: skip
     how = {"steps": 2, "num": 2}
     first, second = model.draw(**files, **how)
     assert first.array.shape == (16, 16, 3) and (first.array != second.array).any()
     (again,) = model.draw(**files, **how | {"num": 1}, first_image=1)
     np.testing.assert_array_equal(again.array, second.array)
-    for setting, value in (("class_map", annotations / "maps" / other), ("noise_level", 300)):
+    for setting, value in (
+        ("class_map", annotations / "maps" / other), ("noise_level", 300),
+        ("edit_image", annotations / "edits" / other), ("depth", annotations / "maps" / other),
+        ("image_guidance_scale", 3.0),
+    ):  # fmt: skip
         (changed, *_) = model.draw(**files | {setting: value}, **how)
         assert (changed.array != first.array).any(), setting
 
-    for setting in ("low_res", "class_map", "boxes"):
+    for setting in ("low_res", "class_map", "boxes", "edit_image", "depth"):
         rest = {k: v for k, v in files.items() if k != setting}
         with pytest.raises(ValueError, match=f"{setting} is missing: a file"):
             model.draw(**rest, **how)
+    with pytest.raises(ValueError, match="only_masked paints a part of the picture, but low_res"):
+        model.draw(**files, only_masked=0, **how)
     with pytest.raises(ValueError, match="noise_level is 350; this model was trained on levels 0"):
         model.draw(**files, noise_level=350, **how)
     with pytest.raises(ValueError, match="height is 32, but the file that .* makes it 16"):
@@ -104,4 +114,4 @@ def test_bad_boxes_are_refused_in_a_line(content, complaint, tmp_path):
 
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=complaint):
-        read_boxes(tmp_path / "boxes.json", CONDITIONERS[-1])
+        read_boxes(tmp_path / "boxes.json", cfg.find(CONDITIONERS, cfg.LayoutConditioner))
