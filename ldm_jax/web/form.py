@@ -107,7 +107,7 @@ def _options(facts: dict[str, Any]) -> list[options.Option]:
         absent |= {*_OF_CLASSES}
     if WITH_EMPTY.isdisjoint(facts["inputs"]):
         absent |= {*_OF_CONDITIONS}
-    if "edit_given" not in facts["inputs"]:
+    if "edit_given" not in facts["inputs"] or len(WITH_EMPTY & {*facts["inputs"]}) < 2:
         absent.add("image_guidance_scale")
     if facts["is_inpainting"]:
         absent |= {"resample", "resample_jump"}
