@@ -24,10 +24,8 @@ from ldm_jax.core.reading import (
     read_text,
     shown,
 )
-from ldm_jax.data.annotations import NO_OBJECTS, BoxAnnotations, read_boxes, read_coco
-from ldm_jax.data.class_maps import find_class_maps
-from ldm_jax.data.depth_maps import find_depth_maps
-from ldm_jax.data.edit_pairs import find_edit_images, is_list, only_edited, read_edit_pairs
+from ldm_jax.data.companions import Companions
+from ldm_jax.data.edit_pairs import is_list, only_edited, read_edit_pairs
 from ldm_jax.data.sources import DataError, Example, Split
 from ldm_jax.images.picture_files import SUFFIXES, read_picture
 
@@ -73,41 +71,20 @@ class FolderSource:
         self._names = tuple(kept)
         self.broken: dict[str, str] = {}
         """Images skipped so far by this process, and why."""
-        annotations = _read_objects(folder)
+        companions = Companions.find(folder, kept)
+        annotations, self._companions = companions.annotations, companions
         self.box_classes = None if annotations is None else annotations.class_names
-        self._objects = {} if annotations is None else annotations.objects
         self.map_classes = 0 if folder.class_maps else None
-        self._class_maps = find_class_maps(folder.class_maps, kept) if folder.class_maps else {}
-        edits, depths = folder.edit_images, folder.depth_maps
-        self._edit_images = find_edit_images(edits, kept) if edits else {}
-        self._depth_maps = find_depth_maps(depths, kept) if depths else {}
-        beside = {"edit_image": edits, "depth": depths}
-        self.beside = frozenset(name for name, where in beside.items() if where)
+        self.beside = companions.beside
         self.found = _told(listing, split, len(kept), captions, origin, len(self.class_names))
-        if annotations is not None:
-            without = sum(name not in self._objects for name in kept)
-            self.found += f", boxes{f' (none for {without} of {len(kept)} images)' * bool(without)}"
-        if folder.class_maps:
-            self.found += f", class maps in {printable(folder.class_maps)}"
-        if edits:
-            self.found += f", pictures to edit from {printable(edits)}"
-        if depths:
-            self.found += f", depth maps in {printable(depths)}"
+        self.found += companions.told()
         self._root, self._skip = root, folder.on_broken == "skip"
         self._at_least = None if folder.resize == "none" else 2 * max(sides)
         self._captions = [captions[n] for n in kept] if captions is not None else None
         classes = {name: number for number, name in enumerate(self.class_names)}
         self._labels = [classes[n.split("/")[0]] if classes else 0 for n in kept]
         told = json.dumps([self._names, self.class_names, self._captions])
-        if annotations is not None:
-            objects = [self._objects.get(name, NO_OBJECTS) for name in self._names]
-            told += json.dumps([self.box_classes, *(one.listed() for one in objects)])
-        if folder.class_maps:
-            told += ", class maps"
-        if edits:
-            told += json.dumps([self._edit_images[name].name for name in self._names])
-        if depths:
-            told += ", depth maps"
+        told += companions.identity()
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -124,25 +101,16 @@ class FolderSource:
             at = (index + offset) % len(self)
             name = self._names[at]
             image = self._read(name, self._root / name)
-            original = self._edit_images.get(name)
+            original = self._companions.edit_images.get(name)
             edited = None if original is None else self._read(name, original)
             if image is not None and (original is None or edited is not None):
                 caption = self._captions[at] if self._captions is not None else ""
                 found: Example = {
                     "image": image, "caption": caption, "label": self._labels[at], "name": name
                 }  # fmt: skip
-                if self.box_classes is not None:
-                    objects = self._objects.get(name, NO_OBJECTS)
-                    found |= {
-                        "boxes": objects.boxes, "classes": objects.classes, "flags": objects.flags
-                    }  # fmt: skip
-                if name in self._class_maps:
-                    found["class_map"] = self._class_maps[name]
                 if edited is not None:
                     found["edit_image"] = edited
-                if name in self._depth_maps:
-                    found["depth"] = self._depth_maps[name]
-                return found
+                return found | self._companions.of(name)
         raise DataError(f"none of the {len(self)} images in {self._root} can be read")
 
     def captions(self) -> Iterator[str]:
@@ -168,21 +136,6 @@ class FolderSource:
             self.broken[name] = str(error)
             _log.warning("skipped broken image number %d: %s", len(self.broken), error)
             return None
-
-
-def _read_objects(folder: cfg.ImageFolder) -> BoxAnnotations | None:
-    """The boxes of a folder's images; None where its settings name none."""
-    if not folder.boxes:
-        return None
-    if folder.boxes.lower().endswith(".jsonl"):
-        return read_boxes(folder.boxes, folder.box_classes)
-    found = read_coco(folder.boxes)
-    if folder.box_classes not in ((), found.class_names):
-        raise DataError(
-            f"data.source.box_classes is given, but {folder.boxes} names its classes itself: "
-            f"{', '.join(found.class_names[:20])}; leave it out"
-        )
-    return found
 
 
 def name_hash(name: str) -> float:
