@@ -8,10 +8,11 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import state_dicts
-from ldm_jax.convert.compvis import keys, writer
+from ldm_jax.convert import imported_model, state_dicts
+from ldm_jax.convert.compvis import keys, reader, writer
 from ldm_jax.convert.compvis.reader import read_checkpoint
 from ldm_jax.convert.compvis.writer import write_checkpoint
+from ldm_jax.convert.diffusers.pipeline_folders import write_folder
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
 
@@ -204,3 +205,34 @@ def test_what_a_single_file_cannot_hold(tmp_path):
     write_checkpoint(imported, path)
     with pytest.raises(ConvertError, match="exists"):
         write_checkpoint(imported, path)
+
+
+def test_the_estimator_of_depth_is_left_out_by_name(tmp_path):
+    write_checkpoint(small.model("depth"), tmp_path / "model.safetensors")
+    tensors, metadata = read_safetensors(tmp_path / "model.safetensors")
+    midas = "depth_model.model.pretrained.model.cls_token"
+    more = {**tensors, midas: np.zeros((1, 1, 8), np.float32)}
+    write_safetensors(tmp_path / "with.safetensors", more, metadata)
+    found = read_checkpoint(tmp_path / "with.safetensors")
+    assert "estimates depth" in found.ignored[midas]
+    assert found.config == small.TASKS["depth"]
+
+
+def test_channels_beside_text_tell_of_the_condition(tmp_path):
+    """Without metadata: as many as the latents are a picture to edit, one is depth."""
+    for name, kind in (("edit", cfg.EditConditioner), ("depth", cfg.DepthConditioner)):
+        model = small.TASKS[name]
+        found = reader._conditioners(model.unet, model.conditioners[0])
+        assert [type(part) for part in found] == [cfg.TextConditioner, kind]
+    with pytest.raises(ConvertError, match="takes 6 channels for latents of 4; .* edit or depth"):
+        reader._conditioners(replace(model.unet, concat_channels=2), model.conditioners[0])
+
+
+@pytest.mark.parametrize("write", [write_checkpoint, write_folder])
+def test_channels_beside_a_picture_to_edit_are_not_folded(tmp_path, write):
+    model = small.TASKS["edit"]
+    autoencoder = replace(model.autoencoder, latent_mean=(0.0,) * 4, latent_std=(2.0,) * 4)
+    config = replace(model, autoencoder=autoencoder)
+    imported = imported_model.make(config, small.numbers(config))
+    with pytest.raises(ConvertError, match=r"cannot take in beside edit \(EditConditioner\)"):
+        write(imported, tmp_path / "model.safetensors")

@@ -325,3 +325,21 @@ def test_nothing_is_overwritten_unasked(tmp_path, tokenizer):
         write_folder(imported, mine, overwrite=True)
     assert (mine / "thesis.txt").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_estimator_of_depth_is_not_read(tmp_path, tokenizer):
+    folder = tmp_path / "model"
+    write_folder(small.model("depth", tokenizer), folder)
+    assert not read_folder(folder).notes
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text()) | {
+        "depth_estimator": ["transformers", "DPTForDepthEstimation"],
+        "feature_extractor": ["transformers", "DPTImageProcessor"],
+    }
+    path.write_text(json.dumps(index))
+    (note,) = read_folder(folder).notes
+    assert note.startswith("its depth_estimator is not used or kept")
+    unet = folder / "unet/config.json"
+    unet.write_text(json.dumps(json.loads(unet.read_text()) | {"in_channels": 8}))
+    with pytest.raises(ConvertError, match="in_channels is 8; it must be 5, the latents' and the"):
+        read_folder(folder)

@@ -132,9 +132,11 @@ def test_read(saved):
 
 def test_written_folder(saved, tmp_path):
     """diffusers loads what is written here, tensor for tensor."""
-    _, pipe, folder = saved
+    kind, pipe, folder = saved
     write_folder(read_folder(folder), tmp_path / "ours")
-    loaded = type(pipe).from_pretrained(tmp_path / "ours")
+    # The peer does without an estimator of depth only where it is told so.
+    absent = {"depth_estimator": None, "feature_extractor": None} if kind == "depth" else {}
+    loaded = type(pipe).from_pretrained(tmp_path / "ours", **absent)
     for ours, theirs in zip(parts_of(loaded), parts_of(pipe), strict=True):
         if theirs is None:
             continue
