@@ -9,10 +9,11 @@ from starlette.routing import Route
 
 from ldm_jax.web import request_body
 from ldm_jax.web.form import form
+from ldm_jax.web.gallery import AS_DATA
 from ldm_jax.web.grids import Axis, axis_of, cells_of
 from ldm_jax.web.jobs import ENDED, Job
 from ldm_jax.web.refused import Refused
-from ldm_jax.web.services import Pictures, Services, decoded
+from ldm_jax.web.services import Sent, Services, decoded
 from ldm_jax.web.tokens import count_tokens
 
 
@@ -70,9 +71,9 @@ async def jobs(request: HttpRequest) -> JSONResponse:
 
 
 async def new_job(request: HttpRequest) -> JSONResponse:
-    """POST /api/jobs {model, request, init_image, mask}"""
+    """POST /api/jobs {model, request}, and the data of pictures and files"""
     services, body = Services.of(request), await request_body.read_json(request)
-    request_body.allow_only(body, "model", "request", "init_image", "mask")
+    request_body.allow_only(body, "model", "request", *AS_DATA)
     job = await asyncio.to_thread(_job, services, body)
     return JSONResponse({"id": job.id}, 201)
 
@@ -86,9 +87,9 @@ def _job(services: Services, body: request_body.Json) -> Job:
 
 
 async def new_grid(request: HttpRequest) -> JSONResponse:
-    """POST /api/grid {model, request, x, y, init_image, mask}"""
+    """POST /api/grid {model, request, x, y}, and the data of pictures and files"""
     services, body = Services.of(request), await request_body.read_json(request)
-    request_body.allow_only(body, "model", "request", "x", "y", "init_image", "mask")
+    request_body.allow_only(body, "model", "request", "x", "y", *AS_DATA)
     return JSONResponse(await asyncio.to_thread(_grid, services, body), 201)
 
 
@@ -113,7 +114,7 @@ def _grid(services: Services, body: request_body.Json) -> dict[str, Any]:
 
 
 def _cells(
-    services: Services, values: dict[str, Any], name: str, sent: Pictures, x: Axis, y: Axis | None
+    services: Services, values: dict[str, Any], name: str, sent: Sent, x: Axis, y: Axis | None
 ) -> list[Job]:
     made = []
     for cell in cells_of(x, y):

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ldm_jax.cli import options
 from ldm_jax.cli.sample_arguments import FIRST, MORE
-from ldm_jax.config import ClassConditioner, CLIPText, ConfigError, Sampling, TextConditioner, find
+from ldm_jax.config import (
+    ClassConditioner,
+    CLIPText,
+    ConfigError,
+    LowResConditioner,
+    Sampling,
+    TextConditioner,
+    find,
+)
 from ldm_jax.config.checks import Within, field_hints
 from ldm_jax.config.conditioning import WITH_EMPTY
 from ldm_jax.config.request import FILES, Request, kinds, needs, paths
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 BY_NAME = ("vae", "text_encoder", "weak_model", "classifier")
 """Settings that name models, which are named as the server lists them."""
 ABSENT = tuple(name for name in paths() if name not in (*AS_DATA, *BY_NAME)) + (
-    "latents_row", "noise_level",
+    "latents_row",
 )  # fmt: skip
 """Settings that nobody can give over HTTP: paths, and what needs one."""
 _TYPES = {bool: "flag", int: "integer", float: "number", str: "text"}
@@ -30,6 +38,8 @@ _OF_CAPTIONS = ("prompt", "negative_prompt", "unknown_words", "literal_prompts",
                 "text_encoder")  # fmt: skip
 _OF_CONDITIONS = ("guidance_scale", "guidance_schedule", "guidance_interval", "guidance_rescale",
                   "autoguidance_scale", "weak_model")  # fmt: skip
+_BESIDE_PICTURES = ("mask_blur", "only_masked", "noise_level")
+"""Settings that stand beside the picture or the file that they are about."""
 _OF_CLASSES = ("classes", "classifier", "classifier_scale", "classifier_form")
 
 
@@ -43,6 +53,10 @@ def facts_of(model: "Model") -> dict[str, Any]:
     side = {"multiple": config.side_multiple, "one_size": config.draws_one_size}
     text = find(config.conditioners, TextConditioner)
     classes = find(config.conditioners, ClassConditioner)
+    small = find(config.conditioners, LowResConditioner)
+    noise = None if small is None else small.noise
+    if noise is not None:
+        usual["noise_level"] = noise.usual_level
     return {
         "inputs": [*config.inputs],
         "sides": {"height": side | {"default": height}, "width": side | {"default": width}},
@@ -50,6 +64,7 @@ def facts_of(model: "Model") -> dict[str, Any]:
         "usual_masked": {"strength": usual_strength(masked=True)},
         "classes": None if classes is None else classes.num_classes,
         "token_limit": None if text is None else token_limit(text),
+        "noise_levels": None if noise is None else noise.trained_levels,
         "is_inpainting": config.is_inpainting,
         "clip": text is not None and isinstance(text.encoder, CLIPText),
     }
@@ -84,8 +99,15 @@ def form(name: str, facts: dict[str, Any], models: ModelList, limits: Limits) ->
         "token_limit": facts["token_limit"], "chunks": facts["clip"],
         "takes_picture": True, "picture_formats": FORMATS,
         "takes_mask": True, "needs_mask": facts["is_inpainting"],
-        "by_file": [name for name in FILES if name in facts["inputs"]],
+        "files": [
+            {"name": name, "help": help_of(name)} for name in FILES if name in facts["inputs"]
+        ],
     }  # fmt: skip
+
+
+def help_of(name: str) -> str:
+    """What the command line says of a setting."""
+    return options.options_of(*kinds())[name].doc.replace("--", "")
 
 
 def all_options() -> dict[str, options.Option]:
@@ -109,6 +131,8 @@ def _options(facts: dict[str, Any]) -> list[options.Option]:
         absent |= {*_OF_CONDITIONS}
     if "edit_given" not in facts["inputs"] or len(WITH_EMPTY & {*facts["inputs"]}) < 2:
         absent.add("image_guidance_scale")
+    if "noise_level" not in facts["inputs"]:
+        absent.add("noise_level")
     if facts["is_inpainting"]:
         absent |= {"resample", "resample_jump"}
     return [known[name] for name in order if name not in absent]
@@ -124,7 +148,9 @@ def _setting(option: options.Option, facts: dict[str, Any], models: ModelList) -
     limit = _range(name)
     if name == "classes" and facts["classes"]:
         limit = Within(0, facts["classes"] - 1)
-    main = any(name in names for names in FIRST.values()) or name in ("mask_blur", "only_masked")
+    if name == "noise_level":
+        limit = Within(0, facts["noise_levels"] - 1)
+    main = any(name in names for names in FIRST.values()) or name in _BESIDE_PICTURES
     return {
         "name": name, "group": "main" if main else "more",
         "heading": next((h for h, names in MORE.items() if name in names), None),

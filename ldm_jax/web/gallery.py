@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ldm_jax.config import ConfigError
-from ldm_jax.config.request import paths
+from ldm_jax.config.request import FILES, Request, paths
 from ldm_jax.core.files import check_writable, writing
 from ldm_jax.core.reading import FileFormatError, parse_json
 from ldm_jax.core.signals import undisturbed
@@ -28,10 +28,10 @@ from ldm_jax.images.infotext import parse_parameters, read_png
 from ldm_jax.images.picture_files import open_picture
 from ldm_jax.web.refused import Refused
 
-AS_DATA = ("init_image", "mask")
+AS_DATA = ("init_image", "mask", *FILES)
 """Settings that name files, which come as data instead."""
 INPUTS = "inputs"
-"""The folder in the output folder with the pictures that drawings started from."""
+"""The folder in the output folder with the pictures and files that drawings started from."""
 LOCK = ".lock"
 SENT = ".sent."
 """What names of files begin with that are there for a moment."""
@@ -39,9 +39,9 @@ _OURS = re.compile(r"(\d{6}|[1-9]\d{6})(_grid)?\.png")
 """Names of the server's pictures, which are numbered on from those that are there."""
 _OF_SAMPLE = re.compile(r"\d{4,}_\d{4,}(_\d+)?\.png")
 """Names of `sample.py`'s pictures."""
-_INPUT = re.compile(r"[0-9a-f]{64}\.png")
+_INPUT = re.compile(r"[0-9a-f]{64}\.(png|jpeg|webp|json|npy)")
 _LEFT = re.compile(
-    rf"{re.escape(SENT)}[a-z0-9_]{{8}}|\.(\d+(_grid)?|[0-9a-f]{{64}})\.png\.\d+\.tmp"
+    rf"{re.escape(SENT)}[a-z0-9_]{{8}}|\.(\d+(_grid)?\.png|{_INPUT.pattern})\.\d+\.tmp"
 )
 """Hidden files that a server which was killed leaves behind."""
 GRACE_SECONDS = 600.0
@@ -128,10 +128,10 @@ class Gallery:
         return path
 
     def input_path(self, name: str) -> Path:
-        """The file of a picture that drawings started from, as `path`."""
+        """The picture, or another file, that drawings started from, as `path`."""
         path = self.out / INPUTS / name
         if not _INPUT.fullmatch(name) or not path.is_file():
-            raise Refused(404, ("name", f"there is no such picture: {name[:80]!r}"))
+            raise Refused(404, ("name", f"there is no such file: {name[:80]!r}"))
         return path
 
     def delete(self, name: str, in_use: Callable[[], Collection[str]] = frozenset) -> None:
@@ -157,7 +157,7 @@ class Gallery:
         """Deletes the inputs that no picture in the folder names, but for those that are `in_use`
         or were sent in the last `grace` seconds."""
         before = time.time() - grace
-        found = [path for path in (self.out / INPUTS).glob("*.png") if _INPUT.fullmatch(path.name)]
+        found = [path for path in (self.out / INPUTS).iterdir() if _INPUT.fullmatch(path.name)]
         if not found:
             return
         named: set[str] = {*in_use}
@@ -247,6 +247,12 @@ def _request(chunks: Mapping[Any, Any]) -> dict[str, Any]:
         return {}
     request = found.get("request")
     return request if isinstance(request, dict) else {}
+
+
+def given_files(request: Request) -> dict[str, Path]:
+    """The files that a request starts from, by their settings."""
+    found = {name: request.setting(name) for name in AS_DATA}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def settings_of(path: Path, where: str) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from ldm_jax.config.request import FILES
 from ldm_jax.core.reading import shown
 from ldm_jax.web import request_body
-from ldm_jax.web.gallery import INPUTS, settings_of
+from ldm_jax.web.gallery import AS_DATA, INPUTS, settings_of
 from ldm_jax.web.grids import axis_of
 from ldm_jax.web.pictures import sent_file
 from ldm_jax.web.refused import Refused
+from ldm_jax.web.sent_files import MEDIA_TYPES
 from ldm_jax.web.services import Services
 
 MOST = 200
@@ -45,9 +47,9 @@ async def picture(request: HttpRequest) -> FileResponse:
 
 
 async def started_from(request: HttpRequest) -> FileResponse:
-    """GET /api/inputs/NAME: a picture or mask that a drawing started from."""
+    """GET /api/inputs/NAME: a picture or file that a drawing started from."""
     path = Services.of(request).gallery.input_path(request.path_params["name"])
-    return FileResponse(path, media_type="image/png")
+    return FileResponse(path, media_type=MEDIA_TYPES[path.suffix])
 
 
 async def delete(request: HttpRequest) -> JSONResponse:
@@ -90,8 +92,12 @@ def _settings(services: Services, path: Path, where: str) -> dict[str, Any]:
         answer["problems"].append(
             f"the model {shown(Path(said).name)} is none of those listed here"
         )
-    for name in ("init_image", "mask"):
-        answer[name] = _fetched(services, named.pop(name, None))
+    given = {name: named.pop(name) for name in AS_DATA if name in named}
+    places = {name: _fetched(services, path) for name, path in given.items()}
+    lost = [name for name, place in places.items() if place is None]
+    answer["problems"] += [f"{name} is not kept here; choose the file again" for name in lost]
+    answer |= {name: places.get(name) for name in AS_DATA if name not in FILES}
+    answer["files"] = {name: places[name] for name in FILES if name in places}
     for name, value in named.items():
         listed = services.models.name_of(Path(value))
         if listed is None:

@@ -79,13 +79,17 @@ def mask_of(image: Image.Image, field: str) -> UInt8[np.ndarray, "h w 3"]:
     return picture_of(image, field)
 
 
-def keep(out: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> Path:
-    """Writes a picture as OUT/inputs/SHA256.png, or notes that it was sent again; returns its
-    path."""
+def png_of_input(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """A picture as the bytes of a PNG, compressed as usual."""
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, format="PNG")
-    data = content.getvalue()
-    path = out / INPUTS / f"{hashlib.sha256(data).hexdigest()}.png"
+    return content.getvalue()
+
+
+def keep(out: Path, data: bytes, suffix: str = ".png") -> Path:
+    """Writes a file as OUT/inputs/SHA256.SUFFIX, or notes that it was sent again; returns its
+    path."""
+    path = out / INPUTS / f"{hashlib.sha256(data).hexdigest()}{suffix}"
     try:
         os.utime(path)
     except FileNotFoundError:

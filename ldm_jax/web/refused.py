@@ -1,6 +1,8 @@
 """What is refused, as every answer of the server has it: a status, and which field and why."""
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -47,11 +49,15 @@ def json_words(text: str) -> str:
     return text
 
 
-def of_error(error: Exception) -> Refused:
+def of_error(error: Exception, files: Mapping[str, Path] | None = None) -> Refused:
     """An error of the drawing code, in words for someone who has a form, not a command line: 422
-    for what is refused, 500 for what failed on the way."""
+    for what is refused, 500 for what failed on the way. `files` are those of the request, by their
+    settings, which are named in the place of their paths."""
     status, message = told(error)
     field = field_of(error, message) if status == REFUSED else None
+    for name, path in (files or {}).items():
+        if str(path) in message:
+            field, message = name, message.replace(str(path), name)
     said, sign, must = _OPTION.sub(r"\1", message).partition("; it must be ")
     return Refused(422 if status == REFUSED else 500, (field, said + sign + json_words(must)))
 

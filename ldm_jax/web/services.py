@@ -2,26 +2,31 @@
 models go by their names, pictures come as data, all within limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from starlette.requests import Request as HttpRequest
 
 from ldm_jax.config.checks import ConfigError
-from ldm_jax.config.request import Request, settings
+from ldm_jax.config.request import FILES, Request, settings
 from ldm_jax.web import pictures, refused
 from ldm_jax.web.form import ABSENT, AS_DATA, BY_NAME, all_options
-from ldm_jax.web.gallery import Gallery
+from ldm_jax.web.gallery import Gallery, given_files
 from ldm_jax.web.grids import Grids
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
 from ldm_jax.web.refused import Refused
+from ldm_jax.web.sent_files import SentFile, sent_file_of
 from ldm_jax.web.tokens import check_conditions
 from ldm_jax.web.worker import Worker
 
-Pictures = Mapping[str, Image.Image]
-"""The pictures of a request by the settings that they are for, decoded."""
+if TYPE_CHECKING:
+    from ldm_jax.generation.library import Model
+
+Sent = Mapping[str, Image.Image | SentFile]
+"""What comes with a request, by the settings that it is for: pictures, decoded, and files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,29 +44,44 @@ class Services:
         """Those of the server that answers a request."""
         return request.app.state.services
 
-    def request_of(self, values: dict[str, Any], model: str, sent: Pictures) -> Request:
-        """As the function `request_of`; where the model is in memory, prompts are read at once."""
+    def request_of(self, values: dict[str, Any], model: str, sent: Sent) -> Request:
+        """As the function `request_of`; where the model is in memory, prompts and files are read at
+        once."""
         request = request_of(
             values, model, sent, models=self.models, gallery=self.gallery, limits=self.limits
         )
         loaded = self.worker.loaded
         if loaded is not None and loaded.serves(request.model, ()):
             check_conditions(loaded.model, request)
+            check_files(loaded.model, request)
         return request
 
 
-def decoded(data: Mapping[str, object], limits: Limits) -> dict[str, Image.Image]:
-    """Those of the pictures `init_image` and `mask` that are there; raises Refused (422)."""
+def decoded(data: Mapping[str, object], limits: Limits) -> dict[str, Image.Image | SentFile]:
+    """Those of the pictures `init_image` and `mask`, and of the files that models are conditioned
+    on, that are there; raises Refused (422)."""
+    given = {name: data[name] for name in AS_DATA if data.get(name) not in (None, "")}
     return {
-        name: pictures.open_sent(pictures.decode_base64(value, name), name, limits.max_pixels)
-        for name in AS_DATA if (value := data.get(name)) not in (None, "")
+        name: sent_file_of(value, name, limits.max_pixels) if name in FILES
+        else pictures.open_sent(pictures.decode_base64(value, name), name, limits.max_pixels)
+        for name, value in given.items()
     }  # fmt: skip
+
+
+def check_files(model: "Model", request: Request) -> None:
+    """Raises Refused (422), naming the field, for files that the model cannot be conditioned on."""
+    from ldm_jax.generation.condition_files import read_shown
+
+    try:
+        read_shown(model.pipeline.config, request.condition_files)
+    except ValueError as error:
+        raise refused.of_error(error, given_files(request)) from error
 
 
 def request_of(
     values: Mapping[str, Any],
     model: str,
-    sent: Pictures,
+    sent: Sent,
     *,
     models: ModelList,
     gallery: Gallery,
@@ -69,7 +89,7 @@ def request_of(
 ) -> Request:
     """The request that `values`, settings by their names, are for the model of that name.
 
-    The pictures are written into the gallery's inputs once all else is found to be in order.
+    Pictures and files are written into the gallery's inputs once all else is found to be in order.
 
     Raises Refused (422), naming the field: what does not exist, is no name that is listed, or is
     beyond the limits.
@@ -96,8 +116,7 @@ def request_of(
         raise refusal_of_settings(error, values) from error
     limits.check(request)
     check_sizes(sent)
-    kept = {name: pictures.keep(gallery.out, _pixels(image, name)) for name, image in sent.items()}
-    return replace(request, picture=replace(request.picture, **kept))
+    return request.changed(**{name: _kept(gallery, what, name) for name, what in sent.items()})
 
 
 def refusal_of_settings(error: ConfigError, values: Mapping[str, Any]) -> Refused:
@@ -108,7 +127,7 @@ def refusal_of_settings(error: ConfigError, values: Mapping[str, Any]) -> Refuse
     return refused.of_error(error)
 
 
-def check_sizes(sent: Pictures) -> None:
+def check_sizes(sent: Sent) -> None:
     """Raises Refused (422) for a mask of another size than its picture."""
     image, mask = sent.get("init_image"), sent.get("mask")
     if image is not None and mask is not None and image.size != mask.size:
@@ -117,5 +136,8 @@ def check_sizes(sent: Pictures) -> None:
                       )  # fmt: skip
 
 
-def _pixels(image: Image.Image, name: str) -> Any:
-    return pictures.mask_of(image, name) if name == "mask" else pictures.picture_of(image, name)
+def _kept(gallery: Gallery, what: Image.Image | SentFile, name: str) -> Path:
+    if isinstance(what, SentFile):
+        return pictures.keep(gallery.out, what.data, what.suffix)
+    pixels = pictures.mask_of if name == "mask" else pictures.picture_of
+    return pictures.keep(gallery.out, pictures.png_of_input(pixels(what, name)))

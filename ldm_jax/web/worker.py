@@ -14,7 +14,7 @@ from ldm_jax.config.request import ModelChoice
 from ldm_jax.core.output import say
 from ldm_jax.core.reading import printable
 from ldm_jax.web import refused
-from ldm_jax.web.gallery import Gallery
+from ldm_jax.web.gallery import Gallery, given_files
 from ldm_jax.web.jobs import ENDED, Job
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
@@ -142,13 +142,12 @@ class Worker:
             return [job.to_json(self.waits_for) for job in self.jobs()]
 
     def inputs_in_use(self) -> set[str]:
-        """The names of the pictures and masks that the present job and those that wait start
+        """The names of the pictures and files that the present job and those that wait start
         from."""
         with self._changed:
             jobs = [job for job in (self._current, *self._queue) if job is not None]
-            pictures = [request.picture for job in jobs for request in job.requests]
-        files = [file for one in pictures for file in (one.init_image, one.mask)]
-        return {file.name for file in files if file is not None}
+            requests = [request for job in jobs for request in job.requests]
+        return {file.name for request in requests for file in given_files(request).values()}
 
     def find(self, job_id: str) -> Job:
         """A job by its id; raises Refused (404)."""
@@ -207,7 +206,8 @@ class Worker:
             except Exception as error:
                 if not isinstance(error, ValueError | OSError):  # which nobody foresaw
                     _log.warning("a job failed", exc_info=error)
-                stage, why = "failed", refused.of_error(error)
+                files = given_files(job.requests[0]) if job.requests else {}
+                stage, why = "failed", refused.of_error(error, files)
             with self._changed:
                 job.refused = why
                 self._current = None

@@ -15,7 +15,7 @@ from ldm_jax.web.sdapi.filling import fill
 from ldm_jax.web.sdapi.sampler_names import samplers, schedulers
 from ldm_jax.web.sdapi.sampler_names import settings_of as sampler_settings
 from ldm_jax.web.sdapi.server_options import MODEL, Options, changed
-from ldm_jax.web.sdapi.translation import NAMES, settings_of
+from ldm_jax.web.sdapi.translation import NAMES, renamed, settings_of
 
 OF_THE_CLIENT = {
     "self", "controlnet_units", "adetailer", "animatediff", "roop", "reactor", "sag",
@@ -150,3 +150,20 @@ def test_colours_run_under_the_mask():
     np.testing.assert_allclose(filled[masked], [[200, 0, 0]] * masked.sum(), atol=60)
     everywhere = np.ones((7, 9), bool)
     np.testing.assert_array_equal(fill(image, everywhere), image)
+
+
+def test_files_that_models_are_conditioned_on_are_the_argument_of_a_script():
+    def given(*args):
+        return {"alwayson_scripts": {fields.FILES_SCRIPT: {"args": [*args]}, "x": {"args": []}}}
+
+    where = f"{fields.SCRIPTS}.{fields.FILES_SCRIPT}"
+    shown = {"low_res": "data", "noise_level": 20, "boxes": None}
+    for is_img2img in (False, True):
+        found = fields.check(given(shown), is_img2img)
+        assert found.shown == {"low_res": "data", "noise_level": 20}
+        assert settings_of(found)["noise_level"] == 20 and "low_res" not in settings_of(found)
+        assert fields.check(given(), is_img2img).shown == {}
+    assert refused(given({"mask": "data"})) == [f"{where}.mask"]
+    assert refused(given({}, {})) == refused(given("low_res")) == [where]
+    error = renamed(Refused(422, ("low_res", "low_res is not base64")))
+    assert error.errors == ((f"{where}.low_res", f"{where}.low_res is not base64"),)

@@ -17,8 +17,9 @@ from ldm_jax.web.services import request_of
 
 SIDE = {"multiple": 8, "one_size": False, "default": 64}
 FACTS = {
-    "inputs": ["caption", "label", "edit_given"], "sides": {"height": SIDE, "width": SIDE},
-    "classes": 10, "usual": {"steps": 25, "mask_blur": 4.0}, "usual_masked": {}, "token_limit": 16,
+    "inputs": ["caption", "label", "edit_image", "edit_given", "low_res", "noise_level"],
+    "noise_levels": 350, "sides": {"height": SIDE, "width": SIDE}, "classes": 10,
+    "usual": {"steps": 25, "mask_blur": 4.0}, "usual_masked": {}, "token_limit": 16,
     "is_inpainting": False, "clip": True,
 }  # fmt: skip
 """Of a model that has everything."""

@@ -120,12 +120,17 @@ def test_numbers_go_on_after_a_restart(tmp_path):
 def test_inputs_go_with_the_last_picture_that_was_drawn_from_them(tmp_path):
     pixels = np.zeros((2, 2, 3), np.uint8)
     with closing(Gallery(tmp_path)) as gallery:
-        kept = [pictures.keep(tmp_path, pixels + i) for i in range(5)]
+        kept = [
+            pictures.keep(tmp_path, bytes([i]), ".json" if i == 2 else ".png") for i in range(5)
+        ]
         (tmp_path / INPUTS / "my own.png").touch()
         foreign = {CHUNK: '{"request": {"init_image": 3, "mask": "/elsewhere/x.png"}}'}
         gallery.write(pixels, foreign)
         for image, mask in ((0, 1), (0, 2)):
-            request = {"init_image": str(kept[image]), "mask": str(kept[mask])}
+            request = {
+                "init_image": str(kept[image]),
+                "boxes" if mask == 2 else "mask": str(kept[mask]),
+            }
             gallery.write(pixels, {CHUNK: json.dumps({"request": request})})
 
         def left():
@@ -135,7 +140,7 @@ def test_inputs_go_with_the_last_picture_that_was_drawn_from_them(tmp_path):
         assert left() == [0, 1, 2, 3, 4], "all of them were sent just now"
         for path in kept:
             os.utime(path, times=2 * (time.time() - GRACE_SECONDS - 1,))
-        assert pictures.keep(tmp_path, pixels + 4) == kept[4]  # it is sent again
+        assert pictures.keep(tmp_path, bytes([4])) == kept[4]  # it is sent again
         gallery.delete("000003.png", lambda: {kept[3].name})
         assert left() == [3, 4], "one is waited for, one was sent just now"
     with closing(Gallery(tmp_path)) as gallery:

@@ -23,6 +23,7 @@ import tiny
 from PIL import Image
 
 from ldm_jax import config as cfg
+from ldm_jax.config.model import fit_unet
 from ldm_jax.convert import imported_model
 from ldm_jax.convert.diffusers.pipeline_folders import write_folder
 from ldm_jax.convert.native import write_native
@@ -41,6 +42,12 @@ def _write_models(folder: Path) -> None:
         "classes": (replace(unet, class_count=11), (cfg.ClassConditioner(10),)),
         "unconditional": (unet, ()),
     }
+    shown = (
+        cfg.LowResConditioner(noise=cfg.NoiseAugmentation()),
+        cfg.ClassMapConditioner(cfg.ClassMaps(num_classes=4, ignore=None)),
+        cfg.LayoutConditioner(cfg.LayoutTokens(2, (), 2, 8, 80), ("cat", "dog"), 8, 1, 2, 4),
+    )
+    kinds["files"] = fit_unet(tiny.UNET, shown, channels, False), shown
     for name, (unet, conditioners) in kinds.items():
         model = cfg.Model(autoencoder, unet, conditioners, process, 16)
         write_native(imported_model.make(model, convert_models.numbers(model)), folder / name)
@@ -442,3 +449,69 @@ def test_what_was_typed_outlives_the_page_and_the_server(page):
     assert request["request"]["seed"] == 42 and request["mask"] and request["init_image"]
     assert all("ERR_CONNECTION_REFUSED" in said or "ERR_INCOMPLETE" in said
                for said in browser.complaints(page.driver))  # fmt: skip
+
+
+def test_draws_from_the_files_that_a_model_is_conditioned_on(page, tmp_path):
+    page.use("files")
+    assert not page.all("#prompt") and page.see("#init_image-error") is None
+    page.click("#draw")
+    for name in ("low_res", "class_map", "boxes"):
+        assert page.see(f"#{name}-error") == "This model is conditioned on such a file: choose one."
+    small, boxes = tmp_path / "small.png", tmp_path / "boxes.json"
+    Image.new("RGB", (8, 8), "red").save(small)
+    box = {"class": "cow", "box": [0, 0, 8, 8]}
+    boxes.write_text(json.dumps({"size": [16, 16], "boxes": [box]}))
+    classes = io.BytesIO()
+    Image.new("L", (16, 16), 3).save(classes, "PNG")
+    page.one("#low_res-file").send_keys(str(small))
+    page.one("#boxes-file").send_keys(str(boxes))
+    page.drop("[data-field='class_map'] .drop-zone", classes.getvalue())
+    page.wait(lambda: "cow" in (page.see(".file-text") or ""))
+    page.wait(lambda: len(page.all("#files .paper > img")) == 2)
+    page.type("#noise_level", "350")
+    page.click("#draw")
+    assert page.see("#noise_level-error") == "Noise level must be from 0 to 349, not 350."
+    page.type("#noise_level", "5")
+    page.click("#draw")
+    said = page.wait(lambda: page.see("#boxes-error"))
+    assert said == "Boxes: box 1 has the class 'cow'; this model has cat, dog."
+    boxes.write_text(boxes.read_text().replace("cow", "cat"))
+    page.click("[data-field='boxes'] [aria-label='Take the file away']")
+    page.one("#boxes-file").send_keys(str(boxes))
+    page.wait(lambda: "cat" in (page.see(".file-text") or ""))
+    name = page.draw()
+    assert not browser.barriers(page.driver)
+    found = page.settings(name)
+    request, kept = found["request"], found["files"]
+    assert request["noise_level"] == 5 and found["problems"] == []
+    sent = {"low_res": small.read_bytes(), "class_map": classes.getvalue(),
+            "boxes": boxes.read_bytes()}  # fmt: skip
+    for field, data in sent.items():
+        with urllib.request.urlopen(page.server.url.rstrip("/") + kept[field]) as answer:
+            assert answer.read() == data
+    # They are there after a reload, and come back with the settings.
+    page.driver.refresh()
+    page.wait(lambda: page.all("#form[data-model='files']"))
+    page.wait(lambda: len(page.all("#files .paper > *")) == 3)
+    page.click("[data-field='low_res'] [aria-label='Take the file away']")
+    page.type("#noise_level", "7")
+    page.click("#gallery li:first-child button")
+    page.wait(lambda: page.all("#viewer-restore:enabled"))
+    page.click("#viewer-restore")
+    page.wait(lambda: page.one("#noise_level").get_property("value") == "5")
+    page.wait(lambda: len(page.all("#files .paper > *")) == 3)
+    page.click("#gallery li:first-child button")
+    page.wait(lambda: page.all("#viewer-again:enabled"))
+    page.click("#viewer-again")
+    page.wait(lambda: page.names()[0] > name)
+    old, new = (Image.open(page.server.out / n) for n in (name, page.names()[0]))
+    assert old.text == new.text and old.tobytes() == new.tobytes()
+    # A picture of the gallery is enlarged.
+    page.click("#gallery li:first-child button")
+    page.wait(lambda: page.all("#viewer-restore:enabled"))
+    page.click("#viewer-input")
+    page.wait(lambda: "16 × 16" in page.one("[data-field='low_res'] .easel .note").text)
+    page.click("#draw")
+    assert "different sizes: low_res 32x32 and class_map 16x16" in page.wait(
+        lambda: page.see("#form-error")
+    )

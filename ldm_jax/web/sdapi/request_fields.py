@@ -4,10 +4,11 @@ for nothing."""
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ldm_jax.config.checks import allowed, matches
+from ldm_jax.config.request import FILES
 from ldm_jax.web.refused import Refused, json_words
 
 Fields = Mapping[str, Any]
@@ -53,6 +54,10 @@ NEUTRAL_OF_PICTURES: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 """Of img2img alone; "pix2pix" models, which `image_cfg_scale` is for, are not read here."""
 SCRIPTS = "alwayson_scripts"
+FILES_SCRIPT = "condition files"
+"""The one script that there is. Its argument is an object of what models are conditioned on."""
+SHOWN = (*FILES, "noise_level")
+"""What that object may have: files as data, and what is said of them."""
 LARGEST = 2**53
 """Numbers beyond this are none of any field."""
 
@@ -64,6 +69,8 @@ class Checked:
     values: Fields
     """Of those that are used, with the values of those that were left out."""
     is_img2img: bool
+    shown: Fields = field(default_factory=dict)
+    """Some of `SHOWN`."""
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -78,12 +85,13 @@ def check(fields: Fields, is_img2img: bool) -> Checked:
         without_effect = WITHOUT_EFFECT | {n: kind for n, (kind, _) in USED_OF_PICTURES.items()}
         neutral |= {"init_images": ([],), "mask": ("",)}
     wrong: list[tuple[str | None, str]] = []
-    values = {name: default for name, (_, default) in used.items()}
+    values, shown = {name: default for name, (_, default) in used.items()}, {}
     for name, value in fields.items():
         short = name[:80]
         value = _number(value, (used | without_effect).get(name))
         if name == SCRIPTS:
             wrong += _scripts(value)
+            shown = {} if wrong else _shown(value)
         elif name in used:
             if value is not None:
                 values[name] = value
@@ -100,7 +108,7 @@ def check(fields: Fields, is_img2img: bool) -> Checked:
             wrong.append((name, f"{name} must be {_allowed(without_effect[name])}"))
     if wrong:
         raise Refused(422, *wrong)
-    return Checked(values, is_img2img)
+    return Checked(values, is_img2img, shown)
 
 
 def _allowed(kind: Any) -> str:
@@ -133,14 +141,34 @@ def _equal(value: Any, neutral: Any) -> bool:
 
 
 def _scripts(value: Any) -> list[tuple[str | None, str]]:
-    """What is wrong with scripts that are always on: there are none, so that only those without
-    arguments ask for nothing."""
+    """What is wrong with scripts that are always on: there is one, and others ask for nothing
+    only without arguments."""
     if value is None:
         return []
     if not isinstance(value, dict):
         return [(SCRIPTS, f"{SCRIPTS} must be an object")]
-    return [
-        (f"{SCRIPTS}.{name[:80]}", f"there is no script {name[:80]!r} here; leave it out")
-        for name, script in value.items()
+    asking = {
+        name: script for name, script in value.items()
         if not (isinstance(script, dict) and script.get("args") in ([], [False], None))
+    }  # fmt: skip
+    wrong = _wrongly_shown(asking.pop(FILES_SCRIPT)) if FILES_SCRIPT in asking else []
+    return wrong + [
+        (f"{SCRIPTS}.{name[:80]}", f"there is no script {name[:80]!r} here; leave it out")
+        for name in asking
     ]
+
+
+def _wrongly_shown(script: Any) -> list[tuple[str | None, str]]:
+    where, known = f"{SCRIPTS}.{FILES_SCRIPT}", ", ".join(SHOWN)
+    args = script.get("args") if isinstance(script, dict) else None
+    if not (isinstance(args, list) and len(args) == 1 and isinstance(args[0], dict)):
+        return [(where, f"{where} must have args with one object, which may have {known}")]
+    return [
+        (f"{where}.{name[:80]}", f"{name[:80]!r} is nothing that models are shown: {known}")
+        for name in args[0] if name not in SHOWN
+    ]  # fmt: skip
+
+
+def _shown(value: Any) -> Fields:
+    args = ((value or {}).get(FILES_SCRIPT) or {}).get("args")
+    return {n: v for n, v in args[0].items() if v is not None} if args and args[0] else {}

@@ -10,14 +10,16 @@ import numpy as np
 from PIL import Image
 
 from ldm_jax.config.checks import Seed
+from ldm_jax.config.request import FILES
 from ldm_jax.sampling.solvers import DEFAULT_ETA
 from ldm_jax.web import pictures
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.refused import Refused
 from ldm_jax.web.sdapi import sampler_names
 from ldm_jax.web.sdapi.filling import fill
-from ldm_jax.web.sdapi.request_fields import Checked
+from ldm_jax.web.sdapi.request_fields import FILES_SCRIPT, SCRIPTS, SHOWN, Checked
 from ldm_jax.web.sdapi.server_options import MODEL, SKIP, Options, overridden
+from ldm_jax.web.sent_files import SentFile
 from ldm_jax.web.services import Services, decoded
 
 MAX_SEED = int(typing.get_args(Seed)[1].high)
@@ -27,7 +29,7 @@ NAMES = {
     "invert_mask": "inpainting_mask_invert", "only_masked": "inpaint_full_res_padding",
     "tileable": "tiling", "clip_skip": f"override_settings.{SKIP}",
     "model": f"override_settings.{MODEL}",
-    "classes": "prompt",
+    "classes": "prompt", **{name: f"{SCRIPTS}.{FILES_SCRIPT}.{name}" for name in SHOWN},
 }  # fmt: skip
 """Our settings by the fields that they come from, where those have other names."""
 FILL, ORIGINAL = 0, 1
@@ -61,7 +63,7 @@ def translate(fields: Checked, options: Options, services: Services) -> Translat
     if seed > largest:
         raise Refused(422, ("seed", f"seed is {seed}; for {count} pictures, whose seeds follow "
                             f"it, it must be at most {largest}"))  # fmt: skip
-    sent = _pictures(fields, services)
+    sent = _pictures(fields, services) | _files(fields, services)
     values = settings_of(fields) | options.settings()
     first = services.request_of(values | {"seed": seed}, name, sent)
     requests = tuple(first.changed(seed=seed + i) for i in range(count))
@@ -84,6 +86,7 @@ def settings_of(fields: Checked) -> dict[str, Any]:
     found["negative_prompt"] = fields["negative_prompt"] or None
     if fields.is_img2img:
         found |= _of_pictures(fields)
+    found |= {name: value for name, value in fields.shown.items() if name not in FILES}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -125,6 +128,11 @@ def _blur(fields: Checked) -> float:
             422, ("mask_blur_x", "mask_blur_x and mask_blur_y differ; give one mask_blur")
         )
     return float(fields["mask_blur_x"])
+
+
+def _files(fields: Checked, services: Services) -> dict[str, Image.Image | SentFile]:
+    """The files that the model is to be conditioned on."""
+    return decoded({n: value for n, value in fields.shown.items() if n in FILES}, services.limits)
 
 
 def _pictures(fields: Checked, services: Services) -> dict[str, Image.Image]:

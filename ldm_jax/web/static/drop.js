@@ -14,10 +14,10 @@ function pastedPicture(clipboard) {
 }
 
 export class Drop {
-  /** `restore(found)` fills the form with settings; `use(file)` takes the file as input. */
-  constructor({ restore, use }) {
-    this.restore = restore;
-    this.use = use;
+  /** `restore(found)` fills the form with settings; `use(file)` takes the file as input;
+   * `place(element)` is the file input there, or null. */
+  constructor({ restore, use, place }) {
+    Object.assign(this, { restore, use, place });
     this.depth = 0;
     window.addEventListener("dragenter", (event) => this.over(event, 1));
     window.addEventListener("dragleave", (event) => this.over(event, -1));
@@ -37,7 +37,7 @@ export class Drop {
     if (!hasFiles(event)) return;
     this.depth += step;
     find("drop-veil").hidden = this.depth <= 0;
-    find("picture-in").classList.toggle("aimed", this.depth > 0);
+    this.aim(this.depth > 0);
   }
 
   dropped(event) {
@@ -45,12 +45,18 @@ export class Drop {
     event.preventDefault();
     this.depth = 0;
     find("drop-veil").hidden = true;
-    find("picture-in").classList.remove("aimed");
+    this.aim(false);
     const file = event.dataTransfer.files[0];
     if (!file) return;
     if (find("viewer").open) find("viewer").close();
-    if (find("picture-in").contains(event.target)) this.use(file);
+    const input = this.place(event.target);
+    if (input) input.set(file);
+    else if (find("picture-in").contains(event.target)) this.use(file, true);
     else this.read(file);
+  }
+
+  aim(on) {
+    for (const id of ["picture-in", "files-in"]) find(id).classList.toggle("aimed", on);
   }
 
   /** A PNG's settings; another picture may be meant as input. */

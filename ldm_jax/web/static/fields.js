@@ -20,6 +20,7 @@ const LOOKS = {
   height: { hint: "" },
   width: { hint: "" },
   strength: { slider: [0, 1, 0.05], hint: "0 keeps the picture, 1 draws all anew." },
+  low_res: { label: "Small picture" },
   mask_blur: { label: "Soft edge", slider: [0, 64, 1], hint: "Pixels at the mask's edge." },
   only_masked: { label: "Only the masked part", none: "off",
     hint: "Draw it at full size, with so many pixels around it." },

@@ -10,6 +10,7 @@ import { TokenCount } from "./tokens.js";
 /** Where settings stand; others go where their group says. In this order. */
 const PLACES = {
   words: ["prompt", "negative_prompt", "classes"],
+  "file-settings": ["noise_level"],
   "picture-settings": ["strength", "mask_blur", "only_masked"],
   basics: ["num", "seed", "steps", "guidance_scale", "sampler"],
 };
@@ -29,8 +30,9 @@ function underHeadings(fields) {
 
 export class Form {
   /** `changed` is called whenever the form has other values. */
-  constructor(picture, changed, isLoaded) {
+  constructor(picture, files, changed, isLoaded) {
     this.picture = picture;
+    this.files = files;
     this.changed = changed;
     this.isLoaded = isLoaded;
     this.fields = {};
@@ -49,6 +51,7 @@ export class Form {
       this.fields[setting.name] = new Field(setting, (field) => this.edited(field));
     }
     this.picture.allow(description);
+    this.files.show(description.files);
     const strength = description.settings.find(({ name }) => name === "strength");
     this.usual = { strength: [strength?.default ?? null, strength?.default_masked ?? null] };
     this.place();
@@ -126,6 +129,8 @@ export class Form {
   met(needed) {
     if (needed === "init_image") return this.picture.given;
     if (needed === "mask") return this.picture.masked;
+    const input = this.files.input(needed);
+    if (input) return input.file !== null;
     const field = this.fields[needed];
     return !field || (this.met(field.setting.needs) && field.element.matches(".changed"));
   }
@@ -138,7 +143,7 @@ export class Form {
     }
     this.fields.strength?.setDefault(this.usual.strength[masked ? 1 : 0]);
     if (given) this.fields.mask_blur?.followSide(Math.max(now.width, now.height));
-    this.size?.followPicture(given);
+    this.size?.followPicture(given || this.files.sized);
     this.look();
     this.changed();
   }

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { announce, either, find, make, sentence, tell, toast, words } from "./dom.js";
 import { Drop } from "./drop.js";
+import { Files } from "./files.js";
 import { Form } from "./form.js";
 import { Gallery, isGrid } from "./gallery.js";
 import { Grid } from "./grid.js";
@@ -22,7 +23,8 @@ const mine = new Set(); // jobs of this page
 const isLoaded = () => models.find((model) => model.name === shown)?.loaded ?? false;
 
 const picture = new Picture(() => form.pictureChanged());
-const form = new Form(picture, () => changed(), isLoaded);
+const files = new Files(() => form.pictureChanged());
+const form = new Form(picture, files, () => changed(), isLoaded);
 const grid = new Grid(() => changed());
 const gallery = new Gallery((name) => viewer.open(name));
 const stage = new Stage({
@@ -40,7 +42,11 @@ const viewer = new Viewer(gallery, {
   use: { picture: (blob) => use(blob), data: dataUrl },
   isUsual: (name, value) => form.isUsual(name, value),
 });
-new Drop({ restore: (found) => restore(found), use: (file) => use(file) });
+new Drop({
+  restore: (found) => restore(found),
+  use: (file, exactly) => use(file, exactly),
+  place: (element) => files.at(element),
+});
 
 // ------------------------------------------------------------------------------------- models
 
@@ -119,18 +125,12 @@ async function draw(event) {
   form.seed?.next();
   const { request, errors } = form.request();
   const axes = grid.wanted ? grid.read() : {};
-  errors.push(...picture.missing());
-  const files = form.description?.by_file ?? [];
-  if (files.length) {
-    const message = `This model is conditioned on ${files.join(" and ")}, which this page cannot `
-      + `give; use sample.py with ${files.map((name) => `--${name}=FILE`).join(" ")}.`;
-    errors.push({ field: null, message });
-  }
+  errors.push(...picture.missing(), ...files.missing());
   if (errors.length) complain(errors);
   if (errors.length || !axes) return;
   button.disabled = true;
   try {
-    const job = { model: shown, request, ...(await picture.data()) };
+    const job = { model: shown, request, ...(await picture.data()), ...(await files.data()) };
     if (grid.wanted) await sendGrid(job, axes);
     else await queue([job]);
   } catch (error) {
@@ -206,12 +206,23 @@ async function restore(found) {
   if (left.length) notes.push(`A grid over ${either(left.map(words))} cannot be typed here.`);
   if (input) await picture.set(await api.blob(input), mask);
   else if (picture.now) picture.clear();
+  const blobs = {};
+  for (const [name, url] of Object.entries(found.files)) blobs[name] = url && await api.blob(url);
+  await files.restore(blobs);
   if (unused.length) notes.push(`This model has no ${unused.map(words).join(", ").toLowerCase()}.`);
   toast(["The settings are in the form.", ...notes].join(" "));
   (form.fields.prompt ?? form.fields.classes)?.input.focus();
 }
 
-async function use(file) {
+/** Takes a picture as input: of a model that is conditioned on one, as that, unless it was laid
+ * `exactly` on the place of the picture to start from. */
+async function use(file, exactly = false) {
+  const input = exactly ? null : files.forPictures;
+  if (input) {
+    await input.set(file);
+    input.element.scrollIntoView({ block: "nearest" });
+    return;
+  }
   if (!picture.allowed.picture) {
     toast("This model does not start from pictures.");
     return;

@@ -128,10 +128,12 @@ export class Viewer {
   /** The picture's own request as a job. */
   async job() {
     if (!this.found.model) throw new Error("The model of this picture is not here.");
-    const { model, init_image: picture, mask } = this.found;
-    const request = asked(this.found);
-    const load = async (url) => (url ? this.use.data(await api.blob(url)) : null);
-    return { model, request, init_image: await load(picture), mask: await load(mask) };
+    const { model, init_image: picture, mask, files } = this.found;
+    const job = { model, request: asked(this.found) };
+    for (const [name, url] of Object.entries({ init_image: picture, mask, ...files })) {
+      job[name] = url ? await this.use.data(await api.blob(url)) : null;
+    }
+    return job;
   }
 
   async repeat() {
