@@ -139,3 +139,25 @@ def inputs(name: str) -> dict[str, np.ndarray]:
             shape = 2, model["boxes"]["max_seq_len"]
             found["tokens"] = random.integers(0, model["boxes"]["vocab_size"], shape)
     return found
+
+
+DRAWN, DRAWING_STEPS = ("inpainting_big", "semantic_synthesis256", "layout2img"), 20
+"""Tasks of which whole pictures are drawn, and in how many steps."""
+
+
+def drawing_inputs(name: str) -> dict[str, np.ndarray]:
+    """What one picture of 32 x 32 is drawn from, in the layout of files; the same numbers
+    everywhere."""
+    random = np.random.Generator(np.random.Philox(zlib.crc32(f"drawing {name}".encode())))
+    settings, found = TASKS[name], {"noise": random.standard_normal((8, 8, 3)).astype(np.float32)}
+    if "class_map" in settings:
+        count = settings["class_map"]["in_channels"]
+        found["class_map"] = random.integers(0, count, (32, 32))
+    elif "boxes" in settings:
+        boxes = settings["boxes"]
+        found["boxes"] = random.integers(0, boxes["vocab_size"], boxes["max_seq_len"])
+    else:
+        found["image"] = random.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+        found["mask"] = np.zeros((32, 32), np.uint8)
+        found["mask"][5:19, 11:30] = 1
+    return found

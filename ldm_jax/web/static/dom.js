@@ -79,7 +79,7 @@ export function words(name) {
 /** What the server says of settings, as a sentence. */
 export function sentence(message) {
   // Names such as guidance_scale stay as they are.
-  const text = /^[a-z]+ /.test(message) ? message[0].toUpperCase() + message.slice(1)
+  const text = /^[a-z]+[ :]/.test(message) ? message[0].toUpperCase() + message.slice(1)
     : message;
   // A setting with its value, as the command line has it, in the words of the form.
   const plain = text.replace(/(?:--)?\b([a-z]+_[a-z_]+)=(\w+)/g,
