@@ -55,9 +55,11 @@ def of_error(error: Exception, files: Mapping[str, Path] | None = None) -> Refus
     settings, which are named in the place of their paths."""
     status, message = told(error)
     field = field_of(error, message) if status == REFUSED else None
-    for name, path in (files or {}).items():
-        if str(path) in message:
-            field, message = name, message.replace(str(path), name)
+    named = {name: path for name, path in (files or {}).items() if str(path) in message}
+    for path in {*named.values()}:  # one may have come for several settings
+        message = message.replace(str(path), " or ".join(n for n in named if named[n] == path))
+    if named:
+        field = next(iter(named)) if len(named) == 1 else None
     said, sign, must = _OPTION.sub(r"\1", message).partition("; it must be ")
     return Refused(422 if status == REFUSED else 500, (field, said + sign + json_words(must)))
 

@@ -10,6 +10,7 @@ from convert_models import TASKS
 from PIL import Image
 
 from ldm_jax.config.request import FILES, Request
+from ldm_jax.core.reading import FileFormatError
 from ldm_jax.web.gallery import given_files
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.pictures import keep
@@ -83,3 +84,7 @@ def test_a_model_in_memory_is_asked_and_files_are_named_by_their_settings(tmp_pa
     }
     refusal = of_error(OSError(5, "Input/output error", str(path)), given_files(request))
     assert refusal.status == 500 and str(tmp_path) not in str(refusal)
+    both = {"low_res": path, "boxes": path}
+    assert of_error(FileFormatError(path, "is odd"), both).errors == (
+        (None, "low_res or boxes: is odd"),
+    )

@@ -21,6 +21,7 @@ const LOOKS = {
   width: { hint: "" },
   strength: { slider: [0, 1, 0.05], hint: "0 keeps the picture, 1 draws all anew." },
   low_res: { label: "Small picture" },
+  noise_level: { hint: "Noise on the small picture hides its faults; 0 is none." },
   mask_blur: { label: "Soft edge", slider: [0, 64, 1], hint: "Pixels at the mask's edge." },
   only_masked: { label: "Only the masked part", none: "off",
     hint: "Draw it at full size, with so many pixels around it." },

@@ -14,6 +14,17 @@ const SHOWN = 600;
 const isPicture = (file) => file.type.startsWith("image/");
 const isText = (file) => file.type === "application/json" || /\.json$/i.test(file.name ?? "");
 
+/** How many times as bright a picture must be to be seen: the numbers of a class map are dark. */
+function brighter(image) {
+  const [width, height] = [image.naturalWidth, image.naturalHeight].map((n) => Math.min(n, 128));
+  const context = make("canvas", { width, height }).getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(image, 0, 0, width, height);
+  const most = context.getImageData(0, 0, width, height).data
+    .reduce((found, value, i) => (i % 4 === 3 ? found : Math.max(found, value)), 0);
+  return most ? 255 / most : 1;
+}
+
 class FileInput {
   constructor({ name, help }, changed) {
     this.name = name;
@@ -70,6 +81,7 @@ class FileInput {
     const image = make("img", { alt: "", class: "under", src: this.url });
     await image.decode();
     const { naturalWidth: width, naturalHeight: height } = image;
+    if (brighter(image) > 2) image.style.filter = `brightness(${brighter(image)})`;
     this.note.textContent = `${called}${width} × ${height}`;
     this.paper.classList.toggle("tiny", Math.max(width, height) < 256);
     return [image];
