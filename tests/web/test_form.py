@@ -56,6 +56,8 @@ def test_every_setting_has_its_place(services):
     models, _, limits = services
     made = forms.form("one.safetensors", FACTS, models, limits)
     assert made["picture_formats"]["WebP"] == "image/webp"
+    assert [file["name"] for file in made["files"]] == ["low_res", "edit_image"]
+    assert made["files"][1]["help"] == "Editing: the picture to edit, as the prompt says."
     listed = made["settings"]
     assert {s["name"] for s in listed} == given
     for s in listed:
