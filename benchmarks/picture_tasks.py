@@ -3,14 +3,15 @@
 
 Held-out scenes are drawn from what the model is conditioned on, and read by the rater
 (`ldm_jax.evaluation.rater`). Counted are digits, of which a scene has one to three, each at its
-place: with a class map or boxes the right digit; with a hole in the picture over one of its digits
-the right digit and colour in the hole, as the caption says; from a picture a quarter the size the
-right digit and colour, beside those of bicubic enlargement. A class map is obeyed as far as strokes
-lie where it has them: intersection over union of all scenes. Such a model also draws twelve scenes
-as one picture of three times four the size, as a whole and in tiles of the size of training; seams
-are looked for where tiles meet: the mean step of brightness there, beside the step in the same
-places of pictures drawn as a whole. OUT/scenes.png has condition, drawing and true picture below
-each other, OUT/large.png the large pictures, OUT/report.json the numbers."""
+place: with a class map or boxes the right digit, in its colour where boxes have one; with a hole in
+the picture over one of its digits the right digit and colour in the hole, as the caption says; from
+a picture a quarter the size the right digit and colour, beside those of bicubic enlargement. A
+class map is obeyed as far as strokes lie where it has them: intersection over union of all scenes.
+Such a model also draws twelve scenes as one picture of three times four the size, as a whole and in
+tiles of the size of training; seams are looked for where tiles meet: the mean step of brightness
+there, beside the step in the same places of pictures drawn as a whole. OUT/scenes.png has
+condition, drawing and true picture below each other, OUT/large.png the large pictures,
+OUT/report.json the numbers."""
 
 import json
 from collections.abc import Sequence
@@ -62,14 +63,17 @@ class Arguments:
     seed: int = 0
 
 
-def held_out(count: int, size: int) -> list[dict[str, Any]]:
-    """Scenes of the test split as the loader fits them."""
+def held_out(count: int, size: int, coloured: bool) -> list[dict[str, Any]]:
+    """Scenes of the test split as the loader fits them; boxes are of coloured digits, or of digits
+    of any colour."""
     data = cfg.Data(cfg.DigitScenes(), size, 1)
     found = []
     for index in range(count):
         scene = digit_scenes.example("test", index, size)
         example = {name: scene[name] for name in ("image", "caption", "label", "boxes", "classes")}
         example |= {"class_map": scene["class_map"].astype(np.int16), "name": f"test/{index}"}
+        if coloured:
+            example["classes"] = digit_scenes.coloured_classes(example["caption"])
         found.append(fit_example(example, data, None, index))
     return found
 
@@ -208,7 +212,9 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     text = cfg.find(model.conditioners, cfg.TextConditioner)
     tokenizer = None if text is None else read_tokenizer(bundle.tokenizer, text)
     inputs = InputMaker(model.conditioners, tokenizer, model.sides, model.autoencoder.factor)
-    examples = held_out(arguments.scenes, size)
+    layout = cfg.find(model.conditioners, cfg.LayoutConditioner)
+    coloured = layout is not None and layout.class_names == digit_scenes.COLOURED_DIGITS
+    examples = held_out(arguments.scenes, size, coloured)
     captions = [example["caption"] for example in examples]
     rows = [dict(inputs(example, i, TASK_SEED)) for i, example in enumerate(examples)]
     holes = None
@@ -218,7 +224,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         rows = [with_hole(*one) for one in zip(rows, captions, holes, strict=True)]
     images = draw(arguments, bundle, rows, examples, inputs.uncond())
     truth = np.stack([example["image"] for example in examples])
-    rater, colours = train_rater(), bool({"mask", "low_res"} & {*model.inputs})
+    rater, colours = train_rater(), coloured or bool({"mask", "low_res"} & {*model.inputs})
 
     def score(images: Any) -> dict[str, float]:
         return share_right(rater, images, captions, holes, colours)

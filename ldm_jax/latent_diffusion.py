@@ -207,8 +207,10 @@ def zero_inputs(config: cfg.Model, rows: int = 1) -> dict[str, Array]:
                     zeros["noise_level"] = jnp.zeros((rows,), jnp.int32)
             case cfg.ClassMapConditioner():
                 zeros["class_map"] = jnp.zeros((rows, height, width), jnp.int16)
-            case cfg.LayoutConditioner(tokens=tokens):
+            case cfg.LayoutConditioner(tokens=tokens, box_map_channels=channels):
                 zeros["boxes"] = jnp.zeros((rows, tokens.length), jnp.int32)
+                if channels is not None:
+                    zeros["box_map"] = jnp.zeros((rows, height, width), jnp.int16)
             case cfg.EditConditioner():
                 zeros["edit_image"] = jnp.zeros((rows, height, width, 3), jnp.uint8)
                 zeros["edit_given"] = jnp.zeros((rows,), jnp.int32)

@@ -249,7 +249,6 @@ class LayoutConditioner:
     cross-attention context."""
 
     name: ClassVar[str] = "layout_encoder"
-    inputs: ClassVar[tuple[str, ...]] = ("boxes",)
 
     tokens: LayoutTokens = field(default_factory=LayoutTokens)
     """How boxes become tokens."""
@@ -259,6 +258,10 @@ class LayoutConditioner:
     layers: Annotated[int, Within(1, 256)] = 16
     num_heads: Width = 8
     head_dim: Width = 64
+    box_map_channels: Width | None = None
+    """Also paint the boxes as a class map, projected to so many channels and concatenated to the
+    latents, which teaches small models early which class belongs where; None: tokens alone, as in
+    published models."""
     dropout: Share = 0.1
     """Share of training examples whose boxes are dropped, for classifier-free guidance (CFG)."""
 
@@ -273,9 +276,14 @@ class LayoutConditioner:
             self.head_dim,
         )  # fmt: skip
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What it reads of an example."""
+        return ("boxes",) if self.box_map_channels is None else ("boxes", "box_map")
+
     def slots(self, latent_channels: int) -> Slots:
         """What it gives the U-Net."""
-        return Slots(self.width)
+        return Slots(self.width, concat=self.box_map_channels or 0)
 
 
 @settings

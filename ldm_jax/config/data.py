@@ -14,6 +14,9 @@ class DigitScenes:
     """Folder of the built data set; it is built there if absent."""
     max_digits: Annotated[int, Within(1, 3)] = 3
     """Use only scenes of at most this many digits."""
+    box_classes: Literal["digits", "coloured_digits"] = "digits"
+    """What the boxes' classes are: ten digits (`three`), or the sixty of digit and colour (`red
+    three`)."""
 
 
 @settings

@@ -282,7 +282,7 @@ def conditioner_shapes(
     """Shapes of a conditioner's parameters; {} where it has none."""
     inputs, before = {"label": _numbers(), "class_map": _numbers(1, 1)}, Condition()
     if isinstance(config, cfg.LayoutConditioner):
-        inputs["boxes"] = _numbers(config.tokens.length)
+        inputs |= {"boxes": _numbers(config.tokens.length), "box_map": _numbers(1, 1)}
     text = config if isinstance(config, cfg.TextConditioner) else text
     if text is not None:
         length, width = text.encoder.max_length, text.encoder.width

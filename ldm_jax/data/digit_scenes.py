@@ -23,6 +23,7 @@ COLOURS = {
     "purple": (208, 40, 255),
     "white": (255, 255, 255),
 }
+COLOURED_DIGITS = tuple(f"{colour} {digit}" for colour in COLOURS for digit in DIGITS)
 BACKGROUND = (8, 8, 12)
 CANVAS = 16  # places are measured in pixels of the 16-pixel canvas
 CELL = 8  # the side of a scan on that canvas
@@ -247,6 +248,12 @@ def parse_caption(caption: str) -> Description:
         return describe(things, tuple(relations))
     except ValueError as error:
         raise ValueError(f"caption {caption!r}: {error}") from None
+
+
+def coloured_classes(caption: str) -> Int[np.ndarray, " n"]:
+    """The numbers in `COLOURED_DIGITS` of the digits that a caption names, in its order."""
+    named = [f"{thing.colour} {DIGITS[thing.digit]}" for thing in parse_caption(caption).things]
+    return np.array([COLOURED_DIGITS.index(name) for name in named], np.int64)
 
 
 def _canonical(description: Description) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ldm_jax import config as cfg
-from ldm_jax.data.digit_scenes import DIGITS
+from ldm_jax.data.digit_scenes import COLOURED_DIGITS, DIGITS, coloured_classes
 from ldm_jax.data.records import Records
 from ldm_jax.data.sources import DataError, Example, Split
 
@@ -28,7 +28,6 @@ class DigitScenesSource:
     """
 
     has_captions = has_images = True
-    box_classes = DIGITS
     map_classes = 1 + len(DIGITS)
     """The background, and each digit."""
     beside = frozenset[str]()
@@ -37,6 +36,7 @@ class DigitScenesSource:
         import tensorflow_datasets as tfds
 
         self.broken: dict[str, str] = {}
+        self.box_classes = DIGITS if source.box_classes == "digits" else COLOURED_DIGITS
         self._opened_with = (source, image_size, split)
         builder = _built_digit_scenes(source.data_dir, image_size)
         features = builder.info.features
@@ -50,6 +50,8 @@ class DigitScenesSource:
         self._decoders = {name: tfds.decode.SkipDecoding() for name in ("image", "class_map")}
         self.class_names = tuple(features["label"].names)
         self.fingerprint = f"{builder.info.full_name}, at most {source.max_digits} digits"
+        if source.box_classes != "digits":
+            self.fingerprint += f", {source.box_classes}"
         self._rows = np.arange(len(self._records))
         if source.max_digits < 3:
             counts = tfds.features.FeaturesDict({"count": features["count"]})
@@ -81,6 +83,8 @@ class DigitScenesSource:
             "caption": found["caption"].decode(), "label": int(found["label"]),
             "name": f"{self._opened_with[2]}/{int(self._rows[index])}",
         }  # fmt: skip
+        if self.box_classes is COLOURED_DIGITS:
+            example["classes"] = coloured_classes(example["caption"])
         if self._keep:
             self._kept[index] = example
         return {**example}

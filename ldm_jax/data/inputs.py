@@ -11,7 +11,7 @@ from ldm_jax.data.class_maps import read_class_map
 from ldm_jax.data.degradation import degrade
 from ldm_jax.data.depth_maps import read_depth_map
 from ldm_jax.data.hole_masks import draw_mask
-from ldm_jax.data.layout_tokens import empty_layout, layout_tokens
+from ldm_jax.data.layout_tokens import box_map, empty_layout, layout_tokens
 from ldm_jax.data.random_stream import RandomStream
 from ldm_jax.data.sources import DataError, Example, Source
 from ldm_jax.data.tokenizer import Tokenizer
@@ -19,8 +19,8 @@ from ldm_jax.data.tokenizer import Tokenizer
 Inputs = Mapping[str, np.ndarray]
 """Arrays by the input's name: `caption` int32 [l], `label` int32 [], `mask` uint8 [h w 1],
 `low_res` uint8 [zh zw 3], `noise_level` int32 [], `class_map` int16 [h w], `boxes` int32 [l]
-(tokens), `edit_image` uint8 [h w 3], `edit_given` int32 [] (1, or 0 for none), `depth` float32
-[zh zw]."""
+(tokens), `box_map` int16 [h w], `edit_image` uint8 [h w 3], `edit_given` int32 [] (1, or 0 for
+none), `depth` float32 [zh zw]."""
 
 
 class InputMaker:
@@ -72,6 +72,7 @@ class InputMaker:
                         example["boxes"], example["classes"], how, example["crop"],
                         stream("boxes"), example.get("flags"),
                     )  # fmt: skip
+                    made |= box_maps(self._conditioners, made, self._sides)
                 case cfg.EditConditioner():
                     made["edit_image"] = _edit_image(example)
                     made["edit_given"] = np.asarray(1, np.int32)
@@ -103,7 +104,18 @@ def empty_views(conditioners: Sequence[cfg.Conditioner], sides: tuple[int, int])
                 made["boxes"] = empty_layout(how)
             case cfg.EditConditioner():
                 made["edit_given"] = np.asarray(0, np.int32)
-    return made
+    return made | box_maps(conditioners, made, sides)
+
+
+def box_maps(
+    conditioners: Sequence[cfg.Conditioner], inputs: Inputs, sides: tuple[int, int]
+) -> Inputs:
+    """The `box_map` of the `boxes` among `inputs`, for an image of these sides, where it is read;
+    else nothing."""
+    layout = cfg.find(conditioners, cfg.LayoutConditioner)
+    if layout is None or layout.box_map_channels is None:
+        return {}
+    return {"box_map": box_map(inputs["boxes"], layout.tokens, sides)}
 
 
 def check_source(conditioners: Sequence[cfg.Conditioner], source: Source, where: str) -> None:

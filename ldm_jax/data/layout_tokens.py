@@ -2,7 +2,7 @@
 them, and back."""
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Int32, Int64
+from jaxtyping import Float, Float64, Int, Int16, Int32, Int64
 
 from ldm_jax import config as cfg
 from ldm_jax.data.random_stream import RandomStream
@@ -80,6 +80,25 @@ def boxes_of_tokens(
     objects = tokens[: 3 * how.max_objects].reshape(-1, 3).astype(np.int64)
     objects = objects[objects[:, 0] != how.padding]
     return _boxes(objects[:, 1:], how), objects[:, 0] % how.num_classes
+
+
+def box_map(
+    tokens: Int[np.ndarray, " l"], how: cfg.LayoutTokens, sides: tuple[int, int]
+) -> Int16[np.ndarray, "h w"]:
+    """The classes of a layout's boxes painted on an image of these sides, smaller boxes over
+    larger ones; -1 where there is none. A box covers the pixels whose middles lie in it, and one
+    at least."""
+    boxes, classes = boxes_of_tokens(tokens, how)
+    top, left, bottom, right = crop_of_tokens(tokens, how)
+    origin, size = np.array([top, left] * 2), np.array([bottom - top, right - left] * 2)
+    ends = (boxes - origin) / size * np.array([*sides] * 2)
+    order = np.argsort(-_areas(boxes, np.array(_WHOLE[0])), kind="stable")
+    painted = np.full(sides, -1, np.int16)
+    for box, number in zip(ends[order], classes[order].tolist(), strict=True):
+        first = np.clip(np.ceil(box[:2] - 0.5), 0, np.array(sides) - 1).astype(int)
+        last = np.maximum(np.ceil(box[2:] - 0.5).astype(int), first + 1)
+        painted[first[0] : last[0], first[1] : last[1]] = number
+    return painted
 
 
 def crop_of_tokens(

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from ldm_jax import config as cfg
 from ldm_jax.config.request import FILES
 from ldm_jax.core.npy import read_rows
+from ldm_jax.data.inputs import box_maps
 from ldm_jax.generation.condition_files import read_shown
 from ldm_jax.generation.conditions import NO_PICTURE, Picture
 from ldm_jax.generation.defaults import or_default, usual_mask_blur
@@ -78,6 +79,8 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
     picture = replace(picture, shown=shown.inputs)
     resolved = pipeline.resolve_sampling(sampling, picture)
     sampling = resolved.sampling
+    maps = box_maps(pipeline.config.conditioners, shown.inputs, (sampling.height, sampling.width))
+    picture = replace(picture, shown={**shown.inputs, **maps})
     if files.latents is not None:
         shape = pipeline.model.latent_shape_of(sampling.height, sampling.width)
         count = len(request.conditions) * request.num

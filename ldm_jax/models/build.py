@@ -77,8 +77,9 @@ def build_conditioner(
         case cfg.ClassMapConditioner(maps=maps, channels=channels):
             module = SpatialRescaler(maps.num_classes, channels, factor, dtype)
             return ClassMap(config.name, module)
-        case cfg.LayoutConditioner():
-            return Layout(config.name, BERTTextModel(config.encoder, dtype))
+        case cfg.LayoutConditioner(tokens=tokens, box_map_channels=channels):
+            mapper = channels and SpatialRescaler(tokens.num_classes, channels, factor, dtype)
+            return Layout(config.name, BERTTextModel(config.encoder, dtype), mapper)
         case cfg.EditConditioner():
             return Edit(config.name)
         case cfg.DepthConditioner():

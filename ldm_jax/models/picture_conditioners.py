@@ -117,18 +117,27 @@ class SpatialRescaler(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """The tokens of `boxes` [b l], encoded."""
+    """The tokens of `boxes` [b l], encoded, and the same boxes painted as the class map `box_map`
+    [b h w], projected, where there is a module for it."""
 
     name: str
-    module: nn.Module
+    encoder: nn.Module
+    mapper: SpatialRescaler | None
 
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
-        return self.module.init(key, inputs["boxes"])["params"]
+        params = self.encoder.init(key, inputs["boxes"])["params"]
+        if self.mapper is None:
+            return params
+        return params | self.mapper.init(key, inputs["box_map"])["params"]
 
     def __call__(
         self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
     ) -> Condition:
-        return self.module.apply({"params": params}, inputs["boxes"])
+        condition = self.encoder.apply({"params": params}, inputs["boxes"])
+        if self.mapper is None:
+            return condition
+        painted = self.mapper.apply({"params": params}, inputs["box_map"])
+        return condition._replace(concat=painted)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import pytest
 from ldm_jax import config as cfg
 from ldm_jax.data import transforms
 from ldm_jax.data.layout_tokens import (
+    box_map,
     boxes_of_tokens,
     crop_of_tokens,
     empty_layout,
@@ -66,6 +67,22 @@ def test_flags_are_part_of_class_tokens():
         cfg.LayoutTokens(3, ("inside",), 4, 5, 40)
     with pytest.raises(cfg.ConfigError, match="in order"):
         cfg.LayoutTokens(flags=("inside", "group"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_boxes_are_painted_as_a_class_map(whole):
+    """As the crop, which mirrors, cuts the map of the whole picture; small boxes over large."""
+    how = cfg.LayoutTokens(num_classes=3, max_objects=4, grid=9, vocab_size=128, crop=whole)
+    boxes = np.array([[2, 2, 4, 4], [0, 0, 8, 6], [4, 4, 6, 8], [5, 0, 5, 0]]) / 8
+    crop = Crop((16, 16), (16, 16), (4, 0), (8, 16), True)
+    tokens = layout_tokens(boxes, np.array([2, 0, 1, 2]), how, crop)
+    expected = np.full((16, 16), -1)
+    expected[:, :12], expected[4:8, 4:8], expected[8:12, 8:] = 0, 2, 1
+    np.testing.assert_array_equal(box_map(tokens, how, (8, 16)), expected[4:12, ::-1])
+    assert (box_map(empty_layout(how), how, (8, 16)) == -1).all()
+    # The thinnest of boxes, here at the very end, is seen too.
+    thin = layout_tokens(np.array([[0, 0.99, 1, 1]]), np.array([1]), how)
+    assert (box_map(thin, how, (2, 2)) == [[-1, 1], [-1, 1]]).all()
 
 
 def test_too_many_boxes_are_refused_or_the_largest_kept():

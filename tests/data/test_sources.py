@@ -284,6 +284,12 @@ def test_digit_scenes_are_built_and_read(scenes):
         assert example["label"] == expected["label"]
     with pytest.raises(IndexError):
         source[40]
+    assert source.box_classes[int(source[3]["classes"][0])] in source[3]["caption"]
+    coloured = cfg.DigitScenes(data_dir=scenes, box_classes="coloured_digits")
+    other = sources.open_source(cfg.Data(coloured, 16), "train")
+    names = [other.box_classes[i] for i in other[3]["classes"].tolist()]
+    assert sorted(names, key=other[3]["caption"].index) == names and len(other.box_classes) == 60
+    assert other.fingerprint != source.fingerprint
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(copy[5]["image"], source[5]["image"])
 

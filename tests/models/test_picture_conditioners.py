@@ -1,5 +1,7 @@
 """What conditioners of pictures put beside the latents."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,8 +85,23 @@ def test_a_layout_is_context():
     config = cfg.LayoutConditioner(tokens, width=8, layers=1, num_heads=2, head_dim=4)
     boxes = np.zeros((2, tokens.length), np.int32)
     params = build_conditioner(config).init(KEY, {"boxes": jnp.asarray(boxes)}, Condition())
-    assert made(config, {"boxes": boxes}, params=params).context.shape == (2, 8, 8)
-    assert config.slots(4).context == 8
+    plain = made(config, {"boxes": boxes}, params=params)
+    assert plain.context.shape == (2, 8, 8) and plain.concat is None
+    assert config.slots(4) == cfg.Slots(8)
+
+    config = replace(config, box_map_channels=3)
+    painted = np.full((2, 8, 8), -1, np.int16)
+    painted[0, :4, :4] = 2
+    inputs = {"boxes": jnp.asarray(boxes), "box_map": jnp.asarray(painted)}
+    own = build_conditioner(config, factor=4).init(KEY, inputs, Condition())
+    params = {**params, "channel_mapper": own["channel_mapper"]}
+    both = made(config, inputs, params=params)
+    np.testing.assert_array_equal(both.context, plain.context)
+    kernel = own["channel_mapper"]["kernel"][0, 0]
+    expected = np.zeros((2, 2, 2, 3))
+    expected[0, 0, 0] = kernel[2]
+    np.testing.assert_allclose(both.concat, expected, atol=1e-6)
+    assert config.slots(4) == cfg.Slots(8, concat=3)
 
 
 def test_a_picture_to_edit_is_its_unscaled_mode_or_zero():

@@ -21,7 +21,7 @@ CONDITIONERS = (
     cfg.InpaintingConditioner(masks=cfg.Masks(all_masked=0.5)),
     cfg.LowResConditioner(cfg.BSRGAN(light=True), cfg.NoiseAugmentation()),
     cfg.ClassMapConditioner(cfg.ClassMaps(num_classes=11, ignore=None)),
-    cfg.LayoutConditioner(TOKENS, digit_scenes.DIGITS, 8, 1, 2, 4),
+    cfg.LayoutConditioner(TOKENS, digit_scenes.DIGITS, 8, 1, 2, 4, box_map_channels=2),
     cfg.EditConditioner(),
     cfg.DepthConditioner(),
 )

@@ -109,7 +109,9 @@ def _has_conditioners(conditioners: tuple[cfg.Conditioner, ...]) -> bool:
     match conditioners:
         case () | (cfg.TextConditioner() | cfg.ClassConditioner() | cfg.ClassMapConditioner(),):
             return True
-        case (cfg.LowResConditioner(noise=None) | cfg.LayoutConditioner(),):
+        case (cfg.LowResConditioner(noise=None),):
+            return True
+        case (cfg.LayoutConditioner(box_map_channels=None),):
             return True
         case (cfg.InpaintingConditioner(form="latent_diffusion"),):
             return True
