@@ -156,8 +156,8 @@ def seams(whole: Any, tiled: Any, tile: int) -> dict[str, float]:
     }
 
 
-def large(arguments: Arguments, bundle: Any) -> dict[str, float]:
-    """Draws and writes large.png; the seam statistic."""
+def large(arguments: Arguments, bundle: Any) -> dict[str, Any]:
+    """Draws and writes large.png; how the class map is obeyed, and the seam statistic."""
     size = bundle.config.sides[0]
     scenes = [digit_scenes.example("test", index, size) for index in range(1, 13)]
     class_map, truth = (
@@ -169,7 +169,14 @@ def large(arguments: Arguments, bundle: Any) -> dict[str, float]:
     ]
     sheet = np.stack([truth, *(images[0] for images in drawn)])
     save_png(arguments.out / "large.png", grid(sheet, 3, scale=max(1, 64 // size)), {})
-    return seams(*drawn, tile=size)
+    asked = [{"class_map": class_map}] * LARGE
+    return {
+        "iou": {
+            how: round(stroke_iou(images, asked), 4)
+            for how, images in zip(("whole", "tiles"), drawn, strict=True)
+        },
+        "steps_of_brightness_in_tiles": seams(*drawn, tile=size),
+    }
 
 
 def share_right(
@@ -242,7 +249,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     sheet = np.stack(shown, axis=1).reshape(-1, size, size, 3)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if model.inputs == ("class_map",):
-        report["steps_of_brightness_in_tiles"] = large(arguments, bundle)
+        report["large"] = large(arguments, bundle)
     save_png(arguments.out / "scenes.png", grid(sheet, SHOWN, scale=max(1, 64 // size)), {})
     return report | {
         "model": str(arguments.model),

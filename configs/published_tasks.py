@@ -41,6 +41,7 @@ class Recipe:
     steps: int = 500_000
     distance: Literal["l1", "l2"] = "l1"
     flip: bool = False
+    smallest_crop: float = 1.0
 
 
 def _adam(learning_rate: float, **more: object) -> cfg.Optim:
@@ -49,7 +50,7 @@ def _adam(learning_rate: float, **more: object) -> cfg.Optim:
 
 _SEMANTIC = "semantic_synthesis256 or semantic_synthesis512"
 RECIPES = {
-    "bsr_sr": Recipe("bsr_sr", 256, 64, _adam(64e-6), distance="l2"),
+    "bsr_sr": Recipe("bsr_sr", 256, 64, _adam(64e-6), distance="l2", smallest_crop=0.5),
     # A tenth of 1e-6 for each image at its peak, then a cosine.
     "inpainting_big": Recipe(
         "inpainting_big", 256, 128, _adam(128e-7, warmup_steps=1000, schedule="cosine"), 50_000
@@ -82,8 +83,10 @@ def get_config(name: Literal[NAMES]) -> cfg.DiffusionRun:
     )  # fmt: skip
     return cfg.DiffusionRun(
         data=cfg.Data(
-            source=cfg.ImageFolder(crop="random", flip=recipe.flip), image_size=recipe.size,
-            batch_size=recipe.batch, workers=8,
+            source=cfg.ImageFolder(
+                crop="random", smallest_crop=recipe.smallest_crop, flip=recipe.flip
+            ),
+            image_size=recipe.size, batch_size=recipe.batch, workers=8,
         ),
         conditioners=tuple(map(_trained, model.conditioners)),
         unet=unet,

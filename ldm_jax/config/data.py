@@ -31,6 +31,9 @@ class ImageFolder:
     image_size; `none`: crop without resizing."""
     crop: Literal["center", "random"] = "center"
     """Position of the crop; `random` is data augmentation."""
+    smallest_crop: Annotated[float, Within(0.05, 1.0)] = 1.0
+    """Random crops also differ in size: their sides are a share of the largest crop's, uniform
+    between this and 1, resized to image_size. Published super-resolution models had 0.5."""
     flip: bool = False
     """Data augmentation: mirror half of the training images left to right."""
     on_broken: Literal["stop", "skip"] = "stop"
@@ -49,6 +52,13 @@ class ImageFolder:
     """Folder of depth maps, PNG or .npy files with the names of the images."""
     validation_fraction: Share = 0.05
     """Share of the images held out for validation, chosen by a hash of the file name."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.smallest_crop == 1 or (self.crop, self.resize) == ("random", "shorter_side"),
+            "data.source.smallest_crop", self.smallest_crop,
+            "1, but with crop 'random' and resize 'shorter_side'",
+        )  # fmt: skip
 
 
 @settings

@@ -79,7 +79,8 @@ class FolderSource:
         self.found = _told(listing, split, len(kept), captions, origin, len(self.class_names))
         self.found += companions.told()
         self._root, self._skip = root, folder.on_broken == "skip"
-        self._at_least = None if folder.resize == "none" else 2 * max(sides)
+        needed = round(2 * max(sides) / folder.smallest_crop)
+        self._at_least = None if folder.resize == "none" else needed
         self._captions = [captions[n] for n in kept] if captions is not None else None
         classes = {name: number for number, name in enumerate(self.class_names)}
         self._labels = [classes[n.split("/")[0]] if classes else 0 for n in kept]

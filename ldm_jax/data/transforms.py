@@ -127,6 +127,8 @@ def choose_crop(
         ValueError: the picture is smaller than the crop and is not to be resized.
     """
     sides = resized(whole, size, folder.resize)
+    if below is not None and folder.smallest_crop < 1:
+        sides = _enlarged(sides, folder.smallest_crop, below)
     corner = _corner(sides, size, below if folder.crop == "random" else None)
     mirrored = folder.flip and below is not None and below(2) == 1
     return Crop(whole, sides, corner, size, mirrored)
@@ -148,6 +150,14 @@ def resized(
     if height * w >= width * h:
         return height, (2 * w * height + h) // (2 * h)
     return (2 * h * width + w) // (2 * w), width
+
+
+def _enlarged(
+    sides: tuple[int, int], smallest: float, below: Callable[[int], int]
+) -> tuple[int, int]:
+    """So much larger that a crop shows a share of them that is uniform in [smallest, 1]."""
+    share = 1 - (1 - smallest) * below(1 << 20) / (1 << 20)
+    return round(sides[0] / share), round(sides[1] / share)
 
 
 def _resize(

@@ -87,6 +87,27 @@ def test_crops_are_central_or_random_and_small_images_refused():
         fit(image, folder, 16)
 
 
+def test_random_crops_may_differ_in_size():
+    folder = cfg.ImageFolder(crop="random", smallest_crop=0.5)
+    crops = [
+        transforms.choose_crop((60, 90), folder, (30, 30), transforms.draws(0, position))
+        for position in range(400)
+    ]
+    shares = np.array([crop.shown[2] - crop.shown[0] for crop in crops])
+    assert shares.min() >= 0.5 and shares.max() <= 1
+    # Uniform: mean and deviation of shares of the shorter side, within three standard errors.
+    assert abs(shares.mean() - 0.75) < 3 * 0.1443 / 20
+    assert abs(shares.std() - 0.1443) < 0.01
+    assert all(0 <= edge <= 1 for crop in crops for edge in crop.shown)
+    widths = np.array([crop.shown[3] - crop.shown[1] for crop in crops])
+    np.testing.assert_allclose(widths * 90, shares * 60, rtol=1 / 30)  # whole pixels
+    image = _gradient(60, 90)
+    assert crops[0].image(image).shape == (30, 30, 3)
+    assert transforms.choose_crop((60, 90), folder, (30, 30)).shown[::2] == (0, 1)
+    with pytest.raises(cfg.ConfigError, match=r"smallest_crop is 0\.5; .* crop 'random'"):
+        cfg.ImageFolder(smallest_crop=0.5)
+
+
 @pytest.mark.parametrize("resize", ["shorter_side", "exact"])
 def test_crops_may_be_taller_or_wider(resize):
     folder = cfg.ImageFolder(path="x", resize=resize, crop="random", flip=True)
