@@ -15,7 +15,7 @@ def get_config() -> cfg.DiffusionRun:
     tokens = cfg.LayoutTokens(num_classes=60, max_objects=3, grid=17, vocab_size=290, crop=False)
     conditioner = cfg.LayoutConditioner(
         tokens=tokens, class_names=COLOURED_DIGITS, width=64, layers=2, num_heads=4, head_dim=16,
-        box_map_channels=8,
+        box_map_channels=16,
     )  # fmt: skip
     return replace(
         text,

@@ -95,7 +95,10 @@ class ClassMap:
 
 class SpatialRescaler(nn.Module):
     """Classes of pixels as channels of latents: the share of each class in `factor` x `factor`
-    pixels, through a 1x1 convolution without bias (Rombach 2022, appendix D.1)."""
+    pixels, through a 1x1 convolution without bias (Rombach 2022, appendix D.1).
+
+    It begins as an embedding does, with unit variance: one class among many is seen from the start.
+    """
 
     class_count: int
     channels: int
@@ -110,7 +113,7 @@ class SpatialRescaler(nn.Module):
         counts = sum(jax.nn.one_hot(cell, self.class_count) for cell in cells)
         project = Conv(
             self.channels, 1, padding=(0, 0), use_bias=False, dtype=self.dtype,
-            name="channel_mapper",
+            kernel_init=nn.initializers.normal(1.0), name="channel_mapper",
         )  # fmt: skip
         return project(counts / factor**2).astype(jnp.float32)
 
