@@ -27,6 +27,8 @@ from ldm_jax.training.diffusion_stage import diffusion_stage
 FILES = sorted((tiny.ROOT / "configs").glob("*.py"))
 PUBLISHED = tiny.ROOT / "configs" / "published_first_stages.py"
 TASKS = tiny.ROOT / "configs" / "published_tasks.py"
+# Trained in tests/training/test_beginning.py, for it needs a model to begin with.
+FINE_TUNING = tiny.ROOT / "configs" / "finetune_text2img.py"
 PUBLISHED_CODES = tiny.ROOT / "configs" / "published_code_transformers.py"
 
 
@@ -39,8 +41,15 @@ def with_options(path):
             found += [{name: value} for value in values if value != option.default]
             if option.default is option.empty:
                 found.remove({})
-    return [pytest.param(path, options, id="-".join([path.stem, *options.values()]))
-            for options in found]  # fmt: skip
+        elif option.annotation is cfg.Model:
+            found = [{name: MODELS["Stable Diffusion 1"]}]
+    named = (
+        (options, [value for value in options.values() if isinstance(value, str)])
+        for options in found
+    )
+    return [
+        pytest.param(path, options, id="-".join([path.stem, *values])) for options, values in named
+    ]
 
 
 CONFIGS = [each for path in FILES for each in with_options(path)]
@@ -48,7 +57,7 @@ NAMED = {PUBLISHED: ("kl-f8", "vq-f8"), TASKS: (), PUBLISHED_CODES: ()}
 """Names of configs with options that are trained; the others are as these, or as one beside."""
 SMALL = [
     pytest.param(path, {"name": name} if name else {}, id=path.stem + name)
-    for path in FILES for name in NAMED.get(path, ("",))
+    for path in FILES if path != FINE_TUNING for name in NAMED.get(path, ("",))
 ]  # fmt: skip
 LATENTS = {  # stage two → the stage one that its docstring names
     "digit_scenes_super": "digit_scenes_vq_f4",
@@ -62,6 +71,8 @@ def first_stage(path, options, run):
     if path == TASKS:
         recipe = cfg.open_config(path).get_config.__globals__["RECIPES"][options["name"]]
         return MODELS[recipe.model].autoencoder
+    if path == FINE_TUNING:
+        return options["init"].autoencoder
     if getattr(run, "space", None) == "pixels":
         return cfg.Pixels()
     if isinstance(run, cfg.CodeTransformerRun):

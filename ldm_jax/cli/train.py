@@ -66,7 +66,8 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
             raise SystemExit(0)
         raise cfg.ConfigError("--config=CONFIG is missing; --help lists those there are")
     file = cfg.open_config(places.config)
-    config, overrides = file.take(overrides)
+    given = {"init": _beginning(places)} if "init" in file.options else {}
+    config, overrides = file.take(overrides, **given)
     if places.latents is not None:
         if any(word.startswith("--data.source") for word in overrides):
             raise cfg.ConfigError(
@@ -86,6 +87,21 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
     distributed.check(places.coordinator, places.num_processes, places.process_id)
     return config, places
+
+
+def _beginning(places: argparse.Namespace) -> cfg.Model:
+    """What the model is made of that a run begins with, for configs that take it over; a run that
+    goes on is its own."""
+    from ldm_jax.convert.parts import model_config
+
+    if places.workdir is not None and has_checkpoints(Path(places.workdir)):
+        return model_config(places.workdir, "--workdir")
+    if places.init is None:
+        raise cfg.ConfigError(
+            f"--init=MODEL is missing: the model that --config={places.config} trains further"
+        )
+    check_model(places.init, "init")
+    return model_config(places.init)
 
 
 def _shipped() -> str:

@@ -44,6 +44,7 @@ from ldm_jax.config.networks import Autoencoder, Classifier, FirstStage, Pixels,
 from ldm_jax.config.noise_processes import EDM, VE, VP, Discrete, Process, RectifiedFlow, SubVP
 from ldm_jax.config.request import ConditionFiles, ModelChoice, PictureInput, Request
 from ldm_jax.config.runs import (
+    TRAINED,
     AutoencoderRun,
     ClassifierRun,
     CodeTransformerRun,
@@ -57,6 +58,7 @@ from ldm_jax.config.tasks import (
     FLAGS,
     Bicubic,
     Boxes,
+    CaptionTags,
     ClassMaps,
     Degradation,
     LayoutTokens,
@@ -76,6 +78,7 @@ __all__ = [
     "Bottleneck",
     "Boxes",
     "CLIPText",
+    "CaptionTags",
     "CaptionMapConditioner",
     "ClassConditioner",
     "ClassMapConditioner",
@@ -128,6 +131,7 @@ __all__ = [
     "Request",
     "Run",
     "START",
+    "TRAINED",
     "Sampling",
     "Side",
     "Slots",

@@ -20,7 +20,7 @@ from ldm_jax.config.checks import (
     settings,
 )
 from ldm_jax.config.noise_processes import Discrete
-from ldm_jax.config.tasks import Bicubic, ClassMaps, Degradation, LayoutTokens, Masks
+from ldm_jax.config.tasks import Bicubic, CaptionTags, ClassMaps, Degradation, LayoutTokens, Masks
 
 
 class Slots(NamedTuple):
@@ -101,6 +101,8 @@ class TextConditioner:
     the model that a run starts from (`train.py --init` or `--text_encoder`)."""
     dropout: Share = 0.1
     """Share of training examples whose caption is dropped, for classifier-free guidance (CFG)."""
+    tags: CaptionTags | None = None
+    """Shuffle and drop the tags of captions in training; None: captions as they are."""
 
     def slots(self, latent_channels: int) -> Slots:
         """What it gives the U-Net."""

@@ -16,7 +16,7 @@ from typing import Any
 from ldm_jax.config.checks import ConfigError, allowed, matches, told
 from ldm_jax.config.runs import Run
 from ldm_jax.config.serialization import CLASSES, no_field
-from ldm_jax.config.setting_words import value
+from ldm_jax.config.setting_words import value as setting
 from ldm_jax.core.reading import FileFormatError, read_text
 
 SHIPPED = Path(__file__).parents[2] / "configs"
@@ -60,13 +60,14 @@ class ConfigFile:
             )
         return run
 
-    def take(self, words: Sequence[str]) -> tuple[Run, list[str]]:
-        """The run with the options among command-line `words`, and the other words.
+    def take(self, words: Sequence[str], **given: Any) -> tuple[Run, list[str]]:
+        """The run with the options among command-line `words`, and the other words. Of `given`,
+        what the command knows by itself, those are options that the config asks for.
 
         Raises:
             ConfigError: as `make`, or an option without a value.
         """
-        options: dict[str, Any] = {}
+        options = {name: value for name, value in given.items() if name in self.options}
         rest: list[str] = []
         waiting = list(words)
         while waiting:
@@ -80,7 +81,7 @@ class ConfigFile:
                 if not waiting or waiting[0].startswith("--"):
                     raise ConfigError(f"{option} needs a value: {option}=VALUE")
                 text = waiting.pop(0)
-            options[name] = value(text, self.options[name].annotation)
+            options[name] = setting(text, self.options[name].annotation)
         return self.make(**options), rest
 
     def _has(self) -> str:

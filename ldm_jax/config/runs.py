@@ -1,5 +1,6 @@
 """All that one training run needs."""
 
+import re
 from dataclasses import field
 from typing import Literal
 
@@ -10,7 +11,14 @@ from ldm_jax.config.autoregressive import (
     CodeTransformer,
     code_model,
 )
-from ldm_jax.config.checks import Share, require, require_divisible, settings
+from ldm_jax.config.checks import (
+    ConfigError,
+    LearningRate,
+    Share,
+    require,
+    require_divisible,
+    settings,
+)
 from ldm_jax.config.conditioning import (
     CaptionMapConditioner,
     ClassConditioner,
@@ -63,9 +71,12 @@ class DiffusionRun:
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
-    train: Literal["all", "unet", "attention"] = "all"
-    """What to train: everything; only the U-Net, with a frozen text encoder; or only the U-Net's
-    cross-attention."""
+    train: tuple[str, ...] = ("all",)
+    """What to train, one or more of: `all`; `unet`; `attention`, the U-Net's; `cross_attention`,
+    its attention to the context alone; `conditioners`; `text_encoder`; or patterns (regular
+    expressions) of whole parameter names, such as unet/mid_block/.*"""
+    text_encoder_learning_rate: LearningRate | None = None
+    """Peak learning rate of the text encoder; None: optim.learning_rate."""
     space: Literal["latents", "pixels"] = "latents"
     """Diffusion in the latents of a trained autoencoder, or directly on pixels."""
     latent_normalization: Literal["scale", "per_channel"] = "scale"
@@ -76,6 +87,13 @@ class DiffusionRun:
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, self.conditioners)
+        _check_trained(self.train)
+        require(
+            self.text_encoder_learning_rate is None
+            or find(self.conditioners, TextConditioner) is not None,
+            "text_encoder_learning_rate", self.text_encoder_learning_rate,
+            "None for a model without a text encoder",
+        )  # fmt: skip
         # A first stage of four channels stands in for one that is not known yet.
         channels = self.unet.in_channels or 4
         unet = fit_unet(self.unet, self.conditioners, channels, self.diffusion.learned_variance)
@@ -185,6 +203,30 @@ class CodeTransformerRun:
 
 
 Run = AutoencoderRun | DiffusionRun | ClassifierRun | CodeTransformerRun
+
+
+TRAINED = {
+    "all": r".*",
+    "unet": r"unet/.*",
+    "attention": r"unet/.*/attn[12]/.*",
+    "cross_attention": r"unet/.*/attn2/.*",
+    "conditioners": r"conditioners/.*",
+    "text_encoder": r"conditioners/text_encoder/.*",
+}
+"""Patterns of parameters of `{"unet", "conditioners"}` by the names that `train` has of them."""
+
+
+def _check_trained(train: tuple[str, ...]) -> None:
+    """Raises ConfigError unless each entry has a name of `TRAINED` or may be a pattern."""
+    known = f"one or more of {', '.join(TRAINED)}, or patterns of whole parameter names"
+    require(len(train) > 0, "train", train, known)
+    for entry in train:
+        # No parameter lies at the top, so a pattern without a slash is a misspelled name.
+        require(entry in TRAINED or "/" in entry or "*" in entry, "train", entry, known)
+        try:
+            re.compile(entry)
+        except re.error as error:
+            raise ConfigError(f"train is {entry!r}, which is no pattern: {error}") from None
 
 
 def _check_objective(objective: Objective, diffusion: Diffusion) -> None:

@@ -4,7 +4,36 @@ training images and their annotations."""
 from dataclasses import field
 from typing import Annotated, Literal
 
-from ldm_jax.config.checks import Count, Entries, Share, Side, Weight, Within, require, settings
+from ldm_jax.config.checks import (
+    Count,
+    CountOrNone,
+    Entries,
+    Share,
+    Side,
+    Weight,
+    Within,
+    require,
+    settings,
+)
+
+# ------------------------------------------------------------------------------------ captions
+
+
+@settings
+class CaptionTags:
+    """Captions that are tags between commas, changed anew each time an example is seen, so that a
+    model does not depend on their order or on any one of them."""
+
+    shuffle: bool = True
+    """Put the tags in random order."""
+    dropout: Share = 0.0
+    """Leave out each tag with this probability."""
+    keep_first: CountOrNone = 0
+    """So many tags at the beginning stay where they are and are never left out."""
+    keep_before: str = ""
+    """In captions that contain this mark, such as |||, what stands before it is kept instead; the
+    mark itself is no part of the caption."""
+
 
 # ---------------------------------------------------------------------------- super-resolution
 

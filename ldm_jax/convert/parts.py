@@ -141,6 +141,18 @@ def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") 
     return InitialParams(params, imported.tokenizer, note)
 
 
+def model_config(path: str | Path, option: str = "--init") -> cfg.Model:
+    """What the diffusion model in `path` is made of; `option` as in `initial_params`.
+
+    Raises:
+        ConfigError, ValueError, OSError: no such model in `path`.
+    """
+    config = load(path, **_weights(path)).config
+    if not isinstance(config, cfg.Model):
+        raise cfg.ConfigError(f"{option}={path} holds a first stage alone, not a diffusion model")
+    return config
+
+
 def text_encoder_params(
     path: str | Path, config: cfg.TextConditioner, option: str = "--text_encoder"
 ) -> TextEncoder:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 
 from ldm_jax import config as cfg
+from ldm_jax.data.caption_tags import changed_tags
 from ldm_jax.data.class_maps import read_class_map
 from ldm_jax.data.degradation import degrade
 from ldm_jax.data.depth_maps import read_depth_map
@@ -50,10 +51,11 @@ class InputMaker:
         made: dict[str, np.ndarray] = {}
         for conditioner in self._conditioners:
             match conditioner:
-                case cfg.TextConditioner(encoder=encoder):
-                    made["caption"] = self._tokenizer.encode(
-                        [example["caption"]], encoder.max_length
-                    )[0]
+                case cfg.TextConditioner(encoder=encoder, tags=tags):
+                    caption = example["caption"]
+                    if tags is not None:
+                        caption = changed_tags(caption, tags, stream("caption_tags"))
+                    made["caption"] = self._tokenizer.encode([caption], encoder.max_length)[0]
                 case cfg.ClassConditioner():
                     made["label"] = np.asarray(example["label"], np.int32)
                 case cfg.InpaintingConditioner(masks=masks):

@@ -93,7 +93,7 @@ def _begin(run: cfg.AutoencoderRun, workdir: Path, init: str | None) -> Any:
     """What a new run trains of the model `init`, or None; the rest is written into `workdir`."""
     if init is None:
         return None
-    trained, untrained = split(first_stage_params(init, run.autoencoder), run.train)
+    trained, untrained = split(first_stage_params(init, run.autoencoder), run)
     if run.train != "all":
         save_untrained(workdir, untrained)
         wait_for_all("frozen parts")

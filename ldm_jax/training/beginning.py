@@ -21,7 +21,7 @@ from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
 from ldm_jax.training.stage import validation_source, wait_for_all
 from ldm_jax.training.trainable import split
 from ldm_jax.workdir.frozen import save_untrained
-from ldm_jax.workdir.layout import TOKENIZER, TOKENIZER_FILES
+from ldm_jax.workdir.layout import TOKENIZER, TOKENIZER_FILES, keeps_untrained
 
 
 def begin(
@@ -55,7 +55,7 @@ def begin(
         _check_tokenizer(text, found.tokenizer, read=text_encoder or init)
     if stage is not None:
         keep_first_stage(run, train, workdir, mesh, stage)
-    if run.train != "all":
+    if keeps_untrained(run):
         save_untrained(workdir, untrained)
     if text is not None and jax.process_index() == 0:
         _keep_tokenizer(text, _all_captions(run, train), workdir, found.tokenizer)
@@ -85,13 +85,13 @@ def _divide(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """`params` as what is trained and what is left as it is, of which nothing may be missing."""
     shapes = jax.eval_shape(lambda: ldm.init_params(ldm.build(model), run.loop.seed))
-    trained, untrained = (tree.flatten(part) for part in split(shapes, run.train))
+    trained, untrained = (tree.flatten(part) for part in split(shapes, run))
     found = tree.flatten(params)
     missing = sorted(untrained.keys() - found.keys())
     if missing:
         raise cfg.ConfigError(
-            f"train is {run.train!r}, so {len(missing)} parameters are not trained, such as "
-            f"{missing[0]}; name the model to take them from with --init=MODEL, or a text "
+            f"train is {' '.join(run.train)!r}, so {len(missing)} parameters are not trained, such "
+            f"as {missing[0]}; name the model to take them from with --init=MODEL, or a text "
             "encoder's with --text_encoder=MODEL"
         )
     return (
@@ -104,7 +104,7 @@ def _check_widening(run: cfg.DiffusionRun, untrained: dict[str, Any], widening: 
     """Raises where the new inputs, which begin at zero, would stay there."""
     if PATH in tree.flatten(untrained):
         raise cfg.ConfigError(
-            f"train is {run.train!r}, which leaves {PATH} as it is, but {widening}: use 'all' or "
+            f"train is {' '.join(run.train)!r}, which leaves {PATH} as it is, but {widening}: use 'all' or "
             "'unet'"
         )
 

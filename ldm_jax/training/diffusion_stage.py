@@ -22,7 +22,7 @@ from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diff
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import batch_inputs, batch_latents, check_encoder
 from ldm_jax.training.objective import Objective
-from ldm_jax.training.optim import make_optimizer
+from ldm_jax.training.optim import make_diffusion_optimizer
 from ldm_jax.training.shown import shown_conditions
 from ldm_jax.training.stage import Stage, tell_obstacles, validation_source
 from ldm_jax.training.state import TrainState, create_state
@@ -80,13 +80,13 @@ def diffusion_stage(
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
-    optimizer = make_optimizer(run.optim, run.loop.steps)
+    optimizer = make_diffusion_optimizer(run)
     # A short schedule has no more steps than timesteps.
     steps = min(SHOWN_STEPS, getattr(run.diffusion.process, "num_timesteps", SHOWN_STEPS))
     path = levels(model.process, steps, "trailing", "one")
 
     def init(initial: Any) -> TrainState:
-        params, _ = split(ldm.init_params(model, run.loop.seed), run.train)
+        params, _ = split(ldm.init_params(model, run.loop.seed), run)
         params = tree.unflatten(tree.flatten(params) | tree.flatten(initial))
         state = create_state(params, optimizer, run.optim.ema_decay)
         return state.replace(own=Objective(run, model.process).initial_sampler())

@@ -6,6 +6,7 @@ import jax
 import optax
 
 from ldm_jax import config as cfg
+from ldm_jax.core import tree
 
 
 def learning_rate(optim: cfg.Optim, steps: int) -> optax.Schedule:
@@ -40,6 +41,23 @@ def schedule_note(optim: cfg.Optim, before: int, now: int, done: int) -> str:
 def of_two_dimensions(params: optax.Params) -> optax.Params:
     """Kernels and embeddings, which have two or more."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def make_diffusion_optimizer(run: cfg.DiffusionRun) -> optax.GradientTransformation:
+    """That of stage two; the text encoder may have a learning rate of its own.
+
+    AdamW's update is proportional to the learning rate, weight decay included, so one rate is
+    another with the update multiplied by their ratio.
+    """
+    usual = make_optimizer(run.optim, run.loop.steps)
+    if run.text_encoder_learning_rate is None:
+        return usual
+    ratio = run.text_encoder_learning_rate / run.optim.learning_rate
+
+    def of_text_encoder(params: optax.Params) -> optax.Params:
+        return tree.mask(params, [(cfg.TRAINED["text_encoder"], True), (r".*", False)])
+
+    return optax.chain(usual, optax.masked(optax.scale(ratio), of_text_encoder))
 
 
 def make_optimizer(

@@ -78,7 +78,9 @@ def tokenizer_of(workdir: Path) -> Path:
 
 def keeps_untrained(run: cfg.Run) -> bool:
     """Whether `run` leaves parts of its own networks as they are."""
-    return isinstance(run, cfg.AutoencoderRun | cfg.DiffusionRun) and run.train != "all"
+    if isinstance(run, cfg.AutoencoderRun | cfg.DiffusionRun):
+        return run.train not in ("all", ("all",))
+    return False
 
 
 def keeps_first_stage(run: cfg.Run) -> bool:

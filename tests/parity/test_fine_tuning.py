@@ -37,7 +37,7 @@ def test_a_model_of_diffusers_is_trained_on_and_drawn_by_diffusers(pictures, tmp
     loop = dataclasses.replace(tiny.LOOP, steps=STEPS, checkpoint_every=STEPS, sample_every=0)
     run = cfg.DiffusionRun(
         tiny.data(pictures, validation=0.0), model.unet, model.conditioners, model.diffusion,
-        cfg.Optim(learning_rate=1e-3, ema_decay=None), loop, train="unet",
+        cfg.Optim(learning_rate=1e-3, ema_decay=None), loop, train=("unet",),
     )  # fmt: skip
     with pytest.raises(
         cfg.ConfigError, match="train is .unet., so .* are not trained.* with --init=MODEL"

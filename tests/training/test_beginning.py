@@ -9,13 +9,16 @@ import pytest
 import tiny
 
 from ldm_jax import config as cfg
+from ldm_jax.cli.train import parse
 from ldm_jax.convert import load
 from ldm_jax.convert.native import write_native
+from ldm_jax.convert.parts import model_config
 from ldm_jax.core import tree
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import open_source
 from ldm_jax.training.beginning import _all_captions
 from ldm_jax.training.diffusion_stage import diffusion_stage
+from ldm_jax.training.trainable import split
 from ldm_jax.workdir.checkpoints import Checkpoints
 
 LOOP = dataclasses.replace(tiny.LOOP, steps=1, checkpoint_every=1, sample_every=0)
@@ -28,7 +31,7 @@ def run(pictures):
 
 
 def unet_alone(run):
-    return dataclasses.replace(run, train="unet")
+    return dataclasses.replace(run, train=("unet",))
 
 
 def test_a_frozen_text_encoder_stays_and_the_run_goes_on(run, trained_text2img, tmp_path):
@@ -62,7 +65,7 @@ def test_the_tokenizer_is_made_from_all_captions(pictures):
 
 
 def test_attention_alone(run, trained_text2img, tmp_path):
-    attention = dataclasses.replace(run, train="attention")
+    attention = dataclasses.replace(run, train=("cross_attention",))
     stage = diffusion_stage(attention, tmp_path, tiny.mesh(), None, str(trained_text2img))
     trained = tree.flatten(stage.initial)
     assert trained and all("/attn2/" in path for path in trained)
@@ -72,7 +75,8 @@ def test_attention_alone(run, trained_text2img, tmp_path):
 
 def test_an_inpainting_model_begins_with_a_text_model(run, trained_text2img, tmp_path, capsys):
     wide = dataclasses.replace(run, conditioners=(*run.conditioners, cfg.InpaintingConditioner()))
-    alone, init = dataclasses.replace(wide, train="attention"), str(trained_text2img)
+    alone = dataclasses.replace(wide, train=("cross_attention",))
+    init = str(trained_text2img)
     with pytest.raises(cfg.ConfigError, match="leaves unet/conv_in/kernel as it is, but .*'unet'"):
         diffusion_stage(alone, tmp_path / "attention", tiny.mesh(), None, init)
     assert not (tmp_path / "attention").exists()
@@ -87,6 +91,54 @@ def test_an_inpainting_model_begins_with_a_text_model(run, trained_text2img, tmp
     tiny.same_bits(state.params, jax.tree.map(np.asarray, given))
 
 
+def test_patterns_and_names_add_up(run, trained_text2img):
+    params = load(trained_text2img).params
+    chosen = dataclasses.replace(run, train=("text_encoder", "unet/conv_(in|out)/.*"))
+    trained, left = (tree.flatten(part) for part in split(params, chosen))
+    assert {path.split("/")[1] for path in trained} == {"text_encoder", "conv_in", "conv_out"}
+    assert trained | left == tree.flatten(params) and not trained.keys() & left.keys()
+    with pytest.raises(cfg.ConfigError, match="train is 'unet/conv_im/.*no such parameters"):
+        split(params, dataclasses.replace(run, train=("unet", "unet/conv_im/.*")))
+    for bad, complaint in (
+        (("unett",), "train is 'unett'; it must be one or more of all, unet"),
+        ((), "train is .*one or more of all"),
+        (("unet/(",), r"'unet/\(', which is no pattern"),
+    ):
+        with pytest.raises(cfg.ConfigError, match=complaint):
+            dataclasses.replace(run, train=bad)
+
+
+def test_the_config_for_fine_tuning_takes_a_model_over(trained_text2img, pictures, tmp_path):
+    arguments = [
+        "--config=finetune_text2img", f"--workdir={tmp_path / 'run'}", f"--init={trained_text2img}",
+        f"--data.source.path={pictures}", "--data.batch_size=8", "--train", "unet", "text_encoder",
+        "--text_encoder_learning_rate=1e-6", "--loop.steps=1", "--loop.remat=False",
+    ]  # fmt: skip
+    tuned, places = parse(arguments)
+    model = model_config(trained_text2img)
+    assert tuned.unet == model.unet and tuned.diffusion == model.diffusion
+    assert tuned.data.sides == model.sides and tuned.conditioners[0].dropout == 0.1
+    small = dataclasses.replace(tuned, loop=dataclasses.replace(LOOP, log_every=1))
+    before, state = (
+        load(trained_text2img).params,
+        tiny.fit(small, tmp_path / "run", init=places.init),
+    )
+    assert state.params.keys() == before.keys()
+    # Adam's first step is the learning rate for each parameter: its own for the text encoder's.
+    moved = {
+        path: float(np.abs(leaf - tree.flatten(before)[path]).max())
+        for path, leaf in tree.flatten(jax.device_get(state.params)).items()
+    }
+    for rate, start in ((1e-5, "unet/"), (1e-6, "conditioners/text_encoder/")):
+        most = max(value for path, value in moved.items() if path.startswith(start))
+        assert 0.9 * rate < most < 1.3 * rate, start
+    # It goes on by itself, whatever became of the model that it began with.
+    again, _ = parse([word for word in arguments if not word.startswith("--init")])
+    assert again == tuned
+    with pytest.raises(cfg.ConfigError, match="--init=MODEL is missing"):
+        parse(["--config=finetune_text2img", f"--workdir={tmp_path / 'other'}"])
+
+
 @pytest.mark.parametrize("name", ["faces", "class"])
 def test_models_whose_conditioners_have_no_parameters(name, pictures, tmp_path):
     model = small.MODELS[name]
@@ -97,7 +149,7 @@ def test_models_whose_conditioners_have_no_parameters(name, pictures, tmp_path):
     for train in ("all", "unet"):
         run = cfg.DiffusionRun(
             tiny.data(pictures, validation=0.0), model.unet, model.conditioners, model.diffusion,
-            loop=LOOP, train=train,
+            loop=LOOP, train=(train,),
         )  # fmt: skip
         stage = diffusion_stage(run, tmp_path / train, tiny.mesh(), None, str(tmp_path / "model"))
         state = jax.eval_shape(stage.init, stage.initial)
@@ -122,12 +174,12 @@ def test_what_is_missing_is_said_before_anything_is_written(
             "train is 'unet', so .* are not trained.* with --init=MODEL, or a text",
         ),
         (
-            dataclasses.replace(run, train="attention"),
+            dataclasses.replace(run, train=("cross_attention",)),
             (first,),
-            "train is 'attention', so",
+            "train is 'cross_attention', so",
         ),
         (
-            dataclasses.replace(unconditional, train="attention"),
+            dataclasses.replace(unconditional, train=("cross_attention",)),
             (first,),
             "the model has no such parameters",
         ),
