@@ -104,8 +104,8 @@ def _check_widening(run: cfg.DiffusionRun, untrained: dict[str, Any], widening: 
     """Raises where the new inputs, which begin at zero, would stay there."""
     if PATH in tree.flatten(untrained):
         raise cfg.ConfigError(
-            f"train is {' '.join(run.train)!r}, which leaves {PATH} as it is, but {widening}: use 'all' or "
-            "'unet'"
+            f"train is {' '.join(run.train)!r}, which leaves {PATH} as it is, but {widening}: use "
+            "'all' or 'unet'"
         )
 
 
