@@ -119,6 +119,7 @@ def _description(file: cfg.ConfigFile, config: cfg.Run) -> str:
         f"--{name}={'VALUE' if option.default is option.empty else option.default}: "
         f"{allowed(option.annotation)}"
         for name, option in file.options.items()
+        if name not in PLACES
     ]
     chosen = [f"--{part.path}={part.now}: {part.allowed}" for part in parts(config).values()]
     blocks = [file.about]
