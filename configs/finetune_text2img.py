@@ -1,6 +1,6 @@
 """Fine-tune any text-to-image model on a folder of images with captions.
 
-    python train.py --config=finetune_text2img --init=MODEL --workdir=runs/mine \\
+    python train.py --config=finetune_text2img --init=MODEL --workdir=runs/mine \
         --data.source.path=FOLDER
 
 MODEL is whatever `python -m ldm_jax.convert` reads: a diffusers folder, a single file of Stable

@@ -27,7 +27,7 @@ INSTANCES = (
     cfg.Optim(), cfg.Mesh(data=1), cfg.Loop(), cfg.Bicubic(), cfg.BSRGAN(),
     cfg.CodeTransformer(), cfg.ClassPrefix(), cfg.CodeSampling(), tiny_codes.config(),
     cfg.CodeTransformerRun(cfg.Data(), cfg.CodeTransformer()),
-    cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(),
+    cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(), cfg.CaptionTags(),
 )  # fmt: skip
 DRAWING = (
     cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ModelChoice, cfg.Request,
@@ -56,7 +56,8 @@ MAY_BE = {
         "CodeTransformer.n_unmasked", "CodeTransformer.embedding_dropout",
         "CodeTransformer.residual_dropout", "CodeTransformer.attention_dropout",
         "CodeTransformerRun.pkeep",
-        "Boxes.margin", "Masks.all_masked", "ClassMaps.ignore", "ClassMaps.shift"},
+        "Boxes.margin", "Masks.all_masked", "ClassMaps.ignore", "ClassMaps.shift",
+        "CaptionTags.dropout", "CaptionTags.keep_first"},
     1e12: {"CodeSampling.temperature",
            "Autoencoder.latent_scale", "VQ.beta", "Gumbel.temperature", "Gumbel.kl_weight",
            "LFQ.beta", "LFQ.entropy_weight", "LFQ.temperature", "Diffusion.sigma_data",
