@@ -45,7 +45,7 @@ def run(arguments: Arguments) -> str:
     # JAX starts only now, so that --help and mistakes answer at once.
     from ldm_jax.convert.compvis.writer import write_checkpoint
     from ldm_jax.convert.diffusers.pipeline_folders import write_folder
-    from ldm_jax.convert.merging import merged
+    from ldm_jax.convert.model_merging import merged
     from ldm_jax.convert.native import write_native
 
     usual = 0.5 if arguments.minus is None else 1.0
