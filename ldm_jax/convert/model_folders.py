@@ -11,8 +11,11 @@ from ldm_jax.core.files import remove, temporary, writing
 from ldm_jax.core.reading import FileFormatError, read_json
 from ldm_jax.core.signals import at_end, undisturbed
 
-MARKS = ("model.json", "model_index.json", "config.json")
-"""What tells that a folder is a model, which alone may be replaced."""
+MARKS = (
+    "model.json", "model_index.json", "config.json", "adapter_config.json",
+    "unet/adapter_config.json",
+)  # fmt: skip
+"""What tells that a folder is a model or an adapter, which alone may be replaced."""
 
 
 def check_target(path: Path, overwrite: bool) -> None:

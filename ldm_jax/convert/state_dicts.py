@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.adapters.weights import KERNEL_AXES
 from ldm_jax.convert.imported_model import DTYPES, ConvertError
 from ldm_jax.core import tree
 from ldm_jax.core.reading import shown
@@ -20,7 +21,6 @@ from ldm_jax.core.reading import shown
 Rules = Iterable[tuple[str, str]]
 """(regular expression for a whole name, why such a tensor is not used)."""
 
-_TURNED = {2: (1, 0), 4: (2, 3, 1, 0)}
 _READABLE = {*DTYPES.values(), np.dtype(np.float64)}
 
 
@@ -48,7 +48,7 @@ def leaves(shapes: Any) -> list[Leaf]:
 
 def _leaf(path: str, shape: tuple[int, ...]) -> Leaf:
     *levels, last = path.split("/")
-    axes = _TURNED[len(shape)] if last == "kernel" else tuple(range(len(shape)))
+    axes = KERNEL_AXES[len(shape)] if last == "kernel" else tuple(range(len(shape)))
     name = ".".join([*levels, last if last == "bias" else "weight"])
     return Leaf(path, name, tuple(shape[axis] for axis in np.argsort(axes)), axes)
 

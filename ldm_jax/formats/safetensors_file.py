@@ -3,6 +3,7 @@
 Format: https://huggingface.co/docs/safetensors/index#format
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -133,19 +134,34 @@ def write_safetensors(
         FileFormatError: names the tensor or metadata that the format cannot hold.
         NotWritten: the file cannot be written; what was written of it is removed.
     """
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    order = _order(tensors)
     header = _header(path, order, tensors, metadata or {})
     with writing(path), temporary(path) as draft:
         with draft.open("wb") as file:
             file.write(len(header).to_bytes(8, "little"))
             file.write(header)
             for name in order:
-                array = tensors[name]
-                little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-                file.write(little.reshape(-1).view(np.uint8))
+                file.write(_bytes(tensors[name]))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+
+
+def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256, in hexadecimal, of all that `write_safetensors` writes behind the header."""
+    digest = hashlib.sha256()
+    for name in _order(tensors):
+        digest.update(_bytes(tensors[name]))
+    return digest.hexdigest()
+
+
+def _order(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8)
 
 
 def _header(

@@ -76,6 +76,19 @@ class Conditioner(Protocol):
         ...
 
 
+@runtime_checkable
+class Network(Protocol):
+    """A Flax module, or what is used like one."""
+
+    def init(self, key: Key[Array, ""], *arguments: Any) -> Any:
+        """As Flax's."""
+        ...
+
+    def apply(self, variables: Any, *arguments: Any) -> Any:
+        """As Flax's."""
+        ...
+
+
 @dataclass(frozen=True)
 class TextEncoder:
     """Tokens of the `caption` [b l], encoded.
@@ -85,7 +98,7 @@ class TextEncoder:
     """
 
     name: str
-    module: nn.Module
+    module: Network
 
     def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
         return self.module.init(key, inputs["caption"])["params"]

@@ -1,0 +1,154 @@
+"""Adapters applied from outside: networks compute as they are, and what adapters add is added to
+the output of each module.
+
+Every layer is linear in its parameters, so a layer with its changes for parameters gives what the
+changed layer's output has more. What was merged cannot be trained apart; this can, for the
+adapters' arrays stand beside the network's own parameters, under `ADAPTERS`:
+
+    unet/adapters/0/strength                                      a number
+    unet/adapters/0/modules/mid_block/…/to_q/lora/down            arrays of the kinds
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array
+
+from ldm_jax.adapters import kinds as all_kinds
+from ldm_jax.adapters.adapter import UNET, AdapterUse, Modules
+from ldm_jax.adapters.kind import Kind
+from ldm_jax.adapters.lora import LoRA
+from ldm_jax.adapters.merging import MergeError, deltas
+from ldm_jax.adapters.weights import flat, float32, kernel_of, placed, scaled
+from ldm_jax.core import tree
+from ldm_jax.latent_diffusion import LatentDiffusion
+from ldm_jax.models.conditioners import TextEncoder
+from ldm_jax.models.layers import Conv
+
+ADAPTERS = "adapters"
+"""No network has parameters of this name."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A network that finds adapters beside its parameters, if there are any."""
+
+    network: Any
+    """A Flax module, or what is applied like one."""
+
+    def init(self, *arguments: Any) -> Any:
+        """As the network's, without adapters."""
+        return self.network.init(*arguments)
+
+    def apply(self, variables: Any, *arguments: Any, **how: Any) -> Any:
+        """As the network's."""
+        params = dict(variables["params"])
+        found = params.pop(ADAPTERS, {})
+        variables = {**variables, "params": params}
+        uses = [(one["strength"], _modules(one["modules"])) for one in found.values()]
+        with nn.intercept_methods(partial(_intercept, uses)):
+            return self.network.apply(variables, *arguments, **how)
+
+
+def adapt(model: LatentDiffusion) -> LatentDiffusion:
+    """`model` with networks that find adapters beside their parameters."""
+    conditioners = tuple(
+        replace(one, module=Adapted(one.module)) if isinstance(one, TextEncoder) else one
+        for one in model.conditioners
+    )
+    return replace(model, unet=Adapted(model.unet), conditioners=conditioners)
+
+
+def put_beside(params: Mapping[str, Any], uses: Sequence[AdapterUse]) -> dict[str, Any]:
+    """The parameters `{"unet", "conditioners"}` of a model with adapters beside them.
+
+    Raises:
+        MergeError: an adapter changes a component that the model does not have.
+    """
+    components = {UNET: params.get(UNET, {}), **params.get("conditioners", {})}
+    for number, use in enumerate(uses):
+        for name, modules in use.adapter.components.items():
+            if name not in components:
+                raise MergeError(f"the model has no {name}, which the adapter changes")
+            one = {"strength": np.float32(use.strength(name)), "modules": to_tree(modules)}
+            others = components[name].get(ADAPTERS, {})
+            components[name] = {**components[name], ADAPTERS: {**others, str(number): one}}
+    conditioners = {name: components[name] for name in params.get("conditioners", {})}
+    return {**params, UNET: components[UNET], "conditioners": conditioners}
+
+
+def to_tree(modules: Modules) -> dict[str, Any]:
+    """Nested dicts of arrays: the levels of each module's path, its kinds, their arrays."""
+    return tree.unflatten({
+        f"{path}/{name}": array
+        for path, kinds in modules.items()
+        for name, array in tree.flatten(all_kinds.to_tree(kinds)).items()
+    })  # fmt: skip
+
+
+def _modules(nested: Mapping[str, Any]) -> dict[str, tuple[Kind, ...]]:
+    """Undoes `to_tree`."""
+    return {path: all_kinds.from_tree(kinds) for path, kinds in _walk(nested, ())}
+
+
+def _walk(node: Any, above: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if all_kinds.is_tree(node):
+        yield "/".join(above), node
+        return
+    for name, below in node.items():
+        yield from _walk(below, (*above, name))
+
+
+def _intercept(
+    uses: Sequence[tuple[Any, Modules]],
+    call: Callable[..., Any],
+    arguments: tuple,
+    how: dict,
+    context: Any,
+) -> Any:
+    module = context.module
+    result = call(*arguments, **how)
+    if context.method_name != "__call__":
+        return result
+    path = "/".join(module.path)
+    for strength, modules in uses:
+        if path in modules:
+            more = _added(module, modules[path], arguments[0])
+            result = result + (more * jnp.asarray(strength, more.dtype)).astype(result.dtype)
+    return result
+
+
+def _added(module: nn.Module, kinds: tuple[Kind, ...], x: Array) -> Array:
+    """What the module's output has more with `kinds` in it."""
+    if isinstance(module, nn.Dense | Conv) and _is_plain(kinds):
+        return _through_rank(module, kinds[0], x)
+    own = module.variables["params"]
+    changes = deltas(kinds, own)
+    changes = {n: changes.get(n, jnp.zeros(leaf.shape, jnp.float32)) for n, leaf in own.items()}
+    return _apart(module).apply({"params": changes}, x)
+
+
+def _is_plain(kinds: tuple[Kind, ...]) -> bool:
+    return len(kinds) == 1 and isinstance(kinds[0], LoRA) and kinds[0].mid is None
+
+
+def _through_rank(module: nn.Dense | Conv, lora: LoRA, x: Array) -> Array:
+    """By way of the few values between `down` and `up`, so that no change of a whole weight is
+    made, nor its gradient."""
+    sides = (module.kernel_size,) * 2 if isinstance(module, Conv) else ()
+    down = placed(float32(lora.down), (lora.rank, x.shape[-1], *sides))
+    narrow = _apart(module, features=lora.rank, use_bias=False)
+    between = narrow.apply({"params": {"kernel": kernel_of(down)}}, x)
+    up = scaled(lora.alpha, lora.rank, float32(flat(lora.up)))
+    return between @ up.T.astype(between.dtype)
+
+
+def _apart(module: nn.Module, **changes: Any) -> Any:
+    """The module on its own. Other interceptors, such as those of tileable textures, take it for
+    the one in the network."""
+    return module.clone(parent=None, name=None, **changes)
