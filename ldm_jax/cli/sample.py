@@ -17,8 +17,9 @@ from ldm_jax.cli.sample_arguments import (
     naming_options,
     parse,
 )
-from ldm_jax.config import ModelChoice, Request
+from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.command_line import check_model
+from ldm_jax.config.lora_choice import LoraChoice
 from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import at_end
@@ -175,6 +176,19 @@ def _check_files(command: Command, own: Collection[str] = ()) -> None:
         path = getattr(command.request.model, name)
         if path is not None:
             check_model(str(path), name)
+    for one in command.request.model.lora:
+        _check_adapter(LoraChoice.parse(one).file, one)
+    folder = command.request.model.lora_dir
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"lora_dir is {folder}, which is no folder; name one with adapters")
+
+
+def _check_adapter(path: Path, typed: str) -> None:
+    """Raises ConfigError for an adapter that is not there."""
+    if not path.exists():
+        *_, last = str(path).split(":")
+        hint = f", and {last!r} is no strength" if last != str(path) else ""
+        raise ConfigError(f"lora is {typed}; there is no such file or folder{hint}")
 
 
 def invert(command: Command) -> Path:
@@ -228,7 +242,7 @@ def verify(command: Command) -> bool:
     # The record says which model; what the command line says of it goes before that.
     named, neutral = vars(command.request.model), vars(ModelChoice())
     changes = {name: value for name, value in named.items() if value != neutral[name]}
-    for name, path in inputs(replace(command, request=record.requests[0], verify=None)).items():
+    for name, path in inputs(replace(command, request=record.requests[0], verify=None)):
         if name not in changes:
             _say(f"{command.verify} names --{name}={path}, which is read")
     equal = True

@@ -11,6 +11,7 @@ from typing import Any
 from ldm_jax.cli import options
 from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.command_line import check_given
+from ldm_jax.config.lora_choice import LoraChoice
 from ldm_jax.config.request import kinds, paths, settings
 from ldm_jax.core.reading import FileFormatError, printable, read_lines
 
@@ -70,6 +71,7 @@ FIRST = {
 """What most people need: the options that stand first in the help text, one line each."""
 MORE = {
     "Prompts": ("prompts", "interactive", "unknown_words", "literal_prompts", "clip_skip"),
+    "Adapters (LoRA)": ("lora", "lora_dir"),
     "Model": (
         "weights", "variant", "dtype", "tokenizer", "prediction", "original_config", "vae",
         "text_encoder",
@@ -225,12 +227,13 @@ def check(command: Command) -> None:
             raise ConfigError("--invert finds one noise for each prompt; leave out --num")
 
 
-def inputs(command: Command) -> dict[str, Path]:
-    """The files and folders that a command reads, by the options that name them."""
-    named = {name: Path(p) for name in ("prompts", "from_png", "invert")
-             if (p := getattr(command, name)) is not None}  # fmt: skip
+def inputs(command: Command) -> list[tuple[str, Path]]:
+    """The files and folders that a command reads, each with the option that names it."""
+    named = [(name, Path(p)) for name in ("prompts", "from_png", "invert")
+             if (p := getattr(command, name)) is not None]  # fmt: skip
     values = command.request.to_dict()
-    return named | {name: Path(values[name]) for name in paths() if name in values}
+    adapters = [("lora", LoraChoice.parse(one).file) for one in values.pop("lora", ())]
+    return [*named, *((n, Path(values[n])) for n in paths() if n in values), *adapters]
 
 
 def _check_verification(command: Command) -> None:
@@ -279,7 +282,8 @@ def _say_files(picture: Path, named: Request, used: Request) -> None:
     one, other = named.to_dict(), used.to_dict()
     for name in paths():
         if name in other and one.get(name) == other[name]:
-            _say(f"{picture} names --{name}={other[name]}, which is read")
+            told = " ".join(other[name]) if name == "lora" else other[name]
+            _say(f"{picture} names --{name}={told}, which is read")
 
 
 def _say(text: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ldm_jax.config.checks import ConfigError, check_fields, matches, require, told
+from ldm_jax.config.lora_choice import LoraChoice
 from ldm_jax.config.sampling import NEEDS, Sampling, one_of
 
 Weights = Literal["ema", "raw"]
@@ -58,6 +59,11 @@ class ModelChoice:
     """Draw textures: opposite edges of a picture fit each other."""
     literal_prompts: bool = False
     """Take brackets in prompts as text, not as emphasis."""
+    lora: tuple[str, ...] = ()
+    """Adapters (LoRA and its relatives), each FILE, FILE:STRENGTH, or FILE:TE:UNET with strengths
+    for text encoder and U-Net."""
+    lora_dir: Path | None = None
+    """Folder of the adapters that prompts name as <lora:NAME:STRENGTH>."""
     weak_model: Path | None = None
     """Autoguidance: a weaker model of the same task, or an earlier checkpoint
     (WORKDIR/checkpoints/STEP). Without --guidance, that is then 1."""
@@ -85,6 +91,8 @@ class ModelChoice:
             require(value is None or value in allowed, name, value, f"one of {', '.join(allowed)}")
         require(self.clip_skip is None or self.clip_skip >= 1, "clip_skip", self.clip_skip,
                 "1 or more")  # fmt: skip
+        # One spelling, whichever was written.
+        object.__setattr__(self, "lora", tuple(str(LoraChoice.parse(one)) for one in self.lora))
 
 
 @dataclass(frozen=True)
@@ -324,8 +332,9 @@ def needs() -> dict[str, str]:
 
 
 def paths() -> list[str]:
-    """The settings that name files or folders."""
-    return [name for name, hint in settings().items() if Path in typing.get_args(hint)]
+    """The settings that name files or folders; `lora` names files with their strengths."""
+    hints = settings()
+    return [name for name in hints if name == "lora" or Path in typing.get_args(hints[name])]
 
 
 def kinds() -> list[type]:

@@ -1,6 +1,7 @@
 """Converts models between this project's form, diffusers folders and CompVis' single files:
 
 python -m ldm_jax.convert SOURCE TARGET --to=native
+python -m ldm_jax.convert SOURCE TARGET --lora FILE:0.8
 python -m ldm_jax.convert SOURCE --inspect
 """
 
@@ -42,6 +43,9 @@ class Arguments:
     """Model with the first stage of a single file that has none, or another."""
     text_encoder: Path | None = None
     """Model, or folder, with the text encoder of a single file that has none, or another."""
+    lora: tuple[str, ...] = ()
+    """Adapters (LoRA) to merge into the model, each FILE, FILE:STRENGTH, or FILE:TE:UNET with
+    strengths for text encoder and U-Net."""
     inspect: bool = False
     """Only say what the source is."""
     overwrite: bool = False
@@ -52,9 +56,13 @@ def run(arguments: Arguments) -> str:
     """Converts or inspects; returns what to print."""
     if (arguments.target is None) != arguments.inspect:
         raise ValueError("name a TARGET to convert to, or give --inspect alone")
+    if arguments.inspect and arguments.lora:
+        raise ValueError("--inspect says what a model is; adapters are looked at with python -m "
+                         "ldm_jax.convert.adapters ADAPTER --inspect --model=MODEL")  # fmt: skip
     if arguments.target is not None:
         check_writable(arguments.target.parent, f"the target {arguments.target}")
     # JAX starts only now, so that --help and mistakes answer at once.
+    from ldm_jax.convert.adapters.merged_model import with_adapters
     from ldm_jax.convert.compvis.writer import write_checkpoint
     from ldm_jax.convert.diffusers.pipeline_folders import write_folder
     from ldm_jax.convert.loading import load
@@ -69,6 +77,8 @@ def run(arguments: Arguments) -> str:
     )  # fmt: skip
     if arguments.target is None:
         return describe(imported)
+    if arguments.lora:
+        imported = with_adapters(imported, arguments.lora)
     writers = {"native": write_native, "diffusers": write_folder, "compvis": write_checkpoint}
     written = writers[arguments.to](
         imported, arguments.target, dtype=arguments.dtype, overwrite=arguments.overwrite

@@ -26,7 +26,7 @@ _SYNTAX = re.compile(
 )
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 _AND = re.compile(r"\bAND\b")
-_ADAPTER = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>")
+_ADAPTER = re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>", re.IGNORECASE)
 _EMPHASIS = re.compile(r"(?<!\\)(\([^()]*\)|\[[^\[\]]*\])")
 _ENDS_IN_NUMBER = re.compile(r":\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*$")
 
@@ -103,9 +103,11 @@ def parse(prompt: str) -> list[list[Piece]]:
 
     Raises:
         PromptError: a weight that is no number or beyond ±100; or syntax of the web UI that is
-            not supported: prompt editing `[a:b:0.5]`, alternation `[a|b]`, AND, `<lora:…>`.
+            not supported: prompt editing `[a:b:0.5]`, alternation `[a|b]`, AND, `<hypernet:…>`,
+            and `<lora:…>` that nobody has cut out (`adapter_tags`).
     """
-    _refuse(_ADAPTER.search(prompt), prompt, "adapters are not named in prompts; leave it out")
+    why = "only LoRA is named in prompts, and only in the positive one; leave it out"
+    _refuse(_ADAPTER.search(prompt), prompt, why)
     sections: list[list[Piece]] = [[]]
     # Where each open bracket stands: section and piece in it, and character in the prompt.
     opened: dict[str, list[tuple[int, int, int]]] = {"(": [], "[": []}

@@ -1,7 +1,7 @@
 """What users ask for (captions, classes, a picture) as what a model takes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ class InputGroup:
     """By name, [n, ...]."""
     uncond: Mapping[str, np.ndarray]
     """What is guided away from, by name, [1, ...]; empty where the model has no such."""
+    lora: tuple[str, ...] = ()
+    """The adapters that they are drawn with."""
 
     def images(self, num: int) -> Int64[np.ndarray, "k"]:
         """Places of the images, `num` of each condition, among those of all conditions."""
@@ -38,6 +40,12 @@ class InputGroup:
         """The inputs of these conditions, which must be among `rows`."""
         places = np.searchsorted(self.rows, rows)
         return {name: value[places] for name, value in self.inputs.items()}
+
+    def divided(self, lora: Sequence[tuple[str, ...]]) -> "list[InputGroup]":
+        """By the adapters of each of all conditions."""
+        own = [lora[row] for row in self.rows]
+        rows = {one: self.rows[[one == other for other in own]] for one in dict.fromkeys(own)}
+        return [replace(self, rows=r, inputs=self.of(r), lora=one) for one, r in rows.items()]
 
     def negative(self, size: int) -> dict[str, np.ndarray]:
         """The unconditional inputs, `size` times."""

@@ -190,6 +190,9 @@ def plain(name: str, value: Any) -> Any:
     Raises:
         cfg.ConfigError: it is an array or an object where a file, a number or text is wanted.
     """
+    if name == "lora" and value is not None:
+        several = isinstance(value, list | tuple)
+        return [os.fspath(one) for one in (value if several else [value])]
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, os.PathLike):
@@ -219,8 +222,8 @@ def open_model(path: str | Path, **choices: Any) -> Model:
 
     Args:
         path: where it is.
-        choices: `weights`, `dtype`, `tokenizer`, `clip_skip`, `weak_model`, `classifier`, … as on
-            the command line.
+        choices: `weights`, `dtype`, `tokenizer`, `clip_skip`, `lora`, `weak_model`, … as on the
+            command line.
 
     Raises:
         FileNotFoundError, ValueError: nothing that can be read; the text says what and why.

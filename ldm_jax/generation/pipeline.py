@@ -19,9 +19,11 @@ from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.config.request import IMAGES_PER_PROMPT, UnknownWordsChoice, check_numbers
+from ldm_jax.core import tree
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.data.inputs import empty_views
 from ldm_jax.generation import defaults
+from ldm_jax.generation.adapter_shelf import AdapterShelf
 from ldm_jax.generation.conditions import (
     NO_PICTURE,
     InputGroup,
@@ -140,15 +142,19 @@ class Pipeline:
                 "directory, folder or file of a whole model"
             )
         self.choice, notes = _applicable(choice, bundle.config, optional)
-        self.origin, self.notes = bundle.origin, (*bundle.notes, *notes)
+        self._shelf = AdapterShelf(bundle.config, bundle.params, self.choice)
+        self._worn = self.choice.lora
+        self.origin = bundle.origin
+        self.notes = (*bundle.notes, *notes, *self._shelf.notes)
         self.dtype = choice.dtype or bundle.origin.get("dtype", "float32")
         self.config = defaults.skip_layers(bundle.config, self.choice.clip_skip)
         if self.choice.literal_prompts and not defaults.takes_captions(self.config):
             raise cfg.ConfigError("literal_prompts: this model takes no prompts, so leave it out")
         self.model = ldm.build(self.config, self.dtype)
         self.tokenizer = open_tokenizer(self.config.conditioners, bundle.tokenizer, path)
-        devices = list(devices or jax.local_devices())
-        self.params = _on_devices(bundle.params, self.dtype, devices)
+        self._devices = devices = list(devices or jax.local_devices())
+        params = self._shelf.merged(self._worn) if self._worn else bundle.params
+        self.params = _on_devices(params, self.dtype, devices)
         # The first stage is not safe in float16.
         first_stage = "float32" if self.dtype == "float16" else self.dtype
         self.frozen = _on_devices(bundle.frozen, first_stage, devices)
@@ -348,6 +354,7 @@ class Pipeline:
             )
         found: dict[int, Any] = {}
         for group in self._inputs(conditions, None, unknown_words):
+            self._wear(group.lora)
             for rows, count in _batches(group.rows, sampling.batch_size):
                 mesh = self.programs.mesh(len(rows))
                 with jax.set_mesh(mesh):
@@ -363,19 +370,36 @@ class Pipeline:
         negative: str | int | None,
         unknown_words: UnknownWordsChoice,
     ) -> tuple[InputGroup, ...]:
-        return encode_conditions(
+        texts, lora = self._shelf.cut(conditions, negative)
+        groups = encode_conditions(
             self.config.conditioners,
             self.tokenizer,
-            conditions,
+            texts,
             negative,
             emphasis=not self.choice.literal_prompts,
             skip_unknown=unknown_words == "skip",
         )
+        divided = [part for group in groups for part in group.divided(lora)]
+        # Those with the same adapters one after the other, so that these are merged once.
+        return tuple(sorted(divided, key=lambda group: lora.index(group.lora)))
+
+    def _wear(self, lora: tuple[str, ...]) -> None:
+        """Brings the parameters with these adapters in them to the devices, in the place of those
+        that are there; what has begun to be drawn keeps its own."""
+        if lora == self._worn:
+            return
+        flat = tree.flatten(self.params)
+        changes = self._shelf.leaves(lora, self._worn)
+        flat |= _on_devices(changes, self.dtype, self._devices)
+        self.params = tree.unflatten(flat)
+        self.programs.use(self.params)
+        self._worn = lora
 
     def _sampler(
         self, plan: Plan, group: InputGroup, rows: np.ndarray, previews: int
     ) -> SamplerRun:
         """The sampler of the images, or latents, of `rows`, all drawn together."""
+        self._wear(group.lora)
         programs, (sampling, levels) = self.programs, plan.resolved
         mesh, conditions = programs.mesh(len(rows)), rows // plan.num
         own = group.of(conditions)

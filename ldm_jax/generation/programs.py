@@ -116,6 +116,11 @@ class Programs:
         self._placed: dict[Mesh, Any] = {}
         self.compiled: dict[Any, Callable[..., Any]] = {}
 
+    def use(self, params: Any) -> None:
+        """Other parameters of the same model in the place of `params`, for whatever begins now."""
+        self._everything = params, *self._everything[1:]
+        self._placed.clear()
+
     def mesh(self, size: int) -> Mesh:
         """As many of the devices as can share `size` examples equally."""
         return make_mesh(cfg.Mesh(), self._devices[: math.gcd(size, len(self._devices))])

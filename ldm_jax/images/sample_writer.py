@@ -51,18 +51,18 @@ class FolderError(ValueError):
 
 
 def check_folder(
-    out: Path, overwrite: bool, inputs: Mapping[str, Path], own: Collection[str] = ()
+    out: Path, overwrite: bool, inputs: Collection[tuple[str, Path]], own: Collection[str] = ()
 ) -> None:
     """Raises FolderError, NotWritable, FileFormatError unless pictures can be written into `out`.
 
     It must be new or empty, or be overwritten: then it must have the manifest of a former drawing,
     or nothing but files called as in `own`, which a command writes instead of pictures; and it must
-    not hold one of `inputs`, files and folders by the options that name them.
+    not hold one of `inputs`, files and folders with the options that name them.
     """
     check_writable(out, f"--out={out}")
     if not out.is_dir():
         return
-    for option, path in inputs.items():
+    for option, path in inputs:
         if path.resolve() == out.resolve() or path.resolve().parent == out.resolve():
             raise FolderError(
                 f"--{option}={path} is in --out={out}, where pictures are overwritten; name "

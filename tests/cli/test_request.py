@@ -80,6 +80,8 @@ VALUES = {
     "clip_skip": 2,
     "tileable": True,
     "literal_prompts": True,
+    "lora": ["loras/ä.safetensors:0.5:1.0", "b:-0.25"],
+    "lora_dir": "loras",
     "weak_model": {"weak_model": "w/checkpoints/5", "autoguidance_scale": 3.0},
     "classifier": {"prompt": [], "classes": [0], "classifier": "c"},
 }
