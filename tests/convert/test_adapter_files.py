@@ -421,7 +421,7 @@ def test_forms_of_peft_there_and_back(tmp_path, form, adapter):
     same(again, adapter())
 
 
-@pytest.mark.parametrize("kind", ["loha", "loha tucker", "lokr", "lokr whole", "lokr tucker"])
+@pytest.mark.parametrize("kind", ["loha", "loha tucker"])
 def test_lycoris_in_folders_of_peft(tmp_path, kind):
     make = Maker()
     one = Adapter({"unet": {CONVOLUTION: (make.make(kind, shape_of(CONVOLUTION)),)}})

@@ -24,9 +24,7 @@ def with_adapters(imported: Imported, chosen: Sequence[str]) -> Imported:
         ConvertError, FileFormatError, ConfigError: adapters that cannot be read or do not fit.
     """
     if not isinstance(imported.config, cfg.Model):
-        raise ConvertError(
-            "adapters change U-Net and text encoder; this is a first stage alone"
-        )
+        raise ConvertError("adapters change U-Net and text encoder; this is a first stage alone")
     names = ModuleNames.of(imported.config, imported.params)
     choices = [LoraChoice.parse(one) for one in chosen]
     uses = [AdapterUse(read_adapter(c.file, names), c.unet, c.text_encoder) for c in choices]

@@ -18,11 +18,12 @@ from ldm_jax.convert.adapters.kohya_form import (
     lycoris_arrays,
     plain_change,
 )
-from ldm_jax.convert.adapters.module_names import PEFT
+from ldm_jax.convert.adapters.module_names import PEFT, TEXT_MODEL
 from ldm_jax.convert.imported_model import ConvertError
 
 Tensors = dict[str, np.ndarray]
-_TYPES = {"lora": "LORA", "loha": "LOHA", "lokr": "LOKR"}
+_TYPES = {"lora": "LORA", "loha": "LOHA"}
+"""Kinds that are written. Of Kronecker products PEFT loads none but those of its own factors."""
 
 
 def diffusers_form(adapter: Adapter) -> tuple[Tensors, dict[str, str]]:
@@ -108,11 +109,12 @@ def _peft_arrays(one: Kind) -> Tensors:
 def _peft_config(modules: Modules) -> dict[str, Any]:
     """PEFT's settings of a component: the most frequent rank and alpha, and those that differ by
     the modules' names."""
-    firsts = {path.replace("/", "."): plain_change(kinds[0]) for path, kinds in modules.items()}
+    # Programs differ in whether CLIP has that level, and take the end of a name for the whole.
+    ends = {path: path.removeprefix(TEXT_MODEL).replace("/", ".") for path in modules}
+    firsts = {ends[path]: plain_change(kinds[0]) for path, kinds in modules.items()}
     kind = next(iter(firsts.values())).name
-    ranks = {name: int(one.rank or 1) for name, one in firsts.items()}
-    # A product of two whole factors is scaled by 1, which is α = r there.
-    alphas = {n: float(alpha_of(one)) if one.rank else float(ranks[n]) for n, one in firsts.items()}
+    ranks = {name: one.rank for name, one in firsts.items()}
+    alphas = {name: float(alpha_of(one)) for name, one in firsts.items()}
     rank, alpha = _most(ranks), _most(alphas)
     alpha_name = "lora_alpha" if kind == "lora" else "alpha"
     config = {
@@ -126,7 +128,7 @@ def _peft_config(modules: Modules) -> dict[str, Any]:
             "use_dora": any(isinstance(kinds[0], DoRA) for kinds in modules.values()),
             "use_rslora": False, "bias": "none",
         }  # fmt: skip
-    elif any(getattr(one, "t2", None) is not None for one in firsts.values()):
+    elif any(one.t2 is not None for one in firsts.values()):
         config["use_effective_conv2d"] = True
     return config
 
