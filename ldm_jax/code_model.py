@@ -4,7 +4,8 @@ drawing (Esser 2021, section 3.2).
 The bundle holds modules, never parameters; those are arguments:
 
     params = {"transformer"}      what stage two trains
-    frozen = {"autoencoder"}      what stage one left
+    frozen = {"autoencoder"}      what stage one left; with "condition_stage", the first stage of
+                                  conditions, where these are made of codes
 
 A sequence is the tokens of the condition, then the codes row by row. Codes are predicted, tokens of
 the condition are not.
@@ -28,7 +29,7 @@ from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.build import build_autoencoder, build_code_transformer
 from ldm_jax.models.code_transformer import CodeTransformer, empty_caches
 from ldm_jax.models.conditioners import Inputs
-from ldm_jax.models.pixels import to_images, to_pixels
+from ldm_jax.models.pixels import one_hot, to_images, to_pixels
 from ldm_jax.sampling.code_choice import choose
 
 Params = Mapping[str, Any]
@@ -49,23 +50,33 @@ class CodeModel:
     config: cfg.CodeModel
     autoencoder: Autoencoder
     transformer: CodeTransformer
+    condition_stage: Autoencoder | None = None
 
     def codes(self, frozen: Params, images: UInt8[Array, "b h w c"]) -> Int[Array, "b zh zw"]:
         """The codes of images."""
-        variables = {"params": frozen["autoencoder"]}
-        found = self.autoencoder.apply(variables, to_pixels(images), method="encode").mode
-        return self.autoencoder.apply(variables, found, method=lambda m, z: m.quantize(z).indices)
+        return _codes(self.autoencoder, frozen["autoencoder"], to_pixels(images))
 
     def images(self, frozen: Params, codes: Int[Array, "b zh zw"]) -> UInt8[Array, "b h w c"]:
         """The images of codes."""
         variables = {"params": frozen["autoencoder"]}
         return to_images(self.autoencoder.apply(variables, codes, method="decode_codes"))
 
-    def prefix(self, inputs: Inputs, rows: int) -> Int[Array, "b p"]:
-        """The tokens before the codes: the `label` of each row, or the start of a sequence."""
-        if self.config.condition is None:
-            return jnp.full((rows, 1), cfg.START, jnp.int32)
-        return inputs["label"].astype(jnp.int32)[:, None]
+    def prefix(self, frozen: Params, inputs: Inputs, rows: int) -> Int[Array, "b p"]:
+        """The tokens before the codes: of each row the `label`, the codes of its `class_map` or
+        its `depth` [-1, 1], its `coordinates`, or the start of a sequence."""
+        match self.config.condition:
+            case cfg.ClassPrefix():
+                return inputs["label"].astype(jnp.int32)[:, None]
+            case cfg.CoordinatePrefix():
+                return inputs["coordinates"].reshape(rows, -1)
+            case cfg.ClassMapPrefix(maps=maps):
+                pixels = one_hot(inputs["class_map"], maps.num_classes)
+            case cfg.DepthPrefix():
+                pixels = inputs["depth"][..., None]
+            case None:
+                return jnp.full((rows, 1), cfg.START, jnp.int32)
+        codes = _codes(self.condition_stage, frozen["condition_stage"], pixels)
+        return codes.reshape(rows, -1)
 
     def logits(
         self,
@@ -103,7 +114,8 @@ class CodeModel:
         """Codes drawn one after the other, by default as many as training images have.
 
         Picture `number` is a function of the seed, its number and its condition, whatever else is
-        drawn with it. In a larger `grid` each code is drawn in a window, as `windows` says.
+        drawn with it. In a larger `grid` each code is drawn in a window, as `windows` says; a
+        condition that has a token for each code then has them of the whole grid.
 
         Raises:
             ValueError: a side of `grid` is smaller than that of training images.
@@ -149,14 +161,19 @@ class CodeModel:
     ) -> Array:
         """All codes of a larger size, row by row, each from the window around it."""
         size, rows = self.config.grid, prefix.shape[0]
-        corners = windows(grid, size)
+        corners, spatial = windows(grid, size), cfg.is_spatial(self.config.condition)
 
         def step(codes: Array, where: tuple[Array, Array]) -> tuple[Array, None]:
             place, corner = where
             y, x = place // grid[1], place % grid[1]
-            window = jax.lax.dynamic_slice(codes, (0, corner[0], corner[1]), (rows, *size))
+
+            def within_window(raster: Array) -> Array:
+                found = jax.lax.dynamic_slice(raster, (0, corner[0], corner[1]), (rows, *size))
+                return found.reshape(rows, -1)
+
+            before = within_window(prefix.reshape(rows, *grid)) if spatial else prefix
             # A code depends on none that comes after it, so these may be anything.
-            logits = self.logits(params, prefix, window.reshape(rows, -1))
+            logits = self.logits(params, before, within_window(codes))
             within = (y - corner[0]) * size[1] + x - corner[1]
             logits = jax.lax.dynamic_slice_in_dim(logits, within, 1, axis=1)[:, 0]
             code = pick(logits, place.astype(jnp.uint32))
@@ -189,11 +206,22 @@ def windows(grid: tuple[int, int], size: tuple[int, int]) -> Int[np.ndarray, "n 
     return corners.reshape(-1, 2).astype(np.int32)
 
 
+def _codes(
+    module: Autoencoder, params: Params, pixels: Float[Array, "b h w c"]
+) -> Int[Array, "b zh zw"]:
+    """The codes that a first stage finds in its pixels."""
+    variables = {"params": params}
+    found = module.apply(variables, pixels, method="encode").mode
+    return module.apply(variables, found, method=lambda m, z: m.quantize(z).indices)
+
+
 def build(config: cfg.CodeModel, dtype: DTypeLike = "float32", remat: bool = False) -> CodeModel:
     """The model that `config` describes; its networks compute in `dtype`."""
+    stage = config.condition_stage
     return CodeModel(
         config, build_autoencoder(config.autoencoder, dtype),
         build_code_transformer(config.transformer, dtype, remat),
+        None if stage is None else build_autoencoder(stage, dtype),
     )  # fmt: skip
 
 

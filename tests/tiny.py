@@ -132,14 +132,20 @@ def mesh():
 
 
 def fit(
-    run: cfg.Run, workdir: Path, *, first_stage: Path | None = None, init: Path | None = None
+    run: cfg.Run,
+    workdir: Path,
+    *,
+    first_stage: Path | None = None,
+    init: Path | None = None,
+    condition_stage: Path | None = None,
 ) -> Any:
     """Trains `run` in this process, as `train.py` does."""
     from ldm_jax.cli.train import make_stage
     from ldm_jax.training.loop import fit
 
-    models = [None if path is None else str(path) for path in (first_stage, init)]
-    return fit(run, workdir, lambda mesh: make_stage(run, workdir, mesh, *models))
+    paths = {"first_stage": first_stage, "init": init, "condition_stage": condition_stage}
+    models = {name: None if path is None else str(path) for name, path in paths.items()}
+    return fit(run, workdir, lambda mesh: make_stage(run, workdir, mesh, **models))
 
 
 # -------------------------------------------------------------------------------- command lines

@@ -23,9 +23,19 @@ AUTOENCODER = replace(
 TRANSFORMER = cfg.CodeTransformer(layers=2, width=16, num_heads=2)
 
 
+CLASS_MAPS = replace(AUTOENCODER, image_channels=4, bottleneck=cfg.VQ(size=9, weighting="legacy"))
+"""4 x 4 codes of class maps of four classes, of 8 pixels."""
+
+
 def config(**changes: Any) -> cfg.CodeModel:
     """A model of five classes; `changes` are of its transformer."""
     return fitted(AUTOENCODER, replace(TRANSFORMER, **changes), cfg.ClassPrefix(5), 8)
+
+
+def of_class_maps() -> cfg.CodeModel:
+    """A model of class maps."""
+    condition = cfg.ClassMapPrefix(cfg.ClassMaps(4, ignore=None))
+    return fitted(AUTOENCODER, TRANSFORMER, condition, 8, CLASS_MAPS)
 
 
 def params_of(config: cfg.CodeModel, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -34,6 +44,8 @@ def params_of(config: cfg.CodeModel, seed: int = 0) -> tuple[dict[str, Any], dic
         "transformer": imported_model.code_transformer_shapes(config.transformer),
         "autoencoder": imported_model.autoencoder_shapes(config.autoencoder),
     }
+    if config.condition_stage is not None:
+        shapes["condition_stage"] = imported_model.autoencoder_shapes(config.condition_stage)
     random = np.random.default_rng(seed)
 
     def fill(leaf: Any) -> np.ndarray:
@@ -42,7 +54,7 @@ def params_of(config: cfg.CodeModel, seed: int = 0) -> tuple[dict[str, Any], dic
     import jax
 
     filled = jax.tree.map(fill, shapes)
-    return {"transformer": filled["transformer"]}, {"autoencoder": filled["autoencoder"]}
+    return {"transformer": filled.pop("transformer")}, filled
 
 
 def choice(config: cfg.CodeModel, **sampling: Any) -> code_model.Choice:
@@ -56,6 +68,15 @@ def write_first_stage(folder: Path) -> Path:
     return folder
 
 
+def write_condition_stage(folder: Path) -> Path:
+    """That of class maps alone."""
+    _, frozen = params_of(of_class_maps())
+    write_native(
+        imported_model.make(CLASS_MAPS, {"autoencoder": frozen["condition_stage"]}), folder
+    )
+    return folder
+
+
 def taming_tensors(
     config: cfg.CodeModel, params: dict[str, Any], frozen: dict[str, Any]
 ) -> dict[str, np.ndarray]:
@@ -66,8 +87,13 @@ def taming_tensors(
     size = transformer.block_size
     for i in range(transformer.layers):
         named[f"blocks.{i}.attn.mask"] = np.tril(np.ones((1, 1, size, size), np.float32))
-    first = state_dicts.to_torch(frozen["autoencoder"])
-    first = keys.write(first, keys.autoencoder_places(first, config.autoencoder))
     both = {f"transformer.{n}": t for n, t in named.items()}
-    both |= {f"first_stage_model.{n}": t for n, t in first.items()}
+    for part, stage, prefix in (
+        ("autoencoder", config.autoencoder, "first_stage_model"),
+        ("condition_stage", config.condition_stage, "cond_stage_model"),
+    ):
+        if stage is not None:
+            first = state_dicts.to_torch(frozen[part])
+            first = keys.write(first, keys.autoencoder_places(first, stage))
+            both |= {f"{prefix}.{n}": t for n, t in first.items()}
     return {name: np.ascontiguousarray(tensor) for name, tensor in both.items()}

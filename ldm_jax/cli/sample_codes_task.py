@@ -38,6 +38,10 @@ class Arguments:
     """Pictures, of each class where there are some."""
     classes: tuple[CountOrNone, ...] = ()
     """Classes by number, for a model of classes."""
+    class_map: Path | None = None
+    """File of the class map, for a model of these; pictures have its size."""
+    depth: Path | None = None
+    """File of the depth map, in grey, for a model of these; pictures have its size."""
     seed: Seed = 0
     """Seed of all random numbers."""
     first_image: CountOrNone = 0
@@ -78,6 +82,7 @@ def run(arguments: Arguments) -> Path:
 
     from ldm_jax.convert.code_models import load_code_model
     from ldm_jax.core.progress import Progress
+    from ldm_jax.generation.code_conditions import read_condition
     from ldm_jax.generation.code_drawing import CodePicture, check_pictures, draw_pictures
     from ldm_jax.images.grid import grid, save_png
     from ldm_jax.images.sheet import SIDE
@@ -86,13 +91,14 @@ def run(arguments: Arguments) -> Path:
         arguments.model, weights=arguments.weights, original_config=arguments.original_config,
         heads=arguments.heads, num_classes=arguments.num_classes,
     )  # fmt: skip
-    height, width = model.config.sides
-    sides = arguments.height or height, arguments.width or width
     numbers = range(arguments.first_image, arguments.first_image + arguments.num)
     pictures = [CodePicture(n, label) for label in arguments.classes or (None,) for n in numbers]
-    check_pictures(model.config, pictures, sides)
+    check_pictures(model.config, pictures)
+    condition = read_condition(
+        model.config, arguments.class_map, arguments.depth, arguments.height, arguments.width
+    )
     drawn = draw_pictures(
-        model, pictures, arguments.sampling, arguments.seed, sides, arguments.batch_size,
+        model, pictures, arguments.sampling, arguments.seed, condition, arguments.batch_size,
         arguments.dtype,
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
@@ -107,7 +113,7 @@ def run(arguments: Arguments) -> Path:
             bar.update(1)
     labels = [str(one.label) for one in pictures] if arguments.classes else None
     columns = min(8, arguments.num)
-    scale = max(1, SIDE // max(sides))
+    scale = max(1, SIDE // max(condition.shown))
     save_png(out / GRID, grid(np.stack(images), columns, labels, scale))
     return out / GRID
 
@@ -127,6 +133,6 @@ def main(program: str, words: list[str]) -> None:
     Raises:
         ValueError, OSError: it cannot be.
     """
-    check_given(words, ("model", "out", "original_config"))
+    check_given(words, ("model", "out", "class_map", "depth", "original_config"))
     arguments = overridden(Arguments(), words, program, HELP)
     print(printable(str(run(arguments))))

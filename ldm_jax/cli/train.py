@@ -32,6 +32,8 @@ Trains what a config describes, and goes on from where it stopped.
   --config=CONFIG         a shipped config by its name (below), or a Python file
   --workdir=DIR           where checkpoints, metrics and pictures go
   --first_stage=MODEL     the trained autoencoder that a new run of stage two builds on
+  --condition_stage=MODEL the trained autoencoder of the class maps that a transformer over codes is
+                          conditioned on
   --latents=DIR           images that were encoded before, in place of the config's images
   --init=MODEL            a trained model that a new run begins with
   --text_encoder=MODEL    a model whose text encoder and tokenizer a new run begins with
@@ -53,6 +55,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     parser.add_argument("--config")
     parser.add_argument("--workdir")
     parser.add_argument("--first_stage")
+    parser.add_argument("--condition_stage")
     parser.add_argument("--latents")
     parser.add_argument("--init")
     parser.add_argument("--text_encoder")
@@ -132,7 +135,12 @@ def _description(file: cfg.ConfigFile, config: cfg.Run) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-PLACES = ("config", "workdir", "first_stage", "latents", "init", "text_encoder")
+PLACES = (
+    "config", "workdir", "first_stage", "condition_stage", "latents", "init", "text_encoder",
+)  # fmt: skip
+
+
+MODELS = ("first_stage", "init", "text_encoder", "condition_stage")
 
 
 def check_places(run: cfg.Run, places: argparse.Namespace) -> None:
@@ -145,7 +153,7 @@ def check_places(run: cfg.Run, places: argparse.Namespace) -> None:
     workdir = Path(places.workdir)
     if isinstance(run.data.source, cfg.ImageFolder | cfg.EncodedLatents) and run.data.source.path:
         check_apart(workdir, "--workdir", Path(run.data.source.path), "the training data")
-    for option in ("first_stage", "init", "text_encoder"):
+    for option in MODELS:
         path = getattr(places, option)
         # A run that goes on has its own parts, and what it began with may be gone.
         if path is not None and not has_checkpoints(workdir):
@@ -165,6 +173,7 @@ def make_stage(
     first_stage: str | None = None,
     init: str | None = None,
     text_encoder: str | None = None,
+    condition_stage: str | None = None,
 ) -> "Stage":
     """What `run` trains, begun with the models that are named; see `fit`.
 
@@ -176,7 +185,10 @@ def make_stage(
     from ldm_jax.training.code_stage import code_stage
     from ldm_jax.training.diffusion_stage import diffusion_stage
 
-    named = {"--first_stage": first_stage, "--init": init, "--text_encoder": text_encoder}
+    named = {
+        "--first_stage": first_stage, "--init": init, "--text_encoder": text_encoder,
+        "--condition_stage": condition_stage,
+    }  # fmt: skip
     _check_models(run, workdir, {option: path for option, path in named.items() if path})
     match run:
         case cfg.AutoencoderRun(loss=loss):
@@ -185,7 +197,7 @@ def make_stage(
         case cfg.ClassifierRun():
             return classifier_stage(run, workdir, mesh, first_stage)
         case cfg.CodeTransformerRun():
-            return code_stage(run, workdir, first_stage)
+            return code_stage(run, workdir, first_stage, condition_stage)
         case cfg.DiffusionRun():
             return diffusion_stage(run, workdir, mesh, first_stage, init, text_encoder)
 
@@ -197,6 +209,9 @@ _NO_USE = {
     (cfg.ClassifierRun, "--text_encoder"): "a classifier reads no text",
     (cfg.CodeTransformerRun, "--init"): "a transformer over codes begins with fresh weights",
     (cfg.CodeTransformerRun, "--text_encoder"): "a transformer over codes reads no text",
+} | {
+    (kind, "--condition_stage"): "only a transformer over codes has a condition made of codes"
+    for kind in (cfg.AutoencoderRun, cfg.ClassifierRun, cfg.DiffusionRun)
 }
 
 
@@ -236,8 +251,8 @@ def main(arguments: list[str]) -> None:
         from ldm_jax.training.loop import fit
 
         workdir = Path(places.workdir)
-        models = places.first_stage, places.init, places.text_encoder
-        fit(config, workdir, lambda mesh: make_stage(config, workdir, mesh, *models))
+        models = {option: getattr(places, option) for option in MODELS}
+        fit(config, workdir, lambda mesh: make_stage(config, workdir, mesh, **models))
         if not places.process_id:
             say(next_step(config, workdir))
 
@@ -255,10 +270,10 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
         case cfg.ClassifierRun():
             return f"guide a model by it: python sample.py --model=MODEL --classifier={folder}"
         case cfg.CodeTransformerRun(condition=condition):
-            classes = "" if condition is None else " --classes 0"
+            words = {cfg.ClassPrefix: " --classes 0", cfg.ClassMapPrefix: " --class_map=FILE"}
             return (
                 "draw with the last checkpoint: python -m ldm_jax.cli.sample_codes "
-                f"--model={folder} --num=8{classes}"
+                f"--model={folder} --num=8{words.get(type(condition), '')}"
             )
     inputs = [name for conditioner in run.conditioners for name in conditioner.inputs]
     options = []

@@ -7,10 +7,16 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 
 from ldm_jax.config.autoregressive import (
     START,
+    ClassMapPrefix,
     ClassPrefix,
     CodeModel,
     CodeSampling,
     CodeTransformer,
+    CoordinatePrefix,
+    DepthPrefix,
+    Prefix,
+    is_spatial,
+    stage_channels,
 )
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import ConfigError, Side, image_size, require_divisible
@@ -82,6 +88,7 @@ __all__ = [
     "CaptionMapConditioner",
     "ClassConditioner",
     "ClassMapConditioner",
+    "ClassMapPrefix",
     "ClassMaps",
     "ClassPrefix",
     "Classifier",
@@ -94,9 +101,11 @@ __all__ = [
     "Conditioner",
     "ConfigError",
     "ConfigFile",
+    "CoordinatePrefix",
     "Data",
     "Degradation",
     "DepthConditioner",
+    "DepthPrefix",
     "Diffusion",
     "DiffusionRun",
     "DigitScenes",
@@ -126,6 +135,7 @@ __all__ = [
     "Perceptual",
     "PictureInput",
     "Pixels",
+    "Prefix",
     "Process",
     "RectifiedFlow",
     "Request",
@@ -148,10 +158,12 @@ __all__ = [
     "find",
     "from_json",
     "image_size",
+    "is_spatial",
     "load",
     "open_config",
     "require_divisible",
     "shipped",
     "slots_of",
+    "stage_channels",
     "to_json",
 ]

@@ -1,6 +1,6 @@
 """The second stage of VQGAN (Esser 2021): a transformer over the codes of a trained first stage."""
 
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Annotated, ClassVar
 
 from ldm_jax.config.checks import (
@@ -17,6 +17,7 @@ from ldm_jax.config.checks import (
     settings,
 )
 from ldm_jax.config.networks import Autoencoder
+from ldm_jax.config.tasks import ClassMaps
 
 
 @settings
@@ -49,18 +50,61 @@ class CodeTransformer:
 class ClassPrefix:
     """Class conditioning: the class is the first token, and class 7 has the embedding of code 7."""
 
-    length: ClassVar[int] = 1
-
     num_classes: Entries = 10
 
 
+@settings
+class ClassMapPrefix:
+    """Semantic synthesis: the first tokens are the codes of a class map, of a first stage that was
+    trained on such maps (`train.py --condition_stage`)."""
+
+    maps: ClassMaps = field(default_factory=ClassMaps)
+    """The classes, and how files say them."""
+
+
+@settings
+class DepthPrefix:
+    """Depth to image: the first tokens are the codes of a depth map, of a first stage of depth."""
+
+
+@settings
+class CoordinatePrefix:
+    """The first tokens say where in the whole picture each code is, so that pictures larger than
+    the training images, which are crops, have a top and a bottom."""
+
+    name: ClassVar[str] = "coordinates"
+    inputs: ClassVar[tuple[str, ...]] = ("coordinates",)
+    dropout: ClassVar[float] = 0.0
+
+    size: Entries = 1024
+    """Tokens from the picture's first pixel to its last, row by row."""
+
+
+Prefix = ClassPrefix | ClassMapPrefix | DepthPrefix | CoordinatePrefix
+"""What comes before the codes of an image."""
 START = 0
 """The first token of an unconditional sequence."""
 
 
-def prefix_length(condition: ClassPrefix | None) -> int:
-    """Tokens before the codes: those of the condition, or the one that starts a sequence."""
-    return 1 if condition is None else condition.length
+def is_spatial(condition: Prefix | None) -> bool:
+    """Whether the condition has a token for each code of the image, in the same raster."""
+    return condition is not None and not isinstance(condition, ClassPrefix)
+
+
+def prefix_length(condition: Prefix | None, codes: int) -> int:
+    """Tokens before the `codes` of an image: those of the condition, or the one that starts a
+    sequence."""
+    return codes if is_spatial(condition) else 1
+
+
+def stage_channels(condition: Prefix | None) -> int | None:
+    """Channels of what a first stage of its own encodes of the condition; None: there is none."""
+    match condition:
+        case ClassMapPrefix(maps=maps):
+            return maps.num_classes
+        case DepthPrefix():
+            return 1
+    return None
 
 
 @settings
@@ -83,9 +127,11 @@ class CodeModel:
 
     autoencoder: Autoencoder
     transformer: CodeTransformer
-    condition: ClassPrefix | None = None
+    condition: Prefix | None = None
     image_size: ImageSize = 256
     """Size of the training images in pixels."""
+    condition_stage: Autoencoder | None = None
+    """First stage of the condition, where that is made of codes."""
 
     def __post_init__(self) -> None:
         codes, transformer = self.autoencoder.codes, self.transformer
@@ -93,13 +139,30 @@ class CodeModel:
                 "one with codes: VQ, Gumbel, FSQ or LFQ")  # fmt: skip
         require_divisible("image_size", self.sides, self.autoencoder.factor,
                           "the first stage's factor")  # fmt: skip
+        self._check_condition_stage()
         for name, needed in (("vocab_size", self.tokens), ("block_size", self.positions)):
             value = getattr(transformer, name)
             require(value is not None and value >= needed, f"transformer.{name}", value,
                     f"{needed} or more, which first stage and condition need, or None")  # fmt: skip
-        before = prefix_length(self.condition)
+        before = self.prefix_length
         require(transformer.n_unmasked <= before, "transformer.n_unmasked", transformer.n_unmasked,
                 f"at most {before}, the tokens before the codes")  # fmt: skip
+
+    def _check_condition_stage(self) -> None:
+        stage, channels = self.condition_stage, stage_channels(self.condition)
+        name = type(self.condition).__name__
+        if stage is None or channels is None:
+            require((stage is None) == (channels is None), "condition_stage", stage,
+                    "None, as nothing but class maps and depth is encoded by a first stage of its "
+                    "own" if channels is None
+                    else f"the first stage that encodes what {name} reads")  # fmt: skip
+            return
+        require(stage.codes is not None, "condition_stage.bottleneck", stage.bottleneck,
+                "one with codes: VQ, Gumbel, FSQ or LFQ")  # fmt: skip
+        require(stage.image_channels == channels, "condition_stage.image_channels",
+                stage.image_channels, f"{channels}, the channels of what {name} reads")  # fmt: skip
+        require(stage.factor == self.autoencoder.factor, "condition_stage.factor", stage.factor,
+                f"{self.autoencoder.factor}, that of the images' first stage")  # fmt: skip
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -115,26 +178,39 @@ class CodeModel:
     @property
     def tokens(self) -> int:
         """Different tokens that a sequence has."""
-        return needed_tokens(self.autoencoder, self.condition)
+        return needed_tokens(self.autoencoder, self.condition, self.condition_stage)
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens before the codes of a training image."""
+        height, width = self.grid
+        return prefix_length(self.condition, height * width)
 
     @property
     def positions(self) -> int:
         """Tokens that the transformer is given of a training image."""
         height, width = self.grid
-        return prefix_length(self.condition) + height * width - 1
+        return self.prefix_length + height * width - 1
 
 
-def needed_tokens(autoencoder: Autoencoder, condition: ClassPrefix | None) -> int:
-    """Different tokens of the codes and the condition."""
-    classes = 0 if condition is None else condition.num_classes
-    return max(autoencoder.codes or 0, classes)
+def needed_tokens(
+    autoencoder: Autoencoder, condition: Prefix | None, condition_stage: Autoencoder | None
+) -> int:
+    """Different tokens of the codes and the condition, which share one table."""
+    match condition:
+        case ClassPrefix(num_classes=count) | CoordinatePrefix(size=count):
+            before = count
+        case _:
+            before = 0 if condition_stage is None else condition_stage.codes or 0
+    return max(autoencoder.codes or 0, before)
 
 
 def code_model(
     autoencoder: Autoencoder,
     transformer: CodeTransformer,
-    condition: ClassPrefix | None,
+    condition: Prefix | None,
     image_size: int | tuple[int, int],
+    condition_stage: Autoencoder | None = None,
 ) -> CodeModel:
     """The model of these parts; what the transformer leaves open is set from the others.
 
@@ -146,9 +222,10 @@ def code_model(
     sides = height_and_width("data.image_size", image_size)
     require_divisible("data.image_size", sides, autoencoder.factor, "the first stage's factor")
     count = (sides[0] // autoencoder.factor) * (sides[1] // autoencoder.factor)
+    tokens = needed_tokens(autoencoder, condition, condition_stage)
     fitted = replace(
         transformer,
-        vocab_size=transformer.vocab_size or needed_tokens(autoencoder, condition),
-        block_size=transformer.block_size or prefix_length(condition) + count - 1,
+        vocab_size=transformer.vocab_size or tokens,
+        block_size=transformer.block_size or prefix_length(condition, count) + count - 1,
     )
-    return CodeModel(autoencoder, fitted, condition, image_size)
+    return CodeModel(autoencoder, fitted, condition, image_size, condition_stage)

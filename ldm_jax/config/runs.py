@@ -5,10 +5,14 @@ from dataclasses import field
 from typing import Literal
 
 from ldm_jax.config.autoregressive import (
+    ClassMapPrefix,
     ClassPrefix,
     CodeModel,
     CodeSampling,
     CodeTransformer,
+    CoordinatePrefix,
+    DepthPrefix,
+    Prefix,
     code_model,
 )
 from ldm_jax.config.checks import (
@@ -22,6 +26,7 @@ from ldm_jax.config.checks import (
 from ldm_jax.config.conditioning import (
     CaptionMapConditioner,
     ClassConditioner,
+    ClassMapConditioner,
     Conditioner,
     TextConditioner,
     find,
@@ -171,8 +176,9 @@ class CodeTransformerRun:
 
     data: Data
     transformer: CodeTransformer
-    condition: ClassPrefix | None = None
-    """What the model is conditioned on: the class; None: unconditional."""
+    condition: Prefix | None = None
+    """What the model is conditioned on: the class, a class map, or coordinates; None:
+    unconditional."""
     pkeep: Share = 1.0
     """Share of the codes that the transformer is shown as they are; the others are replaced by
     random ones, and all are predicted. Below 1 it overfits later."""
@@ -185,21 +191,33 @@ class CodeTransformerRun:
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, self.conditioners)
+        require(not isinstance(self.condition, DepthPrefix), "condition", self.condition,
+                "another: no source of training images has depth maps")  # fmt: skip
 
     @property
-    def conditioners(self) -> tuple[ClassConditioner, ...]:
+    def conditioners(self) -> tuple[Conditioner | CoordinatePrefix, ...]:
         """What the training examples must have."""
-        if self.condition is None:
-            return ()
-        return (ClassConditioner(self.condition.num_classes, dropout=0.0),)
+        match self.condition:
+            case ClassPrefix(num_classes=count):
+                return (ClassConditioner(count, dropout=0.0),)
+            case ClassMapPrefix(maps=maps):
+                return (ClassMapConditioner(maps, dropout=0.0),)
+            case CoordinatePrefix() as coordinates:
+                return (coordinates,)
+        return ()
 
-    def model(self, autoencoder: Autoencoder) -> CodeModel:
-        """The model that this run trains on the codes of `autoencoder`.
+    def model(
+        self, autoencoder: Autoencoder, condition_stage: Autoencoder | None = None
+    ) -> CodeModel:
+        """The model that this run trains on the codes of `autoencoder`, after those of
+        `condition_stage` where the condition is made of codes.
 
         Raises:
             ConfigError: they do not fit each other.
         """
-        return code_model(autoencoder, self.transformer, self.condition, self.data.image_size)
+        return code_model(
+            autoencoder, self.transformer, self.condition, self.data.image_size, condition_stage
+        )
 
 
 Run = AutoencoderRun | DiffusionRun | ClassifierRun | CodeTransformerRun

@@ -9,7 +9,7 @@ from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.loading import workdir_of
 from ldm_jax.convert.taming import ImportedCodes, read_taming
 from ldm_jax.workdir.checkpoints import Checkpoints
-from ldm_jax.workdir.frozen import load_first_stage
+from ldm_jax.workdir.frozen import load_condition_stage, load_first_stage
 from ldm_jax.workdir.run_config import read_config
 
 
@@ -56,5 +56,7 @@ def _of_workdir(path: Path, weights: Literal["ema", "raw"] | None) -> ImportedCo
         weights = "raw" if run.optim.ema_decay is None else "ema"
     step, params = Checkpoints.load_params(workdir, weights, step)
     autoencoder, frozen = load_first_stage(run, workdir)
+    of_conditions, more = load_condition_stage(run, workdir)
     origin = {"source": workdir.name, "kind": "workdir", "weights": weights, "step": step}
-    return ImportedCodes(run.model(autoencoder), params, frozen, origin, {})
+    config = run.model(autoencoder, of_conditions)
+    return ImportedCodes(config, params, frozen | more, origin, {})

@@ -9,6 +9,7 @@ from jaxtyping import Int16, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.data.caption_tags import changed_tags
 from ldm_jax.data.class_maps import read_class_map
+from ldm_jax.data.coordinates import coordinate_tokens
 from ldm_jax.data.degradation import degrade
 from ldm_jax.data.depth_maps import read_depth_map
 from ldm_jax.data.hole_masks import draw_mask
@@ -21,7 +22,7 @@ Inputs = Mapping[str, np.ndarray]
 """Arrays by the input's name: `caption` int32 [l], `label` int32 [], `mask` uint8 [h w 1],
 `low_res` uint8 [zh zw 3], `noise_level` int32 [], `class_map` int16 [h w], `boxes` int32 [l]
 (tokens), `box_map` int16 [h w], `edit_image` uint8 [h w 3], `edit_given` int32 [] (1, or 0 for
-none), `depth` float32 [zh zw]."""
+none), `depth` float32 [zh zw], `coordinates` int32 [zh zw] (tokens)."""
 
 
 class InputMaker:
@@ -29,7 +30,7 @@ class InputMaker:
 
     def __init__(
         self,
-        conditioners: Sequence[cfg.Conditioner],
+        conditioners: Sequence[cfg.Conditioner | cfg.CoordinatePrefix],
         tokenizer: Tokenizer | None,
         sides: tuple[int, int] = (1, 1),
         factor: int = 1,
@@ -81,6 +82,8 @@ class InputMaker:
                 case cfg.DepthConditioner():
                     depth = read_depth_map(example["depth"])
                     made["depth"] = example["crop"].depth_map(depth, self._factor)
+                case cfg.CoordinatePrefix(size=size):
+                    made["coordinates"] = coordinate_tokens(example["crop"], self._factor, size)
         return made
 
     def uncond(self) -> Inputs:
@@ -120,7 +123,9 @@ def box_maps(
     return {"box_map": box_map(inputs["boxes"], layout.tokens, sides)}
 
 
-def check_source(conditioners: Sequence[cfg.Conditioner], source: Source, where: str) -> None:
+def check_source(
+    conditioners: Sequence[cfg.Conditioner | cfg.CoordinatePrefix], source: Source, where: str
+) -> None:
     """Raises ConfigError unless the examples of `source`, which `where` names, have what
     `conditioners` read: classes, captions, boxes, class maps, pictures to edit, depth maps, or
     images themselves."""
@@ -152,7 +157,9 @@ def check_source(conditioners: Sequence[cfg.Conditioner], source: Source, where:
                     )
             case cfg.ClassMapConditioner(maps=maps):
                 _check_classes("class maps", source.map_classes, maps.num_classes, where)
-            case cfg.InpaintingConditioner() | cfg.LowResConditioner():
+            case (
+                cfg.InpaintingConditioner() | cfg.LowResConditioner() | cfg.CoordinatePrefix()
+            ):  # fmt: skip
                 if not source.has_images:
                     raise cfg.ConfigError(
                         f"{where} has encoded latents, but a {type(conditioner).__name__} needs "

@@ -1,6 +1,6 @@
 """Pictures drawn code by code from a transformer over codes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 
 from ldm_jax import code_model
 from ldm_jax import config as cfg
-from ldm_jax.config.checks import require, require_divisible
+from ldm_jax.config.checks import require
 from ldm_jax.convert.taming import ImportedCodes
+from ldm_jax.generation.code_conditions import CodeCondition
 
 
 @dataclass(frozen=True)
@@ -26,23 +27,16 @@ class CodePicture:
     """The class; None for models without."""
 
 
-def check_pictures(
-    config: cfg.CodeModel, pictures: Sequence[CodePicture], sides: tuple[int, int]
-) -> None:
-    """Raises ConfigError for what the model cannot draw: classes that it has not or needs, or
-    another size. `sides` are height and width in pixels."""
-    classes = 0 if config.condition is None else config.condition.num_classes
+def check_pictures(config: cfg.CodeModel, pictures: Sequence[CodePicture]) -> None:
+    """Raises ConfigError for what the model cannot draw: classes that it has not, or needs."""
+    condition = config.condition
+    classes = condition.num_classes if isinstance(condition, cfg.ClassPrefix) else 0
     for one in pictures:
         if one.label is None:
             require(not classes, "--classes", None, f"given: numbers from 0 to {classes - 1}")
         else:
             require(classes > 0, "--classes", one.label, "left out: this model has no classes")
             require(0 <= one.label < classes, "--classes", one.label, f"from 0 to {classes - 1}")
-    require_divisible("the size", sides, config.autoencoder.factor, "the first stage's factor")
-    require(
-        all(side >= least for side, least in zip(sides, config.sides, strict=True)),
-        "the size", sides, "at least {} x {}, that of the training images".format(*config.sides),
-    )  # fmt: skip
 
 
 def draw_pictures(
@@ -50,7 +44,7 @@ def draw_pictures(
     pictures: Sequence[CodePicture],
     sampling: cfg.CodeSampling,
     seed: int,
-    sides: tuple[int, int] | None = None,
+    condition: CodeCondition,
     batch_size: int = 16,
     dtype: str = "float32",
 ) -> Iterator[tuple[CodePicture, UInt8[np.ndarray, "h w 3"]]]:
@@ -62,8 +56,8 @@ def draw_pictures(
         pictures: which.
         sampling: how codes are drawn.
         seed: of all random numbers.
-        sides: height and width in pixels; None: those of training images. Larger pictures are
-            drawn in windows of these.
+        condition: as `read_condition` gives it, with the size. Pictures larger than the training
+            images are drawn in windows of these.
         batch_size: pictures at once.
         dtype: what networks compute in.
 
@@ -71,21 +65,21 @@ def draw_pictures(
         ConfigError: as `check_pictures`.
     """
     config = model.config
-    sides = config.sides if sides is None else sides
-    check_pictures(config, pictures, sides)
+    check_pictures(config, pictures)
     bundle = code_model.build(config, dtype)
     factor = config.autoencoder.factor
-    grid = sides[0] // factor, sides[1] // factor
+    grid = condition.drawn[0] // factor, condition.drawn[1] // factor
     program = jax.jit(partial(_drawn, bundle, grid))
-    params, frozen = jax.device_put((model.params, model.frozen))
+    params, frozen, shared = jax.device_put((model.params, model.frozen, dict(condition.inputs)))
+    height, width = condition.shown
     choice = code_model.choice_of(sampling, config)
     for first in range(0, len(pictures), batch_size):
         batch = pictures[first : first + batch_size]
         full = [batch[min(i, len(batch) - 1)] for i in range(min(batch_size, len(pictures)))]
         numbers = jnp.asarray([one.number for one in full], jnp.uint32)
         labels = jnp.asarray([one.label or 0 for one in full], jnp.int32)
-        drawn = np.asarray(program(params, frozen, jnp.uint32(seed), numbers, labels, choice))
-        yield from zip(batch, drawn, strict=False)
+        drawn = program(params, frozen, jnp.uint32(seed), numbers, labels, shared, choice)
+        yield from zip(batch, np.asarray(drawn)[:, :height, :width], strict=False)
 
 
 def _drawn(
@@ -96,8 +90,14 @@ def _drawn(
     seed: Any,
     numbers: Any,
     labels: Any,
+    shared: Mapping[str, Any],
     choice: code_model.Choice,
 ) -> Any:
-    prefix = bundle.prefix({"label": labels}, labels.shape[0])
+    rows = labels.shape[0]
+    if shared:  # encoded once for all pictures
+        one = bundle.prefix(frozen, {name: value[None] for name, value in shared.items()}, 1)
+        prefix = jnp.broadcast_to(one, (rows, one.shape[1]))
+    else:
+        prefix = bundle.prefix(frozen, {"label": labels}, rows)
     codes = bundle.draw(params, prefix, seed, numbers, choice, grid)
     return bundle.images(frozen, codes)

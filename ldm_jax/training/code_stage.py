@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ldm_jax import code_model
 from ldm_jax import config as cfg
+from ldm_jax.convert.parts import read_first_stage
 from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.sources import open_source
 from ldm_jax.training.code_step import decays, make_code_scores, make_code_step
@@ -17,29 +18,38 @@ from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.shown import shown_conditions
 from ldm_jax.training.stage import Stage, validation_source, wait_for_all
 from ldm_jax.training.state import TrainState, create_state
-from ldm_jax.workdir.frozen import load_first_stage, save_first_stage
+from ldm_jax.workdir.frozen import (
+    load_condition_stage,
+    load_first_stage,
+    save_condition_stage,
+    save_first_stage,
+)
+from ldm_jax.workdir.layout import keeps_condition_stage
 from ldm_jax.workdir.record import has_checkpoints
 
 
-def code_stage(run: cfg.CodeTransformerRun, workdir: Path, first_stage: str | None) -> Stage:
+def code_stage(
+    run: cfg.CodeTransformerRun,
+    workdir: Path,
+    first_stage: str | None,
+    condition_stage: str | None = None,
+) -> Stage:
     """A transformer over the codes of the first stage in `workdir`; a new run puts that of
-    `first_stage` there.
+    `first_stage` there, and that of `condition_stage` where the condition is made of codes.
 
     Raises:
-        cfg.ConfigError: none is named for a new run, or it has no codes, or does not fit.
+        cfg.ConfigError: one is not named for a new run, or it has no codes, or does not fit.
     """
     train, validation = open_source(run.data, "train"), validation_source(run.data)
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     if not has_checkpoints(workdir):
-        stage = open_first_stage(workdir, first_stage)
-        run.model(stage.config)  # raises where they do not fit
-        if jax.process_index() == 0:
-            save_first_stage(workdir, stage.config, stage.params, {})
-        wait_for_all("frozen parts")
+        _begin(run, workdir, first_stage, condition_stage)
     autoencoder, frozen = load_first_stage(run, workdir)
+    of_conditions, more = load_condition_stage(run, workdir)
+    frozen |= more
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"], "codes")
-    model = code_model.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
+    model = code_model.build(run.model(autoencoder, of_conditions), run.loop.dtype, run.loop.remat)
     optimizer = make_optimizer(run.optim, run.loop.steps, decays)
     choice = code_model.choice_of(run.sampling, model.config)
 
@@ -49,11 +59,11 @@ def code_stage(run: cfg.CodeTransformerRun, workdir: Path, first_stage: str | No
         return create_state(params, optimizer, run.optim.ema_decay)
 
     def draw(params: Any, frozen: Any, batch: Any) -> Any:
-        prefix = model.prefix(batch["inputs"], len(batch["index"]))
+        prefix = model.prefix(frozen, batch["inputs"], len(batch["index"]))
         codes = model.draw(params, prefix, run.loop.seed, batch["index"], choice)
         return model.images(frozen, codes)[None]
 
-    inputs = InputMaker(run.conditioners, None)
+    inputs = InputMaker(run.conditioners, None, run.data.sides, autoencoder.factor)
     return Stage(
         init=init,
         step=make_code_step(model, optimizer, run),
@@ -64,3 +74,29 @@ def code_stage(run: cfg.CodeTransformerRun, workdir: Path, first_stage: str | No
         validation=validation,
         inputs=inputs,
     )
+
+
+def _begin(
+    run: cfg.CodeTransformerRun, workdir: Path, first_stage: str | None, condition_stage: str | None
+) -> None:
+    """Writes the first stages that a new run builds on into `workdir`, once they are found to
+    fit."""
+    stage, of_conditions = open_first_stage(workdir, first_stage), None
+    if keeps_condition_stage(run):
+        if condition_stage is None:
+            raise cfg.ConfigError(
+                f"{workdir} needs a trained first stage of what it is conditioned on: name one "
+                "with --condition_stage=MODEL"
+            )
+        of_conditions = read_first_stage(condition_stage)
+    elif condition_stage is not None:
+        raise cfg.ConfigError(
+            f"--condition_stage={condition_stage}: this config's condition is not made of codes; "
+            "leave it out"
+        )
+    run.model(stage.config, of_conditions and of_conditions.config)
+    if jax.process_index() == 0:
+        save_first_stage(workdir, stage.config, stage.params, {})
+        if of_conditions is not None:
+            save_condition_stage(workdir, of_conditions.config, of_conditions.params)
+    wait_for_all("frozen parts")

@@ -60,8 +60,7 @@ def make_code_step(
     seed = run.loop.seed
 
     def loss(params: Any, batch: Any) -> tuple[Float[Array, ""], Metrics]:
-        codes, index = batch["codes"], batch["index"]
-        prefix = model.prefix(batch["inputs"], codes.shape[0])
+        codes, prefix, index = batch["codes"], batch["prefix"], batch["index"]
         seen = some_replaced(codes, run.pkeep, model.config.autoencoder.codes, seed, index)
         dropout = rngs.example_keys(rngs.stream(seed, "dropout"), index)
         mean = jnp.mean(model.nats(params, prefix, codes, seen, dropout))
@@ -69,7 +68,8 @@ def make_code_step(
 
     def step(state: TrainState, frozen: Params, batch: Any) -> tuple[TrainState, Metrics]:
         codes = batch_codes(model, frozen, batch)
-        examples = {key: batch[key] for key in ("inputs", "index")} | {"codes": codes}
+        prefix = model.prefix(frozen, batch["inputs"], codes.shape[0])
+        examples = {"codes": codes, "prefix": prefix, "index": batch["index"]}
         gradients, metrics = accumulated_gradients(
             loss, state.params, examples, run.optim.accumulation
         )
@@ -85,7 +85,7 @@ def make_code_scores(model: CodeModel) -> Callable[[Any, Params, Any], Metrics]:
 
     def scores(params: Any, frozen: Params, batch: Any) -> Metrics:
         codes = batch_codes(model, frozen, batch)
-        prefix = model.prefix(batch["inputs"], codes.shape[0])
+        prefix = model.prefix(frozen, batch["inputs"], codes.shape[0])
         nats = jnp.mean(model.nats(params, prefix, codes))
         return {"loss": nats, "bits_per_code": nats / math.log(2)}
 

@@ -12,7 +12,14 @@ import safetensors.numpy
 from ldm_jax import config as cfg
 from ldm_jax.core import tree
 from ldm_jax.core.files import write_atomically
-from ldm_jax.workdir.layout import FIRST_STAGE, UNTRAINED, WEIGHTS, keeps_untrained
+from ldm_jax.workdir.layout import (
+    CONDITION_STAGE,
+    FIRST_STAGE,
+    UNTRAINED,
+    WEIGHTS,
+    keeps_condition_stage,
+    keeps_untrained,
+)
 from ldm_jax.workdir.record import CheckpointError
 from ldm_jax.workdir.run_config import read_config, write_config
 
@@ -57,9 +64,17 @@ def save_first_stage(
 ) -> None:
     """Writes the autoencoder that the run in `workdir` builds on, and how its latents are
     normalised: `latent_scale`, and `latent_mean` and `latent_std` where each channel is."""
-    folder = workdir / FIRST_STAGE
+    _save_autoencoder(workdir / FIRST_STAGE, config, {"autoencoder": params} | normalization)
+
+
+def save_condition_stage(workdir: Path, config: cfg.Autoencoder, params: dict[str, Any]) -> None:
+    """Writes the autoencoder that encodes what the run in `workdir` is conditioned on."""
+    _save_autoencoder(workdir / CONDITION_STAGE, config, {"condition_stage": params})
+
+
+def _save_autoencoder(folder: Path, config: cfg.Autoencoder, frozen: dict[str, Any]) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt's
-    save_frozen(folder, WEIGHTS, {"autoencoder": params} | normalization)
+    save_frozen(folder, WEIGHTS, frozen)
     write_config(folder, config)
 
 
@@ -81,6 +96,21 @@ def load_first_stage(
     if not isinstance(run, cfg.CodeTransformerRun):
         _check_normalization(folder / f"{WEIGHTS}.safetensors", config, frozen)
     return config, frozen
+
+
+def load_condition_stage(
+    run: cfg.CodeTransformerRun, workdir: Path
+) -> tuple[cfg.Autoencoder | None, dict[str, Any]]:
+    """Config and frozen tree {"condition_stage"} of the run in `workdir`; None and {} where its
+    condition has no first stage.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_frozen`.
+    """
+    if not keeps_condition_stage(run):
+        return None, {}
+    folder = workdir / CONDITION_STAGE
+    return read_config(folder), load_frozen(folder, WEIGHTS)
 
 
 def _check_normalization(path: Path, config: cfg.Autoencoder, frozen: dict[str, Any]) -> None:

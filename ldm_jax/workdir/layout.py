@@ -6,6 +6,7 @@ WORKDIR/checkpoints/STEP/run            JSON: position of the data, config, vali
                                         and size and SHA-256 of every frozen file
 WORKDIR/checkpoints/STEP/digests.json   size and SHA-256 of every file of the checkpoint
 WORKDIR/first_stage/                    config and weights of the frozen autoencoder
+WORKDIR/condition_stage/                config and weights of the frozen autoencoder of conditions
 WORKDIR/untrained/                      weights that the run began with and leaves as they are
 WORKDIR/perceptual/                     LPIPS' weights
 WORKDIR/tokenizer.json, tokenizer/      made from the training captions, or a trained model's
@@ -23,6 +24,7 @@ from ldm_jax import config as cfg
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 FIRST_STAGE = "first_stage"
+CONDITION_STAGE = "condition_stage"
 UNTRAINED = "untrained"
 PERCEPTUAL = "perceptual"
 WEIGHTS = "weights"
@@ -44,6 +46,8 @@ def frozen_files(run: cfg.Run, workdir: Path) -> list[str]:
     files = []
     if keeps_first_stage(run):
         files += [f"{FIRST_STAGE}/{CONFIG}", f"{FIRST_STAGE}/{weights}"]
+    if keeps_condition_stage(run):
+        files += [f"{CONDITION_STAGE}/{CONFIG}", f"{CONDITION_STAGE}/{weights}"]
     if isinstance(run, cfg.AutoencoderRun) and run.loss.perceptual is not None:
         files.append(f"{PERCEPTUAL}/{weights}")
     if keeps_untrained(run):
@@ -88,3 +92,8 @@ def keeps_first_stage(run: cfg.Run) -> bool:
     return isinstance(run, cfg.ClassifierRun | cfg.CodeTransformerRun) or (
         isinstance(run, cfg.DiffusionRun) and run.space == "latents"
     )
+
+
+def keeps_condition_stage(run: cfg.Run) -> bool:
+    """Whether `run` keeps an autoencoder of what it is conditioned on."""
+    return isinstance(run, cfg.CodeTransformerRun) and cfg.stage_channels(run.condition) is not None

@@ -26,6 +26,7 @@ INSTANCES = (
     cfg.Perceptual(), cfg.Adversarial(norm="none"), cfg.AutoencoderLoss(l2_weight=1.0),
     cfg.Optim(), cfg.Mesh(data=1), cfg.Loop(), cfg.Bicubic(), cfg.BSRGAN(),
     cfg.CodeTransformer(), cfg.ClassPrefix(), cfg.CodeSampling(), tiny_codes.config(),
+    cfg.ClassMapPrefix(), cfg.DepthPrefix(), cfg.CoordinatePrefix(),
     cfg.CodeTransformerRun(cfg.Data(), cfg.CodeTransformer()),
     cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(), cfg.CaptionTags(),
 )  # fmt: skip

@@ -19,7 +19,7 @@ model:
     transformer_config:
       params: {{vocab_size: 12, block_size: 16, n_layer: 2, n_head: {heads}, n_embd: 16}}
     first_stage_config:
-      params: {{ddconfig: {{resolution: 8}}}}
+      params: {{ddconfig: {{resolution: 8, ch_mult: [1, 1]}}}}
 """
 LABELS = "{target: taming.modules.util.Labelator, params: {n_classes: 5}}"
 
@@ -65,8 +65,11 @@ def test_what_cannot_be_known_or_is_not_supported_is_refused(file, tensors, tmp_
         load_code_model(file)
     with pytest.raises(ConvertError, match="num_heads is 3; it must be a divisor of width 16"):
         load_code_model(file, heads=3)
-    with pytest.raises(ConvertError, match="the condition is 'taming.CoordStage'"):
-        load_code_model(file, original_config=written(tmp_path, "{target: taming.CoordStage}"))
+    with pytest.raises(ConvertError, match="the condition is 'taming.DummyCondStage'"):
+        load_code_model(file, original_config=written(tmp_path, "{target: taming.DummyCondStage}"))
+    with pytest.raises(ConvertError, match="down_factor is 4; it must be 2"):
+        coordinates = "{target: taming.CoordStage, params: {n_embed: 12, down_factor: 4}}"
+        load_code_model(file, original_config=written(tmp_path, coordinates))
     with pytest.raises(ConvertError, match=r"permuter_config is .* codes row by row"):
         order = "permuter_config: {target: taming.modules.transformer.permuter.ZCurve}"
         load_code_model(file, original_config=written(tmp_path, more=order))
@@ -74,8 +77,15 @@ def test_what_cannot_be_known_or_is_not_supported_is_refused(file, tensors, tmp_
         more = "unconditional: true\n    sos_token: 3"
         load_code_model(file, original_config=written(tmp_path, more=more))
     other = tmp_path / "other.safetensors"
-    write_safetensors(other, tensors | {"cond_stage_model.encoder.x": np.zeros(2, np.float32)})
-    with pytest.raises(ConvertError, match="codes of a second first stage"):
+    images = {
+        name.replace("first_stage_model", "cond_stage_model"): tensor
+        for name, tensor in tensors.items() if name.startswith("first_stage_model")
+    }  # fmt: skip
+    write_safetensors(other, tensors | images)
+    with pytest.raises(ConvertError, match="conditioned on the codes of images"):
+        load_code_model(other, heads=2)
+    write_safetensors(other, tensors | {"other.weight": np.zeros(2, np.float32)})
+    with pytest.raises(ConvertError, match=r"unexpected tensors: other.weight"):
         load_code_model(other, heads=2)
     long = np.zeros((1, 20, 16), np.float32)
     write_safetensors(other, tensors | {"transformer.pos_emb": long})

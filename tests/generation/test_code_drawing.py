@@ -69,6 +69,41 @@ def test_what_cannot_be_drawn_is_refused(file, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_class_map_from_a_file_is_drawn_in_its_own_size(tmp_path):
+    config = tiny_codes.of_class_maps()
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, tiny_codes.taming_tensors(config, *tiny_codes.params_of(config)))
+    random = np.random.default_rng(0)
+    for name, sides in (("one", (9, 8)), ("two", (9, 8)), ("small", (6, 8))):
+        numbers = random.integers(0, 4, sides).astype(np.uint8)
+        Image.fromarray(numbers).save(tmp_path / f"{name}.png")
+    model = (f"--model={path}", "--heads=2", "--num=2")
+
+    def drawn(name, out):
+        run(arguments(*model, f"--class_map={tmp_path / name}.png", f"--out={tmp_path / out}"))
+        return [pixels(tmp_path / out / f"000{n}.png") for n in range(2)]
+
+    first, again, other = drawn("one", "a"), drawn("one", "b"), drawn("two", "c")
+    assert first[0].shape == (9, 8, 3)
+    np.testing.assert_array_equal(first, again)
+    assert (first[0] != first[1]).any() and (first[0] != other[0]).any()
+    said = json.loads(Image.open(tmp_path / "a/0001.png").text[CHUNK])["arguments"]
+    assert said["class_map"] == str(tmp_path / "one.png")
+    with pytest.raises(cfg.ConfigError, match=r"the size is \(6, 8\)"):
+        drawn("small", "d")
+    for words, said in (
+        (("--height=8",), "--height is 8; it must be left out: pictures have the size of"),
+        (("--depth=x.png",), "--depth is 'x.png'; it must be left out"),
+        (("--classes", "1"), "this model has no classes"),
+    ):
+        file = f"--class_map={tmp_path / 'one.png'}"
+        with pytest.raises(cfg.ConfigError, match=said):
+            run(arguments(*model, file, *words, f"--out={tmp_path / 'd'}"))
+    with pytest.raises(cfg.ConfigError, match="--class_map is None; it must be a file"):
+        run(arguments(*model, f"--out={tmp_path / 'd'}"))
+    assert not (tmp_path / "d").exists()
+
+
 def test_models_of_other_kinds_are_told_apart(trained_text2img, tmp_path):
     with pytest.raises(ConvertError, match=r"holds a DiffusionRun, .* sample.py"):
         run(arguments(f"--model={trained_text2img}", f"--out={tmp_path / 'out'}"))

@@ -25,7 +25,7 @@ def made():
     config = tiny_codes.config()
     model = code_model.build(config)
     params, frozen = jax.tree.map(jnp.asarray, tiny_codes.params_of(config))
-    return model, params, frozen, model.prefix({"label": LABELS}, 3)
+    return model, params, frozen, model.prefix({}, {"label": LABELS}, 3)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def drawn(made):
     """A compiled drawing of three pictures of one class each."""
     model = made[0]
     return jax.jit(lambda params, labels, number, choice: model.draw(
-        params, model.prefix({"label": labels}, 3), 7, number, choice))  # fmt: skip
+        params, model.prefix({}, {"label": labels}, 3), 7, number, choice))  # fmt: skip
 
 
 def test_cached_logits_are_those_of_the_whole_sequence_also_behind_an_open_prefix():

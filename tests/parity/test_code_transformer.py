@@ -66,7 +66,7 @@ def test_logits_and_the_greedy_continuation_are_those_of_pytorch(both):
     bundle = code_model.build(model.config)
     codes = np.random.default_rng(0).integers(0, 12, (2, 16), np.int32)
     labels = jnp.asarray([4, 1], jnp.int32)
-    prefix = bundle.prefix({"label": labels}, 2)
+    prefix = bundle.prefix({}, {"label": labels}, 2)
     found = bundle.logits(model.params, prefix, jnp.asarray(codes))
     tokens = torch.from_numpy(np.concatenate([np.asarray(prefix), codes], 1)).long()
     with torch.no_grad():
