@@ -68,15 +68,6 @@ def write_first_stage(folder: Path) -> Path:
     return folder
 
 
-def write_condition_stage(folder: Path) -> Path:
-    """That of class maps alone."""
-    _, frozen = params_of(of_class_maps())
-    write_native(
-        imported_model.make(CLASS_MAPS, {"autoencoder": frozen["condition_stage"]}), folder
-    )
-    return folder
-
-
 def taming_tensors(
     config: cfg.CodeModel, params: dict[str, Any], frozen: dict[str, Any]
 ) -> dict[str, np.ndarray]:

@@ -197,7 +197,7 @@ def make_stage(
         case cfg.ClassifierRun():
             return classifier_stage(run, workdir, mesh, first_stage)
         case cfg.CodeTransformerRun():
-            return code_stage(run, workdir, first_stage, condition_stage)
+            return code_stage(run, workdir, first_stage, condition_stage, init)
         case cfg.DiffusionRun():
             return diffusion_stage(run, workdir, mesh, first_stage, init, text_encoder)
 
@@ -207,7 +207,6 @@ _NO_USE = {
     (cfg.AutoencoderRun, "--text_encoder"): "this config trains a first stage",
     (cfg.ClassifierRun, "--init"): "a classifier begins with fresh weights",
     (cfg.ClassifierRun, "--text_encoder"): "a classifier reads no text",
-    (cfg.CodeTransformerRun, "--init"): "a transformer over codes begins with fresh weights",
     (cfg.CodeTransformerRun, "--text_encoder"): "a transformer over codes reads no text",
 } | {
     (kind, "--condition_stage"): "only a transformer over codes has a condition made of codes"
@@ -261,6 +260,11 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
     """What to do with what was trained, in a line."""
     folder = shlex.quote(str(workdir))
     match run:
+        case cfg.AutoencoderRun(maps=cfg.ClassMaps()):
+            return (
+                "next, train a transformer over codes: python train.py --config=CONFIG "
+                f"--workdir=ANOTHER --first_stage=MODEL --condition_stage={folder}"
+            )
         case cfg.AutoencoderRun():
             return (
                 "next, encode the images: python -m ldm_jax.cli.encode --out=latents "

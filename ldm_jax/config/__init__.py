@@ -15,6 +15,7 @@ from ldm_jax.config.autoregressive import (
     CoordinatePrefix,
     DepthPrefix,
     Prefix,
+    Reader,
     is_spatial,
     stage_channels,
 )
@@ -137,6 +138,7 @@ __all__ = [
     "Pixels",
     "Prefix",
     "Process",
+    "Reader",
     "RectifiedFlow",
     "Request",
     "Run",

@@ -16,6 +16,7 @@ from ldm_jax.config.checks import (
     require_divisible,
     settings,
 )
+from ldm_jax.config.conditioning import Conditioner
 from ldm_jax.config.networks import Autoencoder
 from ldm_jax.config.tasks import ClassMaps
 
@@ -80,6 +81,8 @@ class CoordinatePrefix:
     """Tokens from the picture's first pixel to its last, row by row."""
 
 
+Reader = Conditioner | CoordinatePrefix
+"""What says of a model which inputs it reads of an example."""
 Prefix = ClassPrefix | ClassMapPrefix | DepthPrefix | CoordinatePrefix
 """What comes before the codes of an image."""
 START = 0

@@ -7,7 +7,7 @@ time embedding, channels beside the latents.
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from ldm_jax.config.checks import (
     CountOrNone,
@@ -348,7 +348,7 @@ def _check_names(where: str, names: tuple[str, ...], count: int) -> None:
             f"() or {count} different names, one for each class")  # fmt: skip
 
 
-def find(conditioners: Sequence[Conditioner], kind: type) -> Conditioner | None:
+def find(conditioners: Sequence[Any], kind: type) -> Conditioner | None:
     """The one of that kind, or None."""
     return next((c for c in conditioners if isinstance(c, kind)), None)
 

@@ -127,3 +127,16 @@ def check_loss(loss: AutoencoderLoss, autoencoder: Autoencoder, sides: tuple[int
         least = 3 * 2**layers
         require(min(sides) >= least, "data.image_size", min(sides),
                 f"{least} or more for loss.adversarial.layers {layers}")  # fmt: skip
+
+
+def check_map_loss(loss: AutoencoderLoss) -> None:
+    """Raises ConfigError for terms that an autoencoder of class maps has not: it has the
+    cross-entropy and the bottleneck's loss."""
+    usual = AutoencoderLoss()
+    for name in ("l1_weight", "l2_weight", "logvar", "perceptual", "adversarial"):
+        value, only = getattr(loss, name), getattr(usual, name)
+        require(
+            value == only, f"loss.{name}", value, f"{only} with `maps`, which have no such term"
+        )
+    require(loss.reduction != "published_kl", "loss.reduction", loss.reduction,
+            "another with `maps`, whose cross-entropy is a mean")  # fmt: skip

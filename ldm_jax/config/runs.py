@@ -13,6 +13,7 @@ from ldm_jax.config.autoregressive import (
     CoordinatePrefix,
     DepthPrefix,
     Prefix,
+    Reader,
     code_model,
 )
 from ldm_jax.config.checks import (
@@ -33,19 +34,23 @@ from ldm_jax.config.conditioning import (
 )
 from ldm_jax.config.data import Data, EncodedLatents
 from ldm_jax.config.diffusion_objective import Objective
-from ldm_jax.config.first_stage_loss import AutoencoderLoss, check_loss
+from ldm_jax.config.first_stage_loss import AutoencoderLoss, check_loss, check_map_loss
 from ldm_jax.config.model import Diffusion, Model, check_conditioners, fit_conditioners, fit_unet
 from ldm_jax.config.networks import Autoencoder, Classifier, FirstStage, Pixels, UNet
 from ldm_jax.config.noise_processes import Discrete
+from ldm_jax.config.tasks import ClassMaps
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 
 @settings
 class AutoencoderRun:
-    """Stage one: an autoencoder trained on images."""
+    """Stage one: an autoencoder trained on images, or on class maps."""
 
     data: Data
     autoencoder: Autoencoder
+    maps: ClassMaps | None = None
+    """Encode class maps of these classes, one channel each, instead of images: the first stage of
+    what a transformer over codes is conditioned on. Their loss is binary cross-entropy."""
     loss: AutoencoderLoss = field(default_factory=AutoencoderLoss)
     train: Literal["all", "decoder"] = "all"
     """`decoder` fine-tunes only the decoder of the model in `train.py --init`. Encoder and
@@ -56,12 +61,23 @@ class AutoencoderRun:
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
-        _check_wishes(self.loop, ())
+        _check_wishes(self.loop, self.conditioners)
         require(not isinstance(self.data.source, EncodedLatents), "data.source", self.data.source,
                 "a source of images in stage one")  # fmt: skip
+        channels = 3 if self.maps is None else self.maps.num_classes
+        require(self.autoencoder.image_channels == channels, "autoencoder.image_channels",
+                self.autoencoder.image_channels,
+                f"{channels}, the channels of images, or with `maps` the classes")  # fmt: skip
+        if self.maps is not None:
+            check_map_loss(self.loss)
         require_divisible("data.image_size", self.data.sides,
                           self.autoencoder.factor, "the autoencoder's factor")  # fmt: skip
         check_loss(self.loss, self.autoencoder, self.data.sides)
+
+    @property
+    def conditioners(self) -> tuple[ClassMapConditioner, ...]:
+        """What the training examples must have beside images."""
+        return () if self.maps is None else (ClassMapConditioner(self.maps, dropout=0.0),)
 
 
 @settings
@@ -195,7 +211,7 @@ class CodeTransformerRun:
                 "another: no source of training images has depth maps")  # fmt: skip
 
     @property
-    def conditioners(self) -> tuple[Conditioner | CoordinatePrefix, ...]:
+    def conditioners(self) -> tuple[Reader, ...]:
         """What the training examples must have."""
         match self.condition:
             case ClassPrefix(num_classes=count):
@@ -266,7 +282,7 @@ def _check_accumulation(data: Data, optim: Optim) -> None:
     require_divisible("data.batch_size", data.batch_size, optim.accumulation, "optim.accumulation")
 
 
-def _check_wishes(loop: Loop, conditioners: tuple[Conditioner, ...]) -> None:
+def _check_wishes(loop: Loop, conditioners: tuple[Reader, ...]) -> None:
     """Raises ConfigError where pictures are asked for of what the model is not conditioned on."""
     for name, kind in (("prompts", TextConditioner), ("classes", ClassConditioner)):
         asked = getattr(loop, name)

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
+from ldm_jax.config.autoregressive import CodeModel
 from ldm_jax.config.checks import ConfigError, field_hints, matches, told
 from ldm_jax.config.model import Model
 from ldm_jax.config.runs import Run
@@ -27,7 +28,7 @@ def _reachable(kinds: Iterable[Any]) -> dict[str, type]:
     return found
 
 
-CLASSES = _reachable([Run, Model])
+CLASSES = _reachable([Run, Model, CodeModel])
 """All classes that a config is made of, by name."""
 
 

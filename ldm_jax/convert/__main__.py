@@ -1,4 +1,5 @@
-"""Converts models between this project's form, diffusers folders and CompVis' single files:
+"""Converts models between this project's form, diffusers folders and CompVis' single files, those
+of taming-transformers included:
 
 python -m ldm_jax.convert SOURCE TARGET --to=native
 python -m ldm_jax.convert SOURCE TARGET --lora FILE:0.8
@@ -37,6 +38,10 @@ class Arguments:
     """Of a single file that does not tell: what the network predicts."""
     original_config: Path | None = None
     """Of a single file of no published architecture: the YAML settings it was trained with."""
+    heads: int | None = None
+    """Of a file of taming-transformers without --original_config: the number of heads."""
+    num_classes: int | None = None
+    """Beside --heads: the number of classes it is conditioned on; left out: none."""
     tokenizer: Path | None = None
     """Folder with a tokenizer's files, which single files lack."""
     vae: Path | None = None
@@ -52,6 +57,24 @@ class Arguments:
     """Replace the target if it is there."""
 
 
+_OF_CODES = ("heads", "num_classes")
+_OF_OTHERS = ("variant", "prediction", "tokenizer", "vae", "text_encoder", "lora")
+
+
+def check_options(arguments: Arguments, of_codes: bool) -> None:
+    """Raises ValueError for options that such a source does not have: a transformer over codes, or
+    any other model."""
+    what = "is a transformer over codes" if of_codes else "is no transformer over codes"
+    for name in _OF_OTHERS if of_codes else _OF_CODES:
+        if getattr(arguments, name) not in (None, ()):
+            raise ValueError(f"{arguments.source} {what}, which has no --{name}; leave it out")
+    if of_codes and arguments.to == "diffusers":
+        raise ValueError(
+            f"{arguments.source} {what}, which diffusers does not have; write it with --to=native, "
+            "or --to=compvis for a file of taming-transformers"
+        )
+
+
 def run(arguments: Arguments) -> str:
     """Converts or inspects; returns what to print."""
     if (arguments.target is None) != arguments.inspect:
@@ -63,23 +86,35 @@ def run(arguments: Arguments) -> str:
         check_writable(arguments.target.parent, f"the target {arguments.target}")
     # JAX starts only now, so that --help and mistakes answer at once.
     from ldm_jax.convert.adapters.merged_model import with_adapters
+    from ldm_jax.convert.code_models import holds_codes, open_code_model
     from ldm_jax.convert.compvis.writer import write_checkpoint
     from ldm_jax.convert.diffusers.pipeline_folders import write_folder
     from ldm_jax.convert.loading import load
     from ldm_jax.convert.native import write_native
     from ldm_jax.convert.report import describe
+    from ldm_jax.convert.taming_writer import write_taming
 
     start = time.monotonic()
-    imported = load(
-        arguments.source, weights=arguments.weights, variant=arguments.variant,
-        prediction=arguments.prediction, original_config=arguments.original_config,
-        tokenizer=arguments.tokenizer, vae=arguments.vae, text_encoder=arguments.text_encoder,
-    )  # fmt: skip
+    writers = {"native": write_native, "diffusers": write_folder, "compvis": write_checkpoint}
+    source = arguments.source
+    of_codes = holds_codes(source)
+    check_options(arguments, of_codes)
+    if of_codes:
+        writers = {"native": write_native, "compvis": write_taming}
+        imported = open_code_model(
+            source, weights=arguments.weights, original_config=arguments.original_config,
+            heads=arguments.heads, num_classes=arguments.num_classes,
+        )  # fmt: skip
+    else:
+        imported = load(
+            source, weights=arguments.weights, variant=arguments.variant,
+            prediction=arguments.prediction, original_config=arguments.original_config,
+            tokenizer=arguments.tokenizer, vae=arguments.vae, text_encoder=arguments.text_encoder,
+        )  # fmt: skip
     if arguments.target is None:
         return describe(imported)
     if arguments.lora:
         imported = with_adapters(imported, arguments.lora)
-    writers = {"native": write_native, "diffusers": write_folder, "compvis": write_checkpoint}
     written = writers[arguments.to](
         imported, arguments.target, dtype=arguments.dtype, overwrite=arguments.overwrite
     )

@@ -17,14 +17,14 @@ DEPTHS = {"layers_per_block", "transformer_layers", "layers"}
 WIDTHS = {
     "image_channels", "latent_channels", "in_channels", "out_channels", "concat_channels",
     "block_out_channels", "context_dim", "pooled_dim", "class_count", "num_classes", "vocab_size",
-    "max_length", "width", "intermediate", "head_dim", "size", "channels", "code_dim",
+    "max_length", "block_size", "width", "intermediate", "head_dim", "size", "channels", "code_dim",
     "patch_size",
 }  # fmt: skip
 """Numbers that some tensor is as long as, at least."""
 OTHERS = {
     "norm_num_groups", "num_heads", "skip_last", "num_timesteps", "image_size", "levels",
     "revive_after", "steps_offset", "trained_levels", "usual_level", "max_objects", "grid",
-    "ignore", "shift",
+    "ignore", "shift", "n_unmasked",
 }  # fmt: skip
 """Numbers that divide others, or that no tensor depends on."""
 

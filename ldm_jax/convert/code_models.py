@@ -1,26 +1,51 @@
-"""A transformer over codes with its first stage, from a work directory or a published file."""
+"""A transformer over codes with its first stages, from a work directory, a native folder or a
+published file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model
+from ldm_jax.convert.compvis.reader import read_any
+from ldm_jax.convert.imported_codes import ImportedCodes
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.loading import workdir_of
-from ldm_jax.convert.taming import ImportedCodes, read_taming
+from ldm_jax.convert.native import CONFIG as MODEL
+from ldm_jax.convert.native import is_native_codes, read_native_codes
+from ldm_jax.convert.parts import fitting, refuse_differing
+from ldm_jax.convert.taming import is_code_model, read_taming
+from ldm_jax.convert.taming_settings import Told
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.frozen import load_condition_stage, load_first_stage
+from ldm_jax.workdir.layout import CHECKPOINTS
 from ldm_jax.workdir.run_config import read_config
 
 
-def load_code_model(
+def holds_codes(path: Path) -> bool:
+    """Whether `path` has a transformer over codes; False too for what cannot be read.
+
+    Raises:
+        FileFormatError: it is damaged.
+    """
+    if path.is_file():
+        return is_code_model(read_any(path)[0])
+    if is_native_codes(path):
+        return True
+    workdir, _ = workdir_of(path)
+    return (workdir / CHECKPOINTS).is_dir() and isinstance(
+        read_config(workdir), cfg.CodeTransformerRun
+    )
+
+
+def open_code_model(
     path: str | Path, *, weights: Literal["ema", "raw"] | None = None, **choices: Any
 ) -> ImportedCodes:
-    """The model in `path`, float32 on the host.
+    """The model in `path`, its leaves as they are stored.
 
     Args:
         path: the work directory of a `CodeTransformerRun`, whose newest checkpoint is read, or one
-            of its checkpoints; or a file of taming-transformers.
+            of its checkpoints; a native folder; or a file of taming-transformers.
         weights: of a work directory; by default the averages, where there are any.
         choices: of a file, those of `read_taming`.
 
@@ -30,18 +55,57 @@ def load_code_model(
     """
     path = Path(path)
     given = {name: value for name, value in choices.items() if value is not None}
+    native = (path / MODEL).is_file()
+    if weights is not None and (native or path.is_file()):
+        raise ConvertError(f"{path} has weights of one kind; leave out --weights")
     if path.is_file():
-        if weights is not None:
-            raise ConvertError(f"{path} is a file, whose weights are of one kind; leave --weights")
-        found = read_taming(path, **given)
-        params, frozen = map(imported_model.materialize, (found.params, found.frozen))
-        return ImportedCodes(found.config, params, frozen, found.origin, found.ignored)
+        return read_taming(path, **given)
+    given.pop("told", None)
     if given:
         raise ConvertError(
-            f"{path} is a work directory, which says itself what it is; leave out "
+            f"{path} is a folder, which says itself what it holds; leave out "
             f"{', '.join(f'--{name}' for name in given)}"
         )
-    return _of_workdir(path, weights)
+    return read_native_codes(path) if native else _of_workdir(path, weights)
+
+
+def load_code_model(path: str | Path, **choices: Any) -> ImportedCodes:
+    """What `open_code_model` gives, float32 on the host; raises as it does."""
+    return open_code_model(path, **choices).materialized()
+
+
+def initial_codes(
+    path: str | Path, run: cfg.CodeTransformerRun, option: str = "--init"
+) -> ImportedCodes:
+    """The model that a new run begins with; what a published file does not tell, `run` does.
+
+    Raises:
+        ConfigError, ValueError, OSError: as `open_code_model`.
+    """
+    network = run.transformer
+    told = Told(network.num_heads, run.condition, network.n_unmasked, run.data.image_size)
+    try:
+        return load_code_model(path, told=told)
+    except cfg.ConfigError as error:
+        raise cfg.ConfigError(f"{option}={path}: {error}") from error
+
+
+def initial_transformer(found: ImportedCodes, config: cfg.CodeModel, source: str) -> dict[str, Any]:
+    """The parameters of the transformer of `found`, which that of `config` must be but for its
+    dropout.
+
+    Raises:
+        ConfigError: it is another; names the settings that differ.
+    """
+    without = {name: 0.0 for name in _DROPOUT}
+    networks = (replace(of.transformer, **without) for of in (found.config, config))
+    differing = cfg.differences(*networks, "transformer")
+    refuse_differing(differing, source, "transformer", "config.transformer")
+    shapes = imported_model.code_transformer_shapes(config.transformer)
+    return {"transformer": fitting(shapes, found.params["transformer"], source)}
+
+
+_DROPOUT = ("embedding_dropout", "residual_dropout", "attention_dropout")
 
 
 def _of_workdir(path: Path, weights: Literal["ema", "raw"] | None) -> ImportedCodes:
@@ -59,4 +123,4 @@ def _of_workdir(path: Path, weights: Literal["ema", "raw"] | None) -> ImportedCo
     of_conditions, more = load_condition_stage(run, workdir)
     origin = {"source": workdir.name, "kind": "workdir", "weights": weights, "step": step}
     config = run.model(autoencoder, of_conditions)
-    return ImportedCodes(config, params, frozen | more, origin, {})
+    return ImportedCodes(config, params, frozen | more, origin)

@@ -212,7 +212,7 @@ def normalized(config: cfg.FirstStage, frozen: Mapping[str, Any]) -> cfg.FirstSt
     return replace(config, **{n: tuple(v) if isinstance(v, list) else v for n, v in found.items()})
 
 
-def shapes(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
+def shapes(config: cfg.Model | cfg.Autoencoder | cfg.CodeModel) -> dict[str, Any]:
     """The tree of each component that `config` describes, with shapes for leaves."""
     text = cfg.find(getattr(config, "conditioners", ()), cfg.TextConditioner)
     shapes = {
@@ -221,8 +221,12 @@ def shapes(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
     return {name: part for name, part in shapes.items() if part}
 
 
-def component_configs(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
-    """The config of each component: `unet`, `autoencoder` and the conditioners by their names."""
+def component_configs(config: cfg.Model | cfg.Autoencoder | cfg.CodeModel) -> dict[str, Any]:
+    """The config of each component: `unet`, `autoencoder` and the conditioners by their names; of a
+    model of codes `transformer`, `autoencoder` and, if it has one, `condition_stage`."""
+    if isinstance(config, cfg.CodeModel):
+        names = "transformer", "autoencoder", "condition_stage"
+        return {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     if isinstance(config, cfg.Autoencoder):
         return {"autoencoder": config}
     return {
@@ -232,7 +236,8 @@ def component_configs(config: cfg.Model | cfg.Autoencoder) -> dict[str, Any]:
 
 
 def component_shapes(
-    config: cfg.UNet | cfg.Conditioner | cfg.FirstStage, text: cfg.TextConditioner | None = None
+    config: cfg.UNet | cfg.CodeTransformer | cfg.Conditioner | cfg.FirstStage,
+    text: cfg.TextConditioner | None = None,
 ) -> dict[str, Any]:
     """The tree of one component, with shapes for leaves; `text` is the model's text encoder, which
     other conditioners may build on."""
@@ -241,6 +246,8 @@ def component_shapes(
             return unet_shapes(config)
         case cfg.Autoencoder() | cfg.Pixels():
             return autoencoder_shapes(config)
+        case cfg.CodeTransformer():
+            return code_transformer_shapes(config)
     return conditioner_shapes(config, text)
 
 

@@ -37,6 +37,15 @@ def check_target(path: Path, overwrite: bool) -> None:
         )
 
 
+def check_file(path: Path, overwrite: bool) -> None:
+    """Raises ConvertError where the single file `path` must not be written."""
+    if path.suffix != ".safetensors":
+        raise ConvertError(f"{path}: a single file is written as safetensors; name it so")
+    check_place(path)
+    if path.exists() and not overwrite:
+        raise ConvertError(f"{path} exists; choose another, or --overwrite")
+
+
 def check_place(path: Path) -> None:
     """Raises ConvertError where `path` lies in a model, or in the work directory of one."""
     parent = Path(os.path.realpath(path.parent))

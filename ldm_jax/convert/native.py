@@ -1,7 +1,8 @@
 """This project's own forms of a model: the work directory of a run, read, and a folder that says
 all about one model and loads as it is, read and written. The folder holds:
 
-model.json             the config, JSON of `cfg.Model`, or `cfg.Autoencoder` of a first stage
+model.json             the config, JSON of `cfg.Model`, `cfg.Autoencoder` of a first stage, or
+                       `cfg.CodeModel` of a transformer over codes
 weights.safetensors    the parameters by path: `unet/conv_in/kernel`, `autoencoder/…`
 tokenizer/             the tokenizer's files, for text
 origin.json            what it was converted from
@@ -17,6 +18,7 @@ import jax
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import claims, imported_model
+from ldm_jax.convert.imported_codes import ImportedCodes
 from ldm_jax.convert.imported_model import DTYPES, ConvertError, Dtype, Imported
 from ldm_jax.convert.model_folders import copy_tokenizer, new_folder
 from ldm_jax.core import tree
@@ -42,6 +44,39 @@ def read_native(path: str | Path) -> Imported:
             altered, or the parameters that do not fit the config.
     """
     path = Path(path)
+    config, components, about = _contents(path)
+    if isinstance(config, cfg.CodeModel):
+        raise ConvertError(
+            f"{path} is a transformer over codes; draw from it with python -m "
+            "ldm_jax.cli.sample_codes"
+        )
+    tokenizer = path / TOKENIZER
+    return imported_model.make(
+        config, components, tokenizer=tokenizer if tokenizer.is_dir() else None, **about
+    )
+
+
+def read_native_codes(path: str | Path) -> ImportedCodes:
+    """The model of codes that `write_native` wrote; raises as `read_native`."""
+    config, components, about = _contents(Path(path))
+    if not isinstance(config, cfg.CodeModel):
+        raise ConvertError(
+            f"{path} describes a {type(config).__name__}, not a transformer over codes; diffusion "
+            "models are drawn from with sample.py"
+        )
+    params = {"transformer": components.pop("transformer")}
+    return ImportedCodes(config, params, components, **about)
+
+
+def is_native_codes(path: Path) -> bool:
+    """Whether `path` is a folder that says that it is a model of codes."""
+    file = path / CONFIG
+    return file.is_file() and read_json(file).get("type") == cfg.CodeModel.__name__
+
+
+def _contents(path: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The config, the components' parameters, and `origin` and `notes`, once all files are found to
+    be as they were."""
     config = _config(path / CONFIG)
     origin = read_json(path / ORIGIN) if (path / ORIGIN).is_file() else {}
     notes = _check_files(path)
@@ -63,11 +98,7 @@ def read_native(path: str | Path) -> Imported:
         components = tree.merge(template, tree.unflatten(tensors))
     except tree.TreeError as error:
         raise ConvertError(f"{path / WEIGHTS} does not fit {CONFIG}: {error}") from error
-    tokenizer = path / TOKENIZER
-    return imported_model.make(
-        config, components, tokenizer=tokenizer if tokenizer.is_dir() else None, origin=origin,
-        notes=notes,
-    )  # fmt: skip
+    return config, components, {"origin": origin, "notes": notes}
 
 
 def _check_files(path: Path) -> tuple[str, ...]:
@@ -90,14 +121,14 @@ def _check_files(path: Path) -> tuple[str, ...]:
     return ()
 
 
-def _config(path: Path) -> cfg.Model | cfg.Autoencoder:
+def _config(path: Path) -> cfg.Model | cfg.Autoencoder | cfg.CodeModel:
     text = read_text(path)
     parse_json(path, "it", text)
     try:
         config = cfg.from_json(text)
     except cfg.ConfigError as error:
         raise ConvertError(f"{path}: {error}") from error
-    if not isinstance(config, cfg.Model | cfg.Autoencoder):
+    if not isinstance(config, cfg.Model | cfg.Autoencoder | cfg.CodeModel):
         raise ConvertError(f"{path} describes a {type(config).__name__}, not a model")
     if isinstance(config, cfg.Model) and config.autoencoder.latent_scale is None:
         raise ConvertError(f"{path}: autoencoder.latent_scale is null; a whole model has one")
@@ -105,8 +136,12 @@ def _config(path: Path) -> cfg.Model | cfg.Autoencoder:
 
 
 def write_native(
-    imported: Imported, path: str | Path, *, dtype: Dtype = None, overwrite: bool = False
-) -> Imported:
+    imported: Imported | ImportedCodes,
+    path: str | Path,
+    *,
+    dtype: Dtype = None,
+    overwrite: bool = False,
+) -> Imported | ImportedCodes:
     """Writes the folder, whole or not at all; returns the model as it was written.
 
     Raises:

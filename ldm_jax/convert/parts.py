@@ -47,9 +47,11 @@ class TextEncoder:
     """As that of `InitialParams`; a text encoder's folder by itself has none."""
 
 
-def read_first_stage(path: str | Path, **choices: Any) -> FirstStage:
+def read_first_stage(path: str | Path, channels: int | None = 3, **choices: Any) -> FirstStage:
     """The first stage of a work directory, a native or diffusers folder, or a CompVis file, of a
     whole model or alone. `choices` are those of `load`.
+
+    It must encode images, or something else of so many `channels`; None: of any number.
 
     Of an autoencoder's work directory come the averages where it keeps them, which stage two takes.
 
@@ -59,6 +61,12 @@ def read_first_stage(path: str | Path, **choices: Any) -> FirstStage:
     imported = load(path, **_weights(path) | choices)
     if isinstance(imported.autoencoder, cfg.Pixels):
         raise cfg.ConfigError(f"{path} has no first stage: that model works on pixels")
+    found = imported.autoencoder.image_channels
+    if channels not in (None, found):
+        raise cfg.ConfigError(
+            f"{path} has a first stage of {found} channels, where {channels} are needed: images "
+            "have 3, depth 1, and class maps one for each class"
+        )
     scale = imported.frozen.get("latent_scale")
     return FirstStage(
         config=imported.autoencoder,
@@ -86,14 +94,14 @@ def first_stage_params(
             settings or parameters that differ.
     """
     source = f"{option}={path}"
-    stored = read_first_stage(path)
+    stored = read_first_stage(path, channels=None)
     found = stored.config
     same: dict[str, Any] = {name: getattr(found, name) for name in imported_model.NOT_NORMALIZED}
     if type(found.bottleneck) is type(config.bottleneck):
         same["bottleneck"] = found.bottleneck
     differing = cfg.differences(found, replace(config, **same))
-    _refuse(differing, source, "autoencoder", "config.autoencoder")
-    return _fitting(imported_model.autoencoder_shapes(config), stored.params, source)
+    refuse_differing(differing, source, "autoencoder", "config.autoencoder")
+    return fitting(imported_model.autoencoder_shapes(config), stored.params, source)
 
 
 def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") -> InitialParams:
@@ -129,11 +137,11 @@ def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") 
             "conditioners",
         ),
     ]  # fmt: skip
-    _refuse(differing, source, "model", "the config's unet and conditioners")
+    refuse_differing(differing, source, "model", "the config's unet and conditioners")
     shapes = imported_model.shapes(narrow)
     shapes.pop("autoencoder", None)
     wanted = {"unet": shapes.pop("unet"), "conditioners": shapes}
-    params = _fitting(wanted, imported_model.materialize(imported.params), source)
+    params = fitting(wanted, imported_model.materialize(imported.params), source)
     note = widening_note(narrow, config, source)
     if note:
         first = params["unet"]["conv_in"]
@@ -171,8 +179,8 @@ def text_encoder_params(
     source = f"{option}={path}"
     found, params, tokenizer = read_text_encoder(path, option, **_weights(path))
     differing = cfg.differences(found, replace(config, dropout=found.dropout), config.name)
-    _refuse(differing, source, "text encoder", "the config's text encoder")
-    params = _fitting(
+    refuse_differing(differing, source, "text encoder", "the config's text encoder")
+    params = fitting(
         imported_model.conditioner_shapes(config), imported_model.materialize(params), source
     )
     return TextEncoder(config, params, tokenizer)
@@ -193,7 +201,9 @@ def _keeps_no_averages(workdir: Path) -> bool:
     return read_config(workdir_of(workdir)[0]).optim.ema_decay is None
 
 
-def _refuse(differing: list[tuple[str, Any, Any]], source: str, what: str, setting: str) -> None:
+def refuse_differing(
+    differing: list[tuple[str, Any, Any]], source: str, what: str, setting: str
+) -> None:
     """Raises ConfigError, which names the settings that differ, where any do."""
     if differing:
         listed = "; ".join(
@@ -205,7 +215,7 @@ def _refuse(differing: list[tuple[str, Any, Any]], source: str, what: str, setti
         )
 
 
-def _fitting(shapes: Any, params: Any, source: str) -> dict[str, Any]:
+def fitting(shapes: Any, params: Any, source: str) -> dict[str, Any]:
     """`params` in the order of `shapes`, which must be theirs."""
     try:
         return tree.merge(shapes, params)

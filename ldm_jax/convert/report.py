@@ -9,13 +9,14 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import recognition
+from ldm_jax.convert.imported_codes import ImportedCodes
 from ldm_jax.convert.imported_model import Imported
 from ldm_jax.core import tree
 
 SHOWN = 3
 
 
-def describe(imported: Imported) -> str:
+def describe(imported: Imported | ImportedCodes) -> str:
     """Kind, architecture, parameters and dtypes of each component, process, and what is unused."""
     config, origin = imported.config, imported.origin
     lines = [f"{origin.get('source', '')}: {_kind(origin)}"]
@@ -34,6 +35,14 @@ def describe(imported: Imported) -> str:
             "images: {} x {}".format(*config.sides),
             f"tokenizer: {imported.tokenizer or 'none'}",
         ]
+    if isinstance(config, cfg.CodeModel):
+        lines += [
+            f"condition: {_fields(config.condition) if config.condition else 'none'}",
+            f"transformer: {_fields(config.transformer)}",
+            "images: {} x {}".format(*config.sides),
+        ]
+        if config.condition_stage is not None:
+            lines.append(f"the condition's first stage: {_fields(config.condition_stage)}")
     name = recognition.first_stage(imported.autoencoder)
     published = f" (the shapes of {name})" if name else ""
     lines.append(f"first stage: {_fields(imported.autoencoder)}{published}")
@@ -57,7 +66,8 @@ def _conditions(conditioners: tuple[cfg.Conditioner, ...]) -> str:
 
 def _kind(origin: dict[str, Any]) -> str:
     words = {
-        "compvis": "a single file of CompVis' layout", "diffusers": "a diffusers folder",
+        "compvis": "a single file of CompVis' layout", "taming": "a file of taming-transformers",
+        "diffusers": "a diffusers folder",
         "workdir": "a work directory of this project",
     }  # fmt: skip
     text = words.get(origin.get("kind", ""), "a native folder")

@@ -8,7 +8,7 @@ no shape tells is in the YAML file that it was trained with, or is given as opti
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +18,17 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model, state_dicts
 from ldm_jax.convert.compvis import keys, shapes
 from ldm_jax.convert.compvis.reader import read_any
-from ldm_jax.convert.compvis.yaml_settings import params_of
-from ldm_jax.convert.fields import Fields
+from ldm_jax.convert.compvis.settings import METADATA
+from ldm_jax.convert.imported_codes import ImportedCodes
 from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.core.reading import shown
+from ldm_jax.convert.taming_settings import Told, of_yaml, prefix_of
+from ldm_jax.core.reading import parse_json, shown
 
 TRANSFORMER = "transformer."
 _MARK = "transformer.tok_emb.weight"
 _MASKS = ((r"blocks\.\d+\.attn\.mask", "which tokens see which, computed again"),)
 _FIRST_STAGE = ((r"loss\..*", "discriminator and perceptual loss of training"),)
 _CONDITION_STAGE = (*_FIRST_STAGE, (r"colorize", "random colours to show class maps in"))
-_CLASSES = "Labelator"
-_START = "SOSProvider"
-_COORDINATES = "CoordStage"
-_CODES = ("VQModel", "VQSegmentationModel", "VQNoDiscModel")
-_COCO_STUFF = 183
-
-
-@dataclass(frozen=True)
-class Told:
-    """What shapes do not tell."""
-
-    num_heads: int
-    condition: cfg.Prefix | None
-    n_unmasked: int = 0
-    image_size: int | None = None
-    """None: that of which all codes fit the transformer's positions."""
-
-
-@dataclass(frozen=True)
-class ImportedCodes:
-    """One model of codes; the leaves are as those of `Imported`."""
-
-    config: cfg.CodeModel
-    params: dict[str, Any]
-    """`{"transformer"}`."""
-    frozen: dict[str, Any]
-    """`{"autoencoder"}`, and `"condition_stage"` where the config has one."""
-    origin: dict[str, Any]
-    ignored: dict[str, str]
-    """Tensors of the source that are not used, and why."""
 
 
 def is_code_model(tensors: Mapping[str, np.ndarray]) -> bool:
@@ -71,6 +42,7 @@ def read_taming(
     original_config: str | Path | None = None,
     heads: int | None = None,
     num_classes: int | None = None,
+    told: Told | None = None,
 ) -> ImportedCodes:
     """The model in a file of taming-transformers.
 
@@ -79,51 +51,87 @@ def read_taming(
         original_config: the YAML settings that it was trained with.
         heads: without these, the number of attention heads, which its tensors do not tell.
         num_classes: without these, the number of classes it is conditioned on; None: of none.
+        told: all of that, where neither these nor the file's own metadata say it.
 
     Raises:
         ConvertError, FileFormatError, ConfigError: what is wrong with the file, or what is missing
             to know its architecture, and which option gives it.
     """
     path = Path(path)
-    tensors, _ = read_any(path)
+    tensors, metadata = read_any(path)
     try:
-        return _read(tensors, path.name, original_config, heads, num_classes)
+        _check(tensors)
+        if original_config is not None and (heads, num_classes) != (None, None):
+            raise ConvertError("give either --original_config or --heads and --num_classes")
+        if num_classes is not None and heads is None and original_config is None:
+            raise ConvertError("give --heads=N beside --num_classes, which the file does not tell")
+        if heads is not None:
+            stage = _condition_stage(tensors)
+            told = Told(heads, prefix_of(stage, num_classes))
+        if original_config is None and heads is None and METADATA in metadata:
+            config = _stored(tensors, metadata[METADATA])
+        else:
+            config = _told(tensors, original_config, told)
+        return _read(tensors, path.name, config)
     except (ConvertError, cfg.ConfigError) as error:
         raise ConvertError(f"{path}: {error}") from error
 
 
-def _read(
-    tensors: Mapping[str, np.ndarray],
-    name: str,
-    original_config: str | Path | None,
-    heads: int | None,
-    num_classes: int | None,
-) -> ImportedCodes:
+def _check(tensors: Mapping[str, np.ndarray]) -> None:
+    """Raises ConvertError unless these are the tensors of a transformer over codes."""
     if not is_code_model(tensors):
         first = ", ".join(shown(name) for name in list(tensors)[:3])
         raise ConvertError(
             f"it is not VQGAN's second stage: it has no {_MARK}; its first names are {first}"
         )
-    prefixes = TRANSFORMER, keys.FIRST_STAGE, keys.CONDITIONER
-    parts = {prefix: _below(tensors, prefix) for prefix in prefixes}
-    transformer, block_size = _transformer(parts[TRANSFORMER])
-    of_conditions = parts[keys.CONDITIONER]
-    stage = shapes.autoencoder(of_conditions) if of_conditions else None
+
+
+def _told(
+    tensors: Mapping[str, np.ndarray], original_config: str | Path | None, told: Told | None
+) -> cfg.CodeModel:
+    """The config of what shapes say, and of what the YAML file says or is `told`."""
+    transformer, block_size = _transformer(_below(tensors, TRANSFORMER))
+    stage = _condition_stage(tensors)
     if original_config is not None:
-        if heads is not None or num_classes is not None:
-            raise ConvertError("give either --original_config or --heads and --num_classes")
-        told = _of_yaml(Path(original_config), transformer, stage)
-    elif heads is None:
+        told = of_yaml(Path(original_config), transformer, stage)
+    if told is None:
         raise ConvertError(
             "its tensors do not tell the number of attention heads, nor the condition; give "
             "--original_config=FILE.yaml, the settings it was trained with, or --heads=N, and "
             "--num_classes=N for a model of classes"
         )
-    else:
-        told = Told(heads, _prefix_of(stage, num_classes))
-    config = _configure(parts[keys.FIRST_STAGE], transformer, block_size, told, stage)
+    return _configure(_below(tensors, keys.FIRST_STAGE), transformer, block_size, told, stage)
+
+
+def _stored(tensors: Mapping[str, np.ndarray], text: str) -> cfg.CodeModel:
+    """The config that this project wrote into a file."""
+    parse_json("metadata", METADATA, text)
+    config = cfg.from_json(text)
+    if not isinstance(config, cfg.CodeModel):
+        raise ConvertError(f"its metadata {METADATA} is not the settings of a model of codes")
+    found, _ = _transformer(_below(tensors, TRANSFORMER))
+    said = config.transformer
+    same = replace(
+        found, num_heads=said.num_heads, n_unmasked=said.n_unmasked,
+        embedding_dropout=said.embedding_dropout, residual_dropout=said.residual_dropout,
+        attention_dropout=said.attention_dropout,
+    )  # fmt: skip
+    if same != said:
+        raise ConvertError(f"its metadata {METADATA} describes another model than its tensors")
+    return config
+
+
+def _condition_stage(tensors: Mapping[str, np.ndarray]) -> cfg.Autoencoder | None:
+    """The first stage of what it is conditioned on, where that is made of codes."""
+    found = _below(tensors, keys.CONDITIONER)
+    return shapes.autoencoder(found) if found else None
+
+
+def _read(tensors: Mapping[str, np.ndarray], name: str, config: cfg.CodeModel) -> ImportedCodes:
+    prefixes = TRANSFORMER, keys.FIRST_STAGE, keys.CONDITIONER
+    parts = {prefix: _below(tensors, prefix) for prefix in prefixes}
     params, ignored = _component(
-        parts[TRANSFORMER], _places(config.transformer), _shapes(config.transformer),
+        parts[TRANSFORMER], transformer_places(config.transformer), _shapes(config.transformer),
         "the transformer", _MASKS,
     )  # fmt: skip
     autoencoder, left = _first_stage(
@@ -132,9 +140,13 @@ def _read(
     frozen, more = {"autoencoder": autoencoder}, {}
     if config.condition_stage is not None:
         frozen["condition_stage"], more = _first_stage(
-            of_conditions, config.condition_stage, "the condition's first stage", _CONDITION_STAGE
+            parts[keys.CONDITIONER],
+            config.condition_stage,
+            "the condition's first stage",
+            _CONDITION_STAGE,
         )
-    unexpected = [name for name in tensors if not name.startswith(tuple(parts))]
+    used = prefixes if config.condition_stage is not None else prefixes[:2]
+    unexpected = [name for name in tensors if not name.startswith(used)]
     if unexpected:
         raise ConvertError(f"it has unexpected tensors: {state_dicts.enumerated(unexpected)}")
     return ImportedCodes(
@@ -194,111 +206,11 @@ def _configure(
     return cfg.CodeModel(autoencoder, whole, told.condition, side, stage)
 
 
-def _prefix_of(stage: cfg.Autoencoder | None, num_classes: int | None = None) -> cfg.Prefix | None:
-    """The condition whose first stage is `stage`, or of `num_classes`, or none.
-
-    Raises:
-        ConvertError: it is of images, or both are given.
-    """
-    if stage is None:
-        return None if num_classes is None else cfg.ClassPrefix(num_classes)
-    channels = stage.image_channels
-    if num_classes is not None:
-        raise ConvertError("it is conditioned on codes, not on classes; leave out --num_classes")
-    if channels == 1:
-        return cfg.DepthPrefix()
-    if channels == 3:
-        raise ConvertError(
-            f"it is conditioned on the codes of images ({keys.CONDITIONER}* has 3 channels), which "
-            "is not supported; class maps, depth, coordinates and classes are"
-        )
-    if channels == _COCO_STUFF:  # its 255, no class, is written as 0, and all others move by one
-        return cfg.ClassMapPrefix(cfg.ClassMaps(channels, ignore=255, shift=1))
-    return cfg.ClassMapPrefix(cfg.ClassMaps(channels, ignore=None))
-
-
-def _of_yaml(path: Path, transformer: cfg.CodeTransformer, stage: cfg.Autoencoder | None) -> Told:
-    """What the settings `path` say.
-
-    Raises:
-        ConvertError: they are those of another model, or of a condition that is not supported.
-    """
-    document, network = params_of(path, "transformer_config", "VQGAN's second stage")
-    params, fields = Fields(path, document), Fields(path, network)
-    for ours, theirs in (
-        ("vocab_size", "vocab_size"), ("block_size", "block_size"), ("layers", "n_layer"),
-        ("width", "n_embd"),
-    ):  # fmt: skip
-        said, there = fields.whole(theirs), getattr(transformer, ours)
-        if said != there:
-            raise ConvertError(
-                f"--original_config={path} is of another model: its {theirs} is {said}, the "
-                f"file's {there}"
-            )
-    order = params.get("permuter_config", None) or {}
-    if order and not str(order.get("target")).endswith(".Identity"):
-        raise params.error("permuter_config", "left out, or Identity: codes row by row")
-    unmasked = fields.get("n_unmasked", 0)
-    if type(unmasked) is not int or unmasked < 0:
-        raise fields.error("n_unmasked", "a whole number, 0 or more")
-    params.only(downsample_cond_size=-1)
-    condition = _condition(path, params, stage)
-    return Told(fields.whole("n_head"), condition, unmasked, _resolution(params))
-
-
-def _condition(path: Path, params: Fields, stage: cfg.Autoencoder | None) -> cfg.Prefix | None:
-    """What the model is conditioned on."""
-    said = params.get("cond_stage_config", None)
-    if params.flag("unconditional", False) or said == "__is_unconditional__":
-        params.only(sos_token=cfg.START)
-        return None
-    target = said.get("target") if isinstance(said, dict) else said
-    inner = said.get("params") if isinstance(said, dict) else None
-    fields = Fields(path, inner if isinstance(inner, dict) else {})
-    kind = str(target).rpartition(".")[2]
-    if kind in _CODES and stage is not None:
-        return _prefix_of(stage)
-    if kind == _COORDINATES:
-        factor = _first_stage_factor(params)
-        if factor is not None and fields.whole("down_factor") != factor:
-            raise fields.error("down_factor", f"{factor}, that of the first stage")
-        return cfg.CoordinatePrefix(fields.whole("n_embed"))
-    if kind == _CLASSES:
-        return cfg.ClassPrefix(fields.whole("n_classes"))
-    if kind == _START:
-        fields.only(sos_token=cfg.START)
-        return None
-    raise ConvertError(
-        f"--original_config={path}: the condition is {shown(str(target))}, which is not supported, "
-        "or the file has no weights of it; class maps, depth, coordinates and classes are supported"
-    )
-
-
-def _of_first_stage(params: Fields, name: str) -> Any:
-    """A field of the first stage's network; None where the settings do not say it."""
-    found: Any = params.get("first_stage_config", None)
-    for inner in ("params", "ddconfig", name):
-        found = found.get(inner) if isinstance(found, dict) else None
-    return found
-
-
-def _resolution(params: Fields) -> int | None:
-    """The side of the training images, where the first stage's settings say it."""
-    found = _of_first_stage(params, "resolution")
-    return found if type(found) is int and found > 0 else None
-
-
-def _first_stage_factor(params: Fields) -> int | None:
-    """Pixels per code along one side, where the first stage's settings say it."""
-    found = _of_first_stage(params, "ch_mult")
-    return 2 ** (len(found) - 1) if isinstance(found, list) and found else None
-
-
 def _shapes(config: cfg.CodeTransformer) -> dict[str, Any]:
     return imported_model.code_transformer_shapes(config)
 
 
-def _places(config: cfg.CodeTransformer) -> dict[str, keys.Place]:
+def transformer_places(config: cfg.CodeTransformer) -> dict[str, keys.Place]:
     """Where the transformer's parameters are: under their own names, but for the positions."""
     names = [leaf.name for leaf in state_dicts.leaves(_shapes(config))]
     return {name: keys.Place(name) for name in names} | {"pos_emb.weight": keys.Place("pos_emb")}

@@ -18,7 +18,7 @@ from ldm_jax.images.condition_views import (
 def views_of(
     inputs: Mapping[str, Any],
     image: Picture | None,
-    conditioners: Sequence[cfg.Conditioner],
+    conditioners: Sequence[cfg.Reader],
     sides: tuple[int, int],
 ) -> list[Picture]:
     """A view of each of an example's `inputs` that can be seen, all of the size of its image,

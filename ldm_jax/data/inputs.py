@@ -30,7 +30,7 @@ class InputMaker:
 
     def __init__(
         self,
-        conditioners: Sequence[cfg.Conditioner | cfg.CoordinatePrefix],
+        conditioners: Sequence[cfg.Reader],
         tokenizer: Tokenizer | None,
         sides: tuple[int, int] = (1, 1),
         factor: int = 1,
@@ -98,7 +98,7 @@ class InputMaker:
         return made
 
 
-def empty_views(conditioners: Sequence[cfg.Conditioner], sides: tuple[int, int]) -> Inputs:
+def empty_views(conditioners: Sequence[cfg.Reader], sides: tuple[int, int]) -> Inputs:
     """Of what is shown to a model: the inputs that stand for nothing in an image of these sides."""
     made: dict[str, np.ndarray] = {}
     for conditioner in conditioners:
@@ -123,9 +123,7 @@ def box_maps(
     return {"box_map": box_map(inputs["boxes"], layout.tokens, sides)}
 
 
-def check_source(
-    conditioners: Sequence[cfg.Conditioner | cfg.CoordinatePrefix], source: Source, where: str
-) -> None:
+def check_source(conditioners: Sequence[cfg.Reader], source: Source, where: str) -> None:
     """Raises ConfigError unless the examples of `source`, which `where` names, have what
     `conditioners` read: classes, captions, boxes, class maps, pictures to edit, depth maps, or
     images themselves."""

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from ldm_jax import code_model
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import require
-from ldm_jax.convert.taming import ImportedCodes
+from ldm_jax.convert.imported_codes import ImportedCodes
 from ldm_jax.generation.code_conditions import CodeCondition
 
 

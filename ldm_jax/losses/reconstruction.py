@@ -7,6 +7,7 @@ image size.
 The perceptual error (LPIPS) is one number per image and is added to each of its pixel errors.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -19,6 +20,14 @@ def l1(image: Float[Array, "b h w c"], target: Float[Array, "b h w c"]) -> Float
 def l2(image: Float[Array, "b h w c"], target: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """The squared error of each value, in float32."""
     return (image.astype(jnp.float32) - target.astype(jnp.float32)) ** 2
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "b h w c"], target: Float[Array, "b h w c"]
+) -> Float[Array, ""]:
+    """The mean over all values of the cross-entropy, in nats, of targets between 0 and 1."""
+    logits = logits.astype(jnp.float32)
+    return jnp.mean(jax.nn.softplus(logits) - logits * target)
 
 
 def published_kl(

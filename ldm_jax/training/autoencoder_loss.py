@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, UInt32
+from jaxtyping import Array, Float, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
@@ -15,7 +15,7 @@ from ldm_jax.losses import reconstruction as errors
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Bottlenecked
 from ldm_jax.models.lpips import LPIPS
-from ldm_jax.models.pixels import to_pixels
+from ldm_jax.models.pixels import one_hot, to_pixels
 from ldm_jax.training.codebook_updates import code_metrics
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import posterior_noise
@@ -30,18 +30,26 @@ class AutoencoderLoss:
     autoencoder: Autoencoder
     run: cfg.AutoencoderRun
 
-    def latent_shape(self, images: Num[Array, "b h w c"]) -> tuple[int, int, int]:
-        """Height, width and channels of the latents of one of these images."""
-        config, (height, width) = self.run.autoencoder, images.shape[1:3]
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the latents of one image."""
+        config, (height, width) = self.run.autoencoder, self.run.data.sides
         return height // config.factor, width // config.factor, config.latent_channels
+
+    def pixels(self, batch: Any) -> Images:
+        """What is encoded of a batch: its images in [-1, 1], or its class maps, one channel of 0
+        and 1 for each class."""
+        if self.run.maps is not None:
+            return one_hot(batch["inputs"]["class_map"], self.run.maps.num_classes)
+        return to_pixels(batch["image"])
 
     def reconstruct(self, params: Any, batch: Any) -> tuple[Images, Bottlenecked]:
         """The batch's images by way of a sample of their latents, and what passed the bottleneck.
 
         The draw is a function of the run's seed and the example's global index.
         """
-        noise = self.noise(batch["index"], self.latent_shape(batch["image"]))
-        return self.autoencoder.apply({"params": params}, to_pixels(batch["image"]), noise)
+        noise = self.noise(batch["index"], self.latent_shape)
+        return self.autoencoder.apply({"params": params}, self.pixels(batch), noise)
 
     def noise(
         self, index: UInt32[Array, "b"], shape: tuple[int, int, int]
@@ -69,8 +77,11 @@ class AutoencoderLoss:
         self, frozen: Any, pixels: Images
     ) -> Callable[[Images], tuple[Float[Array, ""], Metrics]]:
         """`loss(image)`: weighted L1 and L2, and LPIPS, of reconstructions of `pixels`, reduced
-        as the config says; and the terms, unweighted means."""
+        as the config says; and the terms, unweighted means. Of class maps it is the mean binary
+        cross-entropy of pixels and classes, as for taming-transformers' segmentation models."""
         weights = self.run.loss
+        if self.run.maps is not None:
+            return lambda image: (errors.binary_cross_entropy(image, pixels), {})
 
         def loss(image: Images) -> tuple[Float[Array, ""], Metrics]:
             l1, l2 = errors.l1(image, pixels), errors.l2(image, pixels)
@@ -93,28 +104,30 @@ class AutoencoderLoss:
         return loss
 
     def measures(self, image: Images, pixels: Images, passed: Bottlenecked) -> Metrics:
-        """What else is worth knowing of a batch: PSNR, and what the latents are like.
+        """What else is worth knowing of a batch: PSNR, or of class maps the share of pixels of the
+        right class, and what the latents are like.
 
         `kl` is a mean over latent values, `kl_per_image` its sum over an image, in nats.
         """
         latents = passed.posterior.mode
-        metrics = {
-            "psnr": jnp.mean(quality.psnr(image, pixels)),
-            "latent_mean": jnp.mean(latents),
-            "latent_std": jnp.std(latents),
-        }
+        metrics = {"latent_mean": jnp.mean(latents), "latent_std": jnp.std(latents)}
+        if self.run.maps is None:
+            metrics["psnr"] = jnp.mean(quality.psnr(image, pixels))
+        else:
+            right = jnp.argmax(image, axis=-1) == jnp.argmax(pixels, axis=-1)
+            metrics["accuracy"] = jnp.mean(right, where=jnp.any(pixels > 0, axis=-1))
         if isinstance(self.run.autoencoder.bottleneck, cfg.KL):
             kl = jnp.mean(passed.posterior.kl())
             return metrics | {"kl": kl / latents[0].size, "kl_per_image": kl}
         return metrics | passed.terms
 
     def scores(self, params: Any, frozen: Any, batch: Any) -> Metrics:
-        """The loss without its adversarial part, every term of it, PSNR and SSIM of a batch."""
-        pixels = to_pixels(batch["image"])
+        """The loss without its adversarial part, every term of it, and of images PSNR and SSIM."""
+        pixels = self.pixels(batch)
         image, passed = self.reconstruct(params, batch)
         nll, terms = self.nll(frozen, pixels)(image)
         metrics = {"loss": nll + self.penalty(passed), "nll": nll} | terms
-        if min(pixels.shape[1:3]) >= quality.WINDOW:
+        if self.run.maps is None and min(pixels.shape[1:3]) >= quality.WINDOW:
             metrics["ssim"] = jnp.mean(quality.ssim(image, pixels))
         metrics |= self.measures(image, pixels, passed)
         if passed.indices is not None:

@@ -1,7 +1,7 @@
 """Stage one as the handful of functions that the one loop needs."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from jaxtyping import Array, Float, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.convert.parts import first_stage_params
 from ldm_jax.core import rngs
-from ldm_jax.data.sources import Source, open_source
+from ldm_jax.data.inputs import InputMaker, check_source
+from ldm_jax.data.loader import TASK_SEED
+from ldm_jax.data.sources import Example, Source, open_source
+from ldm_jax.images.condition_views import class_colour
 from ldm_jax.models.build import build_autoencoder
-from ldm_jax.models.pixels import to_images, to_pixels
+from ldm_jax.models.pixels import to_images
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 from ldm_jax.training.gradients import Metrics
@@ -74,17 +77,19 @@ def autoencoder_stage(
         return losses.scores(bind(params, frozen), frozen, batch)
 
     train, validation = open_source(run.data, "train"), validation_source(run.data)
+    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
+    inputs = InputMaker(run.conditioners, None, run.data.sides) if run.conditioners else None
     if fresh:
         tell_obstacles(run.autoencoder)
     return Stage(
         init=begin,
         step=make_autoencoder_step(autoencoder, run),
         scores=scores,
-        shown=_shown(losses, train, validation),
+        shown=_shown(losses, train, validation, inputs),
         frozen=frozen,
         train=train,
         validation=validation,
-        inputs=None,
+        inputs=inputs,
         initial=initial,
     )
 
@@ -108,7 +113,9 @@ def fresh_params(losses: AutoencoderLoss) -> Any:
     return losses.autoencoder.init(key, image)["params"]
 
 
-def _shown(losses: AutoencoderLoss, train: Source, validation: Source | None) -> tuple[Shown, ...]:
+def _shown(
+    losses: AutoencoderLoss, train: Source, validation: Source | None, inputs: InputMaker | None
+) -> tuple[Shown, ...]:
     """Reconstructions of training and of held-out images under the originals; each channel of the
     latents of the latter, lightest where it is largest; and what the decoder makes of latents drawn
     from N(0, 1), or of codes drawn evenly."""
@@ -118,29 +125,31 @@ def _shown(losses: AutoencoderLoss, train: Source, validation: Source | None) ->
     apply, codes = losses.autoencoder.apply, run.autoencoder.codes
 
     def encode(params: Any, frozen: Any, batch: Any) -> Array:
-        pixels = to_pixels(batch["image"])
+        pixels = losses.pixels(batch)
         return apply({"params": bind(params, frozen)}, pixels, method="encode").mode
 
     def decode(params: Any, frozen: Any, latents: Array, method: str = "decode") -> Array:
-        return to_images(apply({"params": bind(params, frozen)}, latents, method=method))
+        pixels = apply({"params": bind(params, frozen)}, latents, method=method)
+        return to_images(pixels) if run.maps is None else in_colours(pixels)
 
     def reconstruct(params: Any, frozen: Any, batch: Any) -> Array:
         decoded = decode(params, frozen, encode(params, frozen, batch))
-        return jnp.stack([batch["image"], decoded])
+        original = batch["image"] if run.maps is None else in_colours(losses.pixels(batch))
+        return jnp.stack([original, decoded])
 
     def latents(params: Any, frozen: Any, batch: Any) -> Array:
         return channels_as_images(encode(params, frozen, batch), run.autoencoder.factor)
 
     def prior(params: Any, frozen: Any, batch: Any) -> Array:
         keys = rngs.example_keys(rngs.stream(run.loop.seed, "prior"), batch["index"])
-        shape = losses.latent_shape(jnp.zeros((1, *run.data.sides, 3), jnp.uint8))
+        shape = losses.latent_shape
         if codes is None:
             return decode(params, frozen, rngs.normal(keys, shape))[None]
         indices = rngs.randint(keys, shape[:2], 0, codes)
         return decode(params, frozen, indices, "decode_codes")[None]
 
     sets = [
-        Shown(name, reconstruct, {"image": np.stack([one["image"] for one in examples])})
+        Shown(name, reconstruct, _batch(examples, inputs))
         for name, examples in shown_examples(run.data, train, validation)
     ]
     index = np.arange(SHOWN_EXAMPLES, dtype=np.uint32)
@@ -149,6 +158,20 @@ def _shown(losses: AutoencoderLoss, train: Source, validation: Source | None) ->
         Shown("latents", latents, sets[-1].batch),
         Shown("prior_samples", prior, {"index": index}),
     )
+
+
+def _batch(examples: Sequence[Example], inputs: InputMaker | None) -> dict[str, Any]:
+    """What is encoded of examples."""
+    if inputs is None:
+        return {"image": np.stack([one["image"] for one in examples])}
+    maps = [inputs(one, place, TASK_SEED)["class_map"] for place, one in enumerate(examples)]
+    return {"inputs": {"class_map": np.stack(maps)}}
+
+
+def in_colours(pixels: Float[Array, "b h w k"]) -> UInt8[Array, "b h w 3"]:
+    """Of each pixel the colour of its largest channel: a class map as a picture."""
+    colours = np.array([class_colour(n) for n in range(pixels.shape[-1])], np.uint8)
+    return jnp.asarray(colours)[jnp.argmax(pixels, axis=-1)]
 
 
 def channels_as_images(

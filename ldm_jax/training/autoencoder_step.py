@@ -103,7 +103,7 @@ def _learn(
 ) -> tuple[Any, Any]:
     """Gradients of the autoencoder, the discriminator's running statistics after it, and metrics;
     and of each image the reconstruction, the codes, and what was compared with them."""
-    pixels = to_pixels(batch["image"])
+    pixels = losses.pixels(batch)
 
     def forward(params: Any) -> tuple[Any, Any]:
         image, passed = losses.reconstruct(bind(params, frozen), batch)

@@ -8,8 +8,8 @@ from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model, state_dicts
 from ldm_jax.convert.compvis import components, keys, settings
 from ldm_jax.convert.compvis.components import Kind, Tensors, places_of
-from ldm_jax.convert.imported_model import ConvertError, Dtype, Imported
-from ldm_jax.convert.model_folders import check_place
+from ldm_jax.convert.imported_model import Dtype, Imported
+from ldm_jax.convert.model_folders import check_file
 from ldm_jax.convert.normalization import folded
 from ldm_jax.convert.obstacles import differing, named, of_first_stage, of_unscaled, refuse
 from ldm_jax.formats.safetensors_file import write_safetensors
@@ -26,11 +26,7 @@ def write_checkpoint(
         ConvertError: the model has something that such files cannot hold, or `path` exists.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ConvertError(f"{path}: a single file is written as safetensors; name it so")
-    check_place(path)
-    if path.exists() and not overwrite:
-        raise ConvertError(f"{path} exists; choose another, or --overwrite")
+    check_file(path, overwrite)
     refuse(obstacles(imported.config))
     imported = folded(imported)
     config = imported.config

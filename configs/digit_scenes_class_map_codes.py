@@ -1,0 +1,20 @@
+"""Class map to image with a transformer over codes: DigitScenes at 32 px, 8 x 8 codes of the class
+map before 8 x 8 of the image.
+
+    python train.py --config=configs/digit_scenes_vq_f4.py --workdir=runs/vq_f4
+    python train.py --config=configs/digit_scenes_class_map_vq.py --workdir=runs/map_vq
+    python train.py --config=configs/digit_scenes_class_map_codes.py --workdir=runs/map_codes \
+        --first_stage=runs/vq_f4 --condition_stage=runs/map_vq
+    python -m ldm_jax.cli.sample_codes --model=runs/map_codes --class_map=MAP.png --out=samples
+
+"""
+
+from dataclasses import replace
+
+from ldm_jax import config as cfg
+
+
+def get_config() -> cfg.CodeTransformerRun:
+    codes = cfg.load("digit_scenes_codes")
+    maps = cfg.load("digit_scenes_class_map_vq").maps
+    return replace(codes, condition=cfg.ClassMapPrefix(maps))
