@@ -17,4 +17,4 @@ from ldm_jax import config as cfg
 def get_config() -> cfg.CodeTransformerRun:
     codes = cfg.load("digit_scenes_codes")
     maps = cfg.load("digit_scenes_class_map_vq").maps
-    return replace(codes, condition=cfg.ClassMapPrefix(maps))
+    return replace(codes, condition=cfg.ClassMapPrefix(maps), loop=replace(codes.loop, steps=1000))

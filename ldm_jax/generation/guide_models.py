@@ -196,6 +196,22 @@ def check_weaker(weak: WeakModel, params: Any) -> None:
         )
 
 
+def open_classifier(path: Path) -> tuple[cfg.ClassifierRun, Any]:
+    """The run that trained a classifier in `path`, and the classifier's parameters.
+
+    Raises:
+        cfg.ConfigError: it holds something else.
+        FileNotFoundError, ValueError: nothing that can be read.
+    """
+    run = read_config(path)
+    if not isinstance(run, cfg.ClassifierRun):
+        raise cfg.ConfigError(
+            f"--classifier={path} holds a {type(run).__name__}; name the work directory of a run "
+            "that trained a classifier"
+        )
+    return run, Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")[1]
+
+
 def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32") -> NoisyClassifier:
     """The classifier that `train.py` trained in `path`.
 
@@ -205,13 +221,7 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
         FileNotFoundError, ValueError: nothing that can be read.
     """
     path = Path(path)
-    run = read_config(path)
-    if not isinstance(run, cfg.ClassifierRun):
-        raise cfg.ConfigError(
-            f"--classifier={path} holds a {type(run).__name__}; name the work directory of a run "
-            "that trained a classifier"
-        )
-    _, params = Checkpoints.load_params(path, "ema" if run.optim.ema_decay else "raw")
+    run, params = open_classifier(path)
     autoencoder, frozen = load_first_stage(run, path)
     same = {
         "first stage": normalized(autoencoder, frozen) == config.autoencoder,
