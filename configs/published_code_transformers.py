@@ -1,12 +1,14 @@
-"""The published transformers over codes (Esser 2021) of faces and of ImageNet's classes, by --name.
+"""The published transformers over codes (Esser 2021), by --name.
 
     python train.py --config=configs/published_code_transformers.py --name=cin \
         --workdir=runs/cin --first_stage=MODEL --data.source.path=FOLDER
 
-Names are ffhq, celebahq and cin (ImageNet's 1000 classes, the folder's subfolders). `--first_stage`
-is one of 16 x 16 codes: f = 16, with 1024 codes for faces and 16384 for ImageNet, such as vq-f16 of
-published_first_stages.py. The published learning rate is 4.5e-6 times the batch size. See
-docs/code_transformer.md for all published shapes.
+Names are ffhq and celebahq (faces), faceshq (faces and where in the picture they are), cin
+(ImageNet's 1000 classes, the folder's subfolders), and sflckr, coco and ade20k (class maps of 182,
+183 and 151 classes, in the folder --data.source.class_maps). `--first_stage` is one of 16 x 16
+codes: f = 16, with as many codes as the transformer, such as vq-f16 of published_first_stages.py
+for cin; `--condition_stage` is the same of class maps. The published learning rate is 4.5e-6 times
+the batch size. See docs/code_transformer.md for all published shapes.
 """
 
 from typing import Literal
@@ -15,7 +17,14 @@ from ldm_jax import config as cfg
 from ldm_jax.config.published import CODE_TRANSFORMERS
 
 BATCH = 64
-NAMES = ("ffhq", "celebahq", "cin")
+CONDITIONS = {
+    "ffhq": None, "celebahq": None, "faceshq": cfg.CoordinatePrefix(),
+    "cin": cfg.ClassPrefix(num_classes=1000),
+    "sflckr": cfg.ClassMapPrefix(cfg.ClassMaps(182, ignore=None)),
+    "coco": cfg.ClassMapPrefix(cfg.ClassMaps(183, ignore=255, shift=1)),
+    "ade20k": cfg.ClassMapPrefix(cfg.ClassMaps(151, ignore=None)),
+}  # fmt: skip
+NAMES = tuple(CONDITIONS)
 
 
 def get_config(name: Literal[NAMES]) -> cfg.CodeTransformerRun:
@@ -23,7 +32,7 @@ def get_config(name: Literal[NAMES]) -> cfg.CodeTransformerRun:
     return cfg.CodeTransformerRun(
         data=cfg.Data(source=cfg.ImageFolder(), image_size=256, batch_size=BATCH, workers=8),
         transformer=CODE_TRANSFORMERS[name],
-        condition=cfg.ClassPrefix(num_classes=1000) if name == "cin" else None,
+        condition=CONDITIONS[name],
         sampling=cfg.CodeSampling(top_k=250),
         optim=cfg.Optim(
             learning_rate=4.5e-6 * BATCH, beta2=0.95, weight_decay=0.01, clip_norm=None,

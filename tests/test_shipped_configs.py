@@ -76,7 +76,7 @@ def first_stage(path, options, run):
     if getattr(run, "space", None) == "pixels":
         return cfg.Pixels()
     if isinstance(run, cfg.CodeTransformerRun):
-        digits = path.stem == "digit_scenes_codes"
+        digits = path.stem.startswith("digit_scenes")
         return cfg.load("digit_scenes_vq_f4").autoencoder if digits else FIRST_STAGES["vq-f16"]
     kind = path.stem.rsplit("_", 1)[0] if path.stem.startswith("digit") else path.stem
     names = [name for start, name in LATENTS.items() if kind.startswith(start)]
@@ -89,7 +89,8 @@ def test_the_model_is_built_at_its_size(path, options):
     side = run.data.image_size
     if isinstance(run, cfg.AutoencoderRun):
         autoencoder, latent = build_autoencoder(run.autoencoder), side // run.autoencoder.factor
-        image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        channels = run.autoencoder.image_channels
+        image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
         params = jax.eval_shape(autoencoder.init, jax.random.key(0), image)
         out, passed = jax.eval_shape(autoencoder.apply, params, image)
         assert out.shape == image.shape
@@ -102,8 +103,10 @@ def test_the_model_is_built_at_its_size(path, options):
         return
     if isinstance(run, cfg.CodeTransformerRun):
         size = run.transformer.vocab_size or autoencoder.codes
-        bottleneck = replace(autoencoder.bottleneck, size=size)
-        config = run.model(replace(autoencoder, bottleneck=bottleneck)).transformer
+        autoencoder = replace(autoencoder, bottleneck=replace(autoencoder.bottleneck, size=size))
+        channels = cfg.stage_channels(run.condition)
+        stage = channels and replace(autoencoder, image_channels=channels)
+        config = run.model(autoencoder, stage).transformer
         shapes = imported_model.code_transformer_shapes(config)
         assert shapes["head"]["kernel"].shape == (config.width, size)
         assert len(shapes["blocks"]) == config.layers
@@ -138,6 +141,8 @@ def shrunk(run, pictures, annotations):
     source = cfg.ImageFolder(path=str(pictures), validation_fraction=0.2)
     data = replace(run.data, source=source, image_size=16, batch_size=16, workers=0)
     if isinstance(run, cfg.AutoencoderRun):
+        if run.maps is not None:
+            data = tiny.annotated(data, annotations)
         bottleneck, loss = run.autoencoder.bottleneck, replace(run.loss, perceptual=None)
         if isinstance(bottleneck, cfg.VQ):
             bottleneck = replace(bottleneck, size=16)
@@ -157,9 +162,13 @@ def shrunk(run, pictures, annotations):
         )  # fmt: skip
         return replace(run, classifier=classifier)
     if isinstance(run, cfg.CodeTransformerRun):
-        classes = sum(folder.is_dir() for folder in pictures.iterdir())
-        condition = run.condition and cfg.ClassPrefix(classes)
-        return replace(run, transformer=tiny_codes.TRANSFORMER, condition=condition)
+        condition = run.condition
+        if isinstance(condition, cfg.ClassPrefix):
+            condition = cfg.ClassPrefix(sum(folder.is_dir() for folder in pictures.iterdir()))
+        elif isinstance(condition, cfg.ClassMapPrefix):
+            maps = cfg.ClassMaps(tiny_codes.CLASS_MAPS.image_channels, ignore=None)
+            condition, data = cfg.ClassMapPrefix(maps), tiny.annotated(data, annotations)
+        return replace(run, data=data, transformer=tiny_codes.TRANSFORMER, condition=condition)
     conditioners = []
     for conditioner in run.conditioners:
         if isinstance(conditioner, cfg.TextConditioner):
@@ -188,7 +197,9 @@ def test_a_small_one_trains_a_step(
     if isinstance(run, cfg.AutoencoderRun):
         stage = autoencoder_stage(run, tmp_path)
     elif isinstance(run, cfg.CodeTransformerRun):
-        stage = code_stage(run, tmp_path, str(tiny_codes.write_first_stage(tmp_path / "vq")))
+        first, of_maps = tiny_codes.write_first_stages(tmp_path)
+        of_maps = str(of_maps) if isinstance(run.condition, cfg.ClassMapPrefix) else None
+        stage = code_stage(run, tmp_path / "run", str(first), of_maps)
     elif isinstance(run, cfg.ClassifierRun):
         stage = classifier_stage(run, tmp_path, tiny.mesh(), str(trained_autoencoder))
     else:

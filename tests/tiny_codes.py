@@ -23,8 +23,8 @@ AUTOENCODER = replace(
 TRANSFORMER = cfg.CodeTransformer(layers=2, width=16, num_heads=2)
 
 
-CLASS_MAPS = replace(AUTOENCODER, image_channels=4, bottleneck=cfg.VQ(size=9, weighting="legacy"))
-"""4 x 4 codes of class maps of four classes, of 8 pixels."""
+CLASS_MAPS = replace(AUTOENCODER, image_channels=11, bottleneck=cfg.VQ(size=9, weighting="legacy"))
+"""4 x 4 codes of class maps of DigitScenes' classes, of 8 pixels."""
 
 
 def config(**changes: Any) -> cfg.CodeModel:
@@ -34,7 +34,7 @@ def config(**changes: Any) -> cfg.CodeModel:
 
 def of_class_maps() -> cfg.CodeModel:
     """A model of class maps."""
-    condition = cfg.ClassMapPrefix(cfg.ClassMaps(4, ignore=None))
+    condition = cfg.ClassMapPrefix(cfg.ClassMaps(11, ignore=None))
     return fitted(AUTOENCODER, TRANSFORMER, condition, 8, CLASS_MAPS)
 
 
@@ -66,6 +66,14 @@ def write_first_stage(folder: Path) -> Path:
     _, frozen = params_of(config())
     write_native(imported_model.make(AUTOENCODER, frozen), folder)
     return folder
+
+
+def write_first_stages(folder: Path) -> tuple[Path, Path]:
+    """Those of images and of class maps, as native folders."""
+    _, frozen = params_of(of_class_maps())
+    stage = imported_model.make(CLASS_MAPS, {"autoencoder": frozen["condition_stage"]})
+    write_native(stage, folder / "class_maps")
+    return write_first_stage(folder / "images"), folder / "class_maps"
 
 
 def taming_tensors(

@@ -75,7 +75,7 @@ def test_a_class_map_from_a_file_is_drawn_in_its_own_size(tmp_path):
     write_safetensors(path, tiny_codes.taming_tensors(config, *tiny_codes.params_of(config)))
     random = np.random.default_rng(0)
     for name, sides in (("one", (9, 8)), ("two", (9, 8)), ("small", (6, 8))):
-        numbers = random.integers(0, 4, sides).astype(np.uint8)
+        numbers = random.integers(0, 11, sides).astype(np.uint8)
         Image.fromarray(numbers).save(tmp_path / f"{name}.png")
     model = (f"--model={path}", "--heads=2", "--num=2")
 

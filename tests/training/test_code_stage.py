@@ -15,9 +15,7 @@ import tiny_codes
 from ldm_jax import config as cfg
 from ldm_jax.cli.encode_task import Arguments
 from ldm_jax.cli.encode_task import run as encode
-from ldm_jax.convert import imported_model
 from ldm_jax.convert.code_models import load_code_model
-from ldm_jax.convert.native import write_native
 from ldm_jax.core.sharding import make_mesh
 from ldm_jax.training import loop
 from ldm_jax.training.code_stage import code_stage
@@ -84,10 +82,8 @@ def test_codes_on_eight_devices_train_as_their_images_on_one(pictures, first_sta
 def test_class_maps_and_coordinates_come_before_the_codes(
     pictures, annotations, first_stage, tmp_path
 ):
-    of_maps = dataclasses.replace(tiny_codes.CLASS_MAPS, image_channels=11)
-    filled = tiny.filled(imported_model.autoencoder_shapes(of_maps))
-    frozen = {"autoencoder": jax.tree.map(np.asarray, filled)}
-    write_native(imported_model.make(of_maps, frozen), tmp_path / "maps")
+    _, maps = tiny_codes.write_first_stages(tmp_path)
+    _, frozen = tiny_codes.params_of(tiny_codes.of_class_maps())
     data = tiny.annotated(dataclasses.replace(tiny.data(pictures), batch_size=8), annotations)
     condition = cfg.ClassMapPrefix(cfg.ClassMaps(11, ignore=None))
     run = dataclasses.replace(run_of(pictures), data=data, condition=condition)
@@ -97,18 +93,21 @@ def test_class_maps_and_coordinates_come_before_the_codes(
         cfg.ConfigError, match="has a first stage of 3 channels, where 11 are needed"
     ):
         code_stage(run, tmp_path / "run", str(first_stage), str(first_stage))
-    tiny.fit(run, tmp_path / "run", first_stage=first_stage, condition_stage=tmp_path / "maps")
+    tiny.fit(run, tmp_path / "run", first_stage=first_stage, condition_stage=maps)
     curve = tiny.losses(tmp_path / "run")
     assert curve[STEPS] < curve[1]
     model = load_code_model(tmp_path / "run")
-    assert model.config.condition_stage == of_maps and model.config.positions == 2 * 64 - 1
-    tiny.same_bits(model.frozen["condition_stage"], frozen["autoencoder"])
+    assert (
+        model.config.condition_stage == tiny_codes.CLASS_MAPS
+        and model.config.positions == 2 * 64 - 1
+    )
+    tiny.same_bits(model.frozen["condition_stage"], frozen["condition_stage"])
 
     coordinates = cfg.CoordinatePrefix(40)
     run = dataclasses.replace(run, condition=coordinates, loop=dataclasses.replace(
         LOOP, steps=1, sample_every=0, validate_every=1, checkpoint_every=1))  # fmt: skip
     with pytest.raises(cfg.ConfigError, match="condition is not made of codes; leave it out"):
-        code_stage(run, tmp_path / "other", str(first_stage), str(tmp_path / "maps"))
+        code_stage(run, tmp_path / "other", str(first_stage), str(maps))
     tiny.fit(run, tmp_path / "other", first_stage=first_stage)
     assert load_code_model(tmp_path / "other").config.transformer.vocab_size == 40
     with pytest.raises(cfg.ConfigError, match="no source of training images has depth maps"):
