@@ -54,7 +54,18 @@ def params_of(config: cfg.CodeModel, seed: int = 0) -> tuple[dict[str, Any], dic
     import jax
 
     filled = jax.tree.map(fill, shapes)
+    if config.condition_stage is not None:
+        # Features of about one size, so that class maps have different codes.
+        stage = filled["condition_stage"]
+        filled["condition_stage"] = jax.tree_util.tree_map_with_path(normalised, stage)
     return {"transformer": filled.pop("transformer")}, filled
+
+
+def normalised(path: Any, leaf: np.ndarray) -> np.ndarray:
+    """A parameter that keeps features as large as they are."""
+    if leaf.ndim == 1:
+        return leaf + np.float32(path[-1].key == "scale")
+    return leaf / np.float32(0.3 * (leaf[..., 0].size if leaf.ndim == 4 else 1) ** 0.5)
 
 
 def choice(config: cfg.CodeModel, **sampling: Any) -> code_model.Choice:

@@ -111,7 +111,7 @@ def run(arguments: Arguments) -> Path:
             ),
             bar,
         )  # fmt: skip
-        kept = accepted(drawn, judge, arguments.num, count) if judge is not None else drawn
+        kept = accepted(drawn, judge.log_prob, arguments.num, count) if judge is not None else drawn
         images, out = [], arguments.out
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 arXiv:1906.00446, section 3.4; Esser 2021, section 4.4: with an acceptance rate)."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +27,8 @@ from ldm_jax.models.process import build_process
 from ldm_jax.workdir.frozen import load_first_stage
 
 Image = UInt8[np.ndarray, "h w 3"]
+LogProb = Callable[[np.ndarray, int], np.ndarray]
+"""Images [n, h, w, 3] and a class to log p(class | image) of each."""
 
 
 def drawn_of(wanted: int, acceptance: float) -> int:
@@ -112,14 +114,14 @@ def _log_prob(
 
 
 def accepted(
-    drawn: Iterable[tuple[CodePicture, Image]], judge: Judge, wanted: int, of: int
+    drawn: Iterable[tuple[CodePicture, Image]], log_prob: LogProb, wanted: int, of: int
 ) -> Iterator[Kept]:
     """Of every `of` pictures that follow each other, which are of one class, the `wanted`
-    likeliest in the order of their numbers; of two that are as likely the earlier."""
+    likeliest by `log_prob` in the order of their numbers; of two that are as likely the earlier."""
     group: list[Kept] = []
     for picture, image in drawn:
-        log_prob = judge.log_prob(image[None], picture.label)
-        group.append(Kept(picture, image, float(log_prob[0])))
+        found = log_prob(image[None], picture.label)
+        group.append(Kept(picture, image, float(found[0])))
         if len(group) == of:
             likeliest = sorted(group, key=lambda one: (-one.log_prob, one.picture.number))
             yield from sorted(likeliest[:wanted], key=lambda one: one.picture.number)

@@ -72,7 +72,9 @@ def test_what_cannot_be_drawn_is_refused(file, tmp_path):
 def test_a_class_map_from_a_file_is_drawn_in_its_own_size(tmp_path):
     config = tiny_codes.of_class_maps()
     path = tmp_path / "model.safetensors"
-    write_safetensors(path, tiny_codes.taming_tensors(config, *tiny_codes.params_of(config)))
+    tensors = tiny_codes.taming_tensors(config, *tiny_codes.params_of(config))
+    tensors["transformer.tok_emb.weight"] *= 10  # so that tokens far back matter
+    write_safetensors(path, tensors)
     random = np.random.default_rng(0)
     for name, sides in (("one", (9, 8)), ("two", (9, 8)), ("small", (6, 8))):
         numbers = random.integers(0, 11, sides).astype(np.uint8)

@@ -21,11 +21,9 @@ from ldm_jax.generation.code_drawing import CodePicture
 from ldm_jax.generation.code_rejection import Judge, accepted, drawn_of
 
 
-class Brightness:
+def brightness(images, label):
     """Finds bright pictures likely."""
-
-    def log_prob(self, images, label):
-        return images.mean((1, 2, 3)) - 255.0
+    return images.mean((1, 2, 3)) - 255.0
 
 
 def test_of_each_class_the_likeliest_stay_in_the_order_of_their_numbers():
@@ -34,7 +32,7 @@ def test_of_each_class_the_likeliest_stay_in_the_order_of_their_numbers():
         for label, values in ((3, (5, 9, 1, 9)), (1, (7, 7, 7, 7)))
         for number, value in enumerate(values)
     ]
-    kept = [*accepted(drawn, Brightness(), wanted=2, of=4)]
+    kept = [*accepted(drawn, brightness, wanted=2, of=4)]
     assert [(one.picture.label, one.picture.number) for one in kept] == [
         (3, 1), (3, 3), (1, 0), (1, 1),
     ]  # fmt: skip
