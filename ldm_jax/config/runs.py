@@ -48,9 +48,6 @@ class AutoencoderRun:
 
     data: Data
     autoencoder: Autoencoder
-    maps: ClassMaps | None = None
-    """Encode class maps of these classes, one channel each, instead of images: the first stage of
-    what a transformer over codes is conditioned on. Their loss is binary cross-entropy."""
     loss: AutoencoderLoss = field(default_factory=AutoencoderLoss)
     train: Literal["all", "decoder"] = "all"
     """`decoder` fine-tunes only the decoder of the model in `train.py --init`. Encoder and
@@ -58,6 +55,9 @@ class AutoencoderRun:
     optim: Optim = field(default_factory=Optim)
     loop: Loop = field(default_factory=Loop)
     mesh: Mesh = field(default_factory=Mesh)
+    maps: ClassMaps | None = None
+    """Encode class maps of these classes, one channel each, instead of images: the first stage of
+    what a transformer over codes is conditioned on. Their loss is binary cross-entropy."""
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)

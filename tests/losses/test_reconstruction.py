@@ -46,3 +46,13 @@ def test_per_pixel_does_not_depend_on_the_size():
 def test_divergences():
     assert reconstruction.divergence_per_image(jnp.array([2.0, 4.0])) == 3
     assert reconstruction.divergence_per_value(jnp.array([2.0, 4.0]), 6) == 0.5
+
+
+def test_binary_cross_entropy_is_that_of_its_formula_and_of_no_number_too_large():
+    logits = jnp.asarray([[-2.0, 0.0], [0.5, 3.0]]).reshape(1, 2, 2, 1)
+    target = jnp.asarray([[0.0, 1.0], [1.0, 0.0]]).reshape(1, 2, 2, 1)
+    share = 1 / (1 + np.exp(-np.asarray(logits)))
+    expected = -np.where(target == 1, np.log(share), np.log(1 - share)).mean()
+    np.testing.assert_allclose(reconstruction.binary_cross_entropy(logits, target), expected, 1e-6)
+    far = reconstruction.binary_cross_entropy(1e4 * logits, target)
+    np.testing.assert_allclose(far, (3e4 + np.log(2)) / 4, rtol=1e-6)
