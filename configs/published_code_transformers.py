@@ -4,11 +4,12 @@
         --workdir=runs/cin --first_stage=MODEL --data.source.path=FOLDER
 
 Names are ffhq and celebahq (faces), faceshq (faces and where in the picture they are), cin
-(ImageNet's 1000 classes, the folder's subfolders), and sflckr, coco and ade20k (class maps of 182,
-183 and 151 classes, in the folder --data.source.class_maps). `--first_stage` is one of 16 x 16
-codes: f = 16, with as many codes as the transformer, such as vq-f16 of published_first_stages.py
-for cin; `--condition_stage` is the same of class maps. The published learning rate is 4.5e-6 times
-the batch size. See docs/code_transformer.md for all published shapes.
+(ImageNet's 1000 classes, the folder's subfolders), drin (depth, --data.source.depth_maps), and
+sflckr, coco and ade20k (182, 183 and 151 classes, --data.source.class_maps). `--first_stage` is one
+of 16 x 16 codes: f = 16, with as many codes as the transformer, such as vq-f16 of
+published_first_stages.py for cin; `--condition_stage` is the same of depth or class maps. The
+published learning rate is 4.5e-6 times the batch size. See docs/code_transformer.md for all
+published shapes.
 """
 
 from typing import Literal
@@ -19,7 +20,7 @@ from ldm_jax.config.published import CODE_TRANSFORMERS
 BATCH = 64
 CONDITIONS = {
     "ffhq": None, "celebahq": None, "faceshq": cfg.CoordinatePrefix(),
-    "cin": cfg.ClassPrefix(num_classes=1000),
+    "cin": cfg.ClassPrefix(num_classes=1000), "drin": cfg.DepthPrefix(),
     "sflckr": cfg.ClassMapPrefix(cfg.ClassMaps(182, ignore=None)),
     "coco": cfg.ClassMapPrefix(cfg.ClassMaps(183, ignore=255, shift=1)),
     "ade20k": cfg.ClassMapPrefix(cfg.ClassMaps(151, ignore=None)),

@@ -168,6 +168,8 @@ def shrunk(run, pictures, annotations):
         elif isinstance(condition, cfg.ClassMapPrefix):
             maps = cfg.ClassMaps(tiny_codes.CLASS_MAPS.image_channels, ignore=None)
             condition, data = cfg.ClassMapPrefix(maps), tiny.annotated(data, annotations)
+        elif isinstance(condition, cfg.DepthPrefix):
+            data = tiny.annotated(data, annotations)
         return replace(run, data=data, transformer=tiny_codes.TRANSFORMER, condition=condition)
     conditioners = []
     for conditioner in run.conditioners:
@@ -197,9 +199,10 @@ def test_a_small_one_trains_a_step(
     if isinstance(run, cfg.AutoencoderRun):
         stage = autoencoder_stage(run, tmp_path)
     elif isinstance(run, cfg.CodeTransformerRun):
-        first, of_maps = tiny_codes.write_first_stages(tmp_path)
-        of_maps = str(of_maps) if isinstance(run.condition, cfg.ClassMapPrefix) else None
-        stage = code_stage(run, tmp_path / "run", str(first), of_maps)
+        first, of_maps, of_depth = tiny_codes.write_first_stages(tmp_path)
+        kinds = {cfg.ClassMapPrefix: str(of_maps), cfg.DepthPrefix: str(of_depth)}
+        of_conditions = kinds.get(type(run.condition))
+        stage = code_stage(run, tmp_path / "run", str(first), of_conditions)
     elif isinstance(run, cfg.ClassifierRun):
         stage = classifier_stage(run, tmp_path, tiny.mesh(), str(trained_autoencoder))
     else:

@@ -27,6 +27,10 @@ CLASS_MAPS = replace(AUTOENCODER, image_channels=11, bottleneck=cfg.VQ(size=9, w
 """4 x 4 codes of class maps of DigitScenes' classes, of 8 pixels."""
 
 
+DEPTH = replace(CLASS_MAPS, image_channels=1)
+"""Such codes of depth maps."""
+
+
 def config(**changes: Any) -> cfg.CodeModel:
     """A model of five classes; `changes` are of its transformer."""
     return fitted(AUTOENCODER, replace(TRANSFORMER, **changes), cfg.ClassPrefix(5), 8)
@@ -36,6 +40,11 @@ def of_class_maps() -> cfg.CodeModel:
     """A model of class maps."""
     condition = cfg.ClassMapPrefix(cfg.ClassMaps(11, ignore=None))
     return fitted(AUTOENCODER, TRANSFORMER, condition, 8, CLASS_MAPS)
+
+
+def of_depth() -> cfg.CodeModel:
+    """A model of depth."""
+    return fitted(AUTOENCODER, TRANSFORMER, cfg.DepthPrefix(), 8, DEPTH)
 
 
 def params_of(config: cfg.CodeModel, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -79,12 +88,15 @@ def write_first_stage(folder: Path) -> Path:
     return folder
 
 
-def write_first_stages(folder: Path) -> tuple[Path, Path]:
-    """Those of images and of class maps, as native folders."""
+def write_first_stages(folder: Path) -> tuple[Path, Path, Path]:
+    """Those of images, of class maps and of depth, as native folders."""
     _, frozen = params_of(of_class_maps())
     stage = imported_model.make(CLASS_MAPS, {"autoencoder": frozen["condition_stage"]})
     write_native(stage, folder / "class_maps")
-    return write_first_stage(folder / "images"), folder / "class_maps"
+    _, frozen = params_of(of_depth())
+    stage = imported_model.make(DEPTH, {"autoencoder": frozen["condition_stage"]})
+    write_native(stage, folder / "depth")
+    return write_first_stage(folder / "images"), folder / "class_maps", folder / "depth"
 
 
 def taming_tensors(

@@ -47,7 +47,7 @@ class Arguments:
     class_map: Path | None = None
     """File of the class map, for a model of these; pictures have its size."""
     depth: Path | None = None
-    """File of the depth map, in grey, for a model of these; pictures have its size."""
+    """File of the depth map (grey PNG or .npy), for a model of these; pictures have its size."""
     seed: Seed = 0
     """Seed of all random numbers."""
     first_image: CountOrNone = 0

@@ -32,8 +32,8 @@ Trains what a config describes, and goes on from where it stopped.
   --config=CONFIG         a shipped config by its name (below), or a Python file
   --workdir=DIR           where checkpoints, metrics and pictures go
   --first_stage=MODEL     the trained autoencoder that a new run of stage two builds on
-  --condition_stage=MODEL the trained autoencoder of the class maps that a transformer over codes is
-                          conditioned on
+  --condition_stage=MODEL the trained autoencoder of the class maps, or of the depth, that a
+                          transformer over codes is conditioned on
   --latents=DIR           images that were encoded before, in place of the config's images
   --init=MODEL            a trained model that a new run begins with
   --text_encoder=MODEL    a model whose text encoder and tokenizer a new run begins with
@@ -274,7 +274,11 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
         case cfg.ClassifierRun():
             return f"guide a model by it: python sample.py --model=MODEL --classifier={folder}"
         case cfg.CodeTransformerRun(condition=condition):
-            words = {cfg.ClassPrefix: " --classes 0", cfg.ClassMapPrefix: " --class_map=FILE"}
+            words = {
+                cfg.ClassPrefix: " --classes 0",
+                cfg.ClassMapPrefix: " --class_map=FILE",
+                cfg.DepthPrefix: " --depth=FILE",
+            }
             return (
                 "draw with the last checkpoint: python -m ldm_jax.cli.sample_codes "
                 f"--model={folder} --num=8{words.get(type(condition), '')}"

@@ -65,7 +65,12 @@ class ClassMapPrefix:
 
 @settings
 class DepthPrefix:
-    """Depth to image: the first tokens are the codes of a depth map, of a first stage of depth."""
+    """Depth to image: the first tokens are the codes of a depth map, of a first stage of depth
+    (`train.py --condition_stage`)."""
+
+    name: ClassVar[str] = "depth"
+    inputs: ClassVar[tuple[str, ...]] = ("depth",)
+    dropout: ClassVar[float] = 0.0
 
 
 @settings
@@ -81,7 +86,7 @@ class CoordinatePrefix:
     """Tokens from the picture's first pixel to its last, row by row."""
 
 
-Reader = Conditioner | CoordinatePrefix
+Reader = Conditioner | DepthPrefix | CoordinatePrefix
 """What says of a model which inputs it reads of an example."""
 Prefix = ClassPrefix | ClassMapPrefix | DepthPrefix | CoordinatePrefix
 """What comes before the codes of an image."""

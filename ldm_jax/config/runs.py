@@ -193,8 +193,8 @@ class CodeTransformerRun:
     data: Data
     transformer: CodeTransformer
     condition: Prefix | None = None
-    """What the model is conditioned on: the class, a class map, or coordinates; None:
-    unconditional."""
+    """What the model is conditioned on: the class, a class map, depth, or coordinates;
+    None: unconditional."""
     pkeep: Share = 1.0
     """Share of the codes that the transformer is shown as they are; the others are replaced by
     random ones, and all are predicted. Below 1 it overfits later."""
@@ -207,8 +207,6 @@ class CodeTransformerRun:
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, self.conditioners)
-        require(not isinstance(self.condition, DepthPrefix), "condition", self.condition,
-                "another: no source of training images has depth maps")  # fmt: skip
 
     @property
     def conditioners(self) -> tuple[Reader, ...]:
@@ -218,8 +216,8 @@ class CodeTransformerRun:
                 return (ClassConditioner(count, dropout=0.0),)
             case ClassMapPrefix(maps=maps):
                 return (ClassMapConditioner(maps, dropout=0.0),)
-            case CoordinatePrefix() as coordinates:
-                return (coordinates,)
+            case DepthPrefix() | CoordinatePrefix():
+                return (self.condition,)
         return ()
 
     def model(

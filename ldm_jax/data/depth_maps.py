@@ -49,6 +49,12 @@ def read_depth_map(path: str | Path) -> Float32[np.ndarray, "h w"]:
     return depth
 
 
+def to_unit_range(depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """From -1, the least depth, to 1, the largest, as first stages of depth take it."""
+    low, high = depth.min(), depth.max()
+    return 2 * (depth - low) / (high - low) - 1
+
+
 def find_depth_maps(folder: str | Path, names: Sequence[str]) -> dict[str, Path]:
     """The file of each image's depth map: `folder` has `a/b.png` or `a/b.npy` for `a/b.jpg`.
 

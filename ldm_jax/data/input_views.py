@@ -40,7 +40,7 @@ def views_of(
                 views.append(view_of_boxes(boxes, words, sides, numbers))
             case cfg.EditConditioner():
                 views.append(inputs["edit_image"])
-            case cfg.DepthConditioner():
+            case cfg.DepthConditioner() | cfg.DepthPrefix():
                 depth = inputs["depth"]
                 views.append(view_of_depth(depth, sides[0] // depth.shape[0]))
     return views

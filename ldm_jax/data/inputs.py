@@ -11,7 +11,7 @@ from ldm_jax.data.caption_tags import changed_tags
 from ldm_jax.data.class_maps import read_class_map
 from ldm_jax.data.coordinates import coordinate_tokens
 from ldm_jax.data.degradation import degrade
-from ldm_jax.data.depth_maps import read_depth_map
+from ldm_jax.data.depth_maps import read_depth_map, to_unit_range
 from ldm_jax.data.hole_masks import draw_mask
 from ldm_jax.data.layout_tokens import box_map, empty_layout, layout_tokens
 from ldm_jax.data.random_stream import RandomStream
@@ -82,6 +82,9 @@ class InputMaker:
                 case cfg.DepthConditioner():
                     depth = read_depth_map(example["depth"])
                     made["depth"] = example["crop"].depth_map(depth, self._factor)
+                case cfg.DepthPrefix():
+                    depth = to_unit_range(read_depth_map(example["depth"]))
+                    made["depth"] = example["crop"].depth_map(depth, 1)
                 case cfg.CoordinatePrefix(size=size):
                     made["coordinates"] = coordinate_tokens(example["crop"], self._factor, size)
         return made
@@ -165,7 +168,7 @@ def check_source(conditioners: Sequence[cfg.Reader], source: Source, where: str)
                     )
             case cfg.EditConditioner():
                 _check_beside("pictures to edit", "edit_image", "edit_images", source, where)
-            case cfg.DepthConditioner():
+            case cfg.DepthConditioner() | cfg.DepthPrefix():
                 _check_beside("depth maps", "depth", "depth_maps", source, where)
 
 

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import require
-from ldm_jax.core.reading import FileFormatError
 from ldm_jax.data.class_maps import read_class_map
 from ldm_jax.data.coordinates import whole_coordinates
-from ldm_jax.images.picture_files import open_picture
+from ldm_jax.data.depth_maps import read_depth_map, to_unit_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +60,7 @@ def read_condition(
     if isinstance(condition, cfg.ClassMapPrefix):
         found = read_class_map(path, condition.maps).astype(np.int16)
     else:
-        found = read_depth(path)
+        found = to_unit_range(read_depth_map(path))
     return _padded(config, wanted, found)
 
 
@@ -89,20 +87,3 @@ def _check_size(config: cfg.CodeModel, sides: tuple[int, int]) -> None:
         all(side >= least for side, least in zip(sides, config.sides, strict=True)),
         "the size", sides, "at least {} x {}, that of the training images".format(*config.sides),
     )  # fmt: skip
-
-
-def read_depth(path: Path) -> Float32[np.ndarray, "h w"]:
-    """The depth map in a grey picture of 8 or 16 bits, its least value -1 and its largest 1, as
-    taming-transformers has it; all of one depth is -1.
-
-    Raises:
-        FileFormatError: no such file, no picture, or one in colours.
-    """
-    with open_picture(path) as image:
-        if image.mode not in ("L", "I", "I;16", "I;16B", "I;16L", "F"):
-            raise FileFormatError(
-                path, f"has pixels in {image.mode}; a depth map is a picture in grey"
-            )
-        depth = np.asarray(image).astype(np.float64)
-    low, high = depth.min(), depth.max()
-    return (2 * (depth - low) / max(high - low, 1e-8) - 1).astype(np.float32)

@@ -12,11 +12,13 @@ import pytest
 import tiny
 import tiny_codes
 
+from ldm_jax import code_model
 from ldm_jax import config as cfg
 from ldm_jax.cli.encode_task import Arguments
 from ldm_jax.cli.encode_task import run as encode
 from ldm_jax.convert.code_models import load_code_model
 from ldm_jax.core.sharding import make_mesh
+from ldm_jax.data.loader import make_loader
 from ldm_jax.training import loop
 from ldm_jax.training.code_stage import code_stage
 from ldm_jax.training.code_step import decays, some_replaced
@@ -82,7 +84,7 @@ def test_codes_on_eight_devices_train_as_their_images_on_one(pictures, first_sta
 def test_class_maps_and_coordinates_come_before_the_codes(
     pictures, annotations, first_stage, tmp_path
 ):
-    _, maps = tiny_codes.write_first_stages(tmp_path)
+    _, maps, _ = tiny_codes.write_first_stages(tmp_path)
     _, frozen = tiny_codes.params_of(tiny_codes.of_class_maps())
     data = tiny.annotated(dataclasses.replace(tiny.data(pictures), batch_size=8), annotations)
     condition = cfg.ClassMapPrefix(cfg.ClassMaps(11, ignore=None))
@@ -110,8 +112,26 @@ def test_class_maps_and_coordinates_come_before_the_codes(
         code_stage(run, tmp_path / "other", str(first_stage), str(maps))
     tiny.fit(run, tmp_path / "other", first_stage=first_stage)
     assert load_code_model(tmp_path / "other").config.transformer.vocab_size == 40
-    with pytest.raises(cfg.ConfigError, match="no source of training images has depth maps"):
-        dataclasses.replace(run, condition=cfg.DepthPrefix())
+
+
+def test_depth_maps_are_encoded_from_their_least_to_their_largest_number(
+    pictures, annotations, first_stage, tmp_path
+):
+    data = tiny.annotated(dataclasses.replace(tiny.data(pictures), batch_size=8), annotations)
+    run = dataclasses.replace(run_of(pictures), condition=cfg.DepthPrefix())
+    with pytest.raises(cfg.ConfigError, match=r"has no depth maps.*data.source.depth_maps"):
+        code_stage(run, tmp_path, str(first_stage), str(first_stage))
+    run = dataclasses.replace(run, data=data, loop=dataclasses.replace(LOOP, sample_every=0))
+    _, _, of_depth = tiny_codes.write_first_stages(tmp_path)
+    stage = code_stage(run, tmp_path / "run", str(first_stage), str(of_depth))
+    batch = next(make_loader(stage.train, data, seed=0, train=True, inputs=stage.inputs))
+    depth = batch["inputs"]["depth"]
+    assert depth.shape == (8, 16, 16) and depth.dtype == np.float32
+    np.testing.assert_array_equal(depth.min((1, 2)), -1)
+    np.testing.assert_array_equal(depth.max((1, 2)), 1)
+    model = code_model.build(run.model(tiny_codes.AUTOENCODER, tiny_codes.DEPTH))
+    inputs = {"depth": jnp.asarray(depth)}
+    assert jax.eval_shape(lambda: model.prefix(stage.frozen, inputs, 8)).shape == (8, 64)
 
 
 def test_a_first_stage_without_codes_is_refused(pictures, trained_autoencoder, tmp_path):
