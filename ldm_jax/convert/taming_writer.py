@@ -14,6 +14,7 @@ from ldm_jax.convert.model_folders import check_file
 from ldm_jax.convert.obstacles import refuse
 from ldm_jax.convert.taming import TRANSFORMER, transformer_places
 from ldm_jax.formats.safetensors_file import write_safetensors
+from ldm_jax.images.condition_views import class_colour
 
 
 def write_taming(
@@ -38,6 +39,11 @@ def write_taming(
             params = state_dicts.to_torch(imported.frozen[part])
             there = keys.write(params, keys.autoencoder_places(params, stage))
             out |= {prefix + name: tensor for name, tensor in there.items()}
+    if isinstance(config.condition, cfg.ClassMapPrefix):
+        # What the original shows class maps in; it draws such colours at random.
+        colours = [class_colour(n) for n in range(config.condition.maps.num_classes)]
+        table = np.array(colours, np.float32).T / 127.5 - 1
+        out[f"{keys.CONDITIONER}colorize"] = table[..., None, None]
     path.parent.mkdir(parents=True, exist_ok=True)
     out = imported_model.cast(out, dtype)
     write_safetensors(path, out, {"format": "pt", METADATA: cfg.to_json(config)})

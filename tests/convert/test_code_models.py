@@ -51,6 +51,8 @@ def test_native_and_single_files_hold_the_whole_model(folder, tmp_path):
     assert "transformer: CodeTransformer: vocab_size 12" in told and str(file) in told
     same(load_code_model(file), made)  # with the settings in its metadata
     tensors, metadata = read_safetensors(file)
+    if made.config.condition_stage is not None:
+        assert tensors.pop("cond_stage_model.colorize").shape == (3, 11, 1, 1)
     expected = tiny_codes.taming_tensors(made.config, made.params, made.frozen)
     assert {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in expected.items()}
     for name in expected.keys() - {f"transformer.blocks.{i}.attn.mask" for i in range(2)}:
