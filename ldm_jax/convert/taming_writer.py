@@ -28,8 +28,12 @@ def write_taming(
     """
     path, config = Path(path), imported.config
     check_file(path, overwrite)
-    stages = [config.autoencoder, *filter(None, [config.condition_stage])]
-    refuse([why for stage in stages for why in writer.obstacles(stage)])
+    stage = config.condition_stage
+    of_conditions = [] if stage is None else writer.obstacles(stage)
+    refuse([
+        *writer.obstacles(config.autoencoder),
+        *(why.replace("autoencoder", "condition_stage", 1) for why in of_conditions),
+    ])  # fmt: skip
     out = _transformer(imported)
     for part, stage, prefix in (
         ("autoencoder", config.autoencoder, keys.FIRST_STAGE),
