@@ -73,7 +73,7 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     """All numbers; writes the picture."""
     model = load_code_model(arguments.model)
     size, _ = model.config.sides
-    examples = held_out(arguments.scenes, size)
+    examples = held_out(arguments.scenes, size, coloured=False)
     captions = [example["caption"] for example in examples]
     truth = np.stack([example["image"] for example in examples])
     drawn, given_back = drawings(arguments, model, examples)
