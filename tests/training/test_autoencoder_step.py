@@ -179,11 +179,10 @@ def test_micro_batches_make_the_same_step():
 
 def test_only_the_decoder(trained):
     """The state holds the decoder, its average and its moments, and nothing of the encoder."""
-    initial, untrained = split(trained.states[0].params, "decoder")
+    run = make_run(None, train="decoder")
+    initial, untrained = split(trained.states[0].params, run)
     assert untrained.keys() == {"encoder", "quant_conv", "quantize"}
-    found = Trained(
-        make_run(None, train="decoder"), 2, initial=initial, frozen={"untrained": untrained}
-    )
+    found = Trained(run, 2, initial=initial, frozen={"untrained": untrained})
     first, last = found.states[0], found.states[-1]
     for kind in ("params", "ema_params"):
         before, after = getattr(first, kind), getattr(last, kind)
