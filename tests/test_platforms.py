@@ -134,7 +134,7 @@ def test_a_transformer_over_codes_trains_and_draws_on_tpu_and_cuda():
 
     def draw(params, number):
         choice = code_model.choice_of(run.sampling, model.config)
-        return model.draw(params, model.prefix({}, rows), 0, number, choice)
+        return model.draw(params, model.prefix({}, {}, rows), 0, number, choice)
 
     export = jax.export.export(jax.jit(draw), platforms=PLATFORMS)
     exported = export(state.params, batch["index"])

@@ -182,6 +182,7 @@ def shrunk(run, pictures, annotations):
             conditioner = tiny.CAPTION_MAP
         elif isinstance(conditioner, cfg.ClassMapConditioner | cfg.LayoutConditioner):
             data = tiny.annotated(data, annotations)
+            conditioner = replace(conditioner, class_names=())
         conditioners.append(conditioner)
     unet = replace(
         run.unet, block_out_channels=(8,), attention=(True,), num_heads=(2,), layers_per_block=1,

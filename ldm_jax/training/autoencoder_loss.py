@@ -1,6 +1,6 @@
 """What an autoencoder minimises besides the discriminator's verdict, and what is measured of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,9 @@ class AutoencoderLoss:
     autoencoder: Autoencoder
     run: cfg.AutoencoderRun
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the latents of one image."""
-        config, (height, width) = self.run.autoencoder, self.run.data.sides
+    def latent_shape(self, sides: Sequence[int]) -> tuple[int, int, int]:
+        """Height, width and channels of the latents of an image with this height and width."""
+        config, (height, width) = self.run.autoencoder, sides
         return height // config.factor, width // config.factor, config.latent_channels
 
     def pixels(self, batch: Any) -> Images:
@@ -48,8 +47,9 @@ class AutoencoderLoss:
 
         The draw is a function of the run's seed and the example's global index.
         """
-        noise = self.noise(batch["index"], self.latent_shape)
-        return self.autoencoder.apply({"params": params}, self.pixels(batch), noise)
+        pixels = self.pixels(batch)
+        noise = self.noise(batch["index"], self.latent_shape(pixels.shape[1:3]))
+        return self.autoencoder.apply({"params": params}, pixels, noise)
 
     def noise(
         self, index: UInt32[Array, "b"], shape: tuple[int, int, int]

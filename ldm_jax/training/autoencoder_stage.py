@@ -142,7 +142,7 @@ def _shown(
 
     def prior(params: Any, frozen: Any, batch: Any) -> Array:
         keys = rngs.example_keys(rngs.stream(run.loop.seed, "prior"), batch["index"])
-        shape = losses.latent_shape
+        shape = losses.latent_shape(run.data.sides)
         if codes is None:
             return decode(params, frozen, rngs.normal(keys, shape))[None]
         indices = rngs.randint(keys, shape[:2], 0, codes)

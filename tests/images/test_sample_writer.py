@@ -38,21 +38,21 @@ def test_folders_that_cannot_be_written_are_refused(tmp_path):
         (tmp_path / "full", True, "full has files but no manifest.json .* files of others"),
     ):
         with pytest.raises((FolderError, NotWritable), match=complaint):
-            check_folder(out, overwrite, {})
-    check_folder(tmp_path / "new" / "out", False, {})
-    check_folder(tmp_path / "full", True, {}, ("a.png", "b.png"))
+            check_folder(out, overwrite, [])
+    check_folder(tmp_path / "new" / "out", False, [])
+    check_folder(tmp_path / "full", True, [], ("a.png", "b.png"))
     with pytest.raises(FolderError, match="files of others"):
-        check_folder(tmp_path / "full", True, {}, ("b.png",))
+        check_folder(tmp_path / "full", True, [], ("b.png",))
     with writer(tmp_path / "drawn") as drawn:
         drawn.write(BLACK, 0, 0)
-    check_folder(tmp_path / "drawn", True, {"mask": tmp_path / "mask.png"})
+    check_folder(tmp_path / "drawn", True, [("mask", tmp_path / "mask.png")])
     assert not (tmp_path / "new").exists()
 
 
 def test_what_is_read_is_not_overwritten(tmp_path):
     for option, path in (("init_image", tmp_path / "a.png"), ("model", tmp_path)):
         with pytest.raises(FolderError, match=f"--{option}=.* is in --out="):
-            check_folder(tmp_path, True, {option: path})
+            check_folder(tmp_path, True, [(option, path)])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_is_read_is_not_overwritten(tmp_path):
 def test_other_manifests_are_refused_before_anything_is_drawn(tmp_path, manifest, complaint):
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(FolderError, match=complaint):
-        check_folder(tmp_path, True, {})
+        check_folder(tmp_path, True, [])
     assert (tmp_path / "manifest.json").read_text() == manifest
 
 
@@ -113,7 +113,7 @@ def test_a_killed_drawing_blocks_no_folder_in_which_there_is_nothing(tmp_path):
     kill(writer(out))
     (out / ".0000_0000.png.123.tmp").write_text("half a picture")
     assert (out / sample_writer.RESERVE).exists()
-    check_folder(out, False, {})
+    check_folder(out, False, [])
     with writer(out) as again:
         again.write(BLACK, 0, 0)
     assert sorted(p.name for p in out.iterdir()) == ["0000_0000.png", "grid.png", "manifest.json"]
@@ -125,15 +125,15 @@ def test_pictures_of_a_killed_drawing_are_not_mixed_with_new_ones(tmp_path):
         first.write(BLACK, 0, 0)
     killed = writer(out)
     kill(killed)
-    check_folder(out, True, {})  # its manifest lists all there is
+    check_folder(out, True, [])  # its manifest lists all there is
     killed = writer(out)
     killed.write(BLACK, 1, 0)
     killed.write(BLACK, 1, 1)
     kill(killed)
     with pytest.raises(FolderError, match="is not empty"):
-        check_folder(out, False, {})
+        check_folder(out, False, [])
     with pytest.raises(FolderError, match=r"no manifest.json lists: 0001_0000.png and 1 more; rem"):
-        check_folder(out, True, {})
+        check_folder(out, True, [])
     for name in ("0001_0000.png", "0001_0001.png"):
         (out / name).unlink()
     with writer(out) as again:
@@ -144,7 +144,7 @@ def test_pictures_of_a_killed_drawing_are_not_mixed_with_new_ones(tmp_path):
 def test_two_commands_do_not_draw_into_one_folder(tmp_path):
     with writer(tmp_path / "out"):
         with pytest.raises(FolderError, match="is being drawn into by another command"):
-            check_folder(tmp_path / "out", True, {})
+            check_folder(tmp_path / "out", True, [])
         with pytest.raises(FolderError, match="is being drawn into by another command"):
             writer(tmp_path / "out")
         assert (tmp_path / "out" / sample_writer.RESERVE).exists()
