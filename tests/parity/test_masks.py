@@ -13,7 +13,7 @@ from diffusers.image_processor import VaeImageProcessor  # noqa: E402
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax.images import masks  # noqa: E402
 from ldm_jax.models.build import build_conditioner  # noqa: E402
-from ldm_jax.models.conditioners import Condition  # noqa: E402
+from ldm_jax.models.conditioners import Condition, Encoder  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -47,7 +47,12 @@ def test_whole_pictures_agree_with_diffusers(size, blur):
         "masked_noise": jnp.zeros((1, height // 8, width // 8, 3), np.float32),
     }  # fmt: skip
     seen = []
-    shown = conditioner({}, inputs, Condition(), lambda x, noise: seen.append(x) or noise)
+
+    def encode(pixels, noise):
+        seen.append(pixels)
+        return noise
+
+    shown = conditioner({}, inputs, Condition(), Encoder(encode, None))
     np.testing.assert_array_equal(shown.concat[0, ..., 0], small)
     # x / 127.5 - 1 and 2 (x / 255) - 1 round differently.
     np.testing.assert_allclose(seen[0][0], hole, atol=2e-7)
