@@ -66,17 +66,9 @@ def main(words: list[str]) -> int:
     """The command line; returns the process's exit status."""
 
     def merge(words: list[str]) -> None:
-        from ldm_jax.config.checks import field_hints
-        from ldm_jax.config.command_line import HELP_WORDS, by_tyro, check_given
-        from ldm_jax.config.setting_words import check_words
+        from ldm_jax.config.command_line import parse_positional
 
-        check_given(words, ("minus",))
-        if HELP_WORDS.isdisjoint(words):
-            words = check_words(words, field_hints(Arguments), positional=True)
-            models = [word for word in words if not word.startswith("--")]
-            if len(models) < 3:
-                raise ValueError("name three: FIRST SECOND TARGET; --help says more")
-        print(run(by_tyro(Arguments, prog=PROGRAM, description=__doc__, args=words)))
+        print(run(parse_positional(Arguments, words, PROGRAM, __doc__, paths=("minus",))))
 
     return run_command(PROGRAM, merge, words)
 

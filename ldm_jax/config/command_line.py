@@ -5,13 +5,13 @@ import contextlib
 import io
 import itertools
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from ldm_jax.config.checks import ConfigError
+from ldm_jax.config.checks import ConfigError, field_hints
 from ldm_jax.config.choices import leaves
 from ldm_jax.config.config_files import open_config
 from ldm_jax.config.data import Data, EncodedLatents, ImageFolder
@@ -73,6 +73,33 @@ def by_tyro(kind: Any, **how: Any) -> Any:
                 raise error from None
             error = error.__context__
         raise ConfigError(_one_line(written.getvalue())) from None
+
+
+def parse_positional(
+    kind: type, words: Sequence[str], prog: str, description: str | None, paths: Collection[str]
+) -> Any:
+    """The dataclass `kind` from `words`, of which those of its fields that are
+    `tyro.conf.Positional` stand alone; `paths` are as for `check_given`.
+
+    Raises:
+        ConfigError: an empty word, fewer words than fields need, or a wrong option.
+    """
+    alone = {
+        f.name.upper(): f.default is MISSING for f in fields(kind)
+        if tyro.conf.Positional in getattr(field_hints(kind)[f.name], "__metadata__", ())
+    }  # fmt: skip
+    if "" in words:
+        raise ConfigError(f"{', '.join(alone)} or option is empty; name a file or folder")
+    check_given(words, paths)
+    if HELP_WORDS.isdisjoint(words):
+        words = check_words(words, field_hints(kind), positional=True)
+        needed = [name for name, is_needed in alone.items() if is_needed]
+        given = sum(not word.startswith("--") for word in words)
+        if given < len(needed):
+            raise ConfigError(
+                f"{needed[given]} is missing: name {' '.join(needed)}; --help says more"
+            )
+    return by_tyro(kind, prog=prog, description=description, args=words)
 
 
 def _one_line(box: str) -> str:

@@ -127,18 +127,19 @@ def main(words: list[str]) -> int:
     """The command line; returns the process's exit status, as docs/import.md lists them."""
 
     def convert(words: list[str]) -> None:
-        from ldm_jax.config.checks import field_hints
-        from ldm_jax.config.command_line import HELP_WORDS, by_tyro, check_given
-        from ldm_jax.config.setting_words import check_words
+        from ldm_jax.config.command_line import parse_positional
 
-        if "" in words:
-            raise ValueError("a SOURCE, TARGET or option is empty; name a file or folder")
-        check_given(words, ("original_config", "tokenizer", "vae", "text_encoder"))
-        if HELP_WORDS.isdisjoint(words):
-            words = check_words(words, field_hints(Arguments), positional=True)
-            if all(word.startswith("--") for word in words):
-                raise ValueError("SOURCE is missing: the model to convert; --help says more")
-        print(run(by_tyro(Arguments, prog="convert", description=__doc__, args=words)))
+        print(
+            run(
+                parse_positional(
+                    Arguments,
+                    words,
+                    "convert",
+                    __doc__,
+                    paths=("original_config", "tokenizer", "vae", "text_encoder"),
+                )
+            )
+        )
 
     return run_command("convert", convert, words)
 

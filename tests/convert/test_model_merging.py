@@ -70,10 +70,11 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(models, capsys):
     for words, complaint in (
         (("m3", "m1"), "fewer inputs than the first model"),
         (("m0", "m9"), "use_linear_projection"),
-        (("m0",), "name three: FIRST SECOND TARGET"),
+        (("m0",), "SECOND is missing: name FIRST SECOND TARGET"),
         (("m0", "missing"), "missing"),
+        (("m0", ""), "TARGET or option is empty"),
     ):
-        paths = [str(models / word) for word in words]
+        paths = [str(models / word) if word else "" for word in words]
         assert merge.main([*paths, *([str(models / "out")] if len(words) == 2 else [])]) != 0
         assert complaint in capsys.readouterr().err
         assert not (models / "out").exists()

@@ -94,18 +94,9 @@ def main(words: list[str]) -> int:
     """The command line; returns the process's exit status, as docs/import.md lists them."""
 
     def convert(words: list[str]) -> None:
-        from ldm_jax.config.checks import field_hints
-        from ldm_jax.config.command_line import HELP_WORDS, by_tyro, check_given
-        from ldm_jax.config.setting_words import check_words
+        from ldm_jax.config.command_line import parse_positional
 
-        if "" in words:
-            raise ValueError("an ADAPTER, TARGET or option is empty; name a file or folder")
-        check_given(words, ("model",))
-        if HELP_WORDS.isdisjoint(words):
-            words = check_words(words, field_hints(AdapterArguments), positional=True)
-            if all(word.startswith("--") for word in words):
-                raise ValueError("ADAPTER is missing: the file to convert; --help says more")
-        print(run(by_tyro(AdapterArguments, prog="adapters", description=__doc__, args=words)))
+        print(run(parse_positional(AdapterArguments, words, "adapters", __doc__, paths=("model",))))
 
     return run_command("adapters", convert, words)
 
