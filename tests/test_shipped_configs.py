@@ -27,8 +27,8 @@ from ldm_jax.training.diffusion_stage import diffusion_stage
 FILES = sorted((tiny.ROOT / "configs").glob("*.py"))
 PUBLISHED = tiny.ROOT / "configs" / "published_first_stages.py"
 TASKS = tiny.ROOT / "configs" / "published_tasks.py"
-# Trained in tests/training/test_beginning.py, for it needs a model to begin with.
-FINE_TUNING = tiny.ROOT / "configs" / "finetune_text2img.py"
+# Trained in tests/training, for they need a model to begin with.
+FINE_TUNING = {path for path in FILES if "init" in cfg.open_config(path).options}
 PUBLISHED_CODES = tiny.ROOT / "configs" / "published_code_transformers.py"
 
 
@@ -57,7 +57,7 @@ NAMED = {PUBLISHED: ("kl-f8", "vq-f8"), TASKS: (), PUBLISHED_CODES: ()}
 """Names of configs with options that are trained; the others are as these, or as one beside."""
 SMALL = [
     pytest.param(path, {"name": name} if name else {}, id=path.stem + name)
-    for path in FILES if path != FINE_TUNING for name in NAMED.get(path, ("",))
+    for path in FILES if path not in FINE_TUNING for name in NAMED.get(path, ("",))
 ]  # fmt: skip
 LATENTS = {  # stage two → the stage one that its docstring names
     "digit_scenes_super": "digit_scenes_vq_f4",
@@ -71,7 +71,7 @@ def first_stage(path, options, run):
     if path == TASKS:
         recipe = cfg.open_config(path).get_config.__globals__["RECIPES"][options["name"]]
         return MODELS[recipe.model].autoencoder
-    if path == FINE_TUNING:
+    if path in FINE_TUNING:
         return options["init"].autoencoder
     if getattr(run, "space", None) == "pixels":
         return cfg.Pixels()

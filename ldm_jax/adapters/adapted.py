@@ -7,6 +7,7 @@ adapters' arrays stand beside the network's own parameters, under `ADAPTERS`:
 
     unet/adapters/0/strength                                      a number
     unet/adapters/0/modules/mid_block/…/to_q/lora/down            arrays of the kinds
+    unet/adapters/keys                                            in training, of each example
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,15 +18,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array
+from jaxtyping import Array, Float, Key
 
+from ldm_jax import config as cfg
 from ldm_jax.adapters import kinds as all_kinds
-from ldm_jax.adapters.adapter import UNET, AdapterUse, Modules
+from ldm_jax.adapters.adapter import UNET, Adapter, AdapterUse, Modules
 from ldm_jax.adapters.kind import Kind
 from ldm_jax.adapters.lora import LoRA
 from ldm_jax.adapters.merging import MergeError, deltas
 from ldm_jax.adapters.weights import flat, float32, kernel_of, placed, scaled
-from ldm_jax.core import tree
+from ldm_jax.core import rngs, tree
 from ldm_jax.latent_diffusion import LatentDiffusion
 from ldm_jax.models.conditioners import TextEncoder
 from ldm_jax.models.layers import Conv
@@ -34,12 +36,45 @@ ADAPTERS = "adapters"
 """No network has parameters of this name."""
 
 
+KEYS = "keys"
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    """What is left out of adapters in training: of one module, by the key of each example."""
+
+    config: cfg.ModuleAdapter
+    keys: Key[Array, "b"]
+
+    def inputs(self, x: Float[Array, "b *d"]) -> Float[Array, "b *d"]:
+        """Single inputs are left out, the others made larger by as much."""
+        return self._scaled("inputs", x, x.shape[1:], self.config.dropout)
+
+    def ranks(self, between: Float[Array, "b *d r"]) -> Float[Array, "b *d r"]:
+        """As `inputs`, of an example's ranks, at all places alike."""
+        shape = (*[1] * (between.ndim - 2), between.shape[-1])
+        return self._scaled("ranks", between, shape, getattr(self.config.kind, "rank_dropout", 0.0))
+
+    def change(self, added: Float[Array, "b *d"]) -> Float[Array, "b *d"]:
+        """All of an example's, or nothing."""
+        share = self.config.module_dropout
+        return jnp.where(self._kept("module", [1] * (added.ndim - 1), share), added, 0)
+
+    def _scaled(self, name: str, x: Array, shape: Sequence[int], share: float) -> Array:
+        return jnp.where(self._kept(name, shape, share), x / jnp.asarray(1 - share, x.dtype), 0)
+
+    def _kept(self, name: str, shape: Sequence[int], share: float) -> Any:
+        return rngs.uniform(rngs.named(self.keys, name), (*shape,)) >= share if share else True
+
+
 @dataclass(frozen=True)
 class Adapted:
     """A network that finds adapters beside its parameters, if there are any."""
 
     network: Any
     """A Flax module, or what is applied like one."""
+    training: cfg.ModuleAdapter | None = None
+    """What says which parts of adapters training leaves out."""
 
     def init(self, *arguments: Any) -> Any:
         """As the network's, without adapters."""
@@ -48,20 +83,37 @@ class Adapted:
     def apply(self, variables: Any, *arguments: Any, **how: Any) -> Any:
         """As the network's."""
         params = dict(variables["params"])
-        found = params.pop(ADAPTERS, {})
+        found = dict(params.pop(ADAPTERS, {}))
+        keys = found.pop(KEYS, None)
         variables = {**variables, "params": params}
         uses = [(one["strength"], _modules(one["modules"])) for one in found.values()]
-        with nn.intercept_methods(partial(_intercept, uses)):
+
+        def dropouts(path: str) -> Dropouts | None:
+            return None if keys is None else Dropouts(self.training, rngs.named(keys, path))
+
+        with nn.intercept_methods(partial(_intercept, uses, dropouts)):
             return self.network.apply(variables, *arguments, **how)
 
 
-def adapt(model: LatentDiffusion) -> LatentDiffusion:
-    """`model` with networks that find adapters beside their parameters."""
+def adapt(model: LatentDiffusion, training: cfg.ModuleAdapter | None = None) -> LatentDiffusion:
+    """`model` with networks that find adapters beside their parameters; `training` says which parts
+    of these are left out where there are keys for it (`with_keys`)."""
     conditioners = tuple(
-        replace(one, module=Adapted(one.module)) if isinstance(one, TextEncoder) else one
+        replace(one, module=Adapted(one.module, training)) if isinstance(one, TextEncoder) else one
         for one in model.conditioners
     )
-    return replace(model, unet=Adapted(model.unet), conditioners=conditioners)
+    return replace(model, unet=Adapted(model.unet, training), conditioners=conditioners)
+
+
+def with_keys(params: Mapping[str, Any], keys: Key[Array, "b"]) -> dict[str, Any]:
+    """The parameters of a model with adapters beside them, which leave out what training leaves
+    out; the `keys` are those of the examples."""
+
+    def keyed(own: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**own, ADAPTERS: {**own[ADAPTERS], KEYS: keys}} if ADAPTERS in own else own
+
+    conditioners = {name: keyed(own) for name, own in params.get("conditioners", {}).items()}
+    return {**params, UNET: keyed(params[UNET]), "conditioners": conditioners}
 
 
 def put_beside(params: Mapping[str, Any], uses: Sequence[AdapterUse]) -> dict[str, Any]:
@@ -80,6 +132,29 @@ def put_beside(params: Mapping[str, Any], uses: Sequence[AdapterUse]) -> dict[st
             components[name] = {**components[name], ADAPTERS: {**others, str(number): one}}
     conditioners = {name: components[name] for name in params.get("conditioners", {})}
     return {**params, UNET: components[UNET], "conditioners": conditioners}
+
+
+def take_apart(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[AdapterUse]]:
+    """Undoes `put_beside`: the parameters of a model, and the adapters beside them."""
+    bare = {**params, UNET: _without(params[UNET])}
+    components = {UNET: params[UNET], **params.get("conditioners", {})}
+    if "conditioners" in params:
+        bare["conditioners"] = {name: _without(own) for name, own in params["conditioners"].items()}
+    numbered: dict[str, dict[str, tuple[float, Modules]]] = {}
+    for name, own in components.items():
+        for number, one in own.get(ADAPTERS, {}).items():
+            strength = float(one["strength"])
+            numbered.setdefault(number, {})[name] = strength, _modules(one["modules"])
+    uses = []
+    for _, found in sorted(numbered.items(), key=lambda item: int(item[0])):
+        text = next((s for name, (s, _) in found.items() if name != UNET), 1.0)
+        adapter = Adapter({name: modules for name, (_, modules) in found.items()})
+        uses.append(AdapterUse(adapter, found.get(UNET, (1.0,))[0], text))
+    return bare, uses
+
+
+def _without(own: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in own.items() if name != ADAPTERS}
 
 
 def to_tree(modules: Modules) -> dict[str, Any]:
@@ -106,6 +181,7 @@ def _walk(node: Any, above: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 def _intercept(
     uses: Sequence[tuple[Any, Modules]],
+    dropouts: Callable[[str], Dropouts | None],
     call: Callable[..., Any],
     arguments: tuple,
     how: dict,
@@ -118,32 +194,43 @@ def _intercept(
     path = "/".join(module.path)
     for strength, modules in uses:
         if path in modules:
-            more = _added(module, modules[path], arguments[0])
+            more = _added(module, modules[path], arguments[0], dropouts(path))
             result = result + (more * jnp.asarray(strength, more.dtype)).astype(result.dtype)
     return result
 
 
-def _added(module: nn.Module, kinds: tuple[Kind, ...], x: Array) -> Array:
+def _added(
+    module: nn.Module, kinds: tuple[Kind, ...], x: Array, dropouts: Dropouts | None
+) -> Array:
     """What the module's output has more with `kinds` in it."""
-    if isinstance(module, nn.Dense | Conv) and _is_plain(kinds):
-        return _through_rank(module, kinds[0], x)
-    own = module.variables["params"]
-    changes = deltas(kinds, own)
-    changes = {n: changes.get(n, jnp.zeros(leaf.shape, jnp.float32)) for n, leaf in own.items()}
-    return _apart(module).apply({"params": changes}, x)
+    layer = isinstance(module, nn.Dense | Conv)
+    if dropouts is not None and layer:
+        x = dropouts.inputs(x)
+    if layer and _is_plain(kinds):
+        added = _through_rank(module, kinds[0], x, dropouts)
+    else:
+        own = module.variables["params"]
+        changes = deltas(kinds, own)
+        changes = {n: changes.get(n, jnp.zeros(leaf.shape, jnp.float32)) for n, leaf in own.items()}
+        added = _apart(module).apply({"params": changes}, x)
+    return added if dropouts is None else dropouts.change(added)
 
 
 def _is_plain(kinds: tuple[Kind, ...]) -> bool:
     return len(kinds) == 1 and isinstance(kinds[0], LoRA) and kinds[0].mid is None
 
 
-def _through_rank(module: nn.Dense | Conv, lora: LoRA, x: Array) -> Array:
+def _through_rank(
+    module: nn.Dense | Conv, lora: LoRA, x: Array, dropouts: Dropouts | None
+) -> Array:
     """By way of the few values between `down` and `up`, so that no change of a whole weight is
     made, nor its gradient."""
     sides = (module.kernel_size,) * 2 if isinstance(module, Conv) else ()
     down = placed(float32(lora.down), (lora.rank, x.shape[-1], *sides))
     narrow = _apart(module, features=lora.rank, use_bias=False)
     between = narrow.apply({"params": {"kernel": kernel_of(down)}}, x)
+    if dropouts is not None:
+        between = dropouts.ranks(between)
     up = scaled(lora.alpha, lora.rank, float32(flat(lora.up)))
     return between @ up.T.astype(between.dtype)
 

@@ -35,8 +35,7 @@ class DoRA:
         weight = weights.float32(weight)
         changed = weight + self.change.delta(weight)
         of_outputs = self.magnitude.shape[0] == weight.shape[0] and self.magnitude.shape[1] == 1
-        others = tuple(axis for axis in range(weight.ndim) if axis != (0 if of_outputs else 1))
-        norm = jnp.sqrt(jnp.sum(jnp.square(changed), axis=others, keepdims=True)) + EPSILON
+        norm = norms(changed, of_outputs=of_outputs) + EPSILON
         factor = weights.float32(self.magnitude) / norm
         return changed * jnp.broadcast_to(factor, changed.shape) - weight
 
@@ -44,3 +43,9 @@ class DoRA:
         """Why it cannot change a weight of `shape`; None if it can."""
         own = axis_misfit("dora_scale", self.magnitude, shape)
         return own or self.change.misfit(shape)
+
+
+def norms(weight: Float[Array, "..."], *, of_outputs: bool) -> Float[Array, "..."]:
+    """The norm of the weights of each output, or of each input, with axes of one for the others."""
+    others = tuple(axis for axis in range(weight.ndim) if axis != (0 if of_outputs else 1))
+    return jnp.sqrt(jnp.sum(jnp.square(weight), axis=others, keepdims=True))

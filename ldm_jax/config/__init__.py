@@ -5,6 +5,16 @@ checkpoint carries them as JSON. Importing this package imports neither JAX nor 
 `--help` answers at once.
 """
 
+from ldm_jax.config.adapters import (
+    IA3,
+    MODULES,
+    Adapter,
+    FullDifference,
+    LoHa,
+    LoKr,
+    LoRA,
+    ModuleAdapter,
+)
 from ldm_jax.config.autoregressive import (
     START,
     ClassMapPrefix,
@@ -75,6 +85,14 @@ from ldm_jax.config.tasks import (
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 __all__ = [
+    "ModuleAdapter",
+    "LoRA",
+    "LoKr",
+    "LoHa",
+    "FullDifference",
+    "Adapter",
+    "MODULES",
+    "IA3",
     "Adversarial",
     "Autoencoder",
     "AutoencoderLoss",

@@ -4,6 +4,7 @@ import re
 from dataclasses import field
 from typing import Literal
 
+from ldm_jax.config.adapters import Adapter
 from ldm_jax.config.autoregressive import (
     ClassMapPrefix,
     ClassPrefix,
@@ -94,8 +95,11 @@ class DiffusionRun:
     mesh: Mesh = field(default_factory=Mesh)
     train: tuple[str, ...] = ("all",)
     """What to train, one or more of: `all`; `unet`; `attention`, the U-Net's; `cross_attention`,
-    its attention to the context alone; `conditioners`; `text_encoder`; or patterns (regular
-    expressions) of whole parameter names, such as unet/mid_block/.*"""
+    its attention to the context alone; `conditioners`; `text_encoder`; `adapter`; or patterns
+    (regular expressions) of whole parameter names, such as unet/mid_block/.*"""
+    adapter: Adapter | None = None
+    """Train something beside the model that `train.py --init` names, such as a LoRA; `train` is
+    then `adapter`, with which the model itself stays as it is."""
     text_encoder_learning_rate: LearningRate | None = None
     """Peak learning rate of the text encoder; None: optim.learning_rate."""
     space: Literal["latents", "pixels"] = "latents"
@@ -109,6 +113,10 @@ class DiffusionRun:
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, self.conditioners)
         _check_trained(self.train)
+        require("all" not in self.train or self.adapter is None, "train", self.train,
+                "adapter with an adapter, alone or with parts of the model")  # fmt: skip
+        require(("adapter" in self.train) == (self.adapter is not None), "adapter", self.adapter,
+                "there with train 'adapter', and only then")  # fmt: skip
         require(
             self.text_encoder_learning_rate is None
             or find(self.conditioners, TextConditioner) is not None,
@@ -244,6 +252,7 @@ TRAINED = {
     "cross_attention": r"unet/.*/attn2/.*",
     "conditioners": r"conditioners/.*",
     "text_encoder": r"conditioners/text_encoder/.*",
+    "adapter": r"(.*/)?adapters/(?!.*/alpha$)(?!\d+/strength$).*",
 }
 """Patterns of parameters of `{"unet", "conditioners"}` by the names that `train` has of them."""
 

@@ -43,8 +43,8 @@ def load(
         path: a work directory, whose newest checkpoint is read, or one of its checkpoints
             (`WORKDIR/checkpoints/STEP`); a native or diffusers folder, or a CompVis single file;
             or `hf:OWNER/NAME`, a diffusers folder of the hub, which is downloaded.
-        weights: of a work directory (by default `ema`) or a single file (`raw`, or the averages
-            where it has nothing else).
+        weights: of a work directory (by default `ema` where the run keeps averages) or a single
+            file (`raw`, or the averages where it has nothing else).
         variant: of a diffusers folder, such as fp16.
         prediction: of a single file that does not tell.
         original_config: the YAML settings of a single file of no published architecture.

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import jax
 
 from ldm_jax import config as cfg
+from ldm_jax.adapters.adapted import take_apart
+from ldm_jax.adapters.merging import merge
 from ldm_jax.convert import claims, imported_model
 from ldm_jax.convert.imported_codes import ImportedCodes
 from ldm_jax.convert.imported_model import DTYPES, ConvertError, Dtype, Imported
@@ -159,30 +161,26 @@ def write_native(
 
 
 def read_workdir(
-    path: str | Path, *, weights: Literal["ema", "raw"] = "ema", step: int | None = None
+    path: str | Path, *, weights: Literal["ema", "raw"] | None = None, step: int | None = None
 ) -> Imported:
-    """A checkpoint of a run: a whole model, or the first stage of an autoencoder's run.
+    """A checkpoint of a run: a whole model, or the first stage of an autoencoder's run. What was
+    trained beside a model is merged into it.
 
     Args:
         path: what `train.py` wrote.
-        weights: `ema`, the parameter average, or `raw`.
+        weights: `ema`, the parameter average, or `raw`; None: averages where the run keeps them.
         step: which checkpoint; None is the newest.
 
     Raises:
         FileNotFoundError, ValueError: no checkpoint, a damaged one, or no average.
     """
     path = Path(path)
-    run = read_config(path)
-    step, params = Checkpoints.load_params(path, weights, step)
-    origin = {
-        "source": path.name, "kind": "workdir", "weights": weights, "step": step,
-        "dtype": run.loop.dtype,
-    }  # fmt: skip
-    params = tree.join(params, load_untrained(run, path))
+    run, params, origin = read_trained(path, weights, step)
     if isinstance(run, cfg.AutoencoderRun):
         return imported_model.make(run.autoencoder, {"autoencoder": params}, origin=origin)
     autoencoder, frozen = load_first_stage(run, path)
     config = run.model(imported_model.normalized(autoencoder, frozen))
+    params = merge(*take_apart(params))
     tokenizer = tokenizer_of(path)
     imported = imported_model.make(
         config,
@@ -194,3 +192,18 @@ def read_workdir(
         tokenizer=tokenizer if tokenizer.exists() else None,
     )  # fmt: skip
     return replace(imported, frozen=frozen)
+
+
+def read_trained(
+    path: Path, weights: Literal["ema", "raw"] | None = None, step: int | None = None
+) -> tuple[cfg.Run, dict[str, Any], dict[str, Any]]:
+    """The run of a work directory, all parameters of its networks with what was trained beside
+    them, and what a model says of where it is from. Arguments and errors as of `read_workdir`."""
+    run = read_config(path)
+    weights = weights or ("raw" if run.optim.ema_decay is None else "ema")
+    step, params = Checkpoints.load_params(path, weights, step)
+    origin = {
+        "source": path.name, "kind": "workdir", "weights": weights, "step": step,
+        "dtype": run.loop.dtype,
+    }  # fmt: skip
+    return run, tree.join(params, load_untrained(run, path)), origin

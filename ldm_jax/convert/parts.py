@@ -3,15 +3,13 @@ stage, its text encoder, its U-Net with the conditioners."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.convert import hub, imported_model
-from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.convert.loading import kind_of, load, read_text_encoder, workdir_of
+from ldm_jax.convert import imported_model
+from ldm_jax.convert.loading import load, read_text_encoder
 from ldm_jax.convert.widening import narrowed, widened, widening_note
 from ldm_jax.core import tree
-from ldm_jax.workdir.run_config import read_config
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def read_first_stage(path: str | Path, channels: int | None = 3, **choices: Any)
     Raises:
         ConvertError, FileFormatError, ConfigError, FileNotFoundError: as `load`.
     """
-    imported = load(path, **_weights(path) | choices)
+    imported = load(path, **choices)
     if isinstance(imported.autoencoder, cfg.Pixels):
         raise cfg.ConfigError(f"{path} has no first stage: that model works on pixels")
     found = imported.autoencoder.image_channels
@@ -124,7 +122,7 @@ def initial_params(path: str | Path, config: cfg.Model, option: str = "--init") 
             names the settings or parameters that differ.
     """
     source = f"{option}={path}"
-    imported = load(path, **_weights(path))
+    imported = load(path)
     if not isinstance(imported.config, cfg.Model):
         raise cfg.ConfigError(f"{source} holds a first stage alone, not a diffusion model")
     narrow = narrowed(config, imported.config)
@@ -155,7 +153,7 @@ def model_config(path: str | Path, option: str = "--init") -> cfg.Model:
     Raises:
         ConfigError, ValueError, OSError: no such model in `path`.
     """
-    config = load(path, **_weights(path)).config
+    config = load(path).config
     if not isinstance(config, cfg.Model):
         raise cfg.ConfigError(f"{option}={path} holds a first stage alone, not a diffusion model")
     return config
@@ -177,28 +175,13 @@ def text_encoder_params(
             settings or parameters that differ.
     """
     source = f"{option}={path}"
-    found, params, tokenizer = read_text_encoder(path, option, **_weights(path))
+    found, params, tokenizer = read_text_encoder(path, option)
     differing = cfg.differences(found, replace(config, dropout=found.dropout), config.name)
     refuse_differing(differing, source, "text encoder", "the config's text encoder")
     params = fitting(
         imported_model.conditioner_shapes(config), imported_model.materialize(params), source
     )
     return TextEncoder(config, params, tokenizer)
-
-
-def _weights(path: str | Path) -> dict[str, Literal["raw"]]:
-    """What `load` is asked for: the raw weights of a work directory that keeps no averages."""
-    if str(path).startswith(hub.PREFIX):
-        return {}
-    try:
-        trained = kind_of(Path(path)) == "workdir"
-    except ConvertError:
-        return {}  # what is wrong, who reads it says
-    return {"weights": "raw"} if trained and _keeps_no_averages(Path(path)) else {}
-
-
-def _keeps_no_averages(workdir: Path) -> bool:
-    return read_config(workdir_of(workdir)[0]).optim.ema_decay is None
 
 
 def refuse_differing(

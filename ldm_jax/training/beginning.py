@@ -19,7 +19,7 @@ from ldm_jax.data.sources import Source
 from ldm_jax.data.tokenizer import read_tokenizer, train_tokenizer
 from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
 from ldm_jax.training.stage import validation_source, wait_for_all
-from ldm_jax.training.trainable import split
+from ldm_jax.training.trainable import split, with_adapter
 from ldm_jax.workdir.frozen import save_untrained
 from ldm_jax.workdir.layout import TOKENIZER, TOKENIZER_FILES, keeps_untrained
 
@@ -85,15 +85,19 @@ def _divide(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """`params` as what is trained and what is left as it is, of which nothing may be missing."""
     shapes = jax.eval_shape(lambda: ldm.init_params(ldm.build(model), run.loop.seed))
-    trained, untrained = (tree.flatten(part) for part in split(shapes, run))
     found = tree.flatten(params)
-    missing = sorted(untrained.keys() - found.keys())
+    missing = sorted(tree.flatten(shapes).keys() - found.keys())
+    if run.adapter is None:
+        trained, untrained = (tree.flatten(part) for part in split(shapes, run))
+        missing = [path for path in missing if path in untrained]
     if missing:
         raise cfg.ConfigError(
             f"train is {' '.join(run.train)!r}, so {len(missing)} parameters are not trained, such "
             f"as {missing[0]}; name the model to take them from with --init=MODEL, or a text "
             "encoder's with --text_encoder=MODEL"
         )
+    if run.adapter is not None:
+        return split(with_adapter(params, run), run)
     return (
         tree.unflatten({path: leaf for path, leaf in found.items() if path in trained}),
         tree.unflatten({path: leaf for path, leaf in found.items() if path in untrained}),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.adapters.adapted import adapt
 from ldm_jax.convert.imported_model import normalized
 from ldm_jax.core import tree
 from ldm_jax.data.inputs import InputMaker, check_source
@@ -26,7 +27,7 @@ from ldm_jax.training.optim import make_diffusion_optimizer
 from ldm_jax.training.shown import shown_conditions
 from ldm_jax.training.stage import Stage, tell_obstacles, validation_source
 from ldm_jax.training.state import TrainState, create_state
-from ldm_jax.training.trainable import bind, split
+from ldm_jax.training.trainable import bind, shapes_beside, split
 from ldm_jax.workdir.frozen import load_first_stage, load_untrained
 from ldm_jax.workdir.layout import tokenizer_of
 from ldm_jax.workdir.record import has_checkpoints
@@ -71,6 +72,8 @@ def diffusion_stage(
     if fresh:
         tell_obstacles(run.model(normalized(autoencoder_config, frozen)))
     frozen["untrained"] = load_untrained(run, workdir)
+    if run.adapter is not None and not fresh:
+        initial = shapes_beside(frozen["untrained"], run)
     tokenizer, text = None, cfg.find(run.conditioners, cfg.TextConditioner)
     if text is not None:
         tokenizer = read_tokenizer(tokenizer_of(workdir), text)
@@ -80,14 +83,18 @@ def diffusion_stage(
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
+    if run.adapter is not None:
+        model = adapt(model, run.adapter)
     optimizer = make_diffusion_optimizer(run)
     # A short schedule has no more steps than timesteps.
     steps = min(SHOWN_STEPS, getattr(run.diffusion.process, "num_timesteps", SHOWN_STEPS))
     path = levels(model.process, steps, "trailing", "one")
 
     def init(initial: Any) -> TrainState:
-        params, _ = split(ldm.init_params(model, run.loop.seed), run)
-        params = tree.unflatten(tree.flatten(params) | tree.flatten(initial))
+        params = initial
+        if run.adapter is None:
+            params, _ = split(ldm.init_params(model, run.loop.seed), run)
+            params = tree.unflatten(tree.flatten(params) | tree.flatten(initial))
         state = create_state(params, optimizer, run.optim.ema_decay)
         return state.replace(own=Objective(run, model.process).initial_sampler())
 

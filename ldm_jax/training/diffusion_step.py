@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, UInt32
 
 from ldm_jax import config as cfg
+from ldm_jax.adapters.adapted import with_keys
 from ldm_jax.config.conditioning import WITH_EMPTY
 from ldm_jax.core import rngs
 from ldm_jax.diffusion.losses import distance_loss
@@ -101,6 +102,8 @@ def denoising_loss(
     x = q_sample(latents, input_eps, alpha, sigma)
 
     dropout = rngs.example_keys(rngs.stream(seed, "dropout"), index) if train else None
+    if train and isinstance(run.adapter, cfg.ModuleAdapter):
+        params = with_keys(params, rngs.named(dropout, "adapter"))
     condition = model.condition(params, frozen, inputs)
     seen = network_input(x, alpha, sigma, kind, sigma_data)
     output, share = model.network(params, seen, process.network_time(t), condition, dropout), None

@@ -4,7 +4,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from ldm_jax import config as cfg
+from ldm_jax.adapters.adapted import ADAPTERS, put_beside
+from ldm_jax.adapters.adapter import AdapterUse
+from ldm_jax.adapters.fresh import fresh
 from ldm_jax.core import tree
 
 OF_FIRST_STAGE = {"all": r".*", "decoder": r"(decoder|post_quant_conv)/.*"}
@@ -33,3 +38,21 @@ def split(params: Any, run: cfg.AutoencoderRun | cfg.DiffusionRun) -> tuple[Any,
 def bind(trained: Any, frozen: Mapping[str, Any]) -> Any:
     """All parameters of the networks: those in training with those that `frozen` leaves alone."""
     return tree.join(trained, frozen.get("untrained", {}))
+
+
+def with_adapter(params: Mapping[str, Any], run: cfg.DiffusionRun) -> dict[str, Any]:
+    """The parameters of a whole model, with what `run` trains beside them as it begins.
+
+    Raises:
+        cfg.ConfigError: the model has nothing that could be changed so.
+    """
+    text = cfg.find(run.conditioners, cfg.TextConditioner)
+    adapter = fresh(run.adapter, params, None if text is None else text.name, run.loop.seed)
+    return put_beside(params, [AdapterUse(adapter)])
+
+
+def shapes_beside(untrained: Mapping[str, Any], run: cfg.DiffusionRun) -> dict[str, Any]:
+    """Shapes of what a run with an adapter trains, as what it leaves alone tells them."""
+    flat = tree.flatten(untrained)
+    base = tree.unflatten({p: leaf for p, leaf in flat.items() if ADAPTERS not in p.split("/")})
+    return split(jax.eval_shape(lambda params: with_adapter(params, run), base), run)[0]

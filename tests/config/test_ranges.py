@@ -29,6 +29,7 @@ INSTANCES = (
     cfg.ClassMapPrefix(), cfg.DepthPrefix(), cfg.CoordinatePrefix(),
     cfg.CodeTransformerRun(cfg.Data(), cfg.CodeTransformer()),
     cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(), cfg.CaptionTags(),
+    cfg.LoRA(), cfg.LoHa(), cfg.LoKr(), cfg.IA3(), cfg.FullDifference(), cfg.ModuleAdapter(),
 )  # fmt: skip
 DRAWING = (
     cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ModelChoice, cfg.Request,
@@ -38,7 +39,7 @@ NEVER = (float("nan"), float("inf"), float("-inf"), 10**12 + 1, 10**400, -(10**1
 """What no number may be, a weight of 10^12 aside."""
 MAY_BE = {
     -1: {"Mesh.data", "Mesh.fsdp", "Mesh.tensor", "EDM.p_mean", "Objective.times_mean",
-         "AutoencoderLoss.logvar", "ClassMaps.shift"},
+         "AutoencoderLoss.logvar", "ClassMaps.shift", "LoKr.factor"},
     0: {"VQ.beta", "VQ.ema_decay", "Gumbel.kl_weight", "LFQ.beta", "LFQ.entropy_weight",
         "Classifier.dropout", "Diffusion.steps_offset", "TextTransformer.layers",
         "CLIPText.skip_last",
@@ -58,8 +59,9 @@ MAY_BE = {
         "CodeTransformer.residual_dropout", "CodeTransformer.attention_dropout",
         "CodeTransformerRun.pkeep",
         "Boxes.margin", "Masks.all_masked", "ClassMaps.ignore", "ClassMaps.shift",
-        "CaptionTags.dropout", "CaptionTags.keep_first"},
-    1e12: {"CodeSampling.temperature",
+        "CaptionTags.dropout", "CaptionTags.keep_first", "LoRA.rank_dropout",
+        "ModuleAdapter.dropout", "ModuleAdapter.module_dropout"},
+    1e12: {"CodeSampling.temperature", "LoRA.alpha", "LoHa.alpha", "LoKr.alpha",
            "Autoencoder.latent_scale", "VQ.beta", "Gumbel.temperature", "Gumbel.kl_weight",
            "LFQ.beta", "LFQ.entropy_weight", "LFQ.temperature", "Diffusion.sigma_data",
            "Objective.huber_c", "Objective.min_snr_gamma", "Objective.p2_k",

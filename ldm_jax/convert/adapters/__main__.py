@@ -2,6 +2,7 @@
 
 python -m ldm_jax.convert.adapters ADAPTER TARGET --model=MODEL --to=diffusers
 python -m ldm_jax.convert.adapters ADAPTER --model=MODEL --inspect
+python -m ldm_jax.convert.adapters WORKDIR TARGET           of a run that trains an adapter
 """
 
 from collections import Counter
@@ -23,11 +24,12 @@ class AdapterArguments:
     """Converts an adapter from one form to another, or says what it is."""
 
     adapter: Annotated[Path, tyro.conf.Positional]
-    """Its file, or its folder."""
+    """Its file, its folder, or the work directory that it was trained in."""
     target: Annotated[Path | None, tyro.conf.Positional] = None
     """What to write: a file called *.safetensors, or for peft a folder."""
     model: Path | None = None
-    """A model that it is made for, which tells what its modules are called."""
+    """A model that it is made for, which tells what its modules are called; a work directory has
+    its own."""
     to: Literal["kohya", "diffusers", "peft"] = "kohya"
     """The form of the target; kohya's, which the web UI and LyCORIS read, holds all kinds."""
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
@@ -44,7 +46,8 @@ def run(arguments: AdapterArguments) -> str:
 
     if (arguments.target is None) != arguments.inspect:
         raise ValueError("name a TARGET to convert to, or give --inspect alone")
-    check_model(None if arguments.model is None else str(arguments.model), "model")
+    if arguments.model is not None:
+        check_model(str(arguments.model), "model")
     if arguments.target is not None:
         check_writable(arguments.target.parent, f"the target {arguments.target}")
     # JAX starts only now, so that --help and mistakes answer at once.
@@ -52,9 +55,12 @@ def run(arguments: AdapterArguments) -> str:
     from ldm_jax.convert.adapters.adapter_files import read_adapter
     from ldm_jax.convert.adapters.adapter_writer import write_adapter
     from ldm_jax.convert.adapters.module_names import ModuleNames
+    from ldm_jax.convert.adapters.trained_adapter import is_run
     from ldm_jax.convert.loading import load
 
-    model = load(arguments.model)
+    if arguments.model is None and not is_run(arguments.adapter):
+        raise ValueError("--model=MODEL is missing: a model that the adapter is made for")
+    model = load(arguments.model or arguments.adapter)
     if not isinstance(model.config, cfg.Model):
         raise ValueError(f"--model={arguments.model} is a first stage alone, which has no adapters")
     adapter = read_adapter(arguments.adapter, ModuleNames.of(model.config, model.params))

@@ -16,6 +16,7 @@ from ldm_jax.convert.adapters.adapter_keys import embedding_of, part_of, why_unr
 from ldm_jax.convert.adapters.assembly import Group
 from ldm_jax.convert.adapters.module_names import ModuleNames, Place
 from ldm_jax.convert.adapters.peft_settings import PeftSettings
+from ldm_jax.convert.adapters.trained_adapter import FAMILIES, is_run, read_trained_adapter
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.state_dicts import enumerated
 from ldm_jax.core.reading import map_file, parse_json, read_json, shown
@@ -27,11 +28,6 @@ PEFT_CONFIG = "adapter_config.json"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 METADATA = "lora_adapter_metadata"
 """Where diffusers puts PEFT's settings."""
-FAMILIES = {
-    768: "Stable Diffusion 1", 1024: "Stable Diffusion 2",
-    1280: "latent diffusion's text-to-image model", 2048: "SDXL",
-}  # fmt: skip
-"""By the width of the text that attention reads."""
 _BASES = {
     "sd_v1": FAMILIES[768], "stable-diffusion-v1": FAMILIES[768],
     "sd_v2": FAMILIES[1024], "stable-diffusion-v2": FAMILIES[1024],
@@ -61,14 +57,16 @@ def read_adapter(path: str | Path, names: ModuleNames) -> Adapter:
 
     Args:
         path: a safetensors file, or one of torch, which is read without running anything in it; a
-            folder of PEFT, or one with such folders called as the components; or a folder with
-            the file that diffusers writes.
+            folder of PEFT, or one with such folders called as the components; a folder with the
+            file that diffusers writes; or the work directory of a run that trains an adapter.
         names: of the model that is changed.
 
     Raises:
         ConvertError, FileFormatError: what is missing or damaged, made for another model, or of a
             kind that is not read, with file and key.
     """
+    if is_run(Path(path)):
+        return read_trained_adapter(Path(path), names)
     found = _find(Path(path), names)
     if not found.tensors:
         raise ConvertError(f"{path} has no tensors in it")

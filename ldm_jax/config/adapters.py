@@ -1,0 +1,166 @@
+"""What is trained beside a model that stays as it is."""
+
+import re
+from dataclasses import field
+from typing import Annotated
+
+from ldm_jax.config.checks import ConfigError, Decay, Positive, Width, Within, require, settings
+
+MODULES = {
+    "all": r".*",
+    "attention": r"unet/.*/attn[12]/(to_q|to_k|to_v|to_out/0)",
+    "transformers": r"unet/.*/attentions/.*",
+    "convolutions": r"unet/.*/(resnets|downsamplers|upsamplers)/.*",
+    "unet": r"unet/.*",
+    "text_attention": r"text_encoder/.*/(q_proj|k_proj|v_proj|out_proj)",
+    "text_encoder": r"text_encoder/.*",
+}
+"""Patterns of modules, each by its component and its path there."""
+
+
+@settings
+class LoRA:
+    """A change of low rank (Hu 2021)."""
+
+    rank: Width = 16
+    alpha: Positive | None = None
+    """The change is multiplied by alpha / rank; None: alpha is the rank."""
+    rank_stabilized: bool = False
+    """Multiply by alpha / sqrt(rank) instead (rsLoRA, Kalajdzievski 2023)."""
+    rank_dropout: Decay = 0.0
+    """Share of the ranks that are left out, of each example anew."""
+    tucker: bool = False
+    """Convolutions of 3 x 3 in Tucker's form, with fewer numbers."""
+
+
+@settings
+class LoHa:
+    """The product of two changes of low rank, element by element."""
+
+    rank: Width = 8
+    alpha: Positive | None = None
+    """The change is multiplied by alpha / rank; None: alpha is the rank."""
+    tucker: bool = False
+    """Convolutions of 3 x 3 in Tucker's form, with fewer numbers."""
+
+
+@settings
+class LoKr:
+    """A Kronecker product, whose second factor is of low rank where that is smaller."""
+
+    rank: Width = 8
+    alpha: Positive | None = None
+    """A product with a factor of low rank is multiplied by alpha / rank; None: alpha is the
+    rank."""
+    factor: Annotated[int, Within(-1, 65536)] = -1
+    """At most the size of the smaller factor; -1: as square as can be."""
+    decompose_both: bool = False
+    """Both factors of low rank."""
+    tucker: bool = False
+    """Convolutions of 3 x 3 in Tucker's form, with fewer numbers."""
+
+    def __post_init__(self) -> None:
+        require(self.factor != 0, "factor", self.factor, "-1, or 1 and more")
+
+
+@settings
+class IA3:
+    """A factor for each output, or each input, of a module (Liu 2022)."""
+
+    on_input: str = r".*/(net/2|fc2)"
+    """Pattern of the modules whose inputs are scaled; of all others it is the outputs."""
+
+    def __post_init__(self) -> None:
+        _check_pattern("on_input", self.on_input)
+
+
+@settings
+class FullDifference:
+    """The whole difference of each weight, kept apart from it."""
+
+    biases: bool = True
+    """Of biases too."""
+    norms: bool = True
+    """Of norms among the modules too."""
+
+
+AdapterKind = LoRA | LoHa | LoKr | IA3 | FullDifference
+
+
+@settings
+class ModuleAdapter:
+    """Small changes of single modules: LoRA and its relatives."""
+
+    kind: AdapterKind = field(default_factory=LoRA)
+    modules: tuple[str, ...] = ("attention",)
+    """Which modules, one or more of: `attention`, the U-Net's; `transformers`, all in its
+    transformer blocks; `convolutions`, in its other blocks; `unet`; `text_attention`;
+    `text_encoder`; `all`; or patterns (regular expressions) of whole names, such as
+    unet/mid_block/.*"""
+    ranks: tuple[str, ...] = ()
+    """Other ranks for some modules, as PATTERN=RANK or PATTERN=RANK:ALPHA; the first pattern that
+    matches decides. Rank 0 leaves a module out."""
+    magnitude: bool = False
+    """Learn the magnitude of each output's weights apart from their direction (DoRA)."""
+    dropout: Decay = 0.0
+    """Of the inputs of the changes."""
+    module_dropout: Decay = 0.0
+    """Share of the changes that are left out, of each example anew."""
+
+    def __post_init__(self) -> None:
+        known = f"one or more of {', '.join(MODULES)}, or patterns of whole names of modules"
+        require(len(self.modules) > 0, "modules", self.modules, known)
+        for entry in self.modules:
+            require(entry in MODULES or "/" in entry or "*" in entry, "modules", entry, known)
+            _check_pattern("modules", entry)
+        ranked = isinstance(self.kind, LoRA | LoHa | LoKr)
+        name = type(self.kind).__name__
+        require(ranked or not self.ranks, "ranks", self.ranks, f"empty for {name}, without ranks")
+        require(ranked or not self.magnitude, "magnitude", self.magnitude, f"False for {name}")
+        for entry in self.ranks:
+            rank_rule(entry)
+
+    def rank_of(self, module: str) -> tuple[int, float | None] | None:
+        """Rank and alpha of a module by its name; None where it has no change."""
+        for pattern, rank, alpha in map(rank_rule, self.ranks):
+            if re.fullmatch(pattern, module):
+                return (rank, alpha) if rank else None
+        if isinstance(self.kind, IA3 | FullDifference):
+            return 0, None
+        return self.kind.rank, self.kind.alpha
+
+    def takes(self, module: str) -> bool:
+        """Whether a module, by its name, is among those that are changed."""
+        return any(re.fullmatch(MODULES.get(entry, entry), module) for entry in self.modules)
+
+
+def rank_rule(entry: str) -> tuple[str, int, float | None]:
+    """Pattern, rank and alpha of PATTERN=RANK:ALPHA.
+
+    Raises:
+        ConfigError: it is no such thing.
+    """
+    pattern, _, numbers = entry.rpartition("=")
+    rank, _, alpha = numbers.partition(":")
+    _check_pattern("ranks", pattern)
+    try:
+        found = int(rank), float(alpha) if alpha else None
+    except ValueError:
+        found = -1, None
+    if not pattern or not 0 <= found[0] <= 65536 or not (found[1] is None or 0 < found[1] < 1e30):
+        raise ConfigError(
+            f"ranks has {entry!r}; it must be PATTERN=RANK or PATTERN=RANK:ALPHA, such as "
+            "'unet/.*/resnets/.*=8:4'"
+        )
+    return pattern, *found
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{name} has {pattern!r}, which is no pattern: {error}") from None
+
+
+Adapter = ModuleAdapter
+"""What may be trained beside a model."""

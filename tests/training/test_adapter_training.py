@@ -1,0 +1,64 @@
+"""Runs that train an adapter beside a model."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from ldm_jax import config as cfg
+from ldm_jax.adapters.adapter import AdapterUse
+from ldm_jax.adapters.merging import merge
+from ldm_jax.convert import load
+from ldm_jax.convert.adapters.adapter_files import read_adapter
+from ldm_jax.convert.adapters.adapter_writer import write_adapter
+from ldm_jax.convert.adapters.module_names import ModuleNames
+from ldm_jax.convert.adapters.trained_adapter import read_trained_adapter
+from ldm_jax.convert.imported_model import materialize
+from ldm_jax.core import tree
+
+LOOP = dataclasses.replace(tiny.LOOP, steps=2, checkpoint_every=1, sample_every=0)
+
+
+@pytest.fixture
+def run(pictures):
+    """A DoRA of attention and text encoder, with all kinds of dropout."""
+    adapter = cfg.ModuleAdapter(
+        cfg.LoRA(rank=2, alpha=1.0, rank_dropout=0.5), modules=("attention", "text_attention"),
+        ranks=("text_encoder/.*=3",), magnitude=True, dropout=0.1, module_dropout=0.1,
+    )  # fmt: skip
+    return tiny.diffusion_run(
+        pictures, data=tiny.data(pictures, validation=0.0), loop=LOOP, adapter=adapter,
+        train=("adapter",), optim=cfg.Optim(learning_rate=1e-2, ema_decay=None),
+    )  # fmt: skip
+
+
+def test_only_the_adapter_trains_and_its_files_say_the_same(run, trained_text2img, tmp_path):
+    workdir = tmp_path / "run"
+    state = tiny.fit(run, workdir, init=trained_text2img)
+    assert all("/adapters/0/modules/" in path for path in tree.flatten(state.params))
+    base, drawn = load(trained_text2img), load(workdir)
+    adapter = read_trained_adapter(workdir)
+    assert adapter.components.keys() == {"unet", "text_encoder"}
+    expected = merge(materialize(base.params), [AdapterUse(adapter)])
+    tiny.same_bits(materialize(drawn.params), expected)
+    assert not np.array_equal(*(
+        one.params["unet"]["mid_block"]["attentions"]["0"]["transformer_blocks"]["0"]["attn1"]
+        ["to_q"]["kernel"] for one in (base, drawn)
+    ))  # fmt: skip
+    names = ModuleNames.of(base.config, base.params)
+    file = tmp_path / "adapter.safetensors"
+    write_adapter(adapter, file, "kohya")
+    for path in (file, workdir):
+        again = read_adapter(path, names)
+        tiny.same_bits(merge(materialize(base.params), [AdapterUse(again)]), expected)
+    assert again.metadata["ss_steps"] == "2"
+
+
+def test_a_run_that_goes_on_is_the_same(run, trained_text2img, tmp_path):
+    whole = tiny.fit(run, tmp_path / "whole", init=trained_text2img)
+    short = dataclasses.replace(run, loop=dataclasses.replace(LOOP, steps=1))
+    tiny.fit(short, tmp_path / "parts", init=trained_text2img)
+    resumed = tiny.fit(run, tmp_path / "parts")
+    tiny.same_bits(jax.device_get(resumed.params), jax.device_get(whole.params))
