@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -35,7 +36,8 @@ class DoRA:
         weight = weights.float32(weight)
         changed = weight + self.change.delta(weight)
         of_outputs = self.magnitude.shape[0] == weight.shape[0] and self.magnitude.shape[1] == 1
-        norm = norms(changed, of_outputs=of_outputs) + EPSILON
+        # In training it is taken for a constant, which costs less and changes little (section 4.3).
+        norm = jax.lax.stop_gradient(norms(changed, of_outputs=of_outputs) + EPSILON)
         factor = weights.float32(self.magnitude) / norm
         return changed * jnp.broadcast_to(factor, changed.shape) - weight
 

@@ -151,8 +151,9 @@ def check_places(run: cfg.Run, places: argparse.Namespace) -> None:
         cfg.ConfigError, ValueError: names the option.
     """
     workdir = Path(places.workdir)
-    if isinstance(run.data.source, cfg.ImageFolder | cfg.EncodedLatents) and run.data.source.path:
-        check_apart(workdir, "--workdir", Path(run.data.source.path), "the training data")
+    for name in ("path", "class_path"):
+        if folder := getattr(run.data.source, name, ""):
+            check_apart(workdir, "--workdir", Path(folder), "the training data")
     for option in MODELS:
         path = getattr(places, option)
         # A run that goes on has its own parts, and what it began with may be gone.
@@ -250,10 +251,35 @@ def main(arguments: list[str]) -> None:
         from ldm_jax.training.loop import fit
 
         workdir = Path(places.workdir)
+        _draw_classes(config, workdir, places.init)
         models = {option: getattr(places, option) for option in MODELS}
         fit(config, workdir, lambda mesh: make_stage(config, workdir, mesh, **models))
         if not places.process_id:
             say(next_step(config, workdir))
+
+
+def _draw_classes(run: cfg.Run, workdir: Path, init: str | None) -> None:
+    """Draws what a new run lacks of the pictures of classes, with the model that it begins with."""
+    source = run.data.source
+    if not isinstance(source, cfg.DreamBooth) or has_checkpoints(workdir):
+        return
+    import jax
+
+    from ldm_jax.core.progress import Progress
+    from ldm_jax.generation.class_images import draw_class_images, missing_class_images
+    from ldm_jax.generation.pipeline import Pipeline
+    from ldm_jax.training.stage import wait_for_all
+
+    missing = sum(count for _, count in missing_class_images(source).values())
+    if missing and init is None:
+        raise cfg.ConfigError(
+            f"{missing} pictures of classes are missing in {source.class_path}; name the model "
+            "that draws them with --init=MODEL"
+        )
+    if missing and jax.process_index() == 0:
+        with Progress("drawing pictures of classes", missing, images=1) as bar:
+            draw_class_images(Pipeline(init), source, run.data.sides, run.loop.seed, bar.update)
+    wait_for_all("pictures of classes")
 
 
 def next_step(run: cfg.Run, workdir: Path) -> str:

@@ -52,7 +52,14 @@ from ldm_jax.config.conditioning import (
     slots_of,
 )
 from ldm_jax.config.config_files import ConfigFile, load, open_config, shipped
-from ldm_jax.config.data import Data, DigitScenes, EncodedLatents, ImageFolder
+from ldm_jax.config.data import (
+    Data,
+    DigitScenes,
+    DreamBooth,
+    EncodedLatents,
+    FittedPictures,
+    ImageFolder,
+)
 from ldm_jax.config.differences import differences
 from ldm_jax.config.diffusion_objective import Objective
 from ldm_jax.config.first_stage_loss import Adversarial, AutoencoderLoss, Perceptual
@@ -128,6 +135,7 @@ __all__ = [
     "Diffusion",
     "DiffusionRun",
     "DigitScenes",
+    "DreamBooth",
     "Discrete",
     "EDM",
     "EditConditioner",
@@ -135,6 +143,7 @@ __all__ = [
     "FLAGS",
     "FSQ",
     "FirstStage",
+    "FittedPictures",
     "Gumbel",
     "ImageFolder",
     "InpaintingConditioner",

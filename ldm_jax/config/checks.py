@@ -77,7 +77,7 @@ def settings(cls: Class) -> Class:
 
     Ranges are declared in the fields' types; `__post_init__` of the class checks relations.
     """
-    relations = cls.__dict__.get("__post_init__")
+    relations = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         check_fields(self)

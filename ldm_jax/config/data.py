@@ -3,7 +3,15 @@
 from dataclasses import field
 from typing import Annotated, Literal
 
-from ldm_jax.config.checks import ImageSize, Share, Within, height_and_width, require, settings
+from ldm_jax.config.checks import (
+    ImageSize,
+    Share,
+    Weight,
+    Within,
+    height_and_width,
+    require,
+    settings,
+)
 
 
 @settings
@@ -20,12 +28,9 @@ class DigitScenes:
 
 
 @settings
-class ImageFolder:
-    """A folder of images, with captions (`metadata.jsonl`, `metadata.csv` or a `.txt` beside each
-    image) or classes (subfolders)."""
+class FittedPictures:
+    """How pictures of all sizes become pictures of one."""
 
-    path: str = ""
-    """The folder."""
     resize: Literal["shorter_side", "exact", "none"] = "shorter_side"
     """`shorter_side`: resize the shorter side to image_size, then crop; `exact`: stretch to
     image_size; `none`: crop without resizing."""
@@ -38,6 +43,22 @@ class ImageFolder:
     """Data augmentation: mirror half of the training images left to right."""
     on_broken: Literal["stop", "skip"] = "stop"
     """Whether an unreadable image stops the run or is skipped with a warning."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.smallest_crop == 1 or (self.crop, self.resize) == ("random", "shorter_side"),
+            "data.source.smallest_crop", self.smallest_crop,
+            "1, but with crop 'random' and resize 'shorter_side'",
+        )  # fmt: skip
+
+
+@settings
+class ImageFolder(FittedPictures):
+    """A folder of images, with captions (`metadata.jsonl`, `metadata.csv` or a `.txt` beside each
+    image) or classes (subfolders)."""
+
+    path: str = ""
+    """The folder."""
     boxes: str = ""
     """File of boxes: the folder's metadata.jsonl, or an annotation file of COCO; see
     docs/task_data.md."""
@@ -53,12 +74,37 @@ class ImageFolder:
     validation_fraction: Share = 0.05
     """Share of the images held out for validation, chosen by a hash of the file name."""
 
+
+@settings
+class DreamBooth(FittedPictures):
+    """A few pictures of some subjects, in subfolders that are called by number of repeats and
+    prompt, such as `10_sks dog`; beside them, against forgetting, pictures of the subjects' classes
+    (Ruiz 2022). Half of each batch is of these."""
+
+    path: str = ""
+    """The folder of subjects."""
+    prompt: str = ""
+    """The prompt of pictures that lie in `path` itself, such as "a photo of sks dog"."""
+    class_path: str = ""
+    """The folder of classes, with subfolders such as `1_dog`; "": no prior preservation."""
+    class_prompts: tuple[str, ...] = ()
+    """Prompts of classes, such as "a photo of a dog": what is missing of their pictures is drawn by
+    the model that is trained, before it is."""
+    class_images: Annotated[int, Within(1, 2**20)] = 100
+    """How many pictures there shall be for each of class_prompts; 200 to 300 are usual."""
+    prior_weight: Weight = 1.0
+    """What the loss of pictures of classes counts for, beside that of subjects."""
+
     def __post_init__(self) -> None:
-        require(
-            self.smallest_crop == 1 or (self.crop, self.resize) == ("random", "shorter_side"),
-            "data.source.smallest_crop", self.smallest_crop,
-            "1, but with crop 'random' and resize 'shorter_side'",
-        )  # fmt: skip
+        super().__post_init__()
+        for name in ("class_prompts", "prior_weight"):
+            usual = type(self).__dataclass_fields__[name].default
+            value = getattr(self, name)
+            require(bool(self.class_path) or value == usual, f"data.source.{name}", value,
+                    f"{usual!r} without data.source.class_path, a folder")  # fmt: skip
+        for prompt in self.class_prompts:
+            require(bool(prompt.strip()) and "/" not in prompt, "data.source.class_prompts", prompt,
+                    "a prompt without '/', for it is the name of a folder")  # fmt: skip
 
 
 @settings
@@ -71,7 +117,9 @@ class EncodedLatents:
 
 @settings
 class Data:
-    source: DigitScenes | ImageFolder | EncodedLatents = field(default_factory=DigitScenes)
+    source: DigitScenes | ImageFolder | DreamBooth | EncodedLatents = field(
+        default_factory=DigitScenes
+    )
     image_size: ImageSize = 32
     """Size of the training images in pixels: 32 for a square, or height and width."""
     batch_size: Annotated[int, Within(1, 2**20)] = 64

@@ -33,7 +33,7 @@ from ldm_jax.config.conditioning import (
     TextConditioner,
     find,
 )
-from ldm_jax.config.data import Data, EncodedLatents
+from ldm_jax.config.data import Data, DreamBooth, EncodedLatents
 from ldm_jax.config.diffusion_objective import Objective
 from ldm_jax.config.first_stage_loss import AutoencoderLoss, check_loss, check_map_loss
 from ldm_jax.config.model import Diffusion, Model, check_conditioners, fit_conditioners, fit_unet
@@ -113,6 +113,9 @@ class DiffusionRun:
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, self.conditioners)
         _check_trained(self.train)
+        if isinstance(self.data.source, DreamBooth) and self.data.source.class_path:
+            require_divisible("data.batch_size", self.data.batch_size, 2,
+                              "half of a batch being pictures of classes")  # fmt: skip
         require("all" not in self.train or self.adapter is None, "train", self.train,
                 "adapter with an adapter, alone or with parts of the model")  # fmt: skip
         require(("adapter" in self.train) == (self.adapter is not None), "adapter", self.adapter,

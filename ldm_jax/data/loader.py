@@ -2,6 +2,7 @@
 rows that it is asked for, and whose position can be saved and restored exactly."""
 
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int, UInt8, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.data import transforms
+from ldm_jax.data.concepts import ConceptSource
 from ldm_jax.data.sources import DataError, Example, Source
 
 MakeInputs = Callable[[Example, int, int], Mapping[str, np.ndarray]]
@@ -34,6 +36,8 @@ class Batch(TypedDict):
     image: NotRequired[UInt8[np.ndarray, "b h w 3"]]
     encoded: NotRequired[Float[np.ndarray, "b zh zw z"] | Int[np.ndarray, "b zh zw"]]
     index: UInt32[np.ndarray, " b"]
+    importance: NotRequired[Float[np.ndarray, " b"]]
+    """What the loss of each example counts for; absent where all count alike."""
     inputs: NotRequired[dict[str, np.ndarray]]
     """What examples are conditioned on, by name: [b, ...]."""
 
@@ -103,7 +107,8 @@ def make_loader(
     Position p = step * batch_size + row of the run shows example p mod n of the source, in
     training through a permutation of the whole source that is new in every epoch; epochs follow
     each other without a gap, within a batch if need be. The global batch depends neither on the
-    number of processes nor on which rows each of them loads.
+    number of processes nor on which rows each of them loads. Of a source of k parts position p
+    shows an example of part p mod k, each of which is gone through as a source by itself.
 
     Args:
         seed: of the shuffle and of random crops and flips.
@@ -121,11 +126,8 @@ def make_loader(
     """
     rows = _checked(source, data, rows)
     load = functools.partial(_load_batch, source, data, seed if train else None, inputs)
-    order = grain.MapDataset.range(len(source))
-    if train:
-        order = order.shuffle(seed=_shuffle_seed(seed))
-    pairs = order.repeat().map_with_index(_pair)
-    wanted = functools.partial(_pairs_of_step, pairs, data.batch_size, rows)
+    orders = _orders(source, seed if train else None)
+    wanted = functools.partial(_pairs_of_step, orders, data.batch_size, rows)
     steps = grain.MapDataset.range(sys.maxsize // data.batch_size).map(wanted).map(load)
     identity = {
         "examples": len(source), "source": source.fingerprint, "batch_size": data.batch_size,
@@ -193,15 +195,25 @@ def _shuffle_seed(seed: int) -> int:
     return transforms.draws(seed, 2**64 - 1)(2**32)
 
 
-def _pair(position: int, row: int) -> Int[np.ndarray, " 2"]:
-    return np.array((position, row), np.int64)
+def _orders(source: Source, seed: int | None) -> list[grain.MapDataset]:
+    """The endless order of each part of the source; shuffled where there is a seed."""
+    sizes = source.parts if isinstance(source, ConceptSource) else (len(source),)
+    orders = []
+    for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
+        order = grain.MapDataset.range(end - size, end)
+        if seed is not None:
+            order = order.shuffle(seed=_shuffle_seed(seed))
+        orders.append(order.repeat())
+    return orders
 
 
 def _pairs_of_step(
-    pairs: grain.MapDataset, batch_size: int, rows: tuple[int, ...], step: int
+    orders: list[grain.MapDataset], batch_size: int, rows: tuple[int, ...], step: int
 ) -> Int[np.ndarray, "b 2"]:
     """(position, example number) of `rows` of the batch of `step`."""
-    return np.stack([pairs[step * batch_size + row] for row in rows])
+    positions = [step * batch_size + row for row in rows]
+    parts = len(orders)
+    return np.array([(p, orders[p % parts][p // parts]) for p in positions], np.int64)
 
 
 def _load_batch(
@@ -213,14 +225,17 @@ def _load_batch(
 ) -> Batch:
     """The batch of (position, example number) pairs; augmented where there is a seed."""
     kind = "encoded" if isinstance(data.source, cfg.EncodedLatents) else "image"
-    shown, made = [], []
+    shown, made, importance = [], [], []
     for position, row in pairs.tolist():
         example = fit_example(source[row], data, seed, position)
         shown.append(example[kind])
+        importance.append(example.get("importance"))
         if inputs is not None:
             made.append(inputs(example, position, TASK_SEED if seed is None else seed))
     index = (pairs[:, 0] % 2**32).astype(np.uint32)
     batch: Batch = {kind: np.stack(shown), "index": index}
+    if None not in importance:
+        batch["importance"] = np.array(importance, np.float32)
     if inputs is not None:
         batch["inputs"] = {name: np.stack([one[name] for one in made]) for name in made[0]}
     return batch
@@ -236,7 +251,7 @@ def fit_example(example: Example, data: cfg.Data, seed: int | None, position: in
     if "image" not in example:
         return example
     whole = example["image"].shape[:2]
-    if isinstance(data.source, cfg.ImageFolder):
+    if isinstance(data.source, cfg.FittedPictures):
         below = None if seed is None else transforms.draws(seed, position)
         crop = transforms.choose_crop(whole, data.source, data.sides, below)
         return {**example, "image": crop.image(example["image"]), "crop": crop}

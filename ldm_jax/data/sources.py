@@ -37,6 +37,8 @@ class Example(TypedDict):
     """The picture that `image` is an edited version of."""
     depth: NotRequired[Path]
     """The file with the depth of each place of the whole image."""
+    importance: NotRequired[float]
+    """What its loss counts for; 1 where there is none."""
     crop: NotRequired[Crop]
     """What is shown of the whole image, once it has been fitted."""
     caption: str
@@ -87,7 +89,8 @@ def open_source(data: cfg.Data, split: Split) -> Source:
     DigitScenes come at the size of `data` and are built where they are absent; of several
     processes on a file system one builds and the others wait for it. Images of a folder come at
     their own size (JPEG at least twice that of `data`; see `FolderSource`), and a folder has no
-    test split. Encoded latents have the splits that were encoded.
+    test split, one of subjects training examples alone. Encoded latents have the splits that were
+    encoded.
 
     Raises:
         DataError: the folder does not make a dataset, or the split is empty.
@@ -101,6 +104,10 @@ def open_source(data: cfg.Data, split: Split) -> Source:
         from ldm_jax.data.encoded_latents import LatentsSource
 
         return LatentsSource(source, sides, split)
+    if isinstance(source, cfg.DreamBooth):
+        from ldm_jax.data.concepts import ConceptSource
+
+        return ConceptSource(source, sides, split)
     from ldm_jax.data.folders import FolderSource
 
     return FolderSource(source, sides, split)

@@ -115,7 +115,7 @@ def mirrored_boxes(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
 
 def choose_crop(
     whole: tuple[int, int],
-    folder: cfg.ImageFolder,
+    folder: cfg.FittedPictures,
     size: tuple[int, int],
     below: Callable[[int], int] | None = None,
 ) -> Crop:

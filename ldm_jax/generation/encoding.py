@@ -203,6 +203,11 @@ def _check_still(data: cfg.Data) -> None:
         raise DataError(
             f"data.source.path={source.path} is already encoded; name the folder of the images"
         )
+    if isinstance(source, cfg.DreamBooth):
+        raise DataError(
+            "subjects with pictures of their classes are trained on as images: encoded ones do not "
+            "say which is which; encode a folder of images"
+        )
     if isinstance(source, cfg.ImageFolder) and (source.flip or source.crop == "random"):
         raise DataError(
             f"data.source has crop={source.crop!r} and flip={source.flip}: encoded images cannot "

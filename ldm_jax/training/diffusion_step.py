@@ -163,7 +163,8 @@ def make_diffusion_step(
 
     `uncond` has one example's unconditional inputs by name. The frozen first stage encodes
     outside of the differentiated function, or has encoded before. Where the objective draws times
-    by their losses, the state keeps these losses.
+    by their losses, the state keeps these losses. Examples count for their `importance`, where a
+    batch says it.
     """
     objective = Objective(run, model.process)
 
@@ -181,6 +182,7 @@ def make_diffusion_step(
         inputs = drop_inputs(run.conditioners, seed, index, batch["inputs"], uncond)
         inputs = batch_inputs(model, batch, inputs, seed, latents.shape[1:])
         t, weight = objective.times(index, state.own)
+        weight = weight * batch.get("importance", 1.0)
         examples = {
             "latents": latents, "inputs": inputs, "index": index, "t": t, "weight": weight
         }  # fmt: skip

@@ -56,6 +56,8 @@ class Stage:
 
 def validation_source(data: cfg.Data) -> Source | None:
     """The images kept for validation, or None where the config keeps none."""
+    if isinstance(data.source, cfg.DreamBooth):
+        return None
     if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
         return None
     if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):

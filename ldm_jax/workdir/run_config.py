@@ -14,8 +14,8 @@ FREE_FIELDS = {
     "loop.validation_batches", "loop.sample_every", "loop.sample_guidance", "loop.prompts",
     "loop.classes", "loop.remat", "sampling.temperature", "sampling.top_k", "sampling.top_p",
     "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",
-    "data.source.data_dir", "data.source.path", "data.source.on_broken", "loss.perceptual.vgg",
-    "loss.perceptual.heads",
+    "data.source.data_dir", "data.source.path", "data.source.class_path", "data.source.on_broken",
+    "loss.perceptual.vgg", "loss.perceptual.heads",
 }  # fmt: skip
 """What may change when a run goes on: how long, how often, what is shown, on what devices,
 from which folder.

@@ -29,6 +29,7 @@ INSTANCES = (
     cfg.ClassMapPrefix(), cfg.DepthPrefix(), cfg.CoordinatePrefix(),
     cfg.CodeTransformerRun(cfg.Data(), cfg.CodeTransformer()),
     cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(), cfg.CaptionTags(),
+    cfg.DreamBooth(class_path="x"), cfg.FittedPictures(),
     cfg.LoRA(), cfg.LoHa(), cfg.LoKr(), cfg.IA3(), cfg.FullDifference(), cfg.ModuleAdapter(),
 )  # fmt: skip
 DRAWING = (
@@ -59,9 +60,10 @@ MAY_BE = {
         "CodeTransformer.residual_dropout", "CodeTransformer.attention_dropout",
         "CodeTransformerRun.pkeep",
         "Boxes.margin", "Masks.all_masked", "ClassMaps.ignore", "ClassMaps.shift",
-        "CaptionTags.dropout", "CaptionTags.keep_first", "LoRA.rank_dropout",
-        "ModuleAdapter.dropout", "ModuleAdapter.module_dropout"},
-    1e12: {"CodeSampling.temperature", "LoRA.alpha", "LoHa.alpha", "LoKr.alpha",
+        "CaptionTags.dropout", "CaptionTags.keep_first", "DreamBooth.prior_weight",
+        "LoRA.rank_dropout", "ModuleAdapter.dropout", "ModuleAdapter.module_dropout"},
+    1e12: {"CodeSampling.temperature", "DreamBooth.prior_weight", "LoRA.alpha",
+           "LoHa.alpha", "LoKr.alpha",
            "Autoencoder.latent_scale", "VQ.beta", "Gumbel.temperature", "Gumbel.kl_weight",
            "LFQ.beta", "LFQ.entropy_weight", "LFQ.temperature", "Diffusion.sigma_data",
            "Objective.huber_c", "Objective.min_snr_gamma", "Objective.p2_k",

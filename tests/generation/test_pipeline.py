@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from ldm_jax import config as cfg
-from ldm_jax.generation import defaults
+from ldm_jax.generation import class_images, defaults
 from ldm_jax.generation.conditions import Picture
 from ldm_jax.generation.pipeline import Drawn, Pipeline, image_numbers
 from ldm_jax.generation.programs import NonFiniteError, SamplerRun
 from ldm_jax.generation.resolve import resolve_request
+from ldm_jax.images.grid import save_png
+from ldm_jax.images.picture_files import read_picture
 from ldm_jax.models.pixels import to_pixels
 
 LEFT, RIGHT = slice(8), slice(8, 16)
@@ -414,3 +416,27 @@ def test_noisy_samplers_of_one_evaluation_have_both(pipeline):
         )
     with pytest.raises(cfg.ConfigError, match="with corrector evaluates more than once"):
         pipeline.resolve_sampling(replace(FAST, sampler="ddpm", corrector="langevin", resample=2))
+
+
+def test_missing_pictures_of_classes_are_drawn_once(pipeline, draw, tmp_path, monkeypatch):
+    monkeypatch.setattr(class_images, "STEPS", FAST.steps)
+    monkeypatch.setattr(class_images, "GUIDANCE", FAST.guidance_scale)
+    monkeypatch.setattr(class_images, "AT_ONCE", FAST.batch_size)
+    source = cfg.DreamBooth(
+        path="x", class_path=str(tmp_path), class_prompts=(RED, BLUE), class_images=3
+    )
+    own = tmp_path / f"4_{RED}"
+    own.mkdir()
+    save_png(own / "mine.png", np.zeros((16, 16, 3), np.uint8))
+    told = []
+    missing = {RED: (own, 2), BLUE: (tmp_path / f"1_{BLUE}", 3)}
+    assert class_images.missing_class_images(source) == missing
+    class_images.draw_class_images(pipeline, source, (16, 16), 0, told.append)
+    assert told == [2, 3] and class_images.missing_class_images(source) == {}
+    drawn = sorted((tmp_path / f"1_{BLUE}").iterdir())
+    expected = pipeline.generate([BLUE], sampling=replace(FAST, height=16, width=16), num=3)
+    np.testing.assert_array_equal(np.stack([read_picture(path) for path in drawn]), expected)
+    # Going on draws what is missing alone, as it would have been.
+    drawn[2].unlink()
+    class_images.draw_class_images(pipeline, source, (16, 16), 0, told.append)
+    np.testing.assert_array_equal(read_picture(drawn[2]), expected[2])

@@ -1,0 +1,166 @@
+"""Pictures of a few subjects and of their classes as a source, in folders that say what they are
+of: `10_sks dog`, as kohya's trainer has them."""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ldm_jax import config as cfg
+from ldm_jax.core.reading import FileFormatError, printable, read_text
+from ldm_jax.data.folders import find_images
+from ldm_jax.data.sources import DataError, Example, Split
+from ldm_jax.images.picture_files import read_picture
+
+CAPTION_SUFFIXES = (".caption", ".txt")
+"""Of files beside a picture whose first line is its caption, in place of the folder's."""
+_CONCEPT = re.compile(r"(\d+)_(.+)")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    path: Path
+    caption: str
+    is_class: bool
+
+
+class ConceptSource:
+    """Subjects, each picture as often as its folder says, then pictures of classes, if any.
+
+    Those two are its `parts`: a batch has as many of each. The losses of both halves are means of
+    their own, that of classes times `prior_weight` (Ruiz 2022, equation 2).
+    """
+
+    class_names: tuple[str, ...] = ()
+    has_captions = has_images = True
+    box_classes = map_classes = None
+    beside: frozenset[str] = frozenset()
+
+    def __init__(self, config: cfg.DreamBooth, sides: tuple[int, int], split: Split):
+        if split != "train":
+            raise DataError(f"a folder of subjects has no {split} split; use 'train'")
+        subjects, told = _concepts(Path(config.path), config.prompt, "data.source.path", False)
+        classes: list[_Picture] = []
+        if config.class_path:
+            root = Path(config.class_path)
+            classes, told_classes = _concepts(root, "", "data.source.class_path", True)
+            told = f"{told}; of classes {told_classes}"
+        self.parts = (len(subjects), len(classes)) if classes else (len(subjects),)
+        """How many examples there are of subjects, and then of classes."""
+        self._pictures = (*subjects, *classes)
+        self._importance = {False: 2.0, True: 2.0 * config.prior_weight} if classes else None
+        self._at_least = (
+            None if config.resize == "none" else round(2 * max(sides) / config.smallest_crop)
+        )
+        self._skip = config.on_broken == "skip"
+        self.found = told
+        self.broken: dict[str, str] = {}
+        identity = [(p.path.parent.name, p.path.name, p.caption) for p in self._pictures]
+        text = json.dumps([identity, self.parts, config.prior_weight])
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Example:
+        """The example, or with `on_broken="skip"` the next readable one of its part.
+
+        Raises:
+            DataError: the image is broken and the run is to stop there, or none is readable.
+        """
+        index = range(len(self))[index]
+        first, size = (0, self.parts[0]) if index < self.parts[0] else self.parts
+        for offset in range(size):
+            picture = self._pictures[first + (index - first + offset) % size]
+            image = self._read(picture.path)
+            if image is not None:
+                name = f"{picture.path.parent.name}/{picture.path.name}"
+                found: Example = {
+                    "image": image, "caption": picture.caption, "label": 0, "name": name
+                }  # fmt: skip
+                if self._importance is not None:
+                    found["importance"] = self._importance[picture.is_class]
+                return found
+        raise DataError(f"none of the {size} pictures beside {picture.path} can be read")
+
+    def captions(self) -> Iterator[str]:
+        """All captions, in order."""
+        return (picture.caption for picture in self._pictures)
+
+    def names(self) -> Iterator[str]:
+        """The files, in order."""
+        return (f"{one.path.parent.name}/{one.path.name}" for one in self._pictures)
+
+    def _read(self, path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
+        if str(path) in self.broken:
+            return None
+        try:
+            return read_picture(path, self._at_least)
+        except FileFormatError as error:
+            if not self._skip:
+                raise DataError(
+                    f"{error}; repair or remove it, or skip such images with "
+                    "--data.source.on_broken=skip"
+                ) from error
+            self.broken[str(path)] = str(error)
+            _log.warning("skipped broken image number %d: %s", len(self.broken), error)
+            return None
+
+
+def concept_folders(root: Path) -> dict[Path, tuple[int, str]]:
+    """The subfolders of `root` that are concepts, in the order of their names, each with its number
+    of repeats and its prompt."""
+    found = {}
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        match = _CONCEPT.fullmatch(folder.name)
+        if folder.is_dir() and match and int(match[1]):
+            found[folder] = int(match[1]), match[2].strip()
+    return found
+
+
+def _concepts(root: Path, prompt: str, setting: str, is_class: bool) -> tuple[list[_Picture], str]:
+    """All pictures below `root`, repeated, and what was found in words."""
+    if root == Path() or not root.is_dir():
+        raise DataError(f"{setting} is {str(root)!r}, which is not a folder; name it")
+    folders = concept_folders(root)
+    if prompt:
+        folders = {root: (1, prompt)} | folders
+    pictures: list[_Picture] = []
+    told = []
+    for folder, (repeats, text) in folders.items():
+        paths = _pictures_of(folder, alone=folder == root)
+        pictures += repeats * [_Picture(p, _caption(p, text), is_class) for p in paths]
+        told.append(f"{len(paths)} images of {printable(text)!r}, {repeats} times each")
+    if not pictures:
+        hint = "" if is_class else ", or pictures in it with data.source.prompt"
+        raise DataError(
+            f"{root} has no pictures of concepts: {setting} needs subfolders called by repeats and "
+            f"prompt, such as '10_sks dog'{hint}"
+        )
+    return pictures, f"{', '.join(told)} in {printable(str(root))}"
+
+
+def _pictures_of(folder: Path, *, alone: bool) -> list[Path]:
+    """The images in a folder, with `alone` those that lie in it itself."""
+    try:
+        names = find_images(folder).names
+    except DataError:
+        return []
+    return [folder / name for name in names if not (alone and "/" in name)]
+
+
+def _caption(picture: Path, prompt: str) -> str:
+    for suffix in CAPTION_SUFFIXES:
+        file = picture.with_suffix(suffix)
+        if file.is_file():
+            lines = read_text(file).strip().splitlines()
+            return lines[0].strip() if lines else ""
+    return prompt
