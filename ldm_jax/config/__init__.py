@@ -52,6 +52,7 @@ from ldm_jax.config.conditioning import (
     slots_of,
 )
 from ldm_jax.config.config_files import ConfigFile, load, open_config, shipped
+from ldm_jax.config.control_branch import ControlBranch, control_of
 from ldm_jax.config.data import (
     Data,
     DigitScenes,
@@ -127,6 +128,7 @@ __all__ = [
     "Conditioner",
     "ConfigError",
     "ConfigFile",
+    "ControlBranch",
     "CoordinatePrefix",
     "Data",
     "Degradation",
@@ -183,6 +185,7 @@ __all__ = [
     "VP",
     "VQ",
     "concat_slice",
+    "control_of",
     "differences",
     "find",
     "from_json",

@@ -15,6 +15,7 @@ from ldm_jax.models.conditioners import (
     Label,
     TextEncoder,
 )
+from ldm_jax.models.control_net import ControlNet
 from ldm_jax.models.picture_conditioners import (
     ClassMap,
     Depth,
@@ -42,6 +43,13 @@ def build_autoencoder(
 def build_unet(config: cfg.UNet, dtype: DTypeLike = "float32", remat: bool = False) -> UNet2D:
     """The denoising network; computes in `dtype`, with float32 parameters and outputs."""
     return UNet2D(config, dtype, remat)
+
+
+def build_control(
+    config: cfg.ControlBranch, dtype: DTypeLike = "float32", remat: bool = False
+) -> ControlNet:
+    """The ControlNet; computes in `dtype`, with float32 parameters."""
+    return ControlNet(config.unet, dtype, remat, config)
 
 
 def build_classifier(

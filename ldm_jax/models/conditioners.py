@@ -31,6 +31,17 @@ class Encoder(NamedTuple):
     """Pixels to the most likely latents, unscaled."""
 
 
+class Hint(NamedTuple):
+    """What one ControlNet is told, encoded, and how strongly it acts."""
+
+    features: Float[Array, "b h w c"]
+    """Of the hint, of the size and width of what the first convolution gives."""
+    strengths: Float[Array, "b n"]
+    """What each of its residuals is multiplied by, that of the middle last."""
+    times: Float[Array, "b 2"]
+    """It acts from the first of these times down to the second, which is not among them."""
+
+
 class Condition(NamedTuple):
     """What the U-Net is conditioned on; what is None is absent."""
 
@@ -42,6 +53,8 @@ class Condition(NamedTuple):
     """A class whose embedding is added to the time embedding."""
     concat: Float[Array, "b h w c"] | None = None
     """An image of the latents' size that is concatenated to them."""
+    hints: tuple[Hint, ...] = ()
+    """One for each of the model's ControlNets."""
 
     def joined(self, other: "Condition") -> "Condition":
         """Both: tokens one after the other, vectors and channels side by side, one label."""
@@ -50,6 +63,7 @@ class Condition(NamedTuple):
             _joined(self.pooled, other.pooled, axis=-1),
             other.label if self.label is None else self.label,
             _joined(self.concat, other.concat, axis=-1),
+            (*self.hints, *other.hints),
         )
 
 

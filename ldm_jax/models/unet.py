@@ -1,7 +1,7 @@
 """The denoising U-Net (Ho 2020, Dhariwal 2021, Rombach 2022), named as in diffusers."""
 
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -125,7 +125,81 @@ class Middle(nn.Module):
         return resnets(1, x, time, dropout)
 
 
-class UNet2D(nn.Module):
+class Control(NamedTuple):
+    """What a ControlNet adds inside a U-Net (Zhang 2023); what has one pixel is for all."""
+
+    skips: tuple[Float[Array, "b h w c"], ...]
+    """For each of the skips, from the first convolution on."""
+    middle: Float[Array, "b h w c"]
+    """For what the middle block gives."""
+
+
+class WayDown(nn.Module):
+    """The first convolution, the way down and the middle of a U-Net: what U-Net and ControlNet
+    both have."""
+
+    config: cfg.UNet
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    def setup(self) -> None:
+        config, widths = self.config, self.config.block_out_channels
+        self.conv_in = Conv(widths[0], dtype=self.dtype)
+        self.time_embedding = TimeEmbedding(4 * widths[0], self.dtype)
+        if config.class_count is not None:
+            self.class_embedding = nn.Embed(
+                config.class_count, 4 * widths[0], dtype=self.dtype,
+                embedding_init=nn.initializers.normal(1.0),
+            )  # fmt: skip
+        if config.pooled_dim is not None:
+            self.add_embedding = nn.Dense(4 * widths[0], dtype=self.dtype)
+        level = partial(DownLevel, config, dtype=self.dtype, remat=self.remat)
+        self.down_blocks = ModuleList(tuple(partial(level, i) for i in range(len(widths))))
+        self.mid_block = Middle(config, self.dtype, self.remat)
+
+    def enter(
+        self, x: Float[Array, "b h w c"], t: Num[Array, " b"], condition: Condition
+    ) -> tuple[Float[Array, "b h2 w2 d"], Float[Array, "b e"]]:
+        """What the first convolution gives, and the time embedding.
+
+        Raises:
+            ValueError: sides that are no multiples of `config.side_multiple`, or a condition with
+                other parts than the config has.
+        """
+        config = self.config
+        check_sides(x, config.side_multiple, "the latent")
+        _check_condition(config, condition)
+        time = self._time(t, condition)
+        if condition.concat is not None:
+            x = jnp.concatenate([x, condition.concat.astype(x.dtype)], axis=-1)
+        return self.conv_in(fold(x, config.patch_size)), time
+
+    def descend(
+        self,
+        x: Float[Array, "b h w c"],
+        time: Float[Array, "b e"],
+        context: Float[Array, "b m k"] | None,
+        dropout: Key[Array, "b"] | None,
+    ) -> tuple[Float[Array, "b h2 w2 d"], list[Array]]:
+        """From what `enter` gives to what the middle gives, and the skips on the way."""
+        skips = [x]
+        for i in range(len(self.config.block_out_channels)):
+            x, more = self.down_blocks(i, x, time, context, dropout)
+            skips.extend(more)
+        return self.mid_block(x, time, context, dropout), skips
+
+    def _time(self, t: Num[Array, " b"], condition: Condition) -> Float[Array, "b e"]:
+        """The time embedding, with the class and the pooled vector added."""
+        width = self.config.block_out_channels[0]
+        time = self.time_embedding(timestep_embedding(t, width).astype(self.dtype))
+        if condition.label is not None:
+            time = time + self.class_embedding(condition.label)
+        if condition.pooled is not None:
+            time = time + self.add_embedding(condition.pooled)
+        return time
+
+
+class UNet2D(WayDown):
     """Predicts what the parameterisation asks for from noisy latents, time and condition.
 
     Beyond diffusers' `UNet2DConditionModel`: channels of a spatial condition are concatenated
@@ -135,77 +209,45 @@ class UNet2D(nn.Module):
     identity, and the output at 0.
     """
 
-    config: cfg.UNet
-    dtype: DTypeLike = jnp.float32
-    remat: bool = False
+    def setup(self) -> None:
+        super().setup()
+        config, count = self.config, len(self.config.block_out_channels)
+        level = partial(UpLevel, config, dtype=self.dtype, remat=self.remat)
+        self.up_blocks = ModuleList(tuple(partial(level, i) for i in reversed(range(count))))
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, EPSILON, self.dtype)
+        features = config.out_channels * config.patch_size**2
+        self.conv_out = Conv(features, dtype=self.dtype, kernel_init=zeros)
 
-    @nn.compact
     def __call__(
         self,
         x: Float[Array, "b h w c"],
         t: Num[Array, " b"],
         condition: Condition,
         dropout: Key[Array, "b"] | None = None,
+        control: Control | None = None,
     ) -> Float[Array, "b h w d"]:
         """`t` in units of timesteps, 0 to num_timesteps, integer or not; output in float32.
 
-        In training `dropout` has a key for each example.
+        In training `dropout` has a key for each example. `control` is added to the skips and to
+        what the middle gives.
 
         Raises:
             ValueError: sides that are no multiples of `config.side_multiple`, or a condition with
                 other parts than the config has.
         """
-        config, widths = self.config, self.config.block_out_channels
-        check_sides(x, config.side_multiple, "the latent")
-        _check_condition(config, condition)
-        time = self._time(t, condition)
-        context = condition.context
-        if condition.concat is not None:
-            x = jnp.concatenate([x, condition.concat.astype(x.dtype)], axis=-1)
-        x = fold(x, config.patch_size)
-        x = Conv(widths[0], dtype=self.dtype, name="conv_in")(x)
-
-        parts: dict[str, Any] = {"dtype": self.dtype, "remat": self.remat}
-        count = len(widths)
-        down = ModuleList(
-            tuple(partial(DownLevel, config, i, **parts) for i in range(count)), name="down_blocks"
-        )
-        skips = [x]
-        for i in range(count):
-            x, more = down(i, x, time, context, dropout)
-            skips.extend(more)
-        x = Middle(config, **parts, name="mid_block")(x, time, context, dropout)
-        up = ModuleList(
-            tuple(partial(UpLevel, config, i, **parts) for i in reversed(range(count))),
-            name="up_blocks",
-        )
-        for i in range(count):
+        config, context = self.config, condition.context
+        x, time = self.enter(x, t, condition)
+        x, skips = self.descend(x, time, context, dropout)
+        if control is not None:
+            x = x + control.middle
+            skips = [skip + more for skip, more in zip(skips, control.skips, strict=True)]
+        for i in range(len(config.block_out_channels)):
             take = [skips.pop() for _ in range(config.layers_per_block + 1)]
             # Halving rounds odd sides up, so doubling must be told where it came from.
             size = skips[-1].shape[1:3] if skips else None
-            x = up(i, x, tuple(take), size, time, context, dropout)
-
-        x = GroupNorm(config.norm_num_groups, EPSILON, self.dtype, name="conv_norm_out")(x)
-        features = config.out_channels * config.patch_size**2
-        out = Conv(features, dtype=self.dtype, kernel_init=zeros, name="conv_out")
-        return unfold(out(nn.silu(x)).astype(jnp.float32), config.patch_size)
-
-    def _time(self, t: Num[Array, " b"], condition: Condition) -> Float[Array, "b e"]:
-        """The time embedding, with the class and the pooled vector added."""
-        config, width = self.config, self.config.block_out_channels[0]
-        embedding = timestep_embedding(t, width).astype(self.dtype)
-        time = TimeEmbedding(4 * width, self.dtype, name="time_embedding")(embedding)
-        if condition.label is not None:
-            init = nn.initializers.normal(1.0)
-            classes = nn.Embed(
-                config.class_count, 4 * width, dtype=self.dtype, embedding_init=init,
-                name="class_embedding",
-            )  # fmt: skip
-            time = time + classes(condition.label)
-        if condition.pooled is not None:
-            add = nn.Dense(4 * width, dtype=self.dtype, name="add_embedding")
-            time = time + add(condition.pooled)
-        return time
+            x = self.up_blocks(i, x, tuple(take), size, time, context, dropout)
+        out = self.conv_out(nn.silu(self.conv_norm_out(x)))
+        return unfold(out.astype(jnp.float32), config.patch_size)
 
 
 def _check_condition(config: cfg.UNet, condition: Condition) -> None:

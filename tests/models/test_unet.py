@@ -82,7 +82,7 @@ def test_every_part_of_the_condition_and_the_time_count(build):
     apply = jax.jit(lambda *args: module.apply(variables, *args))
     base = apply(x, t, condition)
     other = _condition(config, 1)
-    for name in Condition._fields:
+    for name in ("context", "pooled", "label", "concat"):
         changed = condition._replace(**{name: getattr(other, name)})
         assert not np.allclose(apply(x, t, changed)[1], base[1], atol=1e-3), name
     assert not np.allclose(apply(x, t + 50, condition), base, atol=1e-3)
