@@ -19,6 +19,7 @@ from ldm_jax.models.build import (
     build_autoencoder,
     build_code_transformer,
     build_conditioner,
+    build_control,
     build_unet,
 )
 from ldm_jax.models.conditioners import Condition
@@ -236,7 +237,7 @@ def component_configs(config: cfg.Model | cfg.Autoencoder | cfg.CodeModel) -> di
 
 
 def component_shapes(
-    config: cfg.UNet | cfg.CodeTransformer | cfg.Conditioner | cfg.FirstStage,
+    config: cfg.UNet | cfg.ControlBranch | cfg.CodeTransformer | cfg.Conditioner | cfg.FirstStage,
     text: cfg.TextConditioner | None = None,
 ) -> dict[str, Any]:
     """The tree of one component, with shapes for leaves; `text` is the model's text encoder, which
@@ -244,6 +245,8 @@ def component_shapes(
     match config:
         case cfg.UNet():
             return unet_shapes(config)
+        case cfg.ControlBranch():
+            return control_shapes(config)
         case cfg.Autoencoder() | cfg.Pixels():
             return autoencoder_shapes(config)
         case cfg.CodeTransformer():
@@ -267,6 +270,19 @@ def code_transformer_shapes(config: cfg.CodeTransformer) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def unet_shapes(config: cfg.UNet) -> dict[str, Any]:
     """Shapes of the U-Net's parameters."""
+    return _init_shapes(build_unet(config), *_unet_inputs(config))
+
+
+@lru_cache(maxsize=16)
+def control_shapes(config: cfg.ControlBranch) -> dict[str, Any]:
+    """Shapes of a ControlNet's parameters."""
+    side = config.unet.factor // config.unet.patch_size * config.hint_factor
+    hint = _floats(side, side, config.hint_channels)
+    return _init_shapes(build_control(config), *_unet_inputs(config.unet), hint)
+
+
+def _unet_inputs(config: cfg.UNet) -> tuple[Any, ...]:
+    """Shapes of noisy latents, time and condition."""
     side = config.factor
 
     def wide(width: int | None, *shape: int) -> Any:
@@ -278,8 +294,7 @@ def unet_shapes(config: cfg.UNet) -> dict[str, Any]:
         label=_numbers() if config.class_count else None,
         concat=wide(config.concat_channels, side, side),
     )
-    x = _floats(side, side, config.in_channels)
-    return _init_shapes(build_unet(config), x, _numbers(), condition)
+    return _floats(side, side, config.in_channels), _numbers(), condition
 
 
 @lru_cache(maxsize=16)

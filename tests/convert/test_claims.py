@@ -21,6 +21,7 @@ PARTS = (
     cfg.ClassConditioner, cfg.TextConditioner, cfg.KL, cfg.VQ, cfg.Gumbel, cfg.FSQ, cfg.LFQ,
     cfg.Discrete, cfg.Diffusion, cfg.Model, cfg.LowResConditioner, cfg.NoiseAugmentation,
     cfg.ClassMapConditioner, cfg.ClassMaps, cfg.LayoutConditioner, cfg.LayoutTokens,
+    cfg.ControlBranch,
 )  # fmt: skip
 
 

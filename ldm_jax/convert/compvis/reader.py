@@ -43,6 +43,7 @@ _RULES = (
         rf"low_scale_model\.({_SCHEDULE})",
         "the noise schedule of the low-resolution image, kept in the config",
     ),
+    (r"control_model\..*", "a ControlNet, which sample.py --control takes"),
     (r"depth_model\..*", "a network that estimates depth, which is read from files"),
     ("scale_factor", "the latent scale, kept in the config"),
     ("logvar", "a weight of the training loss"),
@@ -69,7 +70,7 @@ _FOREIGN = {
     "down_blocks.": "one component of a diffusers folder; name the folder",
     "conditioner.embedders.": "an SDXL model, which is not supported",
     "text_model.": "a text encoder alone; name the folder of the whole model",
-    "control_model.": "a ControlNet, which is not supported",
+    "control_model.": "a ControlNet, which sample.py --control takes beside a model",
     "model.diffusion_model.joint_blocks.": "an SD 3 model, which is not supported",
     "transformer.tok_emb.": "VQGAN's transformer over codes, from which python -m "
     "ldm_jax.cli.sample_codes draws",

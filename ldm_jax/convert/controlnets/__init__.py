@@ -1,0 +1,1 @@
+"""ControlNets in the files of other programs, read and written."""
