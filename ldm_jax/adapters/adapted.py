@@ -8,8 +8,11 @@ adapters' arrays stand beside the network's own parameters, under `ADAPTERS`:
     unet/adapters/0/strength                                      a number
     unet/adapters/0/modules/mid_block/…/to_q/lora/down            arrays of the kinds
     unet/adapters/keys                                            in training, of each example
+    unet/adapters/hypernetworks/0/strength                        a number
+    unet/adapters/hypernetworks/0/nets/320/k/0/weight             as in their files
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +26,7 @@ from jaxtyping import Array, Float, Key
 from ldm_jax import config as cfg
 from ldm_jax.adapters import kinds as all_kinds
 from ldm_jax.adapters.adapter import UNET, Adapter, AdapterUse, Modules
+from ldm_jax.adapters.hypernetwork import BEFORE, Nets, apply_net
 from ldm_jax.adapters.kind import Kind
 from ldm_jax.adapters.lora import LoRA
 from ldm_jax.adapters.merging import MergeError, deltas
@@ -36,7 +40,7 @@ ADAPTERS = "adapters"
 """No network has parameters of this name."""
 
 
-KEYS = "keys"
+KEYS, HYPERNETWORKS = "keys", "hypernetworks"
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,10 @@ class Adapted:
 
     network: Any
     """A Flax module, or what is applied like one."""
-    training: cfg.ModuleAdapter | None = None
+    training: cfg.Adapter | None = None
     """What says which parts of adapters training leaves out."""
+    hypernetworks: tuple[cfg.Hypernetwork, ...] = ()
+    """The forms of those beside the parameters, in order."""
 
     def init(self, *arguments: Any) -> Any:
         """As the network's, without adapters."""
@@ -85,24 +91,38 @@ class Adapted:
         params = dict(variables["params"])
         found = dict(params.pop(ADAPTERS, {}))
         keys = found.pop(KEYS, None)
+        chain = [(form, found[HYPERNETWORKS][str(i)]) for i, form in enumerate(self.hypernetworks)]
+        found.pop(HYPERNETWORKS, None)
         variables = {**variables, "params": params}
         uses = [(one["strength"], _modules(one["modules"])) for one in found.values()]
 
         def dropouts(path: str) -> Dropouts | None:
             return None if keys is None else Dropouts(self.training, rngs.named(keys, path))
 
-        with nn.intercept_methods(partial(_intercept, uses, dropouts)):
+        with contextlib.ExitStack() as interceptors:
+            if uses:
+                interceptors.enter_context(
+                    nn.intercept_methods(partial(_intercept, uses, dropouts))
+                )
+            if chain:  # the last one comes first
+                interceptors.enter_context(nn.intercept_methods(partial(_before, chain, keys)))
             return self.network.apply(variables, *arguments, **how)
 
 
-def adapt(model: LatentDiffusion, training: cfg.ModuleAdapter | None = None) -> LatentDiffusion:
-    """`model` with networks that find adapters beside their parameters; `training` says which parts
-    of these are left out where there are keys for it (`with_keys`)."""
+def adapt(
+    model: LatentDiffusion,
+    training: cfg.Adapter | None = None,
+    hypernetworks: Sequence[cfg.Hypernetwork] = (),
+) -> LatentDiffusion:
+    """`model` with networks that find adapters beside their parameters, `hypernetworks` of these
+    forms among them; `training` says which parts are left out where there are keys for it
+    (`with_keys`)."""
     conditioners = tuple(
         replace(one, module=Adapted(one.module, training)) if isinstance(one, TextEncoder) else one
         for one in model.conditioners
     )
-    return replace(model, unet=Adapted(model.unet, training), conditioners=conditioners)
+    unet = Adapted(model.unet, training, (*hypernetworks,))
+    return replace(model, unet=unet, conditioners=conditioners)
 
 
 def with_keys(params: Mapping[str, Any], keys: Key[Array, "b"]) -> dict[str, Any]:
@@ -135,7 +155,8 @@ def put_beside(params: Mapping[str, Any], uses: Sequence[AdapterUse]) -> dict[st
 
 
 def take_apart(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[AdapterUse]]:
-    """Undoes `put_beside`: the parameters of a model, and the adapters beside them."""
+    """Undoes `put_beside`: the parameters of a model, and the adapters beside them but for
+    hypernetworks, which cannot be merged."""
     bare = {**params, UNET: _without(params[UNET])}
     components = {UNET: params[UNET], **params.get("conditioners", {})}
     if "conditioners" in params:
@@ -143,6 +164,8 @@ def take_apart(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[AdapterU
     numbered: dict[str, dict[str, tuple[float, Modules]]] = {}
     for name, own in components.items():
         for number, one in own.get(ADAPTERS, {}).items():
+            if number == HYPERNETWORKS:
+                continue
             strength = float(one["strength"])
             numbered.setdefault(number, {})[name] = strength, _modules(one["modules"])
     uses = []
@@ -155,6 +178,18 @@ def take_apart(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[AdapterU
 
 def _without(own: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in own.items() if name != ADAPTERS}
+
+
+def put_hypernetworks_beside(
+    params: Mapping[str, Any], nets: Sequence[tuple[float, Nets]]
+) -> dict[str, Any]:
+    """The parameters of a model with hypernetworks, each with its strength, beside its U-Net's."""
+    chain = {
+        str(i): {"strength": np.float32(strength), "nets": arrays}
+        for i, (strength, arrays) in enumerate(nets)
+    }
+    others = params[UNET].get(ADAPTERS, {})
+    return {**params, UNET: {**params[UNET], ADAPTERS: {**others, HYPERNETWORKS: chain}}}
 
 
 def to_tree(modules: Modules) -> dict[str, Any]:
@@ -197,6 +232,29 @@ def _intercept(
             more = _added(module, modules[path], arguments[0], dropouts(path))
             result = result + (more * jnp.asarray(strength, more.dtype)).astype(result.dtype)
     return result
+
+
+def _before(
+    chain: Sequence[tuple[cfg.Hypernetwork, Mapping[str, Any]]],
+    keys: Key[Array, "b"] | None,
+    call: Callable[..., Any],
+    arguments: tuple,
+    how: dict,
+    context: Any,
+) -> Any:
+    """The call of a module, of keys and of values with what hypernetworks make of its input."""
+    path = context.module.path
+    side = next((s for s, name in BEFORE.items() if path and path[-1] == name), None)
+    if side is None or context.method_name != "__call__" or not path[-2].startswith("attn"):
+        return call(*arguments, **how)
+    x, *others = arguments
+    for number, (form, one) in enumerate(chain):
+        net = one["nets"].get(str(x.shape[-1]))
+        if net is not None:
+            place = "/".join((*path, HYPERNETWORKS, str(number)))
+            own = None if keys is None else rngs.named(keys, place)
+            x = apply_net(form, net[side], x, one["strength"], own)
+    return call(x, *others, **how)
 
 
 def _added(

@@ -20,6 +20,7 @@ from ldm_jax.cli.sample_arguments import (
 from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.command_line import check_model
 from ldm_jax.config.lora_choice import LoraChoice
+from ldm_jax.config.request import WITH_STRENGTH
 from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import at_end
@@ -176,19 +177,20 @@ def _check_files(command: Command, own: Collection[str] = ()) -> None:
         path = getattr(command.request.model, name)
         if path is not None:
             check_model(str(path), name)
-    for one in command.request.model.lora:
-        _check_adapter(LoraChoice.parse(one).file, one)
+    for name in WITH_STRENGTH:
+        for one in getattr(command.request.model, name):
+            _check_adapter(name, LoraChoice.parse(one).file, one)
     folder = command.request.model.lora_dir
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"lora_dir is {folder}, which is no folder; name one with adapters")
 
 
-def _check_adapter(path: Path, typed: str) -> None:
+def _check_adapter(name: str, path: Path, typed: str) -> None:
     """Raises ConfigError for an adapter that is not there."""
     if not path.exists():
         *_, last = str(path).split(":")
         hint = f", and {last!r} is no strength" if last != str(path) else ""
-        raise ConfigError(f"lora is {typed}; there is no such file or folder{hint}")
+        raise ConfigError(f"{name} is {typed}; there is no such file or folder{hint}")
 
 
 def invert(command: Command) -> Path:

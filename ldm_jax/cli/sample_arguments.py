@@ -12,7 +12,7 @@ from ldm_jax.cli import options
 from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.command_line import check_given
 from ldm_jax.config.lora_choice import LoraChoice
-from ldm_jax.config.request import kinds, paths, settings
+from ldm_jax.config.request import WITH_STRENGTH, kinds, paths, settings
 from ldm_jax.core.reading import FileFormatError, printable, read_lines
 
 PROGRAM = "sample.py"
@@ -71,7 +71,7 @@ FIRST = {
 """What most people need: the options that stand first in the help text, one line each."""
 MORE = {
     "Prompts": ("prompts", "interactive", "unknown_words", "literal_prompts", "clip_skip"),
-    "Adapters (LoRA)": ("lora", "lora_dir"),
+    "Adapters (LoRA)": ("lora", "lora_dir", "hypernetwork"),
     "Model": (
         "weights", "variant", "dtype", "tokenizer", "prediction", "original_config", "vae",
         "text_encoder",
@@ -232,7 +232,9 @@ def inputs(command: Command) -> list[tuple[str, Path]]:
     named = [(name, Path(p)) for name in ("prompts", "from_png", "invert")
              if (p := getattr(command, name)) is not None]  # fmt: skip
     values = command.request.to_dict()
-    adapters = [("lora", LoraChoice.parse(one).file) for one in values.pop("lora", ())]
+    adapters = [
+        (name, LoraChoice.parse(one).file) for name in WITH_STRENGTH for one in values.pop(name, ())
+    ]
     return [*named, *((n, Path(values[n])) for n in paths() if n in values), *adapters]
 
 
@@ -282,7 +284,7 @@ def _say_files(picture: Path, named: Request, used: Request) -> None:
     one, other = named.to_dict(), used.to_dict()
     for name in paths():
         if name in other and one.get(name) == other[name]:
-            told = " ".join(other[name]) if name == "lora" else other[name]
+            told = " ".join(other[name]) if name in WITH_STRENGTH else other[name]
             _say(f"{picture} names --{name}={told}, which is read")
 
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ldm_jax.config.checks import ConfigError, Decay, Positive, Width, Within, require, settings
 
@@ -162,5 +162,47 @@ def _check_pattern(name: str, pattern: str) -> None:
         raise ConfigError(f"{name} has {pattern!r}, which is no pattern: {error}") from None
 
 
-Adapter = ModuleAdapter
+Activation = Literal[
+    "linear", "relu", "leakyrelu", "elu", "swish", "tanh", "sigmoid", "hardswish", "silu", "gelu",
+    "selu", "celu", "mish", "relu6", "softplus", "softsign", "hardtanh", "hardsigmoid",
+    "tanhshrink", "logsigmoid",
+]  # fmt: skip
+"""As the web UI calls them; `swish` is what others call hardswish, `linear` is none."""
+
+
+@settings
+class Hypernetwork:
+    """Small networks before the keys and the values of all attention, one pair for each width of
+    what these are made of (the web UI's)."""
+
+    widths: tuple[Width, ...] = ()
+    """Widths that have networks; (): all that the model has."""
+    layer_structure: tuple[Positive, ...] = (1.0, 2.0, 1.0)
+    """Widths of the layers, as multiples of that of the input; the first and the last are 1."""
+    activation: Activation = "linear"
+    layer_norm: bool = False
+    """Normalise after each layer."""
+    activate_output: bool = True
+    """Whether the last layer has the activation, too."""
+    dropout: tuple[Decay, ...] = ()
+    """Share that is left out after each layer in training, beginning with the input, which has 0;
+    (): none."""
+    initialization: Literal[
+        "normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"
+    ] = "normal"
+    """How weights begin; `normal` has a deviation of 0.01."""
+
+    def __post_init__(self) -> None:
+        layers = self.layer_structure
+        require(len(layers) > 1 and layers[0] == layers[-1] == 1, "layer_structure", layers,
+                "two or more numbers, the first and the last of them 1")  # fmt: skip
+        fits = not self.dropout or (
+            len(self.dropout) == len(layers) and self.dropout[0] == 0 == self.dropout[-1]
+        )
+        require(fits, "dropout", self.dropout,
+                f"() or {len(layers)} shares, as many as layer_structure has numbers, the first "
+                "and the last of them 0")  # fmt: skip
+
+
+Adapter = ModuleAdapter | Hypernetwork
 """What may be trained beside a model."""

@@ -101,6 +101,8 @@ class TextConditioner:
     the model that a run starts from (`train.py --init` or `--text_encoder`)."""
     dropout: Share = 0.1
     """Share of training examples whose caption is dropped, for classifier-free guidance (CFG)."""
+    extra_words: tuple[str, ...] = ()
+    """Words that a tokenizer made from the captions is to know as well, to be taught later."""
     tags: CaptionTags | None = None
     """Shuffle and drop the tags of captions in training; None: captions as they are."""
 

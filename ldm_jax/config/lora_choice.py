@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ldm_jax.config.checks import ConfigError
 
+TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>", re.IGNORECASE)
+"""An adapter that a prompt names."""
 LARGEST = 100.0
 """Strengths beyond this, of either sign, are mistakes."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)", re.IGNORECASE)
@@ -21,8 +23,9 @@ class LoraChoice:
     unet: float = 1.0
 
     @classmethod
-    def parse(cls, text: str) -> "LoraChoice":
-        """That which `text` spells; without a strength it is 1, and one number is for both.
+    def parse(cls, text: str, setting: str = "lora") -> "LoraChoice":
+        """That which `text`, the value of a setting, spells; without a strength it is 1, and one
+        number is for both.
 
         Raises:
             ConfigError: no file, or strengths that cannot be.
@@ -33,9 +36,9 @@ class LoraChoice:
         file = ":".join(parts)
         if not file:
             raise ConfigError(
-                f"lora is {text!r}, which names no file; write FILE:0.8 or FILE:TE:UNET"
+                f"{setting} is {text!r}, which names no file; write FILE:0.8 or FILE:TE:UNET"
             )
-        numbers = [strength_of(one, f"lora is {text!r}") for one in strengths] or [1.0]
+        numbers = [strength_of(one, f"{setting} is {text!r}") for one in strengths] or [1.0]
         return cls(Path(file), numbers[0], numbers[-1])
 
     def __str__(self) -> str:

@@ -64,6 +64,8 @@ class ModelChoice:
     for text encoder and U-Net."""
     lora_dir: Path | None = None
     """Folder of the adapters that prompts name as <lora:NAME:STRENGTH>."""
+    hypernetwork: tuple[str, ...] = ()
+    """Hypernetworks, one after the other, each FILE or FILE:STRENGTH."""
     weak_model: Path | None = None
     """Autoguidance: a weaker model of the same task, or an earlier checkpoint
     (WORKDIR/checkpoints/STEP). Without --guidance, that is then 1."""
@@ -92,7 +94,12 @@ class ModelChoice:
         require(self.clip_skip is None or self.clip_skip >= 1, "clip_skip", self.clip_skip,
                 "1 or more")  # fmt: skip
         # One spelling, whichever was written.
-        object.__setattr__(self, "lora", tuple(str(LoraChoice.parse(one)) for one in self.lora))
+        for name in WITH_STRENGTH:
+            spelled = tuple(str(LoraChoice.parse(one, name)) for one in getattr(self, name))
+            object.__setattr__(self, name, spelled)
+        for one in self.hypernetwork:
+            choice = LoraChoice.parse(one)
+            require(choice.text_encoder == choice.unet, "hypernetwork", one, "FILE:STRENGTH")
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,8 @@ class ConditionFiles:
             raise ConfigError("noise_level needs low_res, the name of a file")
 
 
+WITH_STRENGTH = ("lora", "hypernetwork")
+"""Settings that name files with strengths, as `LoraChoice` spells them."""
 FILES = ("low_res", "class_map", "boxes", "edit_image", "depth")
 """Settings that name a file for the input of the same name."""
 _NAMES = {"weights": Weights, "dtype": Dtype, "prediction": Prediction}
@@ -332,9 +341,9 @@ def needs() -> dict[str, str]:
 
 
 def paths() -> list[str]:
-    """The settings that name files or folders; `lora` names files with their strengths."""
+    """The settings that name files or folders; those of `WITH_STRENGTH` with their strengths."""
     hints = settings()
-    return [name for name in hints if name == "lora" or Path in typing.get_args(hints[name])]
+    return [name for name in hints if name in WITH_STRENGTH or Path in typing.get_args(hints[name])]
 
 
 def kinds() -> list[type]:

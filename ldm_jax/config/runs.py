@@ -255,7 +255,7 @@ TRAINED = {
     "cross_attention": r"unet/.*/attn2/.*",
     "conditioners": r"conditioners/.*",
     "text_encoder": r"conditioners/text_encoder/.*",
-    "adapter": r"(.*/)?adapters/(?!.*/alpha$)(?!\d+/strength$).*",
+    "adapter": r"(.*/)?adapters/(?!.*/(alpha|strength)$)(?!\d+/strength$).*",
 }
 """Patterns of parameters of `{"unet", "conditioners"}` by the names that `train` has of them."""
 

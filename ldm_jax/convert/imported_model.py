@@ -139,7 +139,9 @@ def _conditioner_in_shapes(part: cfg.Conditioner) -> cfg.Conditioner:
             return replace(part, tokens=tokens, class_names=(), dropout=0.0)
         case cfg.EditConditioner():
             return cfg.EditConditioner()
-        case cfg.TextConditioner() | cfg.ClassConditioner():
+        case cfg.TextConditioner():
+            return replace(part, dropout=0.0, tags=None, extra_words=())
+        case cfg.ClassConditioner():
             return replace(part, dropout=0.0)
     return part
 

@@ -1,12 +1,9 @@
 """Adapters that prompts name, as the web UI has it: `<lora:NAME:0.8>`."""
 
-import re
 from dataclasses import dataclass
 
 from ldm_jax.config.checks import ConfigError
-from ldm_jax.config.lora_choice import strength_of
-
-TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>", re.IGNORECASE)
+from ldm_jax.config.lora_choice import TAG, strength_of
 
 
 @dataclass(frozen=True)

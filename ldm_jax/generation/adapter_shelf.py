@@ -7,15 +7,23 @@ from typing import Any
 from ldm_jax import config as cfg
 from ldm_jax.adapters.adapter import Adapter, AdapterUse
 from ldm_jax.adapters.merging import merge
-from ldm_jax.config.lora_choice import LoraChoice
+from ldm_jax.config.lora_choice import TAG, LoraChoice
 from ldm_jax.convert.adapters.adapter_files import read_adapter
 from ldm_jax.convert.adapters.adapter_folder import AdapterFolder
+from ldm_jax.convert.adapters.hypernetwork_files import HypernetworkFile, read_hypernetwork
 from ldm_jax.convert.adapters.module_names import ModuleNames
 from ldm_jax.core import tree
-from ldm_jax.data.adapter_tags import TAG, cut_tags
+from ldm_jax.data.adapter_tags import cut_tags
 
 Chosen = tuple[str, ...]
 """Adapters with their strengths, spelled as in `ModelChoice.lora`."""
+
+
+def read_chain(chosen: Chosen, config: cfg.Model) -> list[tuple[HypernetworkFile, float]]:
+    """The hypernetworks that are chosen, in order, each with its strength; those of none are left
+    out. Raises ConvertError, FileFormatError for what cannot be used."""
+    choices = [LoraChoice.parse(one) for one in chosen]
+    return [(read_hypernetwork(one.file, config), one.unet) for one in choices if one.unet]
 
 
 class AdapterShelf:

@@ -18,12 +18,13 @@ import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.adapters.adapted import adapt, put_hypernetworks_beside
 from ldm_jax.config.request import IMAGES_PER_PROMPT, UnknownWordsChoice, check_numbers
 from ldm_jax.core import tree
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.data.inputs import empty_views
 from ldm_jax.generation import defaults
-from ldm_jax.generation.adapter_shelf import AdapterShelf
+from ldm_jax.generation.adapter_shelf import AdapterShelf, read_chain
 from ldm_jax.generation.conditions import (
     NO_PICTURE,
     InputGroup,
@@ -151,9 +152,15 @@ class Pipeline:
         if self.choice.literal_prompts and not defaults.takes_captions(self.config):
             raise cfg.ConfigError("literal_prompts: this model takes no prompts, so leave it out")
         self.model = ldm.build(self.config, self.dtype)
+        chain = read_chain(self.choice.hypernetwork, self.config)
+        if chain:
+            self.model = adapt(self.model, hypernetworks=[one.form for one, _ in chain])
         self.tokenizer = open_tokenizer(self.config.conditioners, bundle.tokenizer, path)
         self._devices = devices = list(devices or jax.local_devices())
         params = self._shelf.merged(self._worn) if self._worn else bundle.params
+        if chain:
+            nets = [(strength, one.nets) for one, strength in chain]
+            params = put_hypernetworks_beside(params, nets)
         self.params = _on_devices(params, self.dtype, devices)
         # The first stage is not safe in float16.
         first_stage = "float32" if self.dtype == "float16" else self.dtype

@@ -3,11 +3,12 @@ UI's; written and read."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ldm_jax.config.lora_choice import TAG
 from ldm_jax.config.request import Request
 from ldm_jax.config.request import paths as request_paths
 from ldm_jax.core.reading import FileFormatError, parse_json, shown
@@ -31,6 +32,8 @@ class Written:
 def picture_text(request: Request, about: Mapping[str, Any]) -> dict[str, str]:
     """The text chunks of one picture's PNG by their keys: its resolved `request`, with what there
     is to say `about` it, and of captions the web UI's too."""
+    if not any(map(TAG.search, request.prompt)):  # then no adapter of the folder is in it
+        request = replace(request, model=replace(request.model, lora_dir=None))
     text = {CHUNK: json.dumps({"request": request.to_dict()} | dict(about))}
     if request.prompt:
         text[infotext.CHUNK] = parameters(request)

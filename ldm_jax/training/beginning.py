@@ -1,5 +1,6 @@
 """What a new run of stage two builds on, and what it begins with: parts of trained models."""
 
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -148,5 +149,6 @@ def _keep_tokenizer(
         workdir.mkdir(parents=True, exist_ok=True)
         copy_tokenizer(files, workdir / TOKENIZER_FILES)
         return
+    captions = itertools.chain(captions, text.extra_words)
     made = train_tokenizer(captions, text.encoder.vocab_size, text.tokenizer)
     made.save(workdir / TOKENIZER)

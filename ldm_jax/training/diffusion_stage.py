@@ -84,7 +84,8 @@ def diffusion_stage(
         check_encoder(source, frozen["autoencoder"])
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
     if run.adapter is not None:
-        model = adapt(model, run.adapter)
+        chain = (run.adapter,) if isinstance(run.adapter, cfg.Hypernetwork) else ()
+        model = adapt(model, run.adapter, chain)
     optimizer = make_diffusion_optimizer(run)
     # A short schedule has no more steps than timesteps.
     steps = min(SHOWN_STEPS, getattr(run.diffusion.process, "num_timesteps", SHOWN_STEPS))

@@ -102,7 +102,7 @@ def denoising_loss(
     x = q_sample(latents, input_eps, alpha, sigma)
 
     dropout = rngs.example_keys(rngs.stream(seed, "dropout"), index) if train else None
-    if train and isinstance(run.adapter, cfg.ModuleAdapter):
+    if train and isinstance(run.adapter, cfg.ModuleAdapter | cfg.Hypernetwork):
         params = with_keys(params, rngs.named(dropout, "adapter"))
     condition = model.condition(params, frozen, inputs)
     seen = network_input(x, alpha, sigma, kind, sigma_data)

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 
 from ldm_jax import config as cfg
-from ldm_jax.adapters.adapted import ADAPTERS, put_beside
+from ldm_jax.adapters.adapted import ADAPTERS, put_beside, put_hypernetworks_beside
 from ldm_jax.adapters.adapter import AdapterUse
 from ldm_jax.adapters.fresh import fresh
+from ldm_jax.adapters.hypernetwork import fresh_nets
 from ldm_jax.core import tree
 
 OF_FIRST_STAGE = {"all": r".*", "decoder": r"(decoder|post_quant_conv)/.*"}
@@ -46,9 +47,24 @@ def with_adapter(params: Mapping[str, Any], run: cfg.DiffusionRun) -> dict[str, 
     Raises:
         cfg.ConfigError: the model has nothing that could be changed so.
     """
+    if isinstance(run.adapter, cfg.Hypernetwork):
+        nets = fresh_nets(run.adapter, _widths(params, run.adapter), run.loop.seed)
+        return put_hypernetworks_beside(params, [(1.0, nets)])
     text = cfg.find(run.conditioners, cfg.TextConditioner)
     adapter = fresh(run.adapter, params, None if text is None else text.name, run.loop.seed)
     return put_beside(params, [AdapterUse(adapter)])
+
+
+def _widths(params: Mapping[str, Any], form: cfg.Hypernetwork) -> list[int]:
+    """The widths of what keys are made of that the hypernetwork has networks for."""
+    flat = tree.flatten(params["unet"])
+    there = sorted({leaf.shape[0] for path, leaf in flat.items() if path.endswith("to_k/kernel")})
+    wrong = [width for width in form.widths if width not in there]
+    if wrong or not there:
+        raise cfg.ConfigError(
+            f"adapter.widths is {form.widths}; this model's attention has widths {there}"
+        )
+    return list(form.widths) or there
 
 
 def shapes_beside(untrained: Mapping[str, Any], run: cfg.DiffusionRun) -> dict[str, Any]:

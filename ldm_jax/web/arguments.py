@@ -23,6 +23,8 @@ class Arguments:
 
     models: tuple[Path, ...] = ()
     """Folders with models, work directories or single files; or models themselves."""
+    lora_dir: Path | None = None
+    """Folder of adapters, which prompts name: <lora:NAME:0.8>."""
     out: Path = Path("pictures")
     """Folder for the pictures; those that are in it, and `sample.py`'s, are shown, too."""
     host: str = "127.0.0.1"

@@ -97,6 +97,7 @@ def form(name: str, facts: dict[str, Any], models: ModelList, limits: Limits) ->
         "model": name, "inputs": facts["inputs"], "sides": sides,
         "settings": [s | {"most": most.get(s["name"], s["most"])} for s in listed],
         "token_limit": facts["token_limit"], "chunks": facts["clip"],
+        "adapters": models.adapters() if "caption" in facts["inputs"] else [],
         "takes_picture": True, "picture_formats": FORMATS,
         "takes_mask": True, "needs_mask": facts["is_inpainting"],
         "files": [

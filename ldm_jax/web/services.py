@@ -95,7 +95,9 @@ def request_of(
     beyond the limits.
     """
     entry = models.find(model)
-    named, neutral = {"model": str(entry.path)}, Request()
+    usual = Request(model=models.usual_choice(entry.path)).to_dict()
+    named = {name: usual[name] for name in ("model", "lora_dir") if name in usual}
+    neutral = Request()
     values = {name: value for name, value in values.items()
               if name not in ABSENT or value != neutral.setting(name)}  # fmt: skip
     options = all_options()

@@ -1,12 +1,14 @@
 """Prompts against the tokenizer of a model in memory: how many tokens they have, what is cut off
 them, and what is refused. JAX is not asked, so any thread may."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ldm_jax.config import CLIPText, TextConditioner, find
+from ldm_jax.config import CLIPText, ConfigError, TextConditioner, find
 from ldm_jax.config.request import Request
 from ldm_jax.core.reading import shown
 from ldm_jax.data import prompts
+from ldm_jax.data.adapter_tags import cut_tags
 from ldm_jax.web import refused
 from ldm_jax.web.form import token_limit
 from ldm_jax.web.limits import MAX_TEXT
@@ -28,6 +30,7 @@ def count_tokens(model: "Model", text: str) -> dict[str, Any]:
         raise Refused(422, ("model", "this model takes no prompts"))
     if len(text) > MAX_TEXT:
         raise Refused(422, ("text", f"text has more than {MAX_TEXT} characters"))
+    text = _without_tags(model, [text])[0]
     tokenizer, limit = pipeline.tokenizer, token_limit(conditioner)
     if isinstance(conditioner.encoder, CLIPText):
         try:
@@ -43,6 +46,17 @@ def count_tokens(model: "Model", text: str) -> dict[str, Any]:
     return {"count": count, "limit": limit, "chunks": 1, "unknown": unknown}
 
 
+def _without_tags(model: "Model", texts: Sequence[str]) -> list[str]:
+    """Prompts without the adapters that they name; raises Refused (422) for tags that cannot be."""
+    choice = model.pipeline.choice
+    if choice.lora_dir is None or choice.literal_prompts:
+        return [*texts]
+    try:
+        return [cut_tags(text)[0] for text in texts]
+    except ConfigError as error:
+        raise Refused(422, ("prompt", str(error))) from error
+
+
 def cut_prompts(model: "Model", request: Request) -> list[str]:
     """A sentence for each prompt of `request` whose end the model does not read."""
     pipeline = model.pipeline
@@ -51,7 +65,8 @@ def cut_prompts(model: "Model", request: Request) -> list[str]:
         return []
     if isinstance(conditioner.encoder, CLIPText):
         return []  # which reads on in further chunks
-    limit, texts = token_limit(conditioner), (*request.prompt, request.negative_prompt or "")
+    texts = [*_without_tags(model, request.prompt), request.negative_prompt or ""]
+    limit = token_limit(conditioner)
     found = zip(texts, pipeline.tokenizer.encodings(texts), strict=True)
     return [
         f"the prompt {shown(text)} has {len(one.ids)} tokens; the model reads the first {limit}, "
@@ -64,9 +79,10 @@ def check_conditions(model: "Model", request: Request) -> None:
     from ldm_jax.generation.conditions import encode_conditions
 
     pipeline = model.pipeline
+    texts = _without_tags(model, request.prompt) or request.conditions
     try:
         encode_conditions(
-            pipeline.config.conditioners, pipeline.tokenizer, request.conditions,
+            pipeline.config.conditioners, pipeline.tokenizer, texts,
             request.negative_prompt, not pipeline.choice.literal_prompts,
             request.unknown_words == "skip",
         )  # fmt: skip

@@ -243,7 +243,7 @@ class Worker:
         from ldm_jax.web.drawing import draw
 
         entry = self.models.find(job.model)
-        choice = job.requests[0].model if job.requests else ModelChoice(entry.path)
+        choice = job.requests[0].model if job.requests else self.models.usual_choice(entry.path)
         model = self._load(job, choice)
         if job.requests:
             draw(self, job, model)
@@ -262,13 +262,13 @@ class Worker:
         gc.collect()  # before there is room for the next
         try:
             model = Model(Pipeline.open(choice, job.optional))
-            if job.model not in self.forms or choice == ModelChoice(choice.model):
+            if job.model not in self.forms or choice == self.models.usual_choice(choice.model):
                 self.forms[job.model] = facts_of(model)
         except Exception as error:
             found = refused.of_error(error)
             # The path is this machine's; clients know the name.
             why = found.errors[0][1].replace(str(choice.model), job.model)
-            if choice == ModelChoice(choice.model):
+            if choice == self.models.usual_choice(choice.model):
                 self.models.set_problem(job.model, why)
                 raise Refused(found.status, ("model", why)) from error
             # The model may be sound, and one of the settings beside it at fault.

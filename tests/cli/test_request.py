@@ -81,7 +81,8 @@ VALUES = {
     "tileable": True,
     "literal_prompts": True,
     "lora": ["loras/ä.safetensors:0.5:1.0", "b:-0.25"],
-    "lora_dir": "loras",
+    "lora_dir": {"prompt": ["a <lora:x>"], "lora_dir": "loras"},
+    "hypernetwork": ["h.pt:0.5"],
     "weak_model": {"weak_model": "w/checkpoints/5", "autoguidance_scale": 3.0},
     "classifier": {"prompt": [], "classes": [0], "classifier": "c"},
 }

@@ -25,8 +25,13 @@ from sd_backend_client.api.shared_data.generation_handle import GenerationStatus
 from sd_backend_client.api.webui.diffusion_request_body import DiffusionRequestBody
 from sd_backend_client.errors import GenerationError, ServerError
 
+from ldm_jax.adapters.adapter import Adapter
+from ldm_jax.adapters.lora import LoRA
 from ldm_jax.cli import sample
 from ldm_jax.config.request import Request
+from ldm_jax.convert.adapters.adapter_writer import write_adapter
+from ldm_jax.convert.adapters.module_names import ModuleNames
+from ldm_jax.convert.loading import load
 from ldm_jax.images.picture_text import read_written
 
 PROMPT, OTHER = "a red three alone", "a blue seven alone"
@@ -42,9 +47,11 @@ def server(trained_text2img, programs, tmp_path_factory):
     extra = home / "extra"
     extra.mkdir()
     (extra / "broken.safetensors").write_bytes(b"no model")
+    write_strong_adapter(trained_text2img, home / "adapters")
     process = tiny.start(
         "-m", "ldm_jax.web", "--models", str(trained_text2img), str(extra), f"--out={home / 'out'}",
-        "--port=0", "--max_body=3000000", "--max_queue=60", "--body_seconds=5", programs=programs,
+        "--port=0", f"--lora_dir={home / 'adapters'}", "--max_body=3000000", "--max_queue=60",
+        "--body_seconds=5", programs=programs,
     )  # fmt: skip
     lines: list[str] = []
     while not (found := re.search(r"http://127.0.0.1:(\d+)/", lines[-1] if lines else "")):
@@ -61,6 +68,18 @@ def server(trained_text2img, programs, tmp_path_factory):
     process.wait()
     reader.join()
     process.stdout.close()
+
+
+def write_strong_adapter(model, folder):
+    """An adapter of the model's text encoder that nobody overlooks, in a folder."""
+    folder.mkdir()
+    path = "encoder/layers/0/mlp/fc1"
+    imported = load(model)
+    shape = ModuleNames.of(imported.config, imported.params).places[path.replace("/", ".")].shape
+    random = np.random.default_rng(0)
+    down, up = (random.normal(size=s).astype(np.float32) for s in ((2, shape[1]), (shape[0], 2)))
+    adapter = Adapter({"text_encoder": {path: (LoRA(down, up),)}}, "strong")
+    write_adapter(adapter, folder / "strong.safetensors", "kohya")
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +233,7 @@ def test_what_there_is_is_listed(api):
     assert api.get_upscalers()[0]["name"] == "None"
     assert api.get_embeddings() == {"loaded": {}, "skipped": {}}
     assert api.get_scripts() == {"txt2img": [], "img2img": []}
-    for empty in ("sd_vae", "loras", "hypernetworks", "latent_upscale_modes", "prompt_styles"):
+    for empty in ("sd_vae", "hypernetworks", "latent_upscale_modes", "prompt_styles"):
         assert getattr(api, f"get_{empty}")() == []
     assert api.get_memory()["ram"]["total"] > 0 and api.get_cmd_flags()["api"]
     assert api.refresh_checkpoints() is None
@@ -236,6 +255,29 @@ def test_a_model_that_cannot_be_loaded_is_told_of(api):
     api.set_options({"CLIP_stop_at_last_layers": 1})
     names = {one["name"]: one for one in api.custom_get("api/models")}
     assert names["run"]["loaded"] and "broken.safetensors" in names["broken.safetensors"]["problem"]
+
+
+def test_adapters_are_listed_and_named_by_prompts(server, api, tmp_path):
+    listed = requests.get(f"{server.url}/sdapi/v1/loras").json()
+    assert [one["name"] for one in listed] == ["strong"]
+    form = requests.get(f"{server.url}/api/form", {"model": "run"}).json()
+    assert form["adapters"] == ["strong"]
+    text = {"model": "run", "text": f"{PROMPT} <lora:strong:0.5>"}
+    counted = requests.post(f"{server.url}/api/tokens", json=text).json()
+    assert counted["count"] == len(PROMPT.split()) and not counted["unknown"]
+    assert api.get_loras() == listed
+    how = {"seed": 5, "sampler_name": "DDIM", "eta": 0.0}
+    plain = api.txt2img(**SMALL, **how)
+    tagged = api.txt2img(**SMALL | {"prompt": text["text"]}, **how)
+    assert plain.image != tagged.image
+    expected = drawn_by_sample(
+        tmp_path, f"--model={server.model}", f"--prompt={PROMPT}", "--seed=5", "--steps=3",
+        "--guidance_scale=2", "--width=16", "--height=16", "--sampler=ddim", "--eta=0",
+        "--spacing=leading", f"--lora={server.home / 'adapters/strong.safetensors'}:0.5",
+    )  # fmt: skip
+    assert np.array_equal(tagged.image, Image.open(io.BytesIO(expected)))
+    with pytest.raises(RuntimeError, match="no such adapter"):
+        api.txt2img(**SMALL | {"prompt": "a red three <lora:weak>"})
 
 
 def test_progress_and_interruption(api):
@@ -269,7 +311,8 @@ def test_the_strict_client(backend):
     assert [option.name for option in backend.list_checkpoints()] == ["run", "broken.safetensors"]
     assert {"euler", "ddim", "dpmpp_2m"} <= {option.name for option in backend.list_samplers()}
     assert {"normal", "karras"} <= {option.name for option in backend.list_schedulers()}
-    assert not (backend.list_loras() or backend.list_vaes() or backend.list_upscalers())
+    assert [option.name for option in backend.list_loras()] == ["strong"]
+    assert not (backend.list_vaes() or backend.list_upscalers())
     assert not (backend.get_styles() or backend.list_hypernetworks() or backend.get_script_info())
     backend.set_config({"CLIP_stop_at_last_layers": 1})
     assert backend.get_config()["sd_model_checkpoint"] == "run"

@@ -38,10 +38,14 @@ class AdapterFolder:
                 f"<lora:{name}> is the name of {len(found)} adapters in {self.folder}: {places}; "
                 "rename one, or name it with --lora=FILE"
             )
-        names = sorted({_stem(path) for path in listed})
+        names = self.names()
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"perhaps you meant {close[0]!r}" if close else f"it has {_some(names)}"
         raise ConfigError(f"<lora:{name}>: there is no such adapter in {self.folder}; {hint}")
+
+    def names(self) -> list[str]:
+        """What prompts can name, in order."""
+        return sorted({_stem(path) for path in self._listed()})
 
     def _listed(self) -> list[Path]:
         folders = {path.parent for path in self.folder.rglob(PEFT_CONFIG)}

@@ -15,7 +15,7 @@ UPSCALERS = [
 """The one that does nothing stands for that there is none, as in the web UI."""
 LISTS: dict[str, Any] = {
     "samplers": samplers(), "schedulers": schedulers(), "upscalers": UPSCALERS,
-    "latent-upscale-modes": [], "sd-vae": [], "loras": [], "hypernetworks": [],
+    "latent-upscale-modes": [], "sd-vae": [], "hypernetworks": [],
     "embeddings": {"loaded": {}, "skipped": {}}, "prompt-styles": [],
     "scripts": {"txt2img": [], "img2img": []}, "script-info": [],
 }  # fmt: skip
@@ -32,6 +32,13 @@ def _model(entry: Entry) -> dict[str, Any]:
         "title": entry.name, "model_name": entry.name, "hash": None, "sha256": None,
         "filename": entry.name, "config": None,
     }  # fmt: skip
+
+
+def adapters(listed: ModelList) -> list[dict[str, Any]]:
+    """GET loras: what prompts name as `<lora:NAME:1>`."""
+    return [
+        {"name": name, "alias": name, "path": name, "metadata": {}} for name in listed.adapters()
+    ]
 
 
 def flags(arguments: Arguments) -> dict[str, Any]:

@@ -113,6 +113,11 @@ async def models(request: HttpRequest) -> Response:
     return JSONResponse(await asyncio.to_thread(lists.models, Services.of(request).models))
 
 
+async def adapters(request: HttpRequest) -> Response:
+    """GET loras"""
+    return JSONResponse(await asyncio.to_thread(lists.adapters, Services.of(request).models))
+
+
 async def refresh(request: HttpRequest) -> Response:
     """POST refresh-checkpoints"""
     await asyncio.to_thread(Services.of(request).models.scan)
@@ -145,11 +150,12 @@ def _listing(content: Any) -> Answer:
 
 _GET: dict[str, Answer] = {
     "progress": progress, "options": options, "sd-models": models, "cmd-flags": flags,
-    "memory": memory,
+    "memory": memory, "loras": adapters,
 } | {name: _listing(content) for name, content in lists.LISTS.items()}  # fmt: skip
 _POST: dict[str, Answer] = {
     "txt2img": txt2img, "img2img": img2img, "interrupt": interrupt, "skip": skip,
     "options": set_options, "png-info": png_info, "refresh-checkpoints": refresh,
+    "refresh-loras": refresh,
 }  # fmt: skip
 ROUTES = [
     Route(f"/{name}", _answering(answer), methods=[method])
