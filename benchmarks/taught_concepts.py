@@ -29,7 +29,7 @@ from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.images.grid import grid, save_png
 from ldm_jax.training.loop import fit
 
-SIZE, SCENES, EXAMPLES, PROMPTS = 16, 12_000, 24, 192
+SIZE, SCENES, EXAMPLES, CLASSES, PROMPTS = 16, 12_000, 24, 96, 192
 SAMPLING = cfg.Sampling(steps=25, guidance_scale=2.0, batch_size=64)
 ORANGE = np.array((255, 128, 0), np.float32)
 CROSS = np.zeros((CELL, CELL), np.float32)
@@ -133,17 +133,21 @@ def base_run(data: Path) -> cfg.DiffusionRun:
 
 def taught_run(method: str, model: cfg.Model, data: Path, classes: Path) -> cfg.DiffusionRun:
     """A run of the shipped config of `method` on the examples of a concept."""
-    prompts = tuple(p for p in digit_scenes.held_out_prompts(72, "validation") if "seven" not in p)
+    prompts = digit_scenes.held_out_prompts(400, "validation")
+    prompts = [*dict.fromkeys(prompt for prompt in prompts if "seven" not in prompt)]
     source = cfg.DreamBooth(
-        path=str(data), class_path=str(classes), class_prompts=prompts[:24], class_images=8
-    )
+        path=str(data), class_path=str(classes), class_prompts=tuple(prompts[:CLASSES]),
+        class_images=4,
+    )  # fmt: skip
     config, _, *option = method.partition(":")
     file = cfg.open_config(str(CONFIGS / f"{config}.py"))
     run = file.get_config(init=model, **({"method": option[0]} if option[0] else {}))
     steps = 400
     return replace(
         run, data=cfg.Data(source, SIZE, batch_size=32), **CHANGES.get(method, {}),
-        optim=cfg.Optim(learning_rate=RATES[method], ema_decay=None, weight_decay=0.01),
+        optim=cfg.Optim(
+            learning_rate=RATES[method], schedule="cosine", ema_decay=None, weight_decay=0.01
+        ),
         loop=replace(run.loop, steps=steps, checkpoint_every=steps, sample_every=0, remat=False,
                      log_every=50),
     )  # fmt: skip
@@ -157,7 +161,7 @@ CHANGES = {
     },
     "dreambooth:unet": {"train": ("all",)},
 }
-RATES = {"dreambooth:lora": 2e-3, "dreambooth:unet": 5e-4}
+RATES = {"dreambooth:lora": 1e-3, "dreambooth:unet": 2e-4}
 
 
 def train(run: cfg.DiffusionRun, workdir: Path, **models: str | None) -> float:

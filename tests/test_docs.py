@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ldm_jax import config as cfg
 from ldm_jax.cli import sample_arguments, train
 from ldm_jax.config.published_models import MODELS
 from ldm_jax.convert import parts
@@ -45,7 +46,8 @@ def defined(path: Path) -> set[str]:
 def everything() -> set[str]:
     """All names that are defined anywhere in the package or its commands."""
     files = [*ROOT.glob("*.py"), *ROOT.glob("ldm_jax/**/*.py"), *ROOT.glob("benchmarks/*.py")]
-    return set().union(*map(defined, files))
+    of_configs = (cfg.open_config(path).options for path in ROOT.glob("configs/*.py"))
+    return set().union(*map(defined, files), *of_configs)
 
 
 def spans(document: Path) -> list[str]:
