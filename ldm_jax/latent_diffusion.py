@@ -3,6 +3,7 @@
 The bundle holds modules and the noise process, never parameters; those are arguments:
 
     params = {"unet", "conditioners"}             what stage two trains
+             {"adapters": {"control": {"0", …}}}  of ControlNets beside it
     frozen = {"autoencoder", "latent_scale"}      what stage one left
 
 Beside the scale, a number, `frozen` may have "latent_mean" and "latent_std" of each channel [z]:
@@ -10,7 +11,7 @@ the network sees (z - mean) / std * scale. These are applied in `encode` (by `sa
 undone in `decode` and nowhere else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -27,7 +28,8 @@ from ldm_jax.diffusion.parameterization import make_denoiser
 from ldm_jax.models import conditioners
 from ldm_jax.models.bottlenecks import Gaussian, Point
 from ldm_jax.models.build import build_autoencoder, build_conditioner, build_unet
-from ldm_jax.models.conditioners import Condition, Conditioner, Encoder, Inputs
+from ldm_jax.models.conditioners import Condition, Conditioner, Encoder, Hint, Inputs
+from ldm_jax.models.control_net import ControlNet, controlled, embed_hint
 from ldm_jax.models.pixels import to_images
 from ldm_jax.models.process import build_process
 from ldm_jax.sampling import scan
@@ -80,6 +82,8 @@ class LatentDiffusion:
     unet: UNet
     conditioners: tuple[Conditioner, ...]
     process: Process
+    controls: tuple[ControlNet, ...] = ()
+    """They act where the condition has a hint for each."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -123,6 +127,14 @@ class LatentDiffusion:
         )
         return conditioners.run(self.conditioners, params.get("conditioners", {}), inputs, encoder)
 
+    def embed_hints(
+        self, params: Params, pictures: Sequence[Float[Array, "b h w c"]]
+    ) -> tuple[Float[Array, "b h2 w2 d"], ...]:
+        """What each ControlNet makes of its hint, in [0, 1]."""
+        own = params["adapters"]["control"]
+        nets = enumerate(self.controls)
+        return tuple(embed_hint(net, own[str(i)], pictures[i]) for i, net in nets)
+
     def with_noise(
         self,
         inputs: Inputs,
@@ -153,7 +165,11 @@ class LatentDiffusion:
     ) -> Float[Array, "b zh zw c"]:
         """The U-Net's raw output (of `diffusion.prediction`, and the variance where it learns
         one) at `t`, as `process.network_time` has it; dropout is on where each
-        example has a key for it."""
+        example has a key for it. ControlNets act where the condition has hints."""
+        if condition.hints:
+            own = params["adapters"]["control"]
+            control = controlled(self.controls, own, x, t, condition, dropout)
+            return self.unet.apply({"params": params["unet"]}, x, t, condition, dropout, control)
         return self.unet.apply({"params": params["unet"]}, x, t, condition, dropout)
 
     def denoiser(
@@ -279,6 +295,16 @@ def conditions_of(
     if config.has_two_guidances:
         pictured = condition({**nothing, "edit_given": inputs["edit_given"]})
     return Conditions(condition(inputs), condition(nothing), pictured)
+
+
+def with_hints(
+    conditions: Conditions, cond: tuple[Hint, ...], uncond: tuple[Hint, ...]
+) -> Conditions:
+    """`conditions` with hints, of which `uncond` are those of all but the condition itself."""
+    every = (conditions.cond._replace(hints=cond), *(
+        one if one is None else one._replace(hints=uncond) for one in conditions[1:]
+    ))  # fmt: skip
+    return Conditions(*every)
 
 
 class Drawing(NamedTuple):

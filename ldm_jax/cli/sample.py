@@ -19,6 +19,7 @@ from ldm_jax.cli.sample_arguments import (
 )
 from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.command_line import check_model
+from ldm_jax.config.control_choice import ControlChoice
 from ldm_jax.config.lora_choice import LoraChoice
 from ldm_jax.config.request import WITH_STRENGTH
 from ldm_jax.core.command import FAILED
@@ -180,13 +181,15 @@ def _check_files(command: Command, own: Collection[str] = ()) -> None:
     for name in WITH_STRENGTH:
         for one in getattr(command.request.model, name):
             _check_adapter(name, LoraChoice.parse(one).file, one)
+    for one in command.request.model.control:
+        _check_adapter("control", ControlChoice.parse(one).file, one)
     folder = command.request.model.lora_dir
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"lora_dir is {folder}, which is no folder; name one with adapters")
 
 
 def _check_adapter(name: str, path: Path, typed: str) -> None:
-    """Raises ConfigError for an adapter that is not there."""
+    """Raises ConfigError for an adapter, which the option `name` names, that is not there."""
     if not path.exists():
         *_, last = str(path).split(":")
         hint = f", and {last!r} is no strength" if last != str(path) else ""

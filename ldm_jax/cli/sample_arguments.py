@@ -11,8 +11,9 @@ from typing import Any
 from ldm_jax.cli import options
 from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.command_line import check_given
+from ldm_jax.config.control_choice import ControlChoice, HintChoice, check_hints
 from ldm_jax.config.lora_choice import LoraChoice
-from ldm_jax.config.request import WITH_STRENGTH, kinds, paths, settings
+from ldm_jax.config.request import LISTED, WITH_STRENGTH, kinds, paths, settings
 from ldm_jax.core.reading import FileFormatError, printable, read_lines
 
 PROGRAM = "sample.py"
@@ -72,6 +73,7 @@ FIRST = {
 MORE = {
     "Prompts": ("prompts", "interactive", "unknown_words", "literal_prompts", "clip_skip"),
     "Adapters (LoRA)": ("lora", "lora_dir", "hypernetwork"),
+    "ControlNet": ("control", "hint", "control_start", "control_end", "guess_mode"),
     "Model": (
         "weights", "variant", "dtype", "tokenizer", "prediction", "original_config", "vae",
         "text_encoder",
@@ -216,9 +218,10 @@ def check(command: Command) -> None:
         for name in ("progress_strip", "invert"):
             if getattr(command, name) is not None:
                 raise ConfigError(f"--benchmark writes a record; leave out --{name}")
+    check_hints(model.control, request.hints)
     if command.invert is not None:
         values = request.to_dict()
-        for name in ("init_image", "mask", "latents", "negative_prompt"):
+        for name in ("init_image", "mask", "latents", "negative_prompt", "control"):
             if values.get(name):
                 raise ConfigError(f"--invert goes from a picture to its noise; leave out --{name}")
         if command.progress_strip is not None:
@@ -232,10 +235,10 @@ def inputs(command: Command) -> list[tuple[str, Path]]:
     named = [(name, Path(p)) for name in ("prompts", "from_png", "invert")
              if (p := getattr(command, name)) is not None]  # fmt: skip
     values = command.request.to_dict()
-    adapters = [
-        (name, LoraChoice.parse(one).file) for name in WITH_STRENGTH for one in values.pop(name, ())
-    ]
-    return [*named, *((n, Path(values[n])) for n in paths() if n in values), *adapters]
+    kinds = dict.fromkeys(WITH_STRENGTH, LoraChoice)
+    kinds |= {"control": ControlChoice, "hint": HintChoice}
+    listed = [(n, kinds[n].parse(one).file) for n in LISTED for one in values.pop(n, ())]
+    return [*named, *((n, Path(values[n])) for n in paths() if n in values), *listed]
 
 
 def _check_verification(command: Command) -> None:
@@ -284,7 +287,7 @@ def _say_files(picture: Path, named: Request, used: Request) -> None:
     one, other = named.to_dict(), used.to_dict()
     for name in paths():
         if name in other and one.get(name) == other[name]:
-            told = " ".join(other[name]) if name in WITH_STRENGTH else other[name]
+            told = " ".join(other[name]) if name in LISTED else other[name]
             _say(f"{picture} names --{name}={told}, which is read")
 
 

@@ -54,6 +54,7 @@ from ldm_jax.config.conditioning import (
 )
 from ldm_jax.config.config_files import ConfigFile, load, open_config, shipped
 from ldm_jax.config.control_branch import ControlBranch, control_of
+from ldm_jax.config.control_choice import ControlHints
 from ldm_jax.config.data import (
     Data,
     DigitScenes,
@@ -130,6 +131,7 @@ __all__ = [
     "ConfigError",
     "ConfigFile",
     "ControlBranch",
+    "ControlHints",
     "CoordinatePrefix",
     "Data",
     "Degradation",

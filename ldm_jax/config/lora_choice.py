@@ -31,7 +31,7 @@ class LoraChoice:
             ConfigError: no file, or strengths that cannot be.
         """
         parts, strengths = text.split(":"), []
-        while len(parts) > 1 and len(strengths) < 2 and _is_strength(parts[-1]):
+        while len(parts) > 1 and len(strengths) < 2 and is_strength(parts[-1]):
             strengths.insert(0, parts.pop())
         file = ":".join(parts)
         if not file:
@@ -67,5 +67,6 @@ def strength_of(text: str, where: str) -> float:
     return value
 
 
-def _is_strength(text: str) -> bool:
+def is_strength(text: str) -> bool:
+    """Whether it is written as a number."""
     return _NUMBER.fullmatch(text.strip()) is not None

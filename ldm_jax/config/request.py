@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ldm_jax.config.checks import ConfigError, check_fields, matches, require, told
+from ldm_jax.config.control_choice import ControlChoice, ControlHints
 from ldm_jax.config.lora_choice import LoraChoice
 from ldm_jax.config.sampling import NEEDS, Sampling, one_of
 
@@ -66,6 +67,9 @@ class ModelChoice:
     """Folder of the adapters that prompts name as <lora:NAME:STRENGTH>."""
     hypernetwork: tuple[str, ...] = ()
     """Hypernetworks, one after the other, each FILE or FILE:STRENGTH."""
+    control: tuple[str, ...] = ()
+    """ControlNets, each MODEL or MODEL:SCALE, which are shown the pictures of --hint in the same
+    order."""
     weak_model: Path | None = None
     """Autoguidance: a weaker model of the same task, or an earlier checkpoint
     (WORKDIR/checkpoints/STEP). Without --guidance, that is then 1."""
@@ -100,6 +104,8 @@ class ModelChoice:
         for one in self.hypernetwork:
             choice = LoraChoice.parse(one)
             require(choice.text_encoder == choice.unet, "hypernetwork", one, "FILE:STRENGTH")
+        control = tuple(str(ControlChoice.parse(one)) for one in self.control)
+        object.__setattr__(self, "control", control)
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,8 @@ class ConditionFiles:
 
 WITH_STRENGTH = ("lora", "hypernetwork")
 """Settings that name files with strengths, as `LoraChoice` spells them."""
+LISTED = (*WITH_STRENGTH, "control", "hint")
+"""Settings that name files with more about each in the same word."""
 FILES = ("low_res", "class_map", "boxes", "edit_image", "depth")
 """Settings that name a file for the input of the same name."""
 _NAMES = {"weights": Weights, "dtype": Dtype, "prediction": Prediction}
@@ -197,6 +205,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     picture: PictureInput = field(default_factory=PictureInput)
     condition_files: ConditionFiles = field(default_factory=ConditionFiles)
+    hints: ControlHints = field(default_factory=ControlHints)
     model: ModelChoice = field(default_factory=ModelChoice)
 
     def __post_init__(self) -> None:
@@ -337,13 +346,14 @@ def needs() -> dict[str, str]:
     """Settings that need another one beside them, each with that one's name."""
     of_sampling = {name: needed for name, _, needed, _ in NEEDS}
     of_request = {"strength": "init_image", "resample": "mask", "noise_level": "low_res"}
+    of_request |= dict.fromkeys(("control_start", "control_end", "guess_mode"), "hint")
     return _OF_PICTURE | of_request | of_sampling | _OF_MODELS
 
 
 def paths() -> list[str]:
-    """The settings that name files or folders; those of `WITH_STRENGTH` with their strengths."""
+    """The settings that name files or folders, those of `LISTED` with more about each."""
     hints = settings()
-    return [name for name in hints if name in WITH_STRENGTH or Path in typing.get_args(hints[name])]
+    return [name for name in hints if name in LISTED or Path in typing.get_args(hints[name])]
 
 
 def kinds() -> list[type]:

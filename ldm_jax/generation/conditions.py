@@ -11,6 +11,7 @@ from ldm_jax import config as cfg
 from ldm_jax.data import prompts
 from ldm_jax.data.tokenizer import Tokenizer, TokenizerError, read_tokenizer
 from ldm_jax.data.unknown_words import check_words
+from ldm_jax.generation.control_hints import Hints
 
 Condition = str | int | None
 """A caption, a class, or nothing."""
@@ -173,6 +174,8 @@ class Picture:
     """1 where `image` is painted anew, 0 where it is kept."""
     noise: Float32[np.ndarray, "n zh zw z"] | None = None
     """Standard normal starting noise for each picture."""
+    hints: Hints | None = None
+    """For ControlNets."""
     shown: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Named inputs that are the same for all pictures, such as `low_res`, without rows."""
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import told
-from ldm_jax.config.request import WITH_STRENGTH, paths
+from ldm_jax.config.request import LISTED, paths
 from ldm_jax.generation.drawing_progress import Progress
 from ldm_jax.generation.pipeline import Drawn, Pipeline
 from ldm_jax.generation.resolve import ResolvedRequest, resolve_request
@@ -190,7 +190,7 @@ def plain(name: str, value: Any) -> Any:
     Raises:
         cfg.ConfigError: it is an array or an object where a file, a number or text is wanted.
     """
-    if name in WITH_STRENGTH and value is not None:
+    if name in LISTED and value is not None:
         several = isinstance(value, list | tuple)
         return [os.fspath(one) for one in (value if several else [value])]
     if value is None or isinstance(value, str | bool | int):

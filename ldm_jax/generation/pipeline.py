@@ -19,7 +19,9 @@ from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.adapters.adapted import adapt, put_hypernetworks_beside
+from ldm_jax.config.control_choice import ControlChoice
 from ldm_jax.config.request import IMAGES_PER_PROMPT, UnknownWordsChoice, check_numbers
+from ldm_jax.convert.controlnets.control_files import read_control
 from ldm_jax.core import tree
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.data.inputs import empty_views
@@ -32,12 +34,14 @@ from ldm_jax.generation.conditions import (
     encode_conditions,
     open_tokenizer,
 )
+from ldm_jax.generation.control_hints import ControlNumbers, control_numbers
 from ldm_jax.generation.defaults import Resolved
 from ldm_jax.generation.drawing_progress import Moment, Pace, Progress
 from ldm_jax.generation.guide_models import GuideModels, check_weaker
 from ldm_jax.generation.programs import Programs, SamplerRun
-from ldm_jax.generation.refusals import check_picture
+from ldm_jax.generation.refusals import check_controls, check_picture
 from ldm_jax.images import masks
+from ldm_jax.models.build import build_control
 
 COPIERS = 4
 """Threads that bring parameters to the devices."""
@@ -97,6 +101,7 @@ class Plan:
     pixels: Float32[np.ndarray, "h w 3"] | None
     """Of the picture, in [-1, 1]."""
     latent_mask: Float32[np.ndarray, "zh zw"] | None
+    control: ControlNumbers | None
 
 
 class Drawn(NamedTuple):
@@ -146,12 +151,18 @@ class Pipeline:
         self._shelf = AdapterShelf(bundle.config, bundle.params, self.choice)
         self._worn = self.choice.lora
         self.origin = bundle.origin
-        self.notes = (*bundle.notes, *notes, *self._shelf.notes)
+        self._controls = [ControlChoice.parse(one) for one in self.choice.control]
+        controls = [
+            read_control(one.file, bundle.config, bundle.params["unet"]) for one in self._controls
+        ]
+        told = (f"{one.name}: {note}" for one in controls for note in one.notes)
+        self.notes = (*bundle.notes, *notes, *self._shelf.notes, *told)
         self.dtype = choice.dtype or bundle.origin.get("dtype", "float32")
         self.config = defaults.skip_layers(bundle.config, self.choice.clip_skip)
         if self.choice.literal_prompts and not defaults.takes_captions(self.config):
             raise cfg.ConfigError("literal_prompts: this model takes no prompts, so leave it out")
-        self.model = ldm.build(self.config, self.dtype)
+        nets = tuple(build_control(one.config, self.dtype) for one in controls)
+        self.model = replace(ldm.build(self.config, self.dtype), controls=nets)
         chain = read_chain(self.choice.hypernetwork, self.config)
         if chain:
             self.model = adapt(self.model, hypernetworks=[one.form for one, _ in chain])
@@ -159,8 +170,11 @@ class Pipeline:
         self._devices = devices = list(devices or jax.local_devices())
         params = self._shelf.merged(self._worn) if self._worn else bundle.params
         if chain:
-            nets = [(strength, one.nets) for one, strength in chain]
-            params = put_hypernetworks_beside(params, nets)
+            nets_beside = [(strength, one.nets) for one, strength in chain]
+            params = put_hypernetworks_beside(params, nets_beside)
+        if controls:
+            own = {str(i): one.params for i, one in enumerate(controls)}
+            params = {**params, "adapters": {"control": own}}
         self.params = _on_devices(params, self.dtype, devices)
         # The first stage is not safe in float16.
         first_stage = "float32" if self.dtype == "float16" else self.dtype
@@ -268,16 +282,24 @@ class Pipeline:
                 "effect; use a larger scale, or leave it out"
             )
         check_picture(self.config, sampling, picture, len(index))
+        check_controls(self.model.controls, sampling, picture)
         self.guide_models.check(sampling, conditions)
         pixels = mask = None
         if picture.image is not None:
             pixels = picture.image.astype(np.float32) / 127.5 - 1
         if picture.mask is not None:
             mask = masks.latent_mask(picture.mask, self.config.autoencoder.factor)
+        control = None
+        if picture.hints is not None:
+            control = control_numbers(
+                [net.branch for net in self.model.controls], self._controls, picture.hints,
+                resolved.levels, self.model.process,
+            )  # fmt: skip
         labels, own = self.guide_models.labels(conditions, self.config)
         return Plan(
             resolved, defaults.guidance_numbers(self.config, sampling), index, num,
             self._inputs(own, negative, unknown_words), labels, picture, pixels, mask,
+            control,
         )  # fmt: skip
 
     def run(self, plan: Plan, *, decode: bool = True, previews: int = 0) -> Iterator[Drawn]:
@@ -351,6 +373,10 @@ class Pipeline:
             cfg.ConfigError: settings with which nothing can be inverted, or images of another
                 size than theirs.
         """
+        if self.model.controls:
+            raise cfg.ConfigError(
+                "control: the noise of a picture is found without ControlNets; leave it out"
+            )
         resolved = defaults.resolve_inversion(self.config, sampling, textures=self.choice.tileable)
         sampling = resolved.sampling
         wanted = (len(conditions), sampling.height, sampling.width)
@@ -421,6 +447,9 @@ class Pipeline:
                 conditions = ldm.conditions_of(self.config, condition, inputs, nothing)
             else:
                 conditions = ldm.Conditions(condition(inputs))
+            if plan.control is not None:
+                pictures = plan.picture.hints.pictures
+                conditions = programs.hints(mesh, conditions, pictures, plan.control, len(rows))
             return programs.draw(
                 mesh, conditions, plan.index[rows], start, sampling, levels, plan.numbers,
                 (own, labels), previews,

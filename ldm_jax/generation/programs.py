@@ -18,9 +18,10 @@ from ldm_jax.core.command import FAILED
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.core.typing import Level
 from ldm_jax.generation import defaults
+from ldm_jax.generation.control_hints import ControlNumbers
 from ldm_jax.generation.guide_models import GuideModels
 from ldm_jax.generation.tiles import TiledAutoencoder, TiledUNet
-from ldm_jax.models.conditioners import Condition, Inputs
+from ldm_jax.models.conditioners import Condition, Hint, Inputs
 from ldm_jax.models.pixels import to_images, to_pixels
 from ldm_jax.models.tileable import tileable
 from ldm_jax.sampling import scan
@@ -134,6 +135,34 @@ class Programs:
             "what encodes the condition", ("condition", tile),
             lambda: self._tiled(tile).condition, params, frozen, placed,
         )  # fmt: skip
+
+    def hints(
+        self,
+        mesh: Mesh,
+        conditions: ldm.Conditions,
+        pictures: Sequence[UInt8[np.ndarray, "h w 3"]],
+        numbers: ControlNumbers,
+        count: int,
+    ) -> ldm.Conditions:
+        """The conditions of `count` images with what ControlNets are shown, encoded once."""
+        params, *_ = self._place(mesh)
+        pixels = [picture[None].astype(np.float32) / 255 for picture in pictures]
+        found = self._run(
+            "a ControlNet", "hints", lambda: self._model.embed_hints, params, tuple(pixels)
+        )
+
+        def rows(array: np.ndarray) -> Array:
+            return to_global(mesh, np.repeat(array, count, axis=0))
+
+        features = [rows(np.asarray(one)) for one in found]
+
+        def hints(strengths: Sequence[np.ndarray]) -> tuple[Hint, ...]:
+            return tuple(
+                Hint(own, rows(strength[None]), rows(times[None]))
+                for own, strength, times in zip(features, strengths, numbers.times, strict=True)
+            )
+
+        return ldm.with_hints(conditions, hints(numbers.cond), hints(numbers.uncond))
 
     def encode(
         self,

@@ -1,10 +1,13 @@
 """What a model or a sampler cannot draw, refused from numbers before anything is compiled."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.core.typing import Level, Solver
 from ldm_jax.generation.conditions import Picture
+from ldm_jax.models.control_net import ControlNet
 from ldm_jax.sampling.solver_base import evaluates_once
 
 LEAST_NOISE = 0.5
@@ -40,6 +43,27 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
         raise cfg.ConfigError(
             f"the starting noise has shape {picture.noise.shape}; it must be {wanted}: "
             "pictures, height and width in latents, channels"
+        )
+
+
+def check_controls(nets: Sequence[ControlNet], sampling: cfg.Sampling, picture: Picture) -> None:
+    """Raises ConfigError unless there is a hint of the pictures' size for each ControlNet."""
+    hints = () if picture.hints is None else picture.hints.pictures
+    if len(hints) != len(nets):
+        raise cfg.ConfigError(
+            f"there are {len(hints)} hints for {len(nets)} ControlNets; give one for each (hint)"
+        )
+    for hint, net in zip(hints, nets, strict=True):
+        wanted = sampling.height, sampling.width, net.branch.hint_channels
+        if hint.shape != wanted:
+            raise cfg.ConfigError(
+                f"the hint has the shape {hint.shape}, where the ControlNet and the size that is "
+                f"drawn need {wanted}"
+            )
+    if nets and sampling.unet_tile is not None:
+        raise cfg.ConfigError(
+            f"unet_tile is {sampling.unet_tile}, but ControlNets see the whole picture; leave it "
+            "out"
         )
 
 

@@ -14,6 +14,7 @@ from ldm_jax.core.npy import read_rows
 from ldm_jax.data.inputs import box_maps
 from ldm_jax.generation.condition_files import read_shown
 from ldm_jax.generation.conditions import NO_PICTURE, Picture
+from ldm_jax.generation.control_hints import prepare, read_hints
 from ldm_jax.generation.defaults import or_default, usual_mask_blur
 from ldm_jax.generation.pipeline import Pipeline, Plan
 from ldm_jax.images import masks
@@ -48,6 +49,7 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
     files, sampling = request.picture, request.sampling
     picture, paste = NO_PICTURE, _as_it_is
     shown = read_shown(pipeline.config, request.condition_files)
+    hints = read_hints(pipeline.choice, request.hints)
     if shown.sides is not None:
         sampling = _exactly(sampling, shown.sides)
     _check_whole(request)
@@ -69,6 +71,9 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
     if shown.scalable:
         sampling = _sized(pipeline, sampling, shown.usual_sides)
         shown = shown.scaled(pipeline.config, (sampling.height, sampling.width))
+    if hints and shown.sides is None:
+        sampling = _sized(pipeline, sampling, hints[0].shape[:2])
+    drawn = sampling.height, sampling.width
     if shown.sides is not None:
         # A model draws sides of certain lengths only; what is drawn beyond the picture is cut off.
         multiple = pipeline.config.side_multiple
@@ -79,6 +84,9 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
     picture = replace(picture, shown=shown.inputs)
     resolved = pipeline.resolve_sampling(sampling, picture)
     sampling = resolved.sampling
+    if hints:
+        full = sampling.height, sampling.width
+        picture = replace(picture, hints=prepare(hints, request.hints, drawn, full))
     maps = box_maps(pipeline.config.conditioners, shown.inputs, (sampling.height, sampling.width))
     picture = replace(picture, shown={**shown.inputs, **maps})
     if files.latents is not None:
@@ -147,6 +155,11 @@ def _check_whole(request: cfg.Request) -> None:
                 f"only_masked paints a part of the picture, but {name} is of all of it; leave out "
                 "only_masked"
             )
+    if request.hints.hint:
+        raise cfg.ConfigError(
+            "only_masked paints a part of the picture, but hint is of all of it; leave out "
+            "only_masked"
+        )
 
 
 def _exactly(sampling: cfg.Sampling, sides: tuple[int, int]) -> cfg.Sampling:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BY_NAME = ("vae", "text_encoder", "weak_model", "classifier")
 """Settings that name models, which are named as the server lists them."""
 ABSENT = tuple(name for name in paths() if name not in (*AS_DATA, *BY_NAME)) + (
-    "latents_row",
+    "latents_row", "control_start", "control_end", "guess_mode",
 )  # fmt: skip
 """Settings that nobody can give over HTTP: paths, and what needs one."""
 _TYPES = {bool: "flag", int: "integer", float: "number", str: "text"}

@@ -68,6 +68,10 @@ VALUES = {
     "boxes": {"boxes": "boxes.json"},
     "edit_image": {"edit_image": "photo.png"},
     "depth": {"depth": "depth.npy"},
+    "hint": {"control": ["a:1.0", "b:2.0"], "hint": ["a.png", "canny:50:150:b.png"]},
+    "control_start": {"control": ["a:1.0"], "hint": ["a.png"], "control_start": [0.25]},
+    "control_end": {"control": ["a:1.0"], "hint": ["a.png"], "control_end": [0.75]},
+    "guess_mode": {"control": ["a:1.0"], "hint": ["a.png"], "guess_mode": True},
     "model": "../models/ä b",
     "weights": "raw",
     "variant": "fp16",
@@ -83,6 +87,7 @@ VALUES = {
     "lora": ["loras/ä.safetensors:0.5:1.0", "b:-0.25"],
     "lora_dir": {"prompt": ["a <lora:x>"], "lora_dir": "loras"},
     "hypernetwork": ["h.pt:0.5"],
+    "control": {"control": ["nets/ä:0.5"], "hint": ["a.png"]},
     "weak_model": {"weak_model": "w/checkpoints/5", "autoguidance_scale": 3.0},
     "classifier": {"prompt": [], "classes": [0], "classifier": "c"},
 }

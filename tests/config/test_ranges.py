@@ -35,7 +35,8 @@ INSTANCES = (
     cfg.Hypernetwork(),
 )  # fmt: skip
 DRAWING = (
-    cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ModelChoice, cfg.Request,
+    cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ControlHints, cfg.ModelChoice,
+    cfg.Request,
 )  # fmt: skip
 """What is drawn; of all but `Sampling` ranges are checked beside relations."""
 NEVER = (float("nan"), float("inf"), float("-inf"), 10**12 + 1, 10**400, -(10**12), True, "1")
