@@ -191,7 +191,11 @@ def read_workdir(
         origin=origin,
         tokenizer=tokenizer if tokenizer.exists() else None,
     )  # fmt: skip
-    return replace(imported, frozen=frozen)
+    notes = imported.notes
+    if isinstance(run.adapter, cfg.Hypernetwork):
+        notes = (*notes, f"this is the model without the hypernetwork that was trained beside it; "
+                 f"draw with it by --hypernetwork={path}")  # fmt: skip
+    return replace(imported, frozen=frozen, notes=notes)
 
 
 def read_trained(

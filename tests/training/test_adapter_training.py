@@ -9,14 +9,17 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.adapters.adapter import AdapterUse
+from ldm_jax.adapters.hypernetwork import fresh_nets
 from ldm_jax.adapters.merging import merge
 from ldm_jax.convert import load
 from ldm_jax.convert.adapters.adapter_files import read_adapter
 from ldm_jax.convert.adapters.adapter_writer import write_adapter
+from ldm_jax.convert.adapters.hypernetwork_files import read_hypernetwork, write_hypernetwork
 from ldm_jax.convert.adapters.module_names import ModuleNames
 from ldm_jax.convert.adapters.trained_adapter import read_trained_adapter
 from ldm_jax.convert.imported_model import materialize
 from ldm_jax.core import tree
+from ldm_jax.generation.pipeline import Pipeline
 
 LOOP = dataclasses.replace(tiny.LOOP, steps=2, checkpoint_every=1, sample_every=0)
 
@@ -62,3 +65,28 @@ def test_a_run_that_goes_on_is_the_same(run, trained_text2img, tmp_path):
     tiny.fit(short, tmp_path / "parts", init=trained_text2img)
     resumed = tiny.fit(run, tmp_path / "parts")
     tiny.same_bits(jax.device_get(resumed.params), jax.device_get(whole.params))
+
+
+def test_a_hypernetwork_trains_alone_and_is_drawn_with(run, trained_text2img, tmp_path):
+    form = cfg.Hypernetwork(activation="relu", layer_norm=True, dropout=(0.0, 0.2, 0.0))
+    loop = dataclasses.replace(LOOP, steps=1)
+    run = dataclasses.replace(run, adapter=form, loop=loop)
+    workdir = tmp_path / "run"
+    state = tiny.fit(run, workdir, init=trained_text2img)
+    assert all("/adapters/hypernetworks/0/nets/" in path for path in tree.flatten(state.params))
+    base, whole = load(trained_text2img), load(workdir)
+    tiny.same_bits(materialize(whole.params), materialize(base.params))
+    assert any("--hypernetwork" in note for note in whole.notes)
+    one = read_hypernetwork(workdir, base.config)
+    assert one.step == 1 and {*one.nets} == {str(width) for width in one.form.widths}
+    before = fresh_nets(form, one.form.widths, run.loop.seed)
+    moved = tree.flatten(one.nets)
+    assert all(not np.array_equal(moved[p], leaf) for p, leaf in tree.flatten(before).items())
+    write_hypernetwork(one, tmp_path / "mine.pt")
+    tiny.same_bits(read_hypernetwork(tmp_path / "mine.pt").nets, jax.tree.map(np.asarray, one.nets))
+    sampling = cfg.Sampling(steps=2, guidance_scale=1.0, batch_size=1)
+    plain, strong = (
+        Pipeline(trained_text2img, hypernetwork=chosen).generate(["a red three"], sampling=sampling)
+        for chosen in ([], [f"{tmp_path / 'mine.pt'}:50"])
+    )
+    assert not np.array_equal(plain, strong)
