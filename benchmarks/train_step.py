@@ -1,9 +1,11 @@
 """A training step of a small text-conditional U-Net on this machine's CPU, ours beside diffusers'.
 
-    python -m benchmarks.train_step [--repeats=20]
+    python -m benchmarks.train_step [--repeats=20] [--lora=8]
 
 Forward, backward and AdamW on the squared error to noise, in float32; both sides have the same
-layers, batch and number of parameters. Needs the extra `parity`.
+layers, batch and number of parameters. With --lora a LoRA of that rank is trained beside the
+network, of its attention; theirs is PEFT's. Of ours the memory that the compiler plans is told as
+well. Needs the extra `parity`.
 """
 
 import argparse
@@ -12,20 +14,26 @@ import diffusers
 import jax
 import jax.numpy as jnp
 import optax
+import peft
 import torch
 
 from benchmarks import timing
 from ldm_jax import config as cfg
+from ldm_jax.adapters.adapted import Adapted, put_beside
+from ldm_jax.adapters.adapter import AdapterUse
+from ldm_jax.adapters.fresh import fresh
+from ldm_jax.core import tree
 from ldm_jax.models.build import build_unet
 from ldm_jax.models.conditioners import Condition
 
 BATCH, SIDE, TOKENS = 16, 16, 16
 WIDTHS, HEADS, GROUPS, CONTEXT = (64, 128), 4, 16, 128
 RATE, DECAY = 1e-4, 1e-2
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
-def ours() -> tuple[object, int]:
-    """A call that makes one step of ours, and the number of parameters."""
+def ours(rank: int | None) -> tuple[object, int]:
+    """A call that makes one step of ours, and the number of parameters that it trains."""
     config = cfg.UNet(
         in_channels=4, out_channels=4,
         block_out_channels=WIDTHS, layers_per_block=1, attention=(True, True),
@@ -36,34 +44,48 @@ def ours() -> tuple[object, int]:
     x, eps = (jax.random.normal(k, (BATCH, SIDE, SIDE, 4)) for k in jax.random.split(key))
     t = jnp.arange(BATCH)
     condition = Condition(context=jax.random.normal(key, (BATCH, TOKENS, CONTEXT)))
-    params = jax.jit(unet.init)(key, x, t, condition)
+    params, frozen = {"unet": jax.jit(unet.init)(key, x, t, condition)["params"]}, {}
+    if rank is not None:
+        unet = Adapted(unet)
+        adapter = fresh(cfg.ModuleAdapter(cfg.LoRA(rank)), params, None, seed=0)
+        beside = put_beside(params, [AdapterUse(adapter)])
+        params, frozen = tree.split(beside, [(cfg.TRAINED["adapter"], True), (r".*", False)])
+        params, frozen = (jax.tree.map(jnp.array, part) for part in (params, frozen))
 
-    def loss(params: object) -> jax.Array:
-        return jnp.mean((unet.apply(params, x, t, condition) - eps) ** 2)
+    def loss(params: object, frozen: object) -> jax.Array:
+        every = tree.join(params, frozen)["unet"]
+        return jnp.mean((unet.apply({"params": every}, x, t, condition) - eps) ** 2)
 
-    def step(state: tuple) -> tuple:
+    def step(state: tuple, frozen: object) -> tuple:
         params, moments = state
-        updates, moments = optimizer.update(jax.grad(loss)(params), moments, params)
+        updates, moments = optimizer.update(jax.grad(loss)(params, frozen), moments, params)
         return optax.apply_updates(params, updates), moments
 
     state = (params, optimizer.init(params))
-    program = jax.jit(step, donate_argnums=0).lower(state).compile()
+    program = jax.jit(step, donate_argnums=0).lower(state, frozen).compile()
+    planned = program.memory_analysis()
+    used = (planned.argument_size_in_bytes + planned.temp_size_in_bytes) / 1e6
+    print(f"ldm_jax: arguments and temporaries {used:.0f} MB")
 
     def run() -> None:
         nonlocal state
-        state = jax.block_until_ready(program(state))
+        state = jax.block_until_ready(program(state, frozen))
 
     return run, sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def theirs() -> tuple[object, int]:
+def theirs(rank: int | None) -> tuple[object, int]:
     """The same of diffusers' and PyTorch's AdamW."""
     unet = diffusers.UNet2DConditionModel(
         block_out_channels=WIDTHS, layers_per_block=1, cross_attention_dim=CONTEXT,
         down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
         attention_head_dim=HEADS, norm_num_groups=GROUPS,
     )  # fmt: skip
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=DECAY)
+    if rank is not None:
+        unet.requires_grad_(False)
+        unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION))
+    trained = [p for p in unet.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=DECAY)
     x, eps = (torch.randn(BATCH, 4, SIDE, SIDE) for _ in range(2))
     t, context = torch.arange(BATCH), torch.randn(BATCH, TOKENS, CONTEXT)
 
@@ -73,21 +95,23 @@ def theirs() -> tuple[object, int]:
         loss.backward()
         optimizer.step()
 
-    return run, sum(p.numel() for p in unet.parameters())
+    return run, sum(p.numel() for p in trained)
 
 
 def main() -> None:
     """Prints the times and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=20)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--lora", type=int)
+    given = parser.parse_args()
     programs, counts = {}, {}
     for name, build in (("diffusers", theirs), ("ldm_jax", ours)):
-        programs[name], counts[name] = build()
+        programs[name], counts[name] = build(given.lora)
     if len(set(counts.values())) != 1:
         raise SystemExit(f"the networks differ in their number of parameters: {counts}")
-    seconds = timing.in_turn(programs, repeats)
-    title = f"Training step of a U-Net of {counts['ldm_jax']:,} parameters, batch {BATCH}, "
+    seconds = timing.in_turn(programs, given.repeats)
+    what = "a U-Net" if given.lora is None else f"a LoRA of rank {given.lora} beside a U-Net"
+    title = f"Training step of {what}, {counts['ldm_jax']:,} parameters, batch {BATCH}, "
     timing.report(title + f"{SIDE}x{SIDE} latents, float32", seconds, "ldm_jax", "diffusers")
 
 
