@@ -60,7 +60,7 @@ class LoKr:
     """Convolutions of 3 x 3 in Tucker's form, with fewer numbers."""
 
     def __post_init__(self) -> None:
-        require(self.factor != 0, "factor", self.factor, "-1, or 1 and more")
+        require(self.factor != 0, "adapter.kind.factor", self.factor, "-1, or 1 and more")
 
 
 @settings
@@ -71,7 +71,7 @@ class IA3:
     """Pattern of the modules whose inputs are scaled; of all others it is the outputs."""
 
     def __post_init__(self) -> None:
-        _check_pattern("on_input", self.on_input)
+        _check_pattern("adapter.kind.on_input", self.on_input)
 
 
 @settings
@@ -109,14 +109,23 @@ class ModuleAdapter:
 
     def __post_init__(self) -> None:
         known = f"one or more of {', '.join(MODULES)}, or patterns of whole names of modules"
-        require(len(self.modules) > 0, "modules", self.modules, known)
+        require(len(self.modules) > 0, "adapter.modules", self.modules, known)
         for entry in self.modules:
-            require(entry in MODULES or "/" in entry or "*" in entry, "modules", entry, known)
-            _check_pattern("modules", entry)
+            require(
+                entry in MODULES or "/" in entry or "*" in entry, "adapter.modules", entry, known
+            )
+            _check_pattern("adapter.modules", entry)
         ranked = isinstance(self.kind, LoRA | LoHa | LoKr)
         name = type(self.kind).__name__
-        require(ranked or not self.ranks, "ranks", self.ranks, f"empty for {name}, without ranks")
-        require(ranked or not self.magnitude, "magnitude", self.magnitude, f"False for {name}")
+        require(
+            ranked or not self.ranks,
+            "adapter.ranks",
+            self.ranks,
+            f"empty for {name}, without ranks",
+        )
+        require(
+            ranked or not self.magnitude, "adapter.magnitude", self.magnitude, f"False for {name}"
+        )
         for entry in self.ranks:
             rank_rule(entry)
 
@@ -142,14 +151,14 @@ def rank_rule(entry: str) -> tuple[str, int, float | None]:
     """
     pattern, _, numbers = entry.rpartition("=")
     rank, _, alpha = numbers.partition(":")
-    _check_pattern("ranks", pattern)
+    _check_pattern("adapter.ranks", pattern)
     try:
         found = int(rank), float(alpha) if alpha else None
     except ValueError:
         found = -1, None
     if not pattern or not 0 <= found[0] <= 65536 or not (found[1] is None or 0 < found[1] < 1e30):
         raise ConfigError(
-            f"ranks has {entry!r}; it must be PATTERN=RANK or PATTERN=RANK:ALPHA, such as "
+            f"adapter.ranks has {entry!r}; it must be PATTERN=RANK or PATTERN=RANK:ALPHA, such as "
             "'unet/.*/resnets/.*=8:4'"
         )
     return pattern, *found
@@ -194,12 +203,12 @@ class Hypernetwork:
 
     def __post_init__(self) -> None:
         layers = self.layer_structure
-        require(len(layers) > 1 and layers[0] == layers[-1] == 1, "layer_structure", layers,
+        require(len(layers) > 1 and layers[0] == layers[-1] == 1, "adapter.layer_structure", layers,
                 "two or more numbers, the first and the last of them 1")  # fmt: skip
         fits = not self.dropout or (
             len(self.dropout) == len(layers) and self.dropout[0] == 0 == self.dropout[-1]
         )
-        require(fits, "dropout", self.dropout,
+        require(fits, "adapter.dropout", self.dropout,
                 f"() or {len(layers)} shares, as many as layer_structure has numbers, the first "
                 "and the last of them 0")  # fmt: skip
 

@@ -46,6 +46,8 @@ def run(arguments: AdapterArguments) -> str:
 
     if (arguments.target is None) != arguments.inspect:
         raise ValueError("name a TARGET to convert to, or give --inspect alone")
+    if not arguments.adapter.exists():
+        raise ValueError(f"{arguments.adapter}: there is no such file or folder")
     if arguments.model is not None:
         check_model(str(arguments.model), "model")
     if arguments.target is not None:
