@@ -13,8 +13,8 @@ from ldm_jax.data.sources import DataError
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.images.grid import save_png
 
-STEPS, GUIDANCE = 50, 7.5
-"""Of the pictures, as DreamBooth's scripts have it."""
+STEPS = 50
+"""Of the pictures, as DreamBooth's scripts have it; guidance is the model's usual one."""
 AT_ONCE = 8
 
 
@@ -50,7 +50,7 @@ def draw_class_images(
         cfg.ConfigError, ValueError, OSError: the model cannot draw them, or they cannot be written.
     """
     sampling = cfg.Sampling(
-        steps=STEPS, guidance_scale=GUIDANCE, seed=seed, height=sides[0], width=sides[1],
+        steps=STEPS, seed=seed, height=sides[0], width=sides[1],
         batch_size=AT_ONCE,
     )  # fmt: skip
     for prompt, (folder, count) in missing_class_images(source).items():

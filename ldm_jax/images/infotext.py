@@ -327,6 +327,7 @@ def _sides(text: str) -> tuple[int, int]:
 _READ: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[Any, ...]]]] = {
     "Steps": (("steps",), _one(int)),
     "CFG scale": (("guidance_scale",), _one(float)),
+    "Image CFG scale": (("image_guidance_scale",), _one(float)),
     "Seed": (("seed",), _one(int)),
     "Size": (("width", "height"), _sides),
     "Denoising strength": (("strength",), _one(float)),

@@ -11,6 +11,7 @@ from typing import Any
 from ldm_jax.config.lora_choice import TAG
 from ldm_jax.config.request import Request
 from ldm_jax.config.request import paths as request_paths
+from ldm_jax.config.sampling import Sampling
 from ldm_jax.core.reading import FileFormatError, parse_json, shown
 from ldm_jax.images import infotext
 
@@ -52,6 +53,7 @@ def parameters(request: Request) -> str:
         "Steps": sampling.steps,
         **named,
         "CFG scale": f"{sampling.guidance_scale:g}",
+        **_image_scale(sampling),
         "Seed": sampling.seed,
         "Size": f"{sampling.width}x{sampling.height}",
         "Model": Path(model.model).stem,
@@ -73,6 +75,12 @@ def parameters(request: Request) -> str:
     except infotext.InfotextError:
         # A prompt that this text cannot hold is still in the other chunk.
         return ", ".join(f"{key}: {value}" for key, value in lines.items())
+
+
+def _image_scale(sampling: Sampling) -> dict[str, str]:
+    """Of models that edit pictures alone."""
+    scale = sampling.image_guidance_scale
+    return {} if scale is None else {"Image CFG scale": f"{scale:g}"}
 
 
 def read_written(path: Path, also: Mapping[str, Any] = MappingProxyType({})) -> Written:

@@ -9,9 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from ldm_jax.config.request import Request
 from ldm_jax.core.reading import FileFormatError
 from ldm_jax.images import grid, infotext
 from ldm_jax.images.infotext import Infotext, InfotextError, format_parameters, parse_parameters
+from ldm_jax.images.picture_text import parameters
 
 SETTINGS = {
     "Steps": "20", "Sampler": "Euler a", "CFG scale": "7", "Seed": "1", "Size": "512x512",
@@ -215,3 +217,15 @@ def test_text_that_inflates_beyond_the_limit_is_refused(tmp_path):
         (tmp_path / "b.png").write_bytes(whole[:place] + chunk + whole[place:])
         with pytest.raises(FileFormatError, match="b.png: .*too large"):
             infotext.read_png(tmp_path / "b.png")
+
+
+def test_the_second_scale_of_models_that_edit_is_told_and_read():
+    request = Request.from_dict({
+        "model": "m", "prompt": ["a"], "steps": 2, "guidance_scale": 7.5, "seed": 1,
+        "image_guidance_scale": 1.25, "sampler": "ddim", "height": 8, "width": 8,
+    })  # fmt: skip
+    info = parse_parameters(parameters(request))
+    assert info.settings["Image CFG scale"] == "1.25"
+    assert infotext.as_settings(info)[0]["image_guidance_scale"] == 1.25
+    without = request.changed(image_guidance_scale=None)
+    assert "Image CFG scale" not in parameters(without)
