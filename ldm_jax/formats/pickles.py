@@ -55,6 +55,10 @@ class Placeholder:
         return f"Placeholder({shown(self.name)})"
 
 
+class Record(dict[str, Any]):
+    """The attributes of an object of a library that is not asked."""
+
+
 # Finding them in a dict takes bounded time. For nested tuples it does not, nor for large numbers,
 # which can be chosen to have the same hash.
 _KEYS = (str, bytes, int, bool, type(None), Placeholder)
@@ -69,6 +73,8 @@ class Vocabulary:
     """Called with the tuple of arguments that the pickle gives, of any number and kind."""
     constants: Collection[str]
     """May be named and handed on, not called."""
+    records: Collection[str]
+    """Classes of which objects become a `Record` of their attributes."""
     is_foreign: Callable[[str], bool]
     """Whether a name may stand as a `Placeholder`: what it would make is dropped."""
     persistent: Callable[[Any], Any]
@@ -77,7 +83,7 @@ class Vocabulary:
 
 def unpickle(path: Path, data: bytes, vocabulary: Vocabulary) -> Any:
     """The value that the pickle `data` describes: dicts, lists, tuples, text, bytes, numbers,
-    None, `Placeholder`s, and what the functions of `vocabulary` make.
+    None, `Placeholder`s, `Record`s, and what the functions of `vocabulary` make.
 
     The value is a tree of bounded size and depth, so that walking it ends.
 
@@ -212,7 +218,8 @@ class _Machine:
             raise self.error("its pickle is damaged: a name is not text")
         full = f"{module}.{name}"
         words = self.vocabulary
-        if full in words.functions or full in words.constants or words.is_foreign(full):
+        known = (words.functions, words.constants, words.records)
+        if any(full in names for names in known) or words.is_foreign(full):
             return Placeholder(full)
         raise self.refuse(f"asks for {shown(full)}")
 
@@ -245,6 +252,9 @@ class _Machine:
             return
         if name == "BUILD":
             state, made = self.pop(), self.top()
+            if type(made) is Record and type(state) is dict:
+                made.update(state)
+                return
             # Attributes, as the `_metadata` of a state dict: versions of modules, not weights.
             if not (self.foreign(made) or (type(made) is dict and type(state) is dict)):
                 raise self.refuse(f"sets the state of a {type(made).__name__}")
@@ -258,6 +268,8 @@ class _Machine:
             self.stack.append(Placeholder(function.name))
         elif name == "REDUCE" and function.name in self.vocabulary.functions:
             self.stack.append(self.vocabulary.functions[function.name](arguments))
+        elif name == "NEWOBJ" and function.name in self.vocabulary.records and not arguments:
+            self.stack.append(Record())
         else:
             raise self.refuse(f"makes an object of {shown(function.name)}")
 

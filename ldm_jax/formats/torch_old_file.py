@@ -74,7 +74,7 @@ def _plain(path: Path) -> Vocabulary:
     def refuse(identity: Any) -> Any:
         raise FileFormatError(path, "its pickle is damaged: a storage where there can be none")
 
-    return Vocabulary({}, (), lambda name: False, refuse)
+    return Vocabulary({}, (), (), lambda name: False, refuse)
 
 
 def _outline(path: Path, sizes: Sizes) -> Vocabulary:

@@ -50,6 +50,9 @@ _FOREIGN = {
                  "set", "str", "tuple")
 }  # fmt: skip
 
+_RECORDS = ("torch.nn.modules.container.ParameterDict",)
+"""Its parameters are in its `_parameters`."""
+
 
 def _is_foreign(name: str) -> bool:
     return name in _FOREIGN or name.partition(".")[0] in _FOREIGN_PACKAGES
@@ -60,7 +63,7 @@ def vocabulary(
 ) -> Vocabulary:
     """The names that stand in files of tensors, with what is made of them."""
     constants = {*_STORAGES, *_UNTYPED, *_DTYPES}
-    return Vocabulary(functions, constants, _is_foreign, persistent)
+    return Vocabulary(functions, constants, _RECORDS, _is_foreign, persistent)
 
 
 def described_storage(path: Path, identity: Any) -> tuple[str, np.dtype | None, int]:
