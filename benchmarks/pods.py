@@ -1,5 +1,5 @@
-"""Compiles Stable Diffusion 1.5's training step, its sampler, and the training step of its first
-stage with a discriminator for TPU pods and CUDA GPUs, without having any.
+"""Compiles Stable Diffusion 1.5's training step, that of a LoRA beside it, its sampler, and the
+training step of its first stage with a discriminator for TPU pods and CUDA GPUs, without any.
 
     python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train first]
     python -m benchmarks.pods --reduced --topology h100:8 a100:8
@@ -26,6 +26,7 @@ from benchmarks import flops
 from benchmarks.topologies import compiler_options, topology
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
+from ldm_jax.adapters.adapted import adapt
 from ldm_jax.core import sharding
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
@@ -37,6 +38,7 @@ from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_aut
 from ldm_jax.training.diffusion_step import make_diffusion_step
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.state import create_state
+from ldm_jax.training.trainable import split, with_adapter
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TRAIN_IMAGES = 8
@@ -94,9 +96,14 @@ def trace_training_step(
     """The step of stage two as the training loop compiles it: state donated, all sharded."""
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
     optimizer = make_optimizer(run.optim, run.loop.steps)
+    frozen = abstract_frozen(model)
+    params = jax.eval_shape(partial(ldm.init_params, model, run.loop.seed))
+    if run.adapter is not None:
+        params = jax.eval_shape(partial(with_adapter, run=run), params)
+        params, frozen["untrained"] = split(params, run)
+        model = adapt(model, run.adapter)
 
-    def init() -> Any:
-        params = ldm.init_params(model, run.loop.seed)
+    def init(params: Any) -> Any:
         return create_state(params, optimizer, run.optim.ema_decay)
 
     side = run.data.image_size
@@ -105,7 +112,7 @@ def trace_training_step(
         "index": jax.ShapeDtypeStruct((batch_size,), jnp.uint32),
         "inputs": jax.eval_shape(partial(ldm.zero_inputs, model.config, batch_size)),
     }
-    state = jax.eval_shape(init)
+    state = jax.eval_shape(init, params)
     where = sharding.state_sharding(mesh, state)
     uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}
     step = jax.jit(
@@ -116,7 +123,17 @@ def trace_training_step(
     )
     # The mesh in context lets attention divide its kernels.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        return step.trace(state, abstract_frozen(model), batch)
+        return step.trace(state, frozen, batch)
+
+
+def trace_lora_step(
+    run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
+) -> jax.stages.Traced:
+    """The step of a LoRA of the attention beside the model, as in configs/finetune_lora.py."""
+    adapter = cfg.ModuleAdapter(cfg.LoRA(rank=16), modules=("attention",))
+    optim = replace(run.optim, ema_decay=None)
+    run = replace(run, train=("adapter",), adapter=adapter, optim=optim)
+    return trace_training_step(run, autoencoder, mesh, batch_size)
 
 
 def trace_first_stage(
@@ -215,6 +232,7 @@ def count_collectives(text: str) -> dict[str, int]:
 
 PROGRAMS = {
     "train": (trace_training_step, TRAIN_IMAGES),
+    "lora": (trace_lora_step, TRAIN_IMAGES),
     "sample": (trace_sampler, SAMPLE_IMAGES),
     "first": (trace_first_stage, FIRST_STAGE_IMAGES),
 }

@@ -145,7 +145,7 @@ def test_a_transformer_over_codes_trains_and_draws_on_tpu_and_cuda():
 def test_a_small_stable_diffusion_compiles_for_a_pod():
     process = tiny.start("-m", "benchmarks.pods", "--reduced", "--topology", "v5e:4x4")
     rows = tiny.check(process).splitlines()
-    for program in ("train", "sample", "first"):
+    for program in ("train", "lora", "sample", "first"):
         (row,) = [row for row in rows if row.startswith(program)]
         chips, images, arguments, _, total, *_ = row.split()[1:]
         assert chips == "v5e:4x4" and int(images) % 16 == 0
