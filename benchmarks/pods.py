@@ -10,6 +10,7 @@ made. The full size takes many minutes a program.
 
 import argparse
 import collections
+import math
 import re
 import sys
 import time
@@ -251,7 +252,10 @@ def main() -> int:
           f"{'TFLOP':>9}{'compiled':>10}  collectives")  # fmt: skip
     print(f"{'':8}{'':10}{'':8}{'--- per chip, GB ---':>32}{'per chip':>9}{'s':>10}", flush=True)
     for name in arguments.topology:
-        mesh = sharding.make_mesh(run.mesh, topology(name))
+        devices = topology(name)
+        # On fewer chips than the config is for, parameters are split over as many as there are.
+        shards = math.gcd(run.mesh.fsdp, len(devices))
+        mesh = sharding.make_mesh(replace(run.mesh, fsdp=shards), devices)
         for program in arguments.program:
             trace, per_chip = PROGRAMS[program]
             images, began = per_chip * mesh.size, time.perf_counter()
