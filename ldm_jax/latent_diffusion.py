@@ -119,13 +119,21 @@ class LatentDiffusion:
     def condition(self, params: Params, frozen: Params, inputs: Inputs) -> Condition:
         """Named inputs, such as tokens of the `caption` [b l], → what the U-Net is conditioned on.
 
-        `models.conditioners` says what each conditioner takes.
+        `models.conditioners` says what each conditioner takes; a `hint`, uint8 pictures, is for
+        the only ControlNet.
         """
         encoder = Encoder(
             sampled=partial(self.encode, frozen),
             mode=lambda pixels: self._posterior(frozen, pixels).mode,
         )
-        return conditioners.run(self.conditioners, params.get("conditioners", {}), inputs, encoder)
+        made = conditioners.run(self.conditioners, params.get("conditioners", {}), inputs, encoder)
+        if not (self.controls and "hint" in inputs):
+            return made
+        (features,) = self.embed_hints(params, [inputs["hint"].astype(jnp.float32) / 255])
+        rows = len(features)
+        always = jnp.broadcast_to(jnp.array([jnp.inf, -jnp.inf]), (rows, 2))
+        whole = jnp.ones((rows, self.controls[0].branch.residuals), jnp.float32)
+        return made._replace(hints=(Hint(features, whole, always),))
 
     def embed_hints(
         self, params: Params, pictures: Sequence[Float[Array, "b h w c"]]

@@ -213,5 +213,22 @@ class Hypernetwork:
                 "and the last of them 0")  # fmt: skip
 
 
-Adapter = ModuleAdapter | Hypernetwork
+@settings
+class ControlNet:
+    """A copy of the U-Net's way down, which reads a hint beside the model (Zhang 2023)."""
+
+    hint: Literal["canny", "edit_images"] = "canny"
+    """What it is shown: `canny`, the edges of each image, found as it is read; `edit_images`, the
+    pictures that data.source.edit_images names, such as depth maps or sketches."""
+    canny_low: Annotated[float, Within(0.0, 1e6)] = 100.0
+    """Threshold of gradients beside an edge, of pixels of 0 to 255."""
+    canny_high: Annotated[float, Within(0.0, 1e6)] = 200.0
+    """Threshold of gradients with which an edge begins."""
+
+    def __post_init__(self) -> None:
+        require(self.canny_low <= self.canny_high, "canny_low", self.canny_low,
+                f"at most canny_high, {self.canny_high:g}")  # fmt: skip
+
+
+Adapter = ModuleAdapter | Hypernetwork | ControlNet
 """What may be trained beside a model."""

@@ -255,6 +255,7 @@ TRAINED = {
     "cross_attention": r"unet/.*/attn2/.*",
     "conditioners": r"conditioners/.*",
     "text_encoder": r"conditioners/text_encoder/.*",
+    "decoder": r"unet/(up_blocks|conv_norm_out|conv_out)/.*",
     "adapter": r"(.*/)?adapters/(?!.*/(alpha|strength)$)(?!\d+/strength$).*",
 }
 """Patterns of parameters of `{"unet", "conditioners"}` by the names that `train` has of them."""

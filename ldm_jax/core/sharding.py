@@ -56,6 +56,7 @@ PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
     (r"(.*/)?(conv_in|conv_out|conv|conv_shortcut|quant_conv|post_quant_conv)/kernel", ALONE),
     (r"(.*/)?(proj_in|proj_out|pooled_proj|channel_mapper)/kernel", ALONE),
     (r"(.*/)?caption_map/(hidden|out)/kernel", ALONE),
+    (r"(.*/)?controlnet_(cond_embedding/blocks/\d+|down_blocks/\d+|mid_block)/kernel", ALONE),
     (r"(.*/)?quantize/(project_in|project_out|proj)/kernel", ALONE),
     (r"(.*/)?(time_embedding/linear_[12]|add_embedding)/kernel", ALONE),
     (r"(.*/)?(main/\d+|features/\d+|lin\d)/kernel", ALONE),

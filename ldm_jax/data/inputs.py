@@ -12,6 +12,7 @@ from ldm_jax.data.class_maps import read_class_map
 from ldm_jax.data.coordinates import coordinate_tokens
 from ldm_jax.data.degradation import degrade
 from ldm_jax.data.depth_maps import read_depth_map, to_unit_range
+from ldm_jax.data.edges import canny_edges
 from ldm_jax.data.hole_masks import draw_mask
 from ldm_jax.data.layout_tokens import box_map, empty_layout, layout_tokens
 from ldm_jax.data.random_stream import RandomStream
@@ -22,7 +23,7 @@ Inputs = Mapping[str, np.ndarray]
 """Arrays by the input's name: `caption` int32 [l], `label` int32 [], `mask` uint8 [h w 1],
 `low_res` uint8 [zh zw 3], `noise_level` int32 [], `class_map` int16 [h w], `boxes` int32 [l]
 (tokens), `box_map` int16 [h w], `edit_image` uint8 [h w 3], `edit_given` int32 [] (1, or 0 for
-none), `depth` float32 [zh zw], `coordinates` int32 [zh zw] (tokens)."""
+none), `hint` uint8 [h w 3], `depth` float32 [zh zw], `coordinates` int32 [zh zw] (tokens)."""
 
 
 class InputMaker:
@@ -34,8 +35,11 @@ class InputMaker:
         tokenizer: Tokenizer | None,
         sides: tuple[int, int] = (1, 1),
         factor: int = 1,
+        control: cfg.ControlNet | None = None,
     ) -> None:
-        """Of images with these `sides`, whose latents are `factor` times smaller."""
+        """Of images with these `sides`, whose latents are `factor` times smaller; with hints for
+        `control`."""
+        self._control = control
         self._conditioners, self._tokenizer = tuple(conditioners), tokenizer
         self._sides, self._factor = sides, factor
 
@@ -87,6 +91,11 @@ class InputMaker:
                     made["depth"] = example["crop"].depth_map(depth, 1)
                 case cfg.CoordinatePrefix(size=size):
                     made["coordinates"] = coordinate_tokens(example["crop"], self._factor, size)
+        match self._control:
+            case cfg.ControlNet(hint="canny", canny_low=low, canny_high=high):
+                made["hint"] = canny_edges(example["image"], low, high)
+            case cfg.ControlNet():
+                made["hint"] = _edit_image(example)
         return made
 
     def uncond(self) -> Inputs:
@@ -170,6 +179,18 @@ def check_source(conditioners: Sequence[cfg.Reader], source: Source, where: str)
                 _check_beside("pictures to edit", "edit_image", "edit_images", source, where)
             case cfg.DepthConditioner() | cfg.DepthPrefix():
                 _check_beside("depth maps", "depth", "depth_maps", source, where)
+
+
+def check_hints(control: cfg.ControlNet, source: Source, where: str) -> None:
+    """Raises ConfigError unless the examples of `source`, which `where` names, have what the hints
+    of `control` are made of."""
+    if control.hint == "edit_images":
+        _check_beside("pictures for hints", "edit_image", "edit_images", source, where)
+    elif not source.has_images:
+        raise cfg.ConfigError(
+            f"{where} has encoded latents, but edges are found in the images themselves; train on "
+            "images, without --latents"
+        )
 
 
 def _check_beside(what: str, name: str, setting: str, source: Source, where: str) -> None:

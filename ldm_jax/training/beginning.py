@@ -98,7 +98,7 @@ def _divide(
             "encoder's with --text_encoder=MODEL"
         )
     if run.adapter is not None:
-        return split(with_adapter(params, run), run)
+        return split(with_adapter(params, run, model), run)
     return (
         tree.unflatten({path: leaf for path, leaf in found.items() if path in trained}),
         tree.unflatten({path: leaf for path, leaf in found.items() if path in untrained}),

@@ -1,5 +1,6 @@
 """Stage two as the handful of functions that the one loop needs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.adapters.adapted import adapt
 from ldm_jax.convert.imported_model import normalized
 from ldm_jax.core import tree
-from ldm_jax.data.inputs import InputMaker, check_source
+from ldm_jax.data.inputs import InputMaker, check_hints, check_source
 from ldm_jax.data.sources import open_source
 from ldm_jax.data.tokenizer import read_tokenizer
+from ldm_jax.models.build import build_control
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
@@ -64,6 +66,8 @@ def diffusion_stage(
         )
     train = open_source(run.data, "train")
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
+    if isinstance(run.adapter, cfg.ControlNet):
+        check_hints(run.adapter, train, getattr(run.data.source, "path", "DigitScenes"))
     initial, fresh = {}, not has_checkpoints(workdir)
     if fresh:
         # What an earlier attempt left may be of other images.
@@ -73,17 +77,24 @@ def diffusion_stage(
         tell_obstacles(run.model(normalized(autoencoder_config, frozen)))
     frozen["untrained"] = load_untrained(run, workdir)
     if run.adapter is not None and not fresh:
-        initial = shapes_beside(frozen["untrained"], run)
+        initial = shapes_beside(run, run.model(autoencoder_config))
     tokenizer, text = None, cfg.find(run.conditioners, cfg.TextConditioner)
     if text is not None:
         tokenizer = read_tokenizer(tokenizer_of(workdir), text)
-    inputs = InputMaker(run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor)
+    control = run.adapter if isinstance(run.adapter, cfg.ControlNet) else None
+    inputs = InputMaker(
+        run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor, control
+    )
     uncond = jax.tree.map(jnp.asarray, inputs.uncond())
     validation = validation_source(run.data)
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
-    if run.adapter is not None:
+    if control is not None:
+        branch = cfg.control_of(model.config.unet, autoencoder_config)
+        net = build_control(branch, run.loop.dtype, run.loop.remat)
+        model = replace(model, controls=(net,))
+    elif run.adapter is not None:
         chain = (run.adapter,) if isinstance(run.adapter, cfg.Hypernetwork) else ()
         model = adapt(model, run.adapter, chain)
     optimizer = make_diffusion_optimizer(run)

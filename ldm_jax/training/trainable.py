@@ -5,13 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ldm_jax import config as cfg
+from ldm_jax import latent_diffusion as ldm
 from ldm_jax.adapters.adapted import ADAPTERS, put_beside, put_hypernetworks_beside
 from ldm_jax.adapters.adapter import AdapterUse
 from ldm_jax.adapters.fresh import fresh
 from ldm_jax.adapters.hypernetwork import fresh_nets
-from ldm_jax.core import tree
+from ldm_jax.convert.imported_model import control_shapes
+from ldm_jax.core import rngs, tree
+from ldm_jax.models.control_net import EMBEDDING, HintEmbedding
 
 OF_FIRST_STAGE = {"all": r".*", "decoder": r"(decoder|post_quant_conv)/.*"}
 """As `cfg.TRAINED`, of an autoencoder's parameters."""
@@ -41,8 +45,10 @@ def bind(trained: Any, frozen: Mapping[str, Any]) -> Any:
     return tree.join(trained, frozen.get("untrained", {}))
 
 
-def with_adapter(params: Mapping[str, Any], run: cfg.DiffusionRun) -> dict[str, Any]:
-    """The parameters of a whole model, with what `run` trains beside them as it begins.
+def with_adapter(
+    params: Mapping[str, Any], run: cfg.DiffusionRun, model: cfg.Model
+) -> dict[str, Any]:
+    """The parameters of a whole `model`, with what `run` trains beside them as it begins.
 
     Raises:
         cfg.ConfigError: the model has nothing that could be changed so.
@@ -50,6 +56,12 @@ def with_adapter(params: Mapping[str, Any], run: cfg.DiffusionRun) -> dict[str, 
     if isinstance(run.adapter, cfg.Hypernetwork):
         nets = fresh_nets(run.adapter, _widths(params, run.adapter), run.loop.seed)
         return put_hypernetworks_beside(params, [(1.0, nets)])
+    if isinstance(run.adapter, cfg.ControlNet):
+        branch = cfg.control_of(model.unet, model.autoencoder)
+        return {
+            **params,
+            ADAPTERS: {"control": {"0": fresh_control(branch, params, run.loop.seed)}},
+        }
     text = cfg.find(run.conditioners, cfg.TextConditioner)
     adapter = fresh(run.adapter, params, None if text is None else text.name, run.loop.seed)
     return put_beside(params, [AdapterUse(adapter)])
@@ -67,8 +79,24 @@ def _widths(params: Mapping[str, Any], form: cfg.Hypernetwork) -> list[int]:
     return list(form.widths) or there
 
 
-def shapes_beside(untrained: Mapping[str, Any], run: cfg.DiffusionRun) -> dict[str, Any]:
-    """Shapes of what a run with an adapter trains, as what it leaves alone tells them."""
-    flat = tree.flatten(untrained)
-    base = tree.unflatten({p: leaf for p, leaf in flat.items() if ADAPTERS not in p.split("/")})
-    return split(jax.eval_shape(lambda params: with_adapter(params, run), base), run)[0]
+def fresh_control(
+    branch: cfg.ControlBranch, params: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """A ControlNet that begins as a copy of the U-Net's way down and middle, and adds nothing."""
+    shapes = control_shapes(branch)
+    own = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    width = branch.hint_factor
+    hint = jnp.zeros((1, width, width, branch.hint_channels))
+    embedding = HintEmbedding(branch).init(rngs.stream(seed, "init/control"), hint)["params"]
+    base = tree.flatten(params["unet"])
+    flat = tree.flatten({**own, EMBEDDING: embedding})
+    return tree.unflatten({name: base.get(name, leaf) for name, leaf in flat.items()})
+
+
+def shapes_beside(run: cfg.DiffusionRun, model: cfg.Model) -> dict[str, Any]:
+    """Shapes of what a run with an adapter trains."""
+
+    def whole() -> dict[str, Any]:
+        return with_adapter(ldm.init_params(ldm.build(model), run.loop.seed), run, model)
+
+    return split(jax.eval_shape(whole), run)[0]

@@ -32,7 +32,7 @@ INSTANCES = (
     cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(), cfg.CaptionTags(),
     cfg.DreamBooth(class_path="x"), cfg.FittedPictures(),
     cfg.LoRA(), cfg.LoHa(), cfg.LoKr(), cfg.IA3(), cfg.FullDifference(), cfg.ModuleAdapter(),
-    cfg.Hypernetwork(),
+    cfg.Hypernetwork(), cfg.ControlNet(),
 )  # fmt: skip
 DRAWING = (
     cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ControlHints, cfg.ModelChoice,
@@ -62,6 +62,7 @@ MAY_BE = {
         "CodeTransformer.n_unmasked", "CodeTransformer.embedding_dropout",
         "CodeTransformer.residual_dropout", "CodeTransformer.attention_dropout",
         "CodeTransformerRun.pkeep",
+        "ControlNet.canny_low",
         "Boxes.margin", "Masks.all_masked", "ClassMaps.ignore", "ClassMaps.shift",
         "CaptionTags.dropout", "CaptionTags.keep_first", "DreamBooth.prior_weight",
         "LoRA.rank_dropout", "ModuleAdapter.dropout", "ModuleAdapter.module_dropout"},

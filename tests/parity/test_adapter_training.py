@@ -54,7 +54,7 @@ def test_a_step_of_dreambooth_with_prior_preservation(folder, magnitude):
         imported.config.diffusion, train=("adapter",), adapter=adapter,
     )  # fmt: skip
     base = jax.tree.map(jnp.asarray, materialize(imported.params))
-    trained, rest = split(with_adapter(base, run), run)
+    trained, rest = split(with_adapter(base, run, imported.config), run)
     moved = tree.flatten(trained)
     random = np.random.default_rng(0)
     moved = {

@@ -94,7 +94,8 @@ def test_needs_are_those_that_requests_have():
     values = {"mask": "a", "mask_blur": 1.0, "invert_mask": True, "only_masked": 1,
               "latents_row": 1, "strength": 0.5, "resample": 2, "corrector_steps": 2, "snr": 0.1,
               "resample_jump": 2, "autoguidance_scale": 2.0, "classifier_scale": 2.0,
-              "classifier_form": "eps", "noise_level": 20}  # fmt: skip
+              "classifier_form": "eps", "noise_level": 20, "control_start": [0.5],
+              "control_end": [0.5], "guess_mode": True}  # fmt: skip
     assert {*values} == {*needs()}
     for name, value in values.items():
         with pytest.raises(ValueError, match=f"{name}.* need.*{needs()[name].split('_')[0]}"):

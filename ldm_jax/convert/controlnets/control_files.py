@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import yaml
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import claims, imported_model, state_dicts
 from ldm_jax.convert.adapters.adapter_files import FAMILIES
+from ldm_jax.convert.adapters.trained_adapter import is_run
 from ldm_jax.convert.compvis import keys
 from ldm_jax.convert.controlnets.control_names import (
     BESIDE,
@@ -27,10 +29,13 @@ from ldm_jax.convert.diffusers import architectures
 from ldm_jax.convert.diffusers.pipeline_folders import CONFIG, read_component
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.convert.loading import workdir_of
+from ldm_jax.convert.native import read_trained
 from ldm_jax.core import tree
 from ldm_jax.core.reading import FileFormatError, read_json, read_text, shown
 from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.models.control_net import EMBEDDING
+from ldm_jax.workdir.frozen import load_first_stage
 
 Tensors = dict[str, np.ndarray]
 CLASS = "ControlNetModel"
@@ -64,8 +69,8 @@ def read_control(
     """The ControlNet in `path` for a model, which says what the file does not.
 
     Args:
-        path: a folder of diffusers, or a file of its weights or of the original's, which is read
-            without running anything in it.
+        path: a work directory, or its `checkpoints/STEP`; a folder of diffusers, or a file of its
+            weights or of the original's, which is read without running anything in it.
         model: what it is used with.
         params: that model's U-Net's parameters, to which those of a file of differences are added.
         variant: of a folder, as in `diffusers.pipeline_folders.read_folder`.
@@ -76,12 +81,25 @@ def read_control(
     """
     path = Path(path)
     beside = path if path.is_dir() else path.parent
-    if path.is_dir() or _is_ours(beside, path):
+    if is_run(path):
+        found = _of_run(path)
+    elif path.is_dir() or _is_ours(beside, path):
         found = _of_folder(beside, path, model, variant)
     else:
         found = _of_file(path, model, params)
     _check_fits(path, found.config, model)
     return found
+
+
+def _of_run(path: Path) -> ImportedControl:
+    workdir, step = workdir_of(path)
+    run, params, _ = read_trained(workdir, step=step)
+    if not isinstance(getattr(run, "adapter", None), cfg.ControlNet):
+        raise ConvertError(f"{path} is the work directory of a run that trains no ControlNet")
+    stage, _ = load_first_stage(run, workdir)
+    branch = cfg.control_of(run.model(stage).unet, stage)
+    own = params["adapters"]["control"]["0"]
+    return ImportedControl(branch, jax.tree.map(np.asarray, own), workdir.name, {})
 
 
 def _is_ours(folder: Path, path: Path) -> bool:
