@@ -5,7 +5,7 @@
 
 MODEL is whatever `python -m ldm_jax.convert` reads; it stays as it is. `python sample.py
 --model=MODEL --hypernetwork runs/mine:0.8` draws with it, and `python -m
-ldm_jax.convert.adapters.hypernetworks runs/mine mine.pt` writes the file that the web UI reads.
+ldm_jax.convert.hypernetworks runs/mine mine.pt` writes the file that the web UI reads.
 Learning rates above 5e-5 often end in noise.
 """
 

@@ -23,8 +23,8 @@ def read_torch(path: Path) -> Any:
     Arrays are read-only views of the mapped file, with the strides that they were saved with.
     Ordered dicts become dicts. Classes and objects of Lightning and OmegaConf, and the few of
     numpy and Python that stand beside the weights in training checkpoints (numbers, sets, paths),
-    become a `Placeholder` that keeps nothing but the name. A ParameterDict becomes a `Record` of its
-    attributes. Whatever else is named is refused.
+    become a `Placeholder` that keeps nothing but the name. A ParameterDict becomes a `Record` of
+    its attributes. Whatever else is named is refused.
 
     The file must stay unchanged while its arrays are in use.
 

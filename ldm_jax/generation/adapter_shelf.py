@@ -10,8 +10,8 @@ from ldm_jax.adapters.merging import merge
 from ldm_jax.config.lora_choice import TAG, LoraChoice
 from ldm_jax.convert.adapters.adapter_files import read_adapter
 from ldm_jax.convert.adapters.adapter_folder import AdapterFolder
-from ldm_jax.convert.adapters.hypernetwork_files import HypernetworkFile, read_hypernetwork
 from ldm_jax.convert.adapters.module_names import ModuleNames
+from ldm_jax.convert.hypernetworks.hypernetwork_files import HypernetworkFile, read_hypernetwork
 from ldm_jax.core import tree
 from ldm_jax.data.adapter_tags import cut_tags
 

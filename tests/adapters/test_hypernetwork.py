@@ -13,7 +13,7 @@ from flax import linen as nn
 from ldm_jax import config as cfg
 from ldm_jax.adapters.adapted import Adapted, put_hypernetworks_beside
 from ldm_jax.adapters.hypernetwork import ACTIVATIONS, apply_net, fresh_nets, layers_of
-from ldm_jax.convert.adapters.hypernetwork_files import (
+from ldm_jax.convert.hypernetworks.hypernetwork_files import (
     HypernetworkFile,
     read_hypernetwork,
     write_hypernetwork,

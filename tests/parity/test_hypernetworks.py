@@ -17,14 +17,14 @@ from tiny_pipelines import shallow_unet  # noqa: E402
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax.adapters.adapted import Adapted, put_hypernetworks_beside  # noqa: E402
 from ldm_jax.adapters.hypernetwork import fresh_nets  # noqa: E402
-from ldm_jax.convert.adapters.hypernetwork_files import (  # noqa: E402
+from ldm_jax.convert.diffusers.architectures import read_unet  # noqa: E402
+from ldm_jax.convert.diffusers.pipeline_folders import read_component  # noqa: E402
+from ldm_jax.convert.fields import Fields  # noqa: E402
+from ldm_jax.convert.hypernetworks.hypernetwork_files import (  # noqa: E402
     HypernetworkFile,
     read_hypernetwork,
     write_hypernetwork,
 )
-from ldm_jax.convert.diffusers.architectures import read_unet  # noqa: E402
-from ldm_jax.convert.diffusers.pipeline_folders import read_component  # noqa: E402
-from ldm_jax.convert.fields import Fields  # noqa: E402
 from ldm_jax.convert.imported_model import materialize  # noqa: E402
 from ldm_jax.models.build import build_unet  # noqa: E402
 from ldm_jax.models.conditioners import Condition  # noqa: E402

@@ -14,9 +14,9 @@ from ldm_jax.adapters.merging import merge
 from ldm_jax.convert import load
 from ldm_jax.convert.adapters.adapter_files import read_adapter
 from ldm_jax.convert.adapters.adapter_writer import write_adapter
-from ldm_jax.convert.adapters.hypernetwork_files import read_hypernetwork, write_hypernetwork
 from ldm_jax.convert.adapters.module_names import ModuleNames
 from ldm_jax.convert.adapters.trained_adapter import read_trained_adapter
+from ldm_jax.convert.hypernetworks.hypernetwork_files import read_hypernetwork, write_hypernetwork
 from ldm_jax.convert.imported_model import materialize
 from ldm_jax.core import tree
 from ldm_jax.generation.pipeline import Pipeline

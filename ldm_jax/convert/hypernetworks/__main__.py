@@ -1,7 +1,7 @@
 """Says what a hypernetwork is, or writes one in the web UI's form:
 
-python -m ldm_jax.convert.adapters.hypernetworks WORKDIR_OR_FILE TARGET.pt
-python -m ldm_jax.convert.adapters.hypernetworks WORKDIR_OR_FILE --inspect
+python -m ldm_jax.convert.hypernetworks WORKDIR_OR_FILE TARGET.pt
+python -m ldm_jax.convert.hypernetworks WORKDIR_OR_FILE --inspect
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,10 @@ def run(arguments: HypernetworkArguments) -> str:
     if arguments.target is not None:
         check_writable(arguments.target.parent, f"the target {arguments.target}")
     # JAX starts only now, so that --help and mistakes answer at once.
-    from ldm_jax.convert.adapters.hypernetwork_files import read_hypernetwork, write_hypernetwork
+    from ldm_jax.convert.hypernetworks.hypernetwork_files import (
+        read_hypernetwork,
+        write_hypernetwork,
+    )
 
     one = read_hypernetwork(arguments.hypernetwork)
     form = one.form

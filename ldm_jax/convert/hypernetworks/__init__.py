@@ -1,0 +1,1 @@
+"""Hypernetworks in the files of the web UI, read and written."""
