@@ -41,8 +41,9 @@ def with_options(path):
             found += [{name: value} for value in values if value != option.default]
             if option.default is option.empty:
                 found.remove({})
-        elif option.annotation is cfg.Model:
-            found = [{name: MODELS["Stable Diffusion 1"]}]
+    for name, option in cfg.open_config(path).options.items():
+        if option.annotation is cfg.Model:
+            found = [options | {name: MODELS["Stable Diffusion 1"]} for options in found]
     named = (
         (options, [value for value in options.values() if isinstance(value, str)])
         for options in found
