@@ -10,6 +10,8 @@ adapters' arrays stand beside the network's own parameters, under `ADAPTERS`:
     unet/adapters/keys                                            in training, of each example
     unet/adapters/hypernetworks/0/strength                        a number
     unet/adapters/hypernetworks/0/nets/320/k/0/weight             as in their files
+    conditioners/text_encoder/adapters/embeddings/NAME            [n d], rows behind the table of
+                                                                  tokens, in the names' order
 """
 
 import contextlib
@@ -21,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from ldm_jax import config as cfg
 from ldm_jax.adapters import kinds as all_kinds
@@ -38,9 +40,11 @@ from ldm_jax.models.layers import Conv
 
 ADAPTERS = "adapters"
 """No network has parameters of this name."""
+TEXT, TOKENS = "text_encoder", "token_embedding"
+"""What embeddings are for, and its table of tokens."""
 
 
-KEYS, HYPERNETWORKS = "keys", "hypernetworks"
+KEYS, HYPERNETWORKS, EMBEDDINGS = "keys", "hypernetworks", "embeddings"
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Adapted:
         keys = found.pop(KEYS, None)
         chain = [(form, found[HYPERNETWORKS][str(i)]) for i, form in enumerate(self.hypernetworks)]
         found.pop(HYPERNETWORKS, None)
+        rows = found.pop(EMBEDDINGS, {})
         variables = {**variables, "params": params}
         uses = [(one["strength"], _modules(one["modules"])) for one in found.values()]
 
@@ -104,6 +109,9 @@ class Adapted:
                 interceptors.enter_context(
                     nn.intercept_methods(partial(_intercept, uses, dropouts))
                 )
+            if rows:
+                table = jnp.concatenate([rows[name] for name in sorted(rows)])
+                interceptors.enter_context(nn.intercept_methods(partial(_embed, table)))
             if chain:  # the last one comes first
                 interceptors.enter_context(nn.intercept_methods(partial(_before, chain, keys)))
             return self.network.apply(variables, *arguments, **how)
@@ -156,7 +164,7 @@ def put_beside(params: Mapping[str, Any], uses: Sequence[AdapterUse]) -> dict[st
 
 def take_apart(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[AdapterUse]]:
     """Undoes `put_beside`: the parameters of a model, and the adapters beside them but for
-    hypernetworks, which cannot be merged."""
+    hypernetworks and embeddings, which cannot be merged."""
     bare = {**params, UNET: _without(params[UNET])}
     components = {UNET: params[UNET], **params.get("conditioners", {})}
     if "conditioners" in params:
@@ -164,7 +172,7 @@ def take_apart(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[AdapterU
     numbered: dict[str, dict[str, tuple[float, Modules]]] = {}
     for name, own in components.items():
         for number, one in own.get(ADAPTERS, {}).items():
-            if number == HYPERNETWORKS:
+            if number in (HYPERNETWORKS, EMBEDDINGS):
                 continue
             strength = float(one["strength"])
             numbered.setdefault(number, {})[name] = strength, _modules(one["modules"])
@@ -190,6 +198,23 @@ def put_hypernetworks_beside(
     }
     others = params[UNET].get(ADAPTERS, {})
     return {**params, UNET: {**params[UNET], ADAPTERS: {**others, HYPERNETWORKS: chain}}}
+
+
+def put_embeddings_beside(
+    params: Mapping[str, Any], embeddings: Mapping[str, Shaped[np.ndarray, "n d"]]
+) -> dict[str, Any]:
+    """The parameters of a model with these vectors beside those of its text encoder: token numbers
+    from its `vocab_size` on are their rows, in the order of the names.
+
+    Raises:
+        MergeError: the model has no text encoder.
+    """
+    conditioners = params.get("conditioners", {})
+    if TEXT not in conditioners:
+        raise MergeError("the model has no text encoder, which embeddings are for")
+    own = conditioners[TEXT]
+    beside = {**own.get(ADAPTERS, {}), EMBEDDINGS: {**embeddings}}
+    return {**params, "conditioners": {**conditioners, TEXT: {**own, ADAPTERS: beside}}}
 
 
 def to_tree(modules: Modules) -> dict[str, Any]:
@@ -232,6 +257,24 @@ def _intercept(
             more = _added(module, modules[path], arguments[0], dropouts(path))
             result = result + (more * jnp.asarray(strength, more.dtype)).astype(result.dtype)
     return result
+
+
+def _embed(
+    rows: Shaped[Array, "n d"],
+    call: Callable[..., Any],
+    arguments: tuple,
+    how: dict,
+    context: Any,
+) -> Any:
+    """The call of a module; of the table of tokens, with `rows` behind its own."""
+    path = context.module.path
+    if not path or path[-1] != TOKENS or context.method_name != "__call__":
+        return call(*arguments, **how)
+    (tokens,) = arguments
+    first = context.module.num_embeddings
+    own = call(jnp.minimum(tokens, first - 1), **how)
+    more = rows[jnp.maximum(tokens - first, 0)].astype(own.dtype)
+    return jnp.where((tokens >= first)[..., None], more, own)
 
 
 def _before(

@@ -83,6 +83,8 @@ def draw(command: Command) -> Path:
     if missing and command.request.conditions == [None]:
         _say(f"note: without {' or '.join(missing)} this model draws whatever it has learnt")
     resolved = resolve_request(pipeline, command.request)
+    for word in pipeline.unused_embeddings(resolved.plan):
+        _say(f"note: no prompt has {word!r} in it, the word of an embedding")
     request = resolved.request
     total = len(request.conditions) * request.num
     filled = {*command.filled, *resolved.filled}
@@ -183,9 +185,12 @@ def _check_files(command: Command, own: Collection[str] = ()) -> None:
             _check_adapter(name, LoraChoice.parse(one).file, one)
     for one in command.request.model.control:
         _check_adapter("control", ControlChoice.parse(one).file, one)
-    folder = command.request.model.lora_dir
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"lora_dir is {folder}, which is no folder; name one with adapters")
+    for one in command.request.model.embeddings:
+        _check_adapter("embeddings", Path(one), one)
+    for name, what in (("lora_dir", "adapters"), ("embeddings_dir", "embeddings")):
+        folder = getattr(command.request.model, name)
+        if folder is not None and not folder.is_dir():
+            raise ConfigError(f"{name} is {folder}, which is no folder; name one with {what}")
 
 
 def _check_adapter(name: str, path: Path, typed: str) -> None:

@@ -72,7 +72,7 @@ FIRST = {
 """What most people need: the options that stand first in the help text, one line each."""
 MORE = {
     "Prompts": ("prompts", "interactive", "unknown_words", "literal_prompts", "clip_skip"),
-    "Adapters (LoRA)": ("lora", "lora_dir", "hypernetwork"),
+    "Adapters (LoRA)": ("lora", "lora_dir", "hypernetwork", "embeddings", "embeddings_dir"),
     "ControlNet": ("control", "hint", "control_start", "control_end", "guess_mode"),
     "Model": (
         "weights", "variant", "dtype", "tokenizer", "prediction", "original_config", "vae",
@@ -237,7 +237,10 @@ def inputs(command: Command) -> list[tuple[str, Path]]:
     values = command.request.to_dict()
     kinds = dict.fromkeys(WITH_STRENGTH, LoraChoice)
     kinds |= {"control": ControlChoice, "hint": HintChoice}
-    listed = [(n, kinds[n].parse(one).file) for n in LISTED for one in values.pop(n, ())]
+    listed = [
+        (n, kinds[n].parse(one).file if n in kinds else Path(one))
+        for n in LISTED for one in values.pop(n, ())
+    ]  # fmt: skip
     return [*named, *((n, Path(values[n])) for n in paths() if n in values), *listed]
 
 

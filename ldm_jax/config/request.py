@@ -67,6 +67,10 @@ class ModelChoice:
     """Folder of the adapters that prompts name as <lora:NAME:STRENGTH>."""
     hypernetwork: tuple[str, ...] = ()
     """Hypernetworks, one after the other, each FILE or FILE:STRENGTH."""
+    embeddings: tuple[str, ...] = ()
+    """Files of embeddings (textual inversion), whose words prompts may have in them."""
+    embeddings_dir: Path | None = None
+    """Folder of the embeddings that prompts name as their files are called."""
     control: tuple[str, ...] = ()
     """ControlNets, each MODEL or MODEL:SCALE, which are shown the pictures of --hint in the same
     order."""
@@ -167,7 +171,7 @@ class ConditionFiles:
 
 WITH_STRENGTH = ("lora", "hypernetwork")
 """Settings that name files with strengths, as `LoraChoice` spells them."""
-LISTED = (*WITH_STRENGTH, "control", "hint")
+LISTED = (*WITH_STRENGTH, "embeddings", "control", "hint")
 """Settings that name files with more about each in the same word."""
 FILES = ("low_res", "class_map", "boxes", "edit_image", "depth")
 """Settings that name a file for the input of the same name."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from ldm_jax.data.embedding_words import EmbeddingWords
 from ldm_jax.data.tokenizer import Tokenizer
 
 STRONGER, WEAKER = 1.1, 1 / 1.1
@@ -42,8 +43,16 @@ class Tokens(NamedTuple):
     weights: Float32[np.ndarray, "b chunks l"]
 
 
+Chunk = list[tuple[int, float]]
+"""Token numbers and their weights."""
+
+
 def encode(
-    tokenizer: Tokenizer, prompts: Sequence[str], max_length: int = 77, emphasis: bool = True
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    max_length: int = 77,
+    emphasis: bool = True,
+    words: EmbeddingWords | None = None,
 ) -> Tokens:
     """Token numbers and weights of each prompt, in chunks of `max_length`.
 
@@ -55,9 +64,10 @@ def encode(
     Args:
         emphasis: whether brackets, backslashes and BREAK have a meaning. Without, every prompt
             is taken literally.
+        words: those with vectors of their own, which no chunk cuts apart.
 
     Raises:
-        PromptError: as `parse` does, or a tokenizer without start and end tokens.
+        PromptError: as `chunks_of` does, or a tokenizer without start and end tokens.
     """
     if tokenizer.start_id is None or tokenizer.end_id is None:
         raise PromptError(
@@ -67,8 +77,7 @@ def encode(
     room = max_length - 2
     prompts_chunks = []
     for prompt in prompts:
-        sections = parse(prompt) if emphasis else [[(prompt, 1.0)]]
-        chunks = [chunk for section in sections for chunk in _chunks(tokenizer, section, room)]
+        chunks = chunks_of(tokenizer, prompt, room, emphasis, words)
         # BREAK at the end starts nothing.
         prompts_chunks.append(chunks if chunks[-1] else chunks[:-1] or chunks)
     count = max(map(len, prompts_chunks), default=0)
@@ -84,11 +93,41 @@ def encode(
     return Tokens(ids, weights)
 
 
-def _chunks(tokenizer: Tokenizer, section: list[Piece], room: int) -> Iterator[list]:
-    """(token, weight) pairs of a section, `room` at a time; one empty chunk if there are none."""
-    pairs = [(number, weight) for text, weight in section for number in tokenizer.pieces(text)]
-    for start in range(0, max(len(pairs), 1), room):
-        yield pairs[start : start + room]
+def chunks_of(
+    tokenizer: Tokenizer,
+    prompt: str,
+    room: int,
+    emphasis: bool = True,
+    words: EmbeddingWords | None = None,
+) -> list[Chunk]:
+    """The chunks of a prompt, of `room` tokens at most, without start and end; BREAK begins one,
+    which may be empty. Arguments are those of `encode`.
+
+    Raises:
+        PromptError: as `parse` does, or a word of more vectors than a chunk has room for.
+    """
+    sections = parse(prompt) if emphasis else [[(prompt, 1.0)]]
+    words = words or EmbeddingWords(tokenizer)
+    return [chunk for section in sections for chunk in _chunks(tokenizer, section, room, words)]
+
+
+def _chunks(
+    tokenizer: Tokenizer, section: list[Piece], room: int, words: EmbeddingWords
+) -> Iterator[Chunk]:
+    """Those of a section; one empty chunk if it has no tokens."""
+    chunk: Chunk = []
+    for text, weight in section:
+        for ids, word in words.units(tokenizer.pieces(text)):
+            if len(ids) > room:
+                raise PromptError(
+                    f"the embedding {word!r} has {len(ids)} vectors; a chunk of the prompt has "
+                    f"room for {room}"
+                )
+            if len(chunk) + len(ids) > room:
+                yield chunk
+                chunk = []
+            chunk += [(number, weight) for number in ids]
+    yield chunk
 
 
 def parse(prompt: str) -> list[list[Piece]]:

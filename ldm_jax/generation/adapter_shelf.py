@@ -6,11 +6,13 @@ from typing import Any
 
 from ldm_jax import config as cfg
 from ldm_jax.adapters.adapter import Adapter, AdapterUse
+from ldm_jax.adapters.embedding import Embedding
 from ldm_jax.adapters.merging import merge
 from ldm_jax.config.lora_choice import TAG, LoraChoice
 from ldm_jax.convert.adapters.adapter_files import read_adapter
 from ldm_jax.convert.adapters.adapter_folder import AdapterFolder
 from ldm_jax.convert.adapters.module_names import ModuleNames
+from ldm_jax.convert.embeddings.embedding_files import bundled_embeddings
 from ldm_jax.convert.hypernetworks.hypernetwork_files import HypernetworkFile, read_hypernetwork
 from ldm_jax.core import tree
 from ldm_jax.data.adapter_tags import cut_tags
@@ -56,6 +58,13 @@ class AdapterShelf:
         if path not in self._read:
             self._read[path] = read_adapter(path, self._names)
         return self._read[path]
+
+    def bundled(self) -> list[tuple[str, Embedding]]:
+        """The embeddings that the adapters of the model's choice bring along, with their files."""
+        return [
+            (use.adapter.name, one) for use in self.uses(self.choice.lora)
+            for one in bundled_embeddings(use.adapter.name, use.adapter.embeddings)
+        ]  # fmt: skip
 
     def merged(self, chosen: Chosen) -> dict[str, Any]:
         """All parameters with these adapters in them; those that none changes are the arrays of

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.data import prompts
+from ldm_jax.data.embedding_words import EmbeddingWords
 from ldm_jax.data.tokenizer import Tokenizer, TokenizerError, read_tokenizer
 from ldm_jax.data.unknown_words import check_words
 from ldm_jax.generation.control_hints import Hints
@@ -79,6 +80,7 @@ def encode_conditions(
     negative: Condition,
     emphasis: bool = True,
     skip_unknown: bool = False,
+    words: EmbeddingWords | None = None,
 ) -> tuple[InputGroup, ...]:
     """The inputs of all conditions, grouped by shape, each beside unconditional ones of its shape.
 
@@ -92,6 +94,7 @@ def encode_conditions(
         negative: what is guided away from.
         emphasis: whether brackets in prompts are emphasis, not text.
         skip_unknown: whether words that the tokenizer does not know are left out.
+        words: those of prompts for CLIP that have vectors of their own.
 
     Raises:
         ValueError: a condition of another kind than the model takes, a class that does not exist,
@@ -103,7 +106,7 @@ def encode_conditions(
     for conditioner in conditioners:
         match conditioner:
             case cfg.TextConditioner(encoder=cfg.CLIPText(max_length=length)):
-                return _chunked(tokenizer, conditions, negative, length, emphasis)
+                return _chunked(tokenizer, conditions, negative, length, emphasis, words)
             case cfg.TextConditioner(encoder=encoder):
                 captions = ["" if c is None else str(c) for c in (*conditions, negative)]
                 if emphasis:
@@ -123,11 +126,12 @@ def _chunked(
     negative: Condition,
     length: int,
     emphasis: bool,
+    words: EmbeddingWords | None,
 ) -> tuple[InputGroup, ...]:
     """One group for each number of chunks, conditions in order."""
     groups: dict[int, list[tuple[int, prompts.Tokens]]] = {}
     for row, caption in enumerate(conditions):
-        pair = prompts.encode(tokenizer, [caption or "", negative or ""], length, emphasis)
+        pair = prompts.encode(tokenizer, [caption or "", negative or ""], length, emphasis, words)
         groups.setdefault(pair.ids.shape[1], []).append((row, pair))
     return tuple(
         InputGroup(

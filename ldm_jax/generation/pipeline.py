@@ -18,12 +18,13 @@ import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.adapters.adapted import adapt, put_hypernetworks_beside
+from ldm_jax.adapters.adapted import adapt, put_embeddings_beside, put_hypernetworks_beside
 from ldm_jax.config.control_choice import ControlChoice
 from ldm_jax.config.request import IMAGES_PER_PROMPT, UnknownWordsChoice, check_numbers
 from ldm_jax.convert.controlnets.control_files import read_control
 from ldm_jax.core import tree
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
+from ldm_jax.data.embedding_words import EmbeddingWords
 from ldm_jax.data.inputs import empty_views
 from ldm_jax.generation import defaults
 from ldm_jax.generation.adapter_shelf import AdapterShelf, read_chain
@@ -37,6 +38,7 @@ from ldm_jax.generation.conditions import (
 from ldm_jax.generation.control_hints import ControlNumbers, control_numbers
 from ldm_jax.generation.defaults import Resolved
 from ldm_jax.generation.drawing_progress import Moment, Pace, Progress
+from ldm_jax.generation.embedding_shelf import EmbeddingShelf
 from ldm_jax.generation.guide_models import GuideModels, check_weaker
 from ldm_jax.generation.programs import Programs, SamplerRun
 from ldm_jax.generation.refusals import check_controls, check_picture
@@ -164,14 +166,25 @@ class Pipeline:
         nets = tuple(build_control(one.config, self.dtype) for one in controls)
         self.model = replace(ldm.build(self.config, self.dtype), controls=nets)
         chain = read_chain(self.choice.hypernetwork, self.config)
-        if chain:
-            self.model = adapt(self.model, hypernetworks=[one.form for one, _ in chain])
         self.tokenizer = open_tokenizer(self.config.conditioners, bundle.tokenizer, path)
+        self._embeddings = EmbeddingShelf(
+            self.config, self.tokenizer, self.choice, self._shelf.bundled()
+        )
+        self.notes += self._embeddings.notes
+        rows = self._embeddings.rows
+        if rows is not None and self.choice.weak_model is not None:
+            raise cfg.ConfigError(
+                "embeddings: a weak_model does not know their words; leave it out"
+            )
+        if chain or rows is not None:
+            self.model = adapt(self.model, hypernetworks=[one.form for one, _ in chain])
         self._devices = devices = list(devices or jax.local_devices())
         params = self._shelf.merged(self._worn) if self._worn else bundle.params
         if chain:
             nets_beside = [(strength, one.nets) for one, strength in chain]
             params = put_hypernetworks_beside(params, nets_beside)
+        if rows is not None:
+            params = put_embeddings_beside(params, {"all": rows})
         if controls:
             own = {str(i): one.params for i, one in enumerate(controls)}
             params = {**params, "adapters": {"control": own}}
@@ -195,6 +208,16 @@ class Pipeline:
         """The model that a request names; arguments and errors are those of `Pipeline`."""
         choices = {name: value for name, value in vars(choice).items() if value is not None}
         return cls(choices.pop("model"), optional=optional, **choices)
+
+    @property
+    def words(self) -> EmbeddingWords | None:
+        """The words of prompts that stand for embeddings."""
+        return self._embeddings.words
+
+    def unused_embeddings(self, plan: Plan) -> list[str]:
+        """The words of the embeddings of the model's choice that no prompt of a plan has."""
+        inputs = (one for group in plan.groups for one in (group.inputs, group.uncond))
+        return self._embeddings.unused(one["caption"] for one in inputs if "caption" in one)
 
     def generate(
         self,
@@ -411,6 +434,7 @@ class Pipeline:
             negative,
             emphasis=not self.choice.literal_prompts,
             skip_unknown=unknown_words == "skip",
+            words=self.words,
         )
         divided = [part for group in groups for part in group.divided(lora)]
         # Those with the same adapters one after the other, so that these are merged once.

@@ -35,12 +35,11 @@ def count_tokens(model: "Model", text: str) -> dict[str, Any]:
     if isinstance(conditioner.encoder, CLIPText):
         try:
             emphasis = not pipeline.choice.literal_prompts
-            sections = prompts.parse(text) if emphasis else [[(text, 1.0)]]
+            chunks = prompts.chunks_of(tokenizer, text, limit, emphasis, pipeline.words)
         except prompts.PromptError as error:
             raise refused.of_error(error) from error
-        counts = [sum(len(tokenizer.pieces(t)) for t, _ in section) for section in sections]
-        chunks = sum(max(1, -(-count // limit)) for count in counts)
-        return {"count": sum(counts), "limit": limit, "chunks": chunks, "unknown": []}
+        count = sum(map(len, chunks))
+        return {"count": count, "limit": limit, "chunks": len(chunks), "unknown": []}
     count = len(tokenizer.encodings([text])[0].ids)
     unknown = [word for one in tokenizer.unknown([text]) for word, _ in one.words]
     return {"count": count, "limit": limit, "chunks": 1, "unknown": unknown}
@@ -84,7 +83,7 @@ def check_conditions(model: "Model", request: Request) -> None:
         encode_conditions(
             pipeline.config.conditioners, pipeline.tokenizer, texts,
             request.negative_prompt, not pipeline.choice.literal_prompts,
-            request.unknown_words == "skip",
+            request.unknown_words == "skip", pipeline.words,
         )  # fmt: skip
     except ValueError as error:
         raise refused.of_error(error) from error

@@ -87,6 +87,8 @@ VALUES = {
     "lora": ["loras/ä.safetensors:0.5:1.0", "b:-0.25"],
     "lora_dir": {"prompt": ["a <lora:x>"], "lora_dir": "loras"},
     "hypernetwork": ["h.pt:0.5"],
+    "embeddings": ["words/ä.pt", "b.safetensors"],
+    "embeddings_dir": "words",
     "control": {"control": ["nets/ä:0.5"], "hint": ["a.png"]},
     "weak_model": {"weak_model": "w/checkpoints/5", "autoguidance_scale": 3.0},
     "classifier": {"prompt": [], "classes": [0], "classifier": "c"},

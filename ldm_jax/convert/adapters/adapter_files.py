@@ -97,7 +97,9 @@ def read_adapter(path: str | Path, names: ModuleNames) -> Adapter:
         components.setdefault(place.component, {})[place.path] = kinds
         notes += group.notes
     if not components:
-        raise ConvertError(f"{path} changes nothing: it holds an embedding alone")
+        raise ConvertError(
+            f"{path} changes nothing: it holds an embedding alone; give it as --embeddings"
+        )
     return Adapter(
         components, name_of(Path(path), found.metadata), family, _words(found.metadata),
         dict(found.metadata), embeddings, tuple(notes),
@@ -261,7 +263,8 @@ def _unknown(found: _Found, keys: list[str], names: ModuleNames, read: bool) -> 
 def _embedding_notes(embeddings: Mapping[str, Any]) -> list[str]:
     names = dict.fromkeys(embedding_of(key) for key in embeddings)
     return [
-        f"the embedding {name!r} in its file is kept, but not used: prompts cannot name it yet"
+        f"its file brings the embedding {name!r} along, a word for prompts where the file is given "
+        "as --lora or --embeddings"
         for name in names
     ]
 

@@ -1,0 +1,110 @@
+"""The embeddings that a loaded model knows: read once, their vectors beside its text encoder's."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from ldm_jax import config as cfg
+from ldm_jax.adapters.embedding import Embedding
+from ldm_jax.convert.embeddings.embedding_files import check_width, read_embeddings
+from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.core.reading import FileFormatError
+from ldm_jax.data.embedding_words import EmbeddingWord, EmbeddingWords
+from ldm_jax.data.tokenizer import Tokenizer
+
+ENDS = (".safetensors", ".pt", ".bin", ".png")
+"""Files of a folder that may be embeddings."""
+
+
+class EmbeddingShelf:
+    """Of one model; empty where none is chosen."""
+
+    def __init__(
+        self,
+        config: cfg.Model,
+        tokenizer: Tokenizer | None,
+        choice: cfg.ModelChoice,
+        bundled: Sequence[tuple[str, Embedding]] = (),
+    ) -> None:
+        """Of those that `choice` names, those that its adapters bring along, each with its file,
+        and those of its folder; where two have a word in common, the earlier is meant.
+
+        Raises:
+            ConfigError: a model without CLIP's text encoder, or two embeddings of one word.
+            ConvertError, FileFormatError: a file, not of the folder, that cannot be used.
+        """
+        self.notes: tuple[str, ...] = ()
+        self.words: EmbeddingWords | None = None
+        self._all: list[Embedding] = []
+        asked = choice.embeddings or choice.embeddings_dir is not None
+        text = cfg.find(config.conditioners, cfg.TextConditioner)
+        if text is None or not isinstance(text.encoder, cfg.CLIPText):
+            if asked:
+                raise cfg.ConfigError(
+                    "embeddings: only models with CLIP's text encoder know such words; leave them "
+                    "out"
+                )
+            return
+        width, self._first = text.encoder.width, text.encoder.vocab_size
+        named = [(path, one) for path in choice.embeddings for one in read_embeddings(path)]
+        _check_twice(named)
+        for where, one in (*named, *bundled):
+            check_width(where, one, width)
+        listed = list(self._of_folder(choice.embeddings_dir, width))
+        self._named = [one for _, one in named]
+        self._all = [*self._named, *(one for _, one in bundled), *listed]
+        if self._all:
+            self.words = EmbeddingWords(tokenizer, self._numbered())
+
+    def _of_folder(self, folder: Path | None, width: int) -> Iterator[Embedding]:
+        if folder is None:
+            return
+        if not folder.is_dir():
+            raise cfg.ConfigError(
+                f"embeddings_dir is {folder}, which is no folder; name one with embeddings"
+            )
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in ENDS and p.is_file()):
+            try:
+                found = read_embeddings(path)
+                for one in found:
+                    check_width(str(path), one, width)
+            except (ConvertError, FileFormatError) as error:
+                self.notes += (f"left out: {error}",)
+                continue
+            yield from found
+
+    def _numbered(self) -> Iterator[EmbeddingWord]:
+        for one, first in zip(self._all, self._starts(), strict=True):
+            for word in one.words:
+                yield EmbeddingWord(word, tuple(range(first, first + len(one.vectors))))
+
+    def _starts(self) -> list[int]:
+        """The token number of each embedding's first vector."""
+        counts = [len(one.vectors) for one in self._all]
+        return [self._first + sum(counts[:place]) for place in range(len(counts))]
+
+    @property
+    def rows(self) -> Shaped[np.ndarray, "n d"] | None:
+        """All vectors, in the order of their token numbers; None if there are none."""
+        if not self._all:
+            return None
+        return np.concatenate([np.asarray(one.vectors, np.float32) for one in self._all])
+
+    def unused(self, tokens: Iterable[Int[np.ndarray, "..."]]) -> list[str]:
+        """The words of the embeddings that were named for the model and that no prompt has."""
+        used = {int(number) for some in tokens for number in np.unique(some)}
+        pairs = zip(self._all, self._starts(), strict=True)
+        return [one.name for one, first in pairs if one in self._named and first not in used]
+
+
+def _check_twice(named: Sequence[tuple[str, Embedding]]) -> None:
+    of: dict[str, str] = {}
+    for where, one in named:
+        for word in one.words:
+            if of.setdefault(word, where) != where:
+                raise cfg.ConfigError(
+                    f"embeddings: {of[word]} and {where} have the same word {word!r}; leave one "
+                    "out, or rename it"
+                )
