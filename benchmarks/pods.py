@@ -100,7 +100,7 @@ def trace_training_step(
     frozen = abstract_frozen(model)
     params = jax.eval_shape(partial(ldm.init_params, model, run.loop.seed))
     if run.adapter is not None:
-        params = jax.eval_shape(partial(with_adapter, run=run), params)
+        params = jax.eval_shape(partial(with_adapter, run=run, model=model.config), params)
         params, frozen["untrained"] = split(params, run)
         model = adapt(model, run.adapter)
 

@@ -201,7 +201,7 @@ def put_hypernetworks_beside(
 
 
 def put_embeddings_beside(
-    params: Mapping[str, Any], embeddings: Mapping[str, Shaped[np.ndarray, "n d"]]
+    params: Mapping[str, Any], embeddings: Mapping[str, Shaped[Array | np.ndarray, "n d"]]
 ) -> dict[str, Any]:
     """The parameters of a model with these vectors beside those of its text encoder: token numbers
     from its `vocab_size` on are their rows, in the order of the names.

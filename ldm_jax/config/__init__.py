@@ -16,6 +16,7 @@ from ldm_jax.config.adapters import (
     LoKr,
     LoRA,
     ModuleAdapter,
+    TextualInversion,
 )
 from ldm_jax.config.autoregressive import (
     START,
@@ -186,6 +187,7 @@ __all__ = [
     "SubVP",
     "TextConditioner",
     "TextTransformer",
+    "TextualInversion",
     "UNet",
     "VE",
     "VP",

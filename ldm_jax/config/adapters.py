@@ -214,6 +214,26 @@ class Hypernetwork:
 
 
 @settings
+class TextualInversion:
+    """New words of CLIP's text encoder, whose vectors alone are trained (Gal 2022)."""
+
+    words: tuple[str, ...] = ("sks",)
+    """The words, as prompts will have them. Of a word that CLIP knows the meaning is replaced."""
+    vectors: Annotated[int, Within(1, 70)] = 1
+    """Vectors of each word: more hold more, and leave less room in prompts."""
+    init_text: str = "thing"
+    """Words whose tokens the vectors begin as, one after the other, over and over."""
+    captions: Literal["object", "style", "own"] = "object"
+    """What pictures are trained with: templates such as `a photo of my {}`, or `a painting in the
+    style of {}`; or `own`, their own captions, which name the words."""
+
+    def __post_init__(self) -> None:
+        fits = all(word and "/" not in word and word == word.strip() for word in self.words)
+        require(len(self.words) == len({*self.words}) > 0 and fits, "adapter.words", self.words,
+                "one or more different words, without '/' and blanks around")  # fmt: skip
+
+
+@settings
 class ControlNet:
     """A copy of the U-Net's way down, which reads a hint beside the model (Zhang 2023)."""
 
@@ -230,5 +250,5 @@ class ControlNet:
                 f"at most canny_high, {self.canny_high:g}")  # fmt: skip
 
 
-Adapter = ModuleAdapter | Hypernetwork | ControlNet
+Adapter = ModuleAdapter | TextualInversion | Hypernetwork | ControlNet
 """What may be trained beside a model."""

@@ -4,7 +4,7 @@ import re
 from dataclasses import field
 from typing import Literal
 
-from ldm_jax.config.adapters import Adapter
+from ldm_jax.config.adapters import Adapter, TextualInversion
 from ldm_jax.config.autoregressive import (
     ClassMapPrefix,
     ClassPrefix,
@@ -120,6 +120,11 @@ class DiffusionRun:
                 "adapter with an adapter, alone or with parts of the model")  # fmt: skip
         require(("adapter" in self.train) == (self.adapter is not None), "adapter", self.adapter,
                 "there with train 'adapter', and only then")  # fmt: skip
+        if isinstance(self.adapter, TextualInversion):
+            text = find(self.conditioners, TextConditioner)
+            encoder = None if text is None else type(text.encoder).__name__
+            require(encoder == "CLIPText", "adapter", "TextualInversion",
+                    f"another one: it is for CLIP's text encoder, not {encoder}")  # fmt: skip
         require(
             self.text_encoder_learning_rate is None
             or find(self.conditioners, TextConditioner) is not None,

@@ -195,6 +195,10 @@ def read_workdir(
     if isinstance(run.adapter, cfg.Hypernetwork):
         notes = (*notes, f"this is the model without the hypernetwork that was trained beside it; "
                  f"draw with it by --hypernetwork={path}")  # fmt: skip
+    if isinstance(run.adapter, cfg.TextualInversion):
+        words = " ".join(map(repr, run.adapter.words))
+        notes = (*notes, f"prompts know the words that were trained ({words}) by "
+                 f"--embeddings={path}")  # fmt: skip
     return replace(imported, frozen=frozen, notes=notes)
 
 

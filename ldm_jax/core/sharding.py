@@ -41,7 +41,7 @@ ALONE = Rule(fsdp=-1, tensor=None)
 WHOLE = Rule(fsdp=None, tensor=None)
 
 PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
-    (r"(.*/)?adapters/(\d+|hypernetworks)/.*", WHOLE),
+    (r"(.*/)?adapters/(\d+|hypernetworks|embeddings)/.*", WHOLE),
     (r"(.*/)?(to_q|to_k|to_v|q_proj|k_proj|v_proj)/kernel", INTO),
     (r"(.*/)?(to_out/0|out_proj)/kernel", OUT_OF),
     (r"(.*/)?attn/(query|key|value)/kernel", INTO),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int16, UInt8
+from jaxtyping import Int16, Int32, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.data.caption_tags import changed_tags
@@ -17,6 +17,7 @@ from ldm_jax.data.hole_masks import draw_mask
 from ldm_jax.data.layout_tokens import box_map, empty_layout, layout_tokens
 from ldm_jax.data.random_stream import RandomStream
 from ldm_jax.data.sources import DataError, Example, Source
+from ldm_jax.data.taught_words import TaughtWords
 from ldm_jax.data.tokenizer import Tokenizer
 
 Inputs = Mapping[str, np.ndarray]
@@ -36,10 +37,11 @@ class InputMaker:
         sides: tuple[int, int] = (1, 1),
         factor: int = 1,
         control: cfg.ControlNet | None = None,
+        taught: TaughtWords | None = None,
     ) -> None:
         """Of images with these `sides`, whose latents are `factor` times smaller; with hints for
-        `control`."""
-        self._control = control
+        `control`, and captions of the words that are `taught`."""
+        self._control, self._taught = control, taught
         self._conditioners, self._tokenizer = tuple(conditioners), tokenizer
         self._sides, self._factor = sides, factor
 
@@ -60,7 +62,9 @@ class InputMaker:
                     caption = example["caption"]
                     if tags is not None:
                         caption = changed_tags(caption, tags, stream("caption_tags"))
-                    made["caption"] = self._tokenizer.encode([caption], encoder.max_length)[0]
+                    if self._taught is not None:
+                        caption = self._taught.caption(caption, stream("template"))
+                    made["caption"] = self.tokens(caption, encoder.max_length)
                 case cfg.ClassConditioner():
                     made["label"] = np.asarray(example["label"], np.int32)
                 case cfg.InpaintingConditioner(masks=masks):
@@ -97,6 +101,12 @@ class InputMaker:
             case cfg.ControlNet():
                 made["hint"] = _edit_image(example)
         return made
+
+    def tokens(self, caption: str, max_length: int) -> Int32[np.ndarray, " l"]:
+        """Token numbers of a caption, with the words that are taught."""
+        if self._taught is not None:
+            return self._taught.tokens(caption)
+        return self._tokenizer.encode([caption], max_length)[0]
 
     def uncond(self) -> Inputs:
         """The inputs that stand for no condition, of those that have such."""

@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ldm_jax.convert.widening import PATH
 from ldm_jax.core import tree
 from ldm_jax.core.output import say
 from ldm_jax.data.sources import Source
+from ldm_jax.data.taught_words import initial_tokens
 from ldm_jax.data.tokenizer import read_tokenizer, train_tokenizer
 from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
 from ldm_jax.training.stage import validation_source, wait_for_all
@@ -49,11 +50,11 @@ def begin(
     model = run.model(stage.config if stage else cfg.Pixels())
     text = cfg.find(run.conditioners, cfg.TextConditioner)
     found = _read(model, text, init, text_encoder)
-    trained, untrained = _divide(run, model, found.params)
-    if found.widening:
-        _check_widening(run, untrained, found.widening)
     if text is not None:
         _check_tokenizer(text, found.tokenizer, read=text_encoder or init)
+    trained, untrained = _divide(run, model, found)
+    if found.widening:
+        _check_widening(run, untrained, found.widening)
     if stage is not None:
         keep_first_stage(run, train, workdir, mesh, stage)
     if keeps_untrained(run):
@@ -82,9 +83,11 @@ def _read(
 
 
 def _divide(
-    run: cfg.DiffusionRun, model: cfg.Model, params: dict[str, Any]
+    run: cfg.DiffusionRun, model: cfg.Model, beginning: InitialParams
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`params` as what is trained and what is left as it is, of which nothing may be missing."""
+    """The parameters to begin with as what is trained and what is left as it is, of which nothing
+    may be missing."""
+    params = beginning.params
     shapes = jax.eval_shape(lambda: ldm.init_params(ldm.build(model), run.loop.seed))
     found = tree.flatten(params)
     missing = sorted(tree.flatten(shapes).keys() - found.keys())
@@ -98,7 +101,11 @@ def _divide(
             "encoder's with --text_encoder=MODEL"
         )
     if run.adapter is not None:
-        return split(with_adapter(params, run, model), run)
+        tokens: Sequence[int] = (0,)
+        if isinstance(run.adapter, cfg.TextualInversion):
+            text = cfg.find(run.conditioners, cfg.TextConditioner)
+            tokens = initial_tokens(run.adapter, read_tokenizer(beginning.tokenizer, text))
+        return split(with_adapter(params, run, model, tokens), run)
     return (
         tree.unflatten({path: leaf for path, leaf in found.items() if path in trained}),
         tree.unflatten({path: leaf for path, leaf in found.items() if path in untrained}),

@@ -14,6 +14,7 @@ from ldm_jax.convert.imported_model import normalized
 from ldm_jax.core import tree
 from ldm_jax.data.inputs import InputMaker, check_hints, check_source
 from ldm_jax.data.sources import open_source
+from ldm_jax.data.taught_words import TEMPLATES, TaughtWords
 from ldm_jax.data.tokenizer import read_tokenizer
 from ldm_jax.models.build import build_control
 from ldm_jax.sampling.ancestral import DDIM
@@ -35,6 +36,16 @@ from ldm_jax.workdir.layout import tokenizer_of
 from ldm_jax.workdir.record import has_checkpoints
 
 SHOWN_STEPS = 25
+
+
+def _readers(run: cfg.DiffusionRun) -> tuple[cfg.Conditioner, ...]:
+    """The conditioners for which examples must have something: not captions, where templates stand
+    for these."""
+    templates = isinstance(run.adapter, cfg.TextualInversion) and run.adapter.captions in TEMPLATES
+    return tuple(
+        one for one in run.conditioners
+        if not (templates and isinstance(one, cfg.TextConditioner))
+    )  # fmt: skip
 
 
 def diffusion_stage(
@@ -65,7 +76,7 @@ def diffusion_stage(
             "a first stage"
         )
     train = open_source(run.data, "train")
-    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
+    check_source(_readers(run), train, getattr(run.data.source, "path", "DigitScenes"))
     if isinstance(run.adapter, cfg.ControlNet):
         check_hints(run.adapter, train, getattr(run.data.source, "path", "DigitScenes"))
     initial, fresh = {}, not has_checkpoints(workdir)
@@ -82,8 +93,11 @@ def diffusion_stage(
     if text is not None:
         tokenizer = read_tokenizer(tokenizer_of(workdir), text)
     control = run.adapter if isinstance(run.adapter, cfg.ControlNet) else None
+    taught = None
+    if isinstance(run.adapter, cfg.TextualInversion):
+        taught = TaughtWords(run.adapter, tokenizer, text.encoder)
     inputs = InputMaker(
-        run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor, control
+        run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor, control, taught
     )
     uncond = jax.tree.map(jnp.asarray, inputs.uncond())
     validation = validation_source(run.data)
@@ -144,6 +158,6 @@ def diffusion_stage(
         train=train,
         validation=validation,
         inputs=inputs,
-        note=note if text is not None else None,
+        note=note if text in _readers(run) else None,
         initial=initial,
     )

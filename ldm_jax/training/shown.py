@@ -98,7 +98,7 @@ def prompt_inputs(
             f"{told_words(one.words, tokenizer.known_words())}; choose words of the captions"
         )
     length = cfg.find(run.conditioners, cfg.TextConditioner).encoder.max_length
-    return [{**inputs.uncond(), "caption": row} for row in tokenizer.encode(asked, length)]
+    return [{**inputs.uncond(), "caption": inputs.tokens(one, length)} for one in asked]
 
 
 def class_inputs(

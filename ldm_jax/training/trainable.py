@@ -1,7 +1,7 @@
 """What a run trains, and how the rest is put beside it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,14 @@ import jax.numpy as jnp
 
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.adapters.adapted import ADAPTERS, put_beside, put_hypernetworks_beside
+from ldm_jax.adapters.adapted import (
+    ADAPTERS,
+    TEXT,
+    TOKENS,
+    put_beside,
+    put_embeddings_beside,
+    put_hypernetworks_beside,
+)
 from ldm_jax.adapters.adapter import AdapterUse
 from ldm_jax.adapters.fresh import fresh
 from ldm_jax.adapters.hypernetwork import fresh_nets
@@ -46,9 +53,13 @@ def bind(trained: Any, frozen: Mapping[str, Any]) -> Any:
 
 
 def with_adapter(
-    params: Mapping[str, Any], run: cfg.DiffusionRun, model: cfg.Model
+    params: Mapping[str, Any],
+    run: cfg.DiffusionRun,
+    model: cfg.Model,
+    init_tokens: Sequence[int] = (0,),
 ) -> dict[str, Any]:
-    """The parameters of a whole `model`, with what `run` trains beside them as it begins.
+    """The parameters of a whole `model`, with what `run` trains beside them as it begins; the
+    vectors of new words as those of `init_tokens`.
 
     Raises:
         cfg.ConfigError: the model has nothing that could be changed so.
@@ -56,6 +67,8 @@ def with_adapter(
     if isinstance(run.adapter, cfg.Hypernetwork):
         nets = fresh_nets(run.adapter, _widths(params, run.adapter), run.loop.seed)
         return put_hypernetworks_beside(params, [(1.0, nets)])
+    if isinstance(run.adapter, cfg.TextualInversion):
+        return put_embeddings_beside(params, _fresh_vectors(params, run.adapter, init_tokens))
     if isinstance(run.adapter, cfg.ControlNet):
         branch = cfg.control_of(model.unet, model.autoencoder)
         return {
@@ -65,6 +78,16 @@ def with_adapter(
     text = cfg.find(run.conditioners, cfg.TextConditioner)
     adapter = fresh(run.adapter, params, None if text is None else text.name, run.loop.seed)
     return put_beside(params, [AdapterUse(adapter)])
+
+
+def _fresh_vectors(
+    params: Mapping[str, Any], config: cfg.TextualInversion, init_tokens: Sequence[int]
+) -> dict[str, Any]:
+    """The vectors of each word: rows of the table of tokens, one after the other."""
+    flat = tree.flatten(params["conditioners"][TEXT])
+    table = next(leaf for path, leaf in flat.items() if f"{TOKENS}/embedding" in path)
+    rows = [init_tokens[i % len(init_tokens)] for i in range(config.vectors)]
+    return {word: jnp.asarray(table, jnp.float32)[jnp.array(rows)] for word in config.words}
 
 
 def _widths(params: Mapping[str, Any], form: cfg.Hypernetwork) -> list[int]:

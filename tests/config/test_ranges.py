@@ -32,7 +32,7 @@ INSTANCES = (
     cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(), cfg.CaptionTags(),
     cfg.DreamBooth(class_path="x"), cfg.FittedPictures(),
     cfg.LoRA(), cfg.LoHa(), cfg.LoKr(), cfg.IA3(), cfg.FullDifference(), cfg.ModuleAdapter(),
-    cfg.Hypernetwork(), cfg.ControlNet(),
+    cfg.TextualInversion(), cfg.Hypernetwork(), cfg.ControlNet(),
 )  # fmt: skip
 DRAWING = (
     cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ControlHints, cfg.ModelChoice,

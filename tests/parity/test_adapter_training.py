@@ -87,6 +87,59 @@ def test_a_step_of_dreambooth_with_prior_preservation(folder, magnitude):
         np.testing.assert_allclose(found[path], array, atol=1e-4 * largest, err_msg=path)
 
 
+def test_a_step_of_textual_inversion(folder):
+    """Two vectors of a word in captions, beside which nothing has gradients."""
+    imported = load(folder / "model")
+    adapter = cfg.TextualInversion(words=("zork",), vectors=2)
+    run = cfg.DiffusionRun(
+        tiny.data(folder), imported.config.unet, imported.config.conditioners,
+        imported.config.diffusion, train=("adapter",), adapter=adapter,
+    )  # fmt: skip
+    base = jax.tree.map(jnp.asarray, materialize(imported.params))
+    trained, rest = split(with_adapter(base, run, imported.config, (3, 4)), run)
+    (path,) = tree.flatten(trained)
+    assert path == "conditioners/text_encoder/adapters/embeddings/zork"
+    vocab = imported.config.conditioners[0].encoder.vocab_size
+    random = np.random.default_rng(1)
+    latents = random.normal(size=(ROWS, 8, 8, 4)).astype(np.float32)
+    tokens = random.integers(0, 52, size=(ROWS, 77)).astype(np.int32)
+    tokens[:, 3:5] = vocab, vocab + 1
+    model = adapt(ldm.build(imported.config), adapter)
+
+    def loss(trained):
+        losses = denoising_loss(
+            model, run, tree.join(trained, rest), jnp.asarray(latents),
+            {"caption": jnp.asarray(tokens)}, jnp.asarray(INDEX), jnp.asarray(T, jnp.float32), {},
+            train=True,
+        )  # fmt: skip
+        return jnp.mean(losses)
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(trained)
+    noise, _ = Objective(run, model.process).noise(jnp.asarray(INDEX), (8, 8, 4), train=True)
+
+    import diffusers
+
+    peer = diffusers.StableDiffusionPipeline.from_pretrained(folder / "model")
+    peer.unet.requires_grad_(False)
+    peer.text_encoder.requires_grad_(False)
+    table = peer.text_encoder.get_input_embeddings()
+    rows = torch.from_numpy(np.array(tree.flatten(trained)[path]))
+    longer = torch.nn.Embedding(vocab + 2, rows.shape[1])
+    longer.weight.data.copy_(torch.cat([table.weight.data, rows]))
+    peer.text_encoder.set_input_embeddings(longer)
+    x, eps = (torch.from_numpy(np.array(a).transpose(0, 3, 1, 2).copy()) for a in (latents, noise))
+    steps = torch.from_numpy(T)
+    scheduler = diffusers.DDPMScheduler.from_config(peer.scheduler.config)
+    context = peer.text_encoder(torch.from_numpy(tokens).long())[0]
+    output = peer.unet(scheduler.add_noise(x, eps, steps), steps, context).sample
+    expected = torch.nn.functional.mse_loss(output, eps)
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
+    theirs = longer.weight.grad[vocab:].numpy()
+    found = tree.flatten(gradients)[path]
+    np.testing.assert_allclose(found, theirs, atol=1e-4 * np.abs(theirs).max())
+
+
 def _theirs(folder, moved, magnitude, latents, tokens, noise):
     """Loss and gradients, by our paths, of diffusers' modules with PEFT's layers."""
     import diffusers

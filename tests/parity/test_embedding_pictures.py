@@ -1,7 +1,6 @@
 """Pictures drawn with embeddings: our pipeline beside diffusers', from the same files.
 
-Relative differences of text states and of latents after 20 steps with guidance, as in
-`test_pipelines`.
+Relative differences of latents after 20 steps with guidance, as in `test_pipelines`.
 """
 
 import jax.numpy as jnp

@@ -22,7 +22,8 @@ class EmbeddingArguments:
     """Converts embeddings from one form to another, or says what they are."""
 
     embedding: Annotated[Path, tyro.conf.Positional]
-    """A file with one or several, or an adapter that brings some along."""
+    """A file with one or several, an adapter that brings some along, or the work directory that
+    they were trained in."""
     target: Annotated[Path | None, tyro.conf.Positional] = None
     """What to write: a file called *.safetensors."""
     to: Literal["a1111", "diffusers"] = "a1111"

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax import config as cfg
+from ldm_jax.adapters.adapted import ADAPTERS, EMBEDDINGS, TEXT
 from ldm_jax.adapters.embedding import Embedding
 from ldm_jax.convert.adapters.adapter_keys import embedding_of
-from ldm_jax.convert.adapters.trained_adapter import FAMILIES
+from ldm_jax.convert.adapters.trained_adapter import FAMILIES, is_run
 from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.convert.loading import workdir_of
+from ldm_jax.convert.native import read_trained
 from ldm_jax.core.reading import FileFormatError, map_file, parse_json, shown
 from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
 from ldm_jax.formats.torch_file import read_torch
@@ -37,13 +41,15 @@ def read_embeddings(path: str | Path) -> tuple[Embedding, ...]:
     """The embeddings in a file, in its order; nothing in it is run.
 
     Args:
-        path: a file of safetensors, of torch, or a PNG. One embedding without a word of its own is
-            called as the file.
+        path: a file of safetensors, of torch, or a PNG; or the work directory of a run that trains
+            words. One embedding without a word of its own is called as the file.
 
     Raises:
         ConvertError, FileFormatError: the file is damaged or holds something else, which is said.
     """
     path = Path(path)
+    if is_run(path):
+        return _of_run(path)
     data = map_file(path)
     start = data[:512]
     data.close()
@@ -76,6 +82,17 @@ def check_width(where: str, one: Embedding, width: int) -> None:
 
 
 # ----------------------------------------------------------------------------------------- forms
+
+
+def _of_run(path: Path) -> tuple[Embedding, ...]:
+    workdir, step = workdir_of(path)
+    run, params, origin = read_trained(workdir, step=step)
+    if not isinstance(getattr(run, "adapter", None), cfg.TextualInversion):
+        raise ConvertError(f"{path} is the work directory of a run that trains no new words")
+    rows = params["conditioners"][TEXT][ADAPTERS][EMBEDDINGS]
+    return tuple(
+        Embedding(word, np.asarray(rows[word]), step=origin["step"]) for word in run.adapter.words
+    )
 
 
 def _of_picture(path: Path) -> tuple[Embedding, ...]:

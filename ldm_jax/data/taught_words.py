@@ -1,0 +1,71 @@
+"""New words of a text encoder in captions, while their vectors are learnt (Gal 2022)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int32
+
+from ldm_jax import config as cfg
+from ldm_jax.data import prompts
+from ldm_jax.data.embedding_words import EmbeddingWord, EmbeddingWords
+from ldm_jax.data.random_stream import RandomStream
+from ldm_jax.data.tokenizer import Tokenizer
+
+_DETERMINERS = ("a", "the", "my")
+_OF_OBJECTS = (
+    "a photo of {}", "a picture of {}", "a close-up of {}", "a rendering of {}",
+    "a cropped photo of {}", "a bright photo of {}", "a dark photo of {}", "a clean photo of {}",
+    "a low quality photo of {}",
+)  # fmt: skip
+_OF_STYLES = (
+    "a painting", "a drawing", "a picture", "a rendering", "a sketch", "a close-up painting",
+    "a bright painting", "a dark painting", "a detailed picture",
+)  # fmt: skip
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "object": tuple(t.format(f"{one} {{}}") for t in _OF_OBJECTS for one in _DETERMINERS),
+    "style": tuple(f"{one} in the style of {{}}" for one in _OF_STYLES),
+}
+"""Captions around a word, where pictures have none that name it."""
+
+
+class TaughtWords:
+    """Makes the tokens of captions, in which new words stand for rows behind the table's own."""
+
+    def __init__(
+        self, config: cfg.TextualInversion, tokenizer: Tokenizer, encoder: cfg.CLIPText
+    ) -> None:
+        self._config, self._tokenizer, self._length = config, tokenizer, encoder.max_length
+        rows, count = encoder.vocab_size, config.vectors
+        # The rows lie in the order of the names.
+        self._words = EmbeddingWords(
+            tokenizer,
+            (
+                EmbeddingWord(word, tuple(range(rows + i * count, rows + (i + 1) * count)))
+                for i, word in enumerate(sorted(config.words))
+            ),
+        )
+
+    def caption(self, caption: str, stream: RandomStream) -> str:
+        """What an example is trained with: its own caption, or a template and a word that are drawn
+        for it."""
+        templates = TEMPLATES.get(self._config.captions)
+        if templates is None:
+            return caption
+        template = templates[stream.below(len(templates))]
+        return template.format(self._config.words[stream.below(len(self._config.words))])
+
+    def tokens(self, caption: str) -> Int32[np.ndarray, " l"]:
+        """Token numbers of a caption, framed and padded; what does not fit is left out."""
+        how = {"max_length": self._length, "emphasis": False, "words": self._words}
+        return prompts.encode(self._tokenizer, [caption], **how).ids[0, 0]
+
+
+def initial_tokens(config: cfg.TextualInversion, tokenizer: Tokenizer) -> Sequence[int]:
+    """The tokens with whose vectors new ones begin. Raises ConfigError where there are none."""
+    tokens = tokenizer.pieces(config.init_text)
+    if not tokens:
+        raise cfg.ConfigError(
+            f"adapter.init_text is {config.init_text!r}, which has no tokens; use words that are "
+            "near to what is taught, such as 'toy'"
+        )
+    return tokens

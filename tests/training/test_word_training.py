@@ -1,0 +1,118 @@
+"""Textual inversion: runs that train vectors of new words beside a model."""
+
+import dataclasses
+
+import clip_files
+import convert_models as small
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from ldm_jax import config as cfg
+from ldm_jax.convert import imported_model, load
+from ldm_jax.convert.embeddings.embedding_files import read_embeddings
+from ldm_jax.convert.embeddings.embedding_writer import write_embeddings
+from ldm_jax.convert.imported_model import ConvertError, materialize
+from ldm_jax.convert.native import write_native
+from ldm_jax.core import tree
+from ldm_jax.data.random_stream import RandomStream
+from ldm_jax.data.taught_words import TEMPLATES, TaughtWords, initial_tokens
+from ldm_jax.data.tokenizer import read_tokenizer
+
+LOOP = dataclasses.replace(tiny.LOOP, steps=2, checkpoint_every=1, sample_every=0)
+CONFIG = dataclasses.replace(
+    small.MODELS["sd1"],
+    unet=dataclasses.replace(
+        small.UNET, block_out_channels=(32,), attention=(True,), num_heads=(4,)
+    ),
+    conditioners=(
+        cfg.TextConditioner(
+            dataclasses.replace(small.CLIP, vocab_size=600, max_length=24), tokenizer="clip"
+        ),
+    ),
+)  # fmt: skip
+(TEXT,) = CONFIG.conditioners
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("words")
+    tokenizer = clip_files.write_clip(folder / "tokenizer")
+    numbers = small.numbers(CONFIG)
+    write_native(imported_model.make(CONFIG, numbers, tokenizer=tokenizer), folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(model):
+    return read_tokenizer(model / "tokenizer", TEXT)
+
+
+def run_on(pictures, **adapter):
+    return cfg.DiffusionRun(
+        tiny.data(pictures, validation=0.0), CONFIG.unet, CONFIG.conditioners, CONFIG.diffusion,
+        cfg.Optim(learning_rate=1e-2, ema_decay=None), LOOP, train=("adapter",),
+        adapter=cfg.TextualInversion(("zork", "blub"), 2, "red cat bird", **adapter),
+    )  # fmt: skip
+
+
+def test_vectors_alone_train_and_a_run_goes_on(model, tokenizer, pictures, tmp_path):
+    run = run_on(pictures)
+    state = tiny.fit(run, tmp_path / "whole", init=model)
+    assert {path.rsplit("/", 1)[-1] for path in tree.flatten(state.params)} == {"zork", "blub"}
+    whole = load(tmp_path / "whole")
+    tiny.same_bits(materialize(whole.params), materialize(load(model).params))
+    assert any("--embeddings" in note for note in whole.notes)
+
+    found = {one.name: one for one in read_embeddings(tmp_path / "whole")}
+    tokens = initial_tokens(run.adapter, tokenizer)
+    path = "text_model/embeddings/token_embedding/embedding"
+    table = tree.flatten(whole.params["conditioners"]["text_encoder"])[path]
+    for word in ("zork", "blub"):
+        moved = np.abs(found[word].vectors - table[[*tokens[:2]]])
+        assert found[word].step == 2 and 1e-3 < moved.max() < 0.05
+
+    short = dataclasses.replace(run, loop=dataclasses.replace(LOOP, steps=1))
+    tiny.fit(short, tmp_path / "parts", init=model)
+    resumed = tiny.fit(run, tmp_path / "parts")
+    tiny.same_bits(jax.device_get(resumed.params), jax.device_get(state.params))
+
+    write_embeddings([*found.values()], tmp_path / "words.safetensors", "diffusers")
+    for again in read_embeddings(tmp_path / "words.safetensors"):
+        tiny.same_bits(again.vectors, found[again.name].vectors)
+    with pytest.raises(ConvertError, match="trains no new words"):
+        plain = dataclasses.replace(run, adapter=None, train=("unet",))
+        tiny.fit(dataclasses.replace(plain, loop=short.loop), tmp_path / "plain", init=model)
+        read_embeddings(tmp_path / "plain")
+
+
+def test_words_stand_for_the_rows_behind_the_table(tokenizer):
+    config = cfg.TextualInversion(("zork", "blub"), 2, captions="own")
+    words = TaughtWords(config, tokenizer, TEXT.encoder)
+    first = TEXT.encoder.vocab_size
+    tokens = words.tokens("zork blub")
+    assert tokens.shape == (TEXT.encoder.max_length,)
+    there = [number for number in tokens.tolist() if number >= first]
+    assert there == [first + 2, first + 3, first, first + 1]  # rows are in the names' order
+    plain = tokenizer.encode(["a cat"], TEXT.encoder.max_length)[0]
+    np.testing.assert_array_equal(words.tokens("a cat"), plain)
+    assert words.caption("as it is", RandomStream(0, 0, "template")) == "as it is"
+
+
+@pytest.mark.parametrize("captions", ["object", "style"])
+def test_templates_are_drawn_for_each_example(tokenizer, captions):
+    words = TaughtWords(cfg.TextualInversion(captions=captions), tokenizer, TEXT.encoder)
+    drawn = [words.caption("", RandomStream(0, i, "template")) for i in range(400)]
+    assert {*drawn} == {template.format("sks") for template in TEMPLATES[captions]}
+    assert drawn[7] == words.caption("", RandomStream(0, 7, "template"))
+
+
+def test_what_cannot_be_taught_is_refused(tokenizer, pictures):
+    for wrong in ((), ("",), ("a", "a"), ("a/b",), (" a",)):
+        with pytest.raises(cfg.ConfigError, match="adapter.words is"):
+            cfg.TextualInversion(wrong)
+    with pytest.raises(cfg.ConfigError, match="init_text is '', which has no tokens"):
+        initial_tokens(cfg.TextualInversion(init_text=""), tokenizer)
+    with pytest.raises(cfg.ConfigError, match="it is for CLIP's text encoder, not TextTransformer"):
+        tiny.diffusion_run(pictures, adapter=cfg.TextualInversion(), train=("adapter",))
