@@ -321,5 +321,12 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
     options += [f"--{name}=FILE" for name in FILES if name in inputs]
     if not WITH_EMPTY.isdisjoint(inputs):
         options.append(f"--guidance={run.loop.sample_guidance:g}")
+    match run.adapter:
+        case cfg.TextualInversion():
+            options.append(f"--embeddings={folder}")
+        case cfg.Hypernetwork():
+            options.append(f"--hypernetwork={folder}")
+        case cfg.ControlNet():
+            options.append(f"--control={folder} --hint=FILE")
     what = " ".join(options) or "--num=8"
     return f"draw with the last checkpoint: python sample.py --model={folder} {what}"
