@@ -68,6 +68,7 @@ def test_every_picture_says_how_it_was_made(drawn, trained_text2img):
         "seed": 7, "height": 16, "width": 16, "batch_size": 4, "guidance_schedule": "constant",
         "resample": 1, "resample_jump": 1, "invert_mask": False, "latents_row": 0,
         "model": str(trained_text2img), "tileable": False, "literal_prompts": False,
+        "guess_mode": False,
     }  # fmt: skip
     assert said["filled"] == ["sampler", "eta", "spacing", "height", "width"]
     assert said["origin"] == {

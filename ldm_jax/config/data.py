@@ -29,8 +29,10 @@ class DigitScenes:
 
 @settings
 class FittedPictures:
-    """How pictures of all sizes become pictures of one."""
+    """A folder of pictures of all sizes, and how they become pictures of one."""
 
+    path: str = ""
+    """The folder."""
     resize: Literal["shorter_side", "exact", "none"] = "shorter_side"
     """`shorter_side`: resize the shorter side to image_size, then crop; `exact`: stretch to
     image_size; `none`: crop without resizing."""
@@ -57,8 +59,6 @@ class ImageFolder(FittedPictures):
     """A folder of images, with captions (`metadata.jsonl`, `metadata.csv` or a `.txt` beside each
     image) or classes (subfolders)."""
 
-    path: str = ""
-    """The folder."""
     boxes: str = ""
     """File of boxes: the folder's metadata.jsonl, or an annotation file of COCO; see
     docs/task_data.md."""

@@ -37,7 +37,9 @@ def run(pictures):
     )  # fmt: skip
 
 
-def test_only_the_adapter_trains_and_its_files_say_the_same(run, trained_text2img, tmp_path):
+def test_only_the_adapter_trains_its_files_say_the_same_and_it_goes_on(
+    run, trained_text2img, tmp_path
+):
     workdir = tmp_path / "run"
     state = tiny.fit(run, workdir, init=trained_text2img)
     assert all("/adapters/0/modules/" in path for path in tree.flatten(state.params))
@@ -58,13 +60,10 @@ def test_only_the_adapter_trains_and_its_files_say_the_same(run, trained_text2im
         tiny.same_bits(merge(materialize(base.params), [AdapterUse(again)]), expected)
     assert again.metadata["ss_steps"] == "2"
 
-
-def test_a_run_that_goes_on_is_the_same(run, trained_text2img, tmp_path):
-    whole = tiny.fit(run, tmp_path / "whole", init=trained_text2img)
     short = dataclasses.replace(run, loop=dataclasses.replace(LOOP, steps=1))
     tiny.fit(short, tmp_path / "parts", init=trained_text2img)
     resumed = tiny.fit(run, tmp_path / "parts")
-    tiny.same_bits(jax.device_get(resumed.params), jax.device_get(whole.params))
+    tiny.same_bits(jax.device_get(resumed.params), jax.device_get(state.params))
 
 
 def test_a_hypernetwork_trains_alone_and_is_drawn_with(run, trained_text2img, tmp_path):
