@@ -50,11 +50,11 @@ def begin(
     model = run.model(stage.config if stage else cfg.Pixels())
     text = cfg.find(run.conditioners, cfg.TextConditioner)
     found = _read(model, text, init, text_encoder)
-    if text is not None:
-        _check_tokenizer(text, found.tokenizer, read=text_encoder or init)
     trained, untrained = _divide(run, model, found)
     if found.widening:
         _check_widening(run, untrained, found.widening)
+    if text is not None:
+        _check_tokenizer(text, found.tokenizer, read=text_encoder or init)
     if stage is not None:
         keep_first_stage(run, train, workdir, mesh, stage)
     if keeps_untrained(run):
@@ -104,6 +104,7 @@ def _divide(
         tokens: Sequence[int] = (0,)
         if isinstance(run.adapter, cfg.TextualInversion):
             text = cfg.find(run.conditioners, cfg.TextConditioner)
+            _check_tokenizer(text, beginning.tokenizer, read=None)
             tokens = initial_tokens(run.adapter, read_tokenizer(beginning.tokenizer, text))
         return split(with_adapter(params, run, model, tokens), run)
     return (
