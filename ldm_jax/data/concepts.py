@@ -3,26 +3,20 @@ of: `10_sks dog`, as kohya's trainer has them."""
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
 from ldm_jax import config as cfg
-from ldm_jax.core.reading import FileFormatError, printable, read_text
+from ldm_jax.core.reading import printable, read_text
 from ldm_jax.data.folders import find_images
+from ldm_jax.data.picture_reader import PictureReader
 from ldm_jax.data.sources import DataError, Example, Split
-from ldm_jax.images.picture_files import read_picture
 
 CAPTION_SUFFIXES = (".caption", ".txt")
 """Of files beside a picture whose first line is its caption, in place of the folder's."""
 _CONCEPT = re.compile(r"(\d+)_(.+)")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class ConceptSource:
     def __init__(self, config: cfg.DreamBooth, sides: tuple[int, int], split: Split):
         if split != "train":
             raise DataError(f"a folder of subjects has no {split} split; use 'train'")
-        subjects, told = _concepts(Path(config.path), config.prompt, "data.source.path", False)
+        subjects, told = _subjects(config)
         classes: list[_Picture] = []
         if config.class_path:
             root = Path(config.class_path)
@@ -57,12 +51,9 @@ class ConceptSource:
         """How many examples there are of subjects, and then of classes."""
         self._pictures = (*subjects, *classes)
         self._importance = {False: 2.0, True: 2.0 * config.prior_weight} if classes else None
-        self._at_least = (
-            None if config.resize == "none" else round(2 * max(sides) / config.smallest_crop)
-        )
-        self._skip = config.on_broken == "skip"
+        self._reader = PictureReader(config, sides)
+        self.broken = self._reader.broken
         self.found = told
-        self.broken: dict[str, str] = {}
         identity = [(p.path.parent.name, p.path.name, p.caption) for p in self._pictures]
         text = json.dumps([identity, self.parts, config.prior_weight])
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -80,7 +71,7 @@ class ConceptSource:
         first, size = (0, self.parts[0]) if index < self.parts[0] else self.parts
         for offset in range(size):
             picture = self._pictures[first + (index - first + offset) % size]
-            image = self._read(picture.path)
+            image = self._reader.read(str(picture.path), picture.path)
             if image is not None:
                 name = f"{picture.path.parent.name}/{picture.path.name}"
                 found: Example = {
@@ -99,20 +90,14 @@ class ConceptSource:
         """The files, in order."""
         return (f"{one.path.parent.name}/{one.path.name}" for one in self._pictures)
 
-    def _read(self, path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
-        if str(path) in self.broken:
-            return None
-        try:
-            return read_picture(path, self._at_least)
-        except FileFormatError as error:
-            if not self._skip:
-                raise DataError(
-                    f"{error}; repair or remove it, or skip such images with "
-                    "--data.source.on_broken=skip"
-                ) from error
-            self.broken[str(path)] = str(error)
-            _log.warning("skipped broken image number %d: %s", len(self.broken), error)
-            return None
+
+def check_subjects(config: cfg.DreamBooth) -> None:
+    """Raises DataError unless there are pictures of subjects, whatever there is of classes."""
+    _subjects(config)
+
+
+def _subjects(config: cfg.DreamBooth) -> tuple[list[_Picture], str]:
+    return _concepts(Path(config.path), config.prompt, "data.source.path", False)
 
 
 def concept_folders(root: Path) -> dict[Path, tuple[int, str]]:

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import logging
 import os
 import unicodedata
 from collections import Counter
@@ -12,12 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from jaxtyping import UInt8
-
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import (
-    FileFormatError,
     parse_json,
     printable,
     read_lines,
@@ -26,13 +21,12 @@ from ldm_jax.core.reading import (
 )
 from ldm_jax.data.companions import Companions
 from ldm_jax.data.edit_pairs import is_list, only_edited, read_edit_pairs
+from ldm_jax.data.picture_reader import PictureReader
 from ldm_jax.data.sources import DataError, Example, Split
-from ldm_jax.images.picture_files import SUFFIXES, read_picture
+from ldm_jax.images.picture_files import SUFFIXES
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Lists of captions at the top of a folder, as Hugging Face's `imagefolder` has them."""
-
-_log = logging.getLogger(__name__)
 
 
 class FolderSource:
@@ -69,8 +63,8 @@ class FolderSource:
                 "use another split"
             )
         self._names = tuple(kept)
-        self.broken: dict[str, str] = {}
-        """Images skipped so far by this process, and why."""
+        self._pictures = PictureReader(folder, sides)
+        self.broken = self._pictures.broken
         companions = Companions.find(folder, kept)
         annotations, self._companions = companions.annotations, companions
         self.box_classes = None if annotations is None else annotations.class_names
@@ -78,9 +72,7 @@ class FolderSource:
         self.beside = companions.beside
         self.found = _told(listing, split, len(kept), captions, origin, len(self.class_names))
         self.found += companions.told()
-        self._root, self._skip = root, folder.on_broken == "skip"
-        needed = round(2 * max(sides) / folder.smallest_crop)
-        self._at_least = None if folder.resize == "none" else needed
+        self._root = root
         self._captions = [captions[n] for n in kept] if captions is not None else None
         classes = {name: number for number, name in enumerate(self.class_names)}
         self._labels = [classes[n.split("/")[0]] if classes else 0 for n in kept]
@@ -101,9 +93,9 @@ class FolderSource:
         for offset in range(len(self)):
             at = (index + offset) % len(self)
             name = self._names[at]
-            image = self._read(name, self._root / name)
+            image = self._pictures.read(name, self._root / name)
             original = self._companions.edit_images.get(name)
-            edited = None if original is None else self._read(name, original)
+            edited = None if original is None else self._pictures.read(name, original)
             if image is not None and (original is None or edited is not None):
                 caption = self._captions[at] if self._captions is not None else ""
                 found: Example = {
@@ -121,22 +113,6 @@ class FolderSource:
     def names(self) -> Iterator[str]:
         """The files' paths below the folder, with '/', in order."""
         return iter(self._names)
-
-    def _read(self, name: str, path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
-        """A picture of the example `name`; None where one of it is broken and skipped."""
-        if name in self.broken:
-            return None
-        try:
-            return read_picture(path, self._at_least)
-        except FileFormatError as error:
-            if not self._skip:
-                raise DataError(
-                    f"{error}; repair or remove it, or skip such images with "
-                    "--data.source.on_broken=skip"
-                ) from error
-            self.broken[name] = str(error)
-            _log.warning("skipped broken image number %d: %s", len(self.broken), error)
-            return None
 
 
 def name_hash(name: str) -> float:

@@ -1,0 +1,46 @@
+"""Pictures of a source, of which broken ones stop a run or are skipped."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ldm_jax import config as cfg
+from ldm_jax.core.reading import FileFormatError
+from ldm_jax.data.sources import DataError
+from ldm_jax.images.picture_files import read_picture
+
+_log = logging.getLogger(__name__)
+
+
+class PictureReader:
+    """Reads pictures as a folder's settings say; those that are broken once are not tried again."""
+
+    def __init__(self, folder: cfg.FittedPictures, sides: tuple[int, int]) -> None:
+        """Of pictures that are fitted to `sides`."""
+        needed = round(2 * max(sides) / folder.smallest_crop)
+        self._at_least = None if folder.resize == "none" else needed
+        self._skip = folder.on_broken == "skip"
+        self.broken: dict[str, str] = {}
+        """Names of images skipped so far by this process, and why."""
+
+    def read(self, name: str, path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
+        """A picture of the example `name`; None where one of it is broken and skipped.
+
+        Raises:
+            DataError: it is broken, and such stop the run.
+        """
+        if name in self.broken:
+            return None
+        try:
+            return read_picture(path, self._at_least)
+        except FileFormatError as error:
+            if not self._skip:
+                raise DataError(
+                    f"{error}; repair or remove it, or skip such images with "
+                    "--data.source.on_broken=skip"
+                ) from error
+            self.broken[name] = str(error)
+            _log.warning("skipped broken image number %d: %s", len(self.broken), error)
+            return None
