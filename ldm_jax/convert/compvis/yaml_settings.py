@@ -114,7 +114,7 @@ def params_of(
         ConvertError: it is not the settings of `what`, or no YAML.
         FileFormatError: it cannot be read.
     """
-    document = _document(path)
+    document = read_yaml(path, f"--original_config={path}")
     for name in ("model", "params"):
         document = document.get(name) if isinstance(document, dict) else None
     inner = document.get(network) if isinstance(document, dict) else None
@@ -127,7 +127,13 @@ def params_of(
     return document, inner
 
 
-def _document(path: Path) -> Any:
+def read_yaml(path: Path, where: str) -> Any:
+    """What a YAML file holds; only plain values, nothing is built or run.
+
+    Raises:
+        ConvertError: `where` is no YAML.
+        FileFormatError: it cannot be read.
+    """
     import yaml
 
     try:
@@ -136,7 +142,7 @@ def _document(path: Path) -> Any:
         if isinstance(error, FileFormatError):
             raise
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise ConvertError(f"--original_config={path} is not YAML: {reason}") from error
+        raise ConvertError(f"{where} is not YAML: {reason}") from error
 
 
 def _check_same(path: Path, network: Fields, unet: cfg.UNet) -> None:

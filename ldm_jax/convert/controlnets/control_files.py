@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import yaml
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import claims, imported_model, state_dicts
 from ldm_jax.convert.adapters.adapter_files import FAMILIES
 from ldm_jax.convert.adapters.trained_adapter import is_run
 from ldm_jax.convert.compvis import keys
+from ldm_jax.convert.compvis.yaml_settings import read_yaml
 from ldm_jax.convert.controlnets.control_names import (
     BESIDE,
     DIFFERENCE,
@@ -32,7 +32,7 @@ from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.loading import workdir_of
 from ldm_jax.convert.native import read_trained
 from ldm_jax.core import tree
-from ldm_jax.core.reading import FileFormatError, read_json, read_text, shown
+from ldm_jax.core.reading import read_json, shown
 from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.models.control_net import EMBEDDING
 from ldm_jax.workdir.frozen import load_first_stage
@@ -221,10 +221,7 @@ def _told_by(
 
 def _says_pooled(path: Path) -> bool:
     """What the original's settings beside a file say of averages."""
-    try:
-        said = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise FileFormatError(path, f"is no YAML: {error}") from error
+    said = read_yaml(path, str(path))
     for level in ("model", "params"):
         said = said.get(level) if isinstance(said, dict) else None
     return bool(isinstance(said, dict) and said.get("global_average_pooling"))
