@@ -166,6 +166,7 @@ class Pipeline:
         nets = tuple(build_control(one.config, self.dtype) for one in controls)
         self.model = replace(ldm.build(self.config, self.dtype), controls=nets)
         chain = read_chain(self.choice.hypernetwork, self.config)
+        self.notes += tuple(note for one, _ in chain for note in one.notes)
         self.tokenizer = open_tokenizer(self.config.conditioners, bundle.tokenizer, path)
         self._embeddings = EmbeddingShelf(
             self.config, self.tokenizer, self.choice, self._shelf.bundled()

@@ -123,6 +123,17 @@ def test_old_files_and_what_dropout_they_meant(tmp_path):
     assert one.nets["6"]["k"].keys() == {"0", "1"}
 
 
+def test_networks_for_another_family_beside_the_models_own_are_told_of(file, tmp_path):
+    model = convert_models.MODELS["sd1"]
+    widths = (6, model.unet.context_dim)
+    form = dataclasses.replace(FORM, widths=widths)
+    nets = jax.tree.map(np.asarray, fresh_nets(form, widths, 0))
+    write_hypernetwork(HypernetworkFile(form, nets, "both"), tmp_path / "both.pt")
+    assert read_hypernetwork(tmp_path / "both.pt").notes == ()
+    (note,) = read_hypernetwork(tmp_path / "both.pt", model).notes
+    assert note == "both: its networks of width 6 are not used here"
+
+
 def test_what_is_no_hypernetwork_is_refused(file, tmp_path):
     whole = read_torch(file)
     model = convert_models.MODELS["sd1"]

@@ -1,7 +1,7 @@
 """Hypernetworks in the web UI's files (.pt), read without running anything in them, and written."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class HypernetworkFile:
     step: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
     """What else the file says: the model that it was made for."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about its file."""
 
 
 def read_hypernetwork(path: str | Path, config: cfg.Model | None = None) -> HypernetworkFile:
@@ -52,9 +54,7 @@ def read_hypernetwork(path: str | Path, config: cfg.Model | None = None) -> Hype
     """
     path = Path(path)
     found = _of_run(path) if is_run(path) else _of_file(path)
-    if config is not None:
-        _check_widths(path, found.form.widths, config)
-    return found
+    return found if config is None else _fitting(path, found, config)
 
 
 def write_hypernetwork(one: HypernetworkFile, path: Path, *, overwrite: bool = False) -> None:
@@ -186,14 +186,21 @@ def _of_run(path: Path) -> HypernetworkFile:
     return HypernetworkFile(form, nets, workdir.name, origin["step"])
 
 
-def _check_widths(path: Path, widths: tuple[int, ...], config: cfg.Model) -> None:
-    """Raises ConvertError where the model has none of the widths, or reads text of another."""
-    unet = config.unet
-    there = {*unet.block_out_channels, unet.context_dim}
-    wrong = sorted(width for width in widths if width not in there)
-    if wrong:
+def _fitting(path: Path, one: HypernetworkFile, config: cfg.Model) -> HypernetworkFile:
+    """The hypernetwork, with a note where it has networks that the model has no use for, as files
+    have that were made for several families.
+
+    Raises:
+        ConvertError: its networks are for text of another width than the model's, or for nothing.
+    """
+    unet, widths = config.unet, {*one.form.widths}
+    idle = sorted(widths - {*unet.block_out_channels, unet.context_dim})
+    if not idle:
+        return one
+    listed = ", ".join(map(str, idle))
+    if unet.context_dim not in widths:
         raise ConvertError(
-            f"{path} has networks for attention of width {', '.join(map(str, wrong))}, which this "
-            f"model has not; its text is of width {unet.context_dim}. Use a model of the family "
-            "that it was made for"
+            f"{path} has networks for attention of width {listed}, which this model has not; its "
+            f"text is of width {unet.context_dim}. Use a model of the family that it was made for"
         )
+    return replace(one, notes=(f"{one.name}: its networks of width {listed} are not used here",))
