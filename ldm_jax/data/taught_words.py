@@ -1,6 +1,6 @@
 """New words of a text encoder in captions, while their vectors are learnt (Gal 2022)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int32
@@ -35,7 +35,8 @@ class TaughtWords:
         self, config: cfg.TextualInversion, tokenizer: Tokenizer, encoder: cfg.CLIPText
     ) -> None:
         self._config, self._tokenizer, self._length = config, tokenizer, encoder.max_length
-        rows, count = encoder.vocab_size, config.vectors
+        self._first = rows = encoder.vocab_size
+        count = config.vectors
         # The rows lie in the order of the names.
         self._words = EmbeddingWords(
             tokenizer,
@@ -53,6 +54,18 @@ class TaughtWords:
             return caption
         template = templates[stream.below(len(templates))]
         return template.format(self._config.words[stream.below(len(self._config.words))])
+
+    def check_captions(self, captions: Iterable[str]) -> None:
+        """Raises ConfigError where own captions are asked for and none has a word in it, so that
+        nothing would be learnt."""
+        if self._config.captions == "own" and not any(map(self._has_word, captions)):
+            raise cfg.ConfigError(
+                f"adapter.captions is 'own', but no caption has {' or '.join(self._config.words)} "
+                "in it; write the words into captions, or use templates: 'object' or 'style'"
+            )
+
+    def _has_word(self, caption: str) -> bool:
+        return bool((self.tokens(caption) >= self._first).any())
 
     def tokens(self, caption: str) -> Int32[np.ndarray, " l"]:
         """Token numbers of a caption, framed and padded; what does not fit is left out."""

@@ -96,6 +96,7 @@ def diffusion_stage(
     taught = None
     if isinstance(run.adapter, cfg.TextualInversion):
         taught = TaughtWords(run.adapter, tokenizer, text.encoder)
+        taught.check_captions(train.captions())
     inputs = InputMaker(
         run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor, control, taught
     )

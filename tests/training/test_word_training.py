@@ -98,6 +98,9 @@ def test_words_stand_for_the_rows_behind_the_table(tokenizer):
     plain = tokenizer.encode(["a cat"], TEXT.encoder.max_length)[0]
     np.testing.assert_array_equal(words.tokens("a cat"), plain)
     assert words.caption("as it is", RandomStream(0, 0, "template")) == "as it is"
+    words.check_captions(["a cat", "a zork"])
+    with pytest.raises(cfg.ConfigError, match="no caption has zork or blub in it"):
+        words.check_captions(["a cat", ""])
 
 
 @pytest.mark.parametrize("captions", ["object", "style"])
