@@ -24,7 +24,7 @@ from ldm_jax.generation.pipeline import Pipeline
 LOOP = dataclasses.replace(tiny.LOOP, steps=2, checkpoint_every=1, sample_every=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(pictures):
     """A DoRA of attention and text encoder, with all kinds of dropout."""
     adapter = cfg.ModuleAdapter(
@@ -37,11 +37,27 @@ def run(pictures):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def trained(run, trained_text2img, tmp_path_factory):
+    """The work directory and the state of the whole run, on eight devices."""
+    workdir = tmp_path_factory.mktemp("adapter") / "run"
+    return workdir, tiny.fit(run, workdir, init=trained_text2img)
+
+
+def test_one_device_trains_as_eight_do(run, trained, trained_text2img, one_device, tmp_path):
+    """Sums of gradients are in another order, and Adam makes all gradients alike in size."""
+    alone = tiny.fit(run, tmp_path / "run", init=trained_text2img)
+    eight = tiny.losses(trained[0])
+    assert tiny.losses(tmp_path / "run") == pytest.approx(eight, rel=1e-5) and len(eight) == 2
+    expected = tree.flatten(trained[1].params)
+    for path, leaf in tree.flatten(alone.params).items():
+        np.testing.assert_allclose(leaf, expected[path], atol=1e-3, err_msg=path)
+
+
 def test_only_the_adapter_trains_its_files_say_the_same_and_it_goes_on(
-    run, trained_text2img, tmp_path
+    run, trained, trained_text2img, tmp_path
 ):
-    workdir = tmp_path / "run"
-    state = tiny.fit(run, workdir, init=trained_text2img)
+    workdir, state = trained
     assert all("/adapters/0/modules/" in path for path in tree.flatten(state.params))
     base, drawn = load(trained_text2img), load(workdir)
     adapter = read_trained_adapter(workdir)
