@@ -108,7 +108,7 @@ def _between(left: Int[np.ndarray, " n"], share: Float[np.ndarray, " n"], old: i
 def _cubic(old: int, new: int, begin: float = 0.0, length: float | None = None) -> Taps:
     at = begin + (np.arange(new) + 0.5) * ((old if length is None else length) / new) - 0.5
     of = np.floor(at).astype(np.int64)[:, None] + np.arange(-1, 3)
-    return Taps(np.clip(of, 0, old - 1), _keys(at[:, None] - of, -0.75))
+    return Taps(np.clip(of, 0, old - 1), cubic(at[:, None] - of, -0.75))
 
 
 def _lanczos(old: int, new: int) -> Taps:
@@ -118,7 +118,7 @@ def _lanczos(old: int, new: int) -> Taps:
     return Taps(np.clip(of, 0, old - 1), weights / weights.sum(1, keepdims=True))
 
 
-def _keys(x: Float[np.ndarray, "..."], a: float) -> Float[np.ndarray, "..."]:
+def cubic(x: Float[np.ndarray, "..."], a: float) -> Float[np.ndarray, "..."]:
     """The cubic convolution kernel of Keys (1981)."""
     x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
@@ -144,7 +144,7 @@ def halve_evenly(image: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "he
 def _halved(old: int) -> Taps:
     at = 2 * np.arange(-(-old // 2)) + 0.5
     of = at.astype(np.int64)[:, None] + np.arange(-4, 6)
-    weights = _keys((at[:, None] - of) / 2, -0.5)
+    weights = cubic((at[:, None] - of) / 2, -0.5)
     return Taps(reflected(of, old, edge_twice=True), weights / weights.sum(1, keepdims=True))
 
 

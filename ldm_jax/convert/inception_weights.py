@@ -1,0 +1,60 @@
+"""The weights of the Inception network of image scores: read from the files in which pytorch-fid
+and torch-fidelity keep them, which are the same."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.convert import state_dicts
+from ldm_jax.convert.feature_weights import FeatureWeights, digest_of
+from ldm_jax.convert.imported_model import ConvertError, materialize
+from ldm_jax.core import tree
+from ldm_jax.formats.model_files import read_tensors
+from ldm_jax.models.inception import SIDE, Inception
+
+VARIABLE = "LDM_JAX_INCEPTION"
+KNOWN = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""The SHA-256 of the file that scores are compared with."""
+HOW_TO_GET = (
+    "scores need the weights of their Inception network: pt_inception-2015-12-05-6726825d.pth of "
+    "pytorch-fid's releases, or weights-inception-2015-12-05-6726825d.pth of torch-fidelity's, "
+    "which is the same file"
+)
+_IGNORED = ((r".*\.bn\.num_batches_tracked", "a counter of training"),)
+
+
+def read_inception(path: str | Path | None = None) -> FeatureWeights:
+    """The parameters of `models.inception.Inception`, in float32 and in memory.
+
+    Args:
+        path: the file of weights; None for the one that the environment variable
+            `LDM_JAX_INCEPTION` names.
+
+    Raises:
+        ConvertError: no file is named; or names what is missing, unexpected, misshapen, not finite
+            or no variance.
+        FileFormatError: the file is missing, damaged or of another format.
+    """
+    if path is None:
+        path = os.environ.get(VARIABLE) or None
+    if path is None:
+        raise ConvertError(f"{HOW_TO_GET}; name it, or set the environment variable {VARIABLE}")
+    params, _ = state_dicts.from_torch(read_tensors(Path(path)), _shapes(), str(path), _IGNORED)
+    for leaf, value in tree.flatten(params).items():
+        if not np.isfinite(value).all():
+            raise ConvertError(f"{path}: {leaf} has values that are not finite")
+        if leaf.endswith("running_var") and (value < 0).any():
+            raise ConvertError(f"{path}: {leaf} has negative variances")
+    digest = digest_of(path)
+    return FeatureWeights(materialize(params), digest, digest == KNOWN)
+
+
+@cache
+def _shapes() -> dict[str, Any]:
+    images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    return jax.eval_shape(Inception().init, jax.random.key(0), images)["params"]

@@ -1,0 +1,1 @@
+"""Features of images, in which scores compare them."""
