@@ -34,6 +34,7 @@ from ldm_jax.config.autoregressive import (
 )
 from ldm_jax.config.bottlenecks import FSQ, KL, LFQ, VQ, Bottleneck, Gumbel
 from ldm_jax.config.checks import ConfigError, Side, image_size, require_divisible
+from ldm_jax.config.clip_networks import CLIP, CLIPVision, DINOv2
 from ldm_jax.config.conditioning import (
     BERTText,
     CaptionMapConditioner,
@@ -114,7 +115,9 @@ __all__ = [
     "Bicubic",
     "Bottleneck",
     "Boxes",
+    "CLIP",
     "CLIPText",
+    "CLIPVision",
     "CaptionTags",
     "CaptionMapConditioner",
     "ClassConditioner",
@@ -138,6 +141,7 @@ __all__ = [
     "CoordinatePrefix",
     "Data",
     "Degradation",
+    "DINOv2",
     "DepthConditioner",
     "DepthPrefix",
     "Diffusion",

@@ -18,13 +18,13 @@ WIDTHS = {
     "image_channels", "latent_channels", "in_channels", "out_channels", "concat_channels",
     "block_out_channels", "context_dim", "pooled_dim", "class_count", "num_classes", "vocab_size",
     "max_length", "block_size", "box_map_channels", "width", "intermediate", "head_dim", "size",
-    "channels", "code_dim", "patch_size", "hint_channels", "hint_widths",
+    "channels", "code_dim", "patch_size", "hint_channels", "hint_widths", "embedding",
 }  # fmt: skip
 """Numbers that some tensor is as long as, at least."""
 OTHERS = {
     "norm_num_groups", "num_heads", "skip_last", "num_timesteps", "image_size", "levels",
     "revive_after", "steps_offset", "trained_levels", "usual_level", "max_objects", "grid",
-    "ignore", "shift", "n_unmasked",
+    "ignore", "shift", "n_unmasked", "end_token",
 }  # fmt: skip
 """Numbers that divide others, or that no tensor depends on."""
 

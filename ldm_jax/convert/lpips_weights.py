@@ -1,7 +1,6 @@
 """The weights of LPIPS: read from torchvision's VGG16 and the heads of the `lpips` package, or from
 one file with both, which is written here."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -64,15 +63,6 @@ def read_lpips(vgg: str | Path, heads: str | Path | None = None) -> dict[str, An
 def write_lpips(params: Mapping[str, Any], path: str | Path) -> None:
     """One safetensors file that `read_lpips` reads by itself. Raises OSError."""
     write_safetensors(Path(path), state_dicts.to_torch(params), {"format": "pt"})
-
-
-def fingerprint(params: Mapping[str, Any]) -> str:
-    """The SHA-256 of names, shapes and float32 values: the same from whatever files they came."""
-    digest = hashlib.sha256()
-    for path, value in sorted(tree.flatten(params).items()):
-        digest.update(f"{path} {value.shape}\n".encode())
-        digest.update(np.ascontiguousarray(value, "<f4").tobytes())
-    return digest.hexdigest()
 
 
 def _heads(tensors: dict[str, np.ndarray], path: str | Path) -> dict[str, np.ndarray]:

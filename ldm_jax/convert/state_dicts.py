@@ -2,8 +2,8 @@
 
 One rule serves all networks: a level here is a dot there. A `kernel` is a `weight` with its axes
 turned, of a convolution from OIHW to HWIO, of a dense layer from [out, in] to [in, out]; `scale`
-and `embedding` are a `weight` as it is. Biases and the statistics of batch norms keep their names.
-The modules of this project decide which of these a name is; nothing is guessed from a file.
+and `embedding` are a `weight` as it is, and what is called otherwise keeps its name. The modules of
+this project decide which of these a name is; nothing is guessed from a file.
 """
 
 import re
@@ -21,7 +21,7 @@ from ldm_jax.core.reading import shown
 Rules = Iterable[tuple[str, str]]
 """(regular expression for a whole name, why such a tensor is not used)."""
 
-_KEPT = {"bias", "running_mean", "running_var"}
+_WEIGHTS = {"kernel", "scale", "embedding"}
 _READABLE = {*DTYPES.values(), np.dtype(np.float64)}
 
 
@@ -50,7 +50,7 @@ def leaves(shapes: Any) -> list[Leaf]:
 def _leaf(path: str, shape: tuple[int, ...]) -> Leaf:
     *levels, last = path.split("/")
     axes = KERNEL_AXES[len(shape)] if last == "kernel" else tuple(range(len(shape)))
-    name = ".".join([*levels, last if last in _KEPT else "weight"])
+    name = ".".join([*levels, "weight" if last in _WEIGHTS else last])
     return Leaf(path, name, tuple(shape[axis] for axis in np.argsort(axes)), axes)
 
 

@@ -1,5 +1,6 @@
 """Trees of parameters by name: paths, covering masks, strict merging."""
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -164,3 +165,12 @@ def _kind(leaf: Any) -> str:
 def count(tree: Any) -> int:
     """Number of values in all leaves together; leaves need only a `shape`."""
     return sum(int(np.prod(np.shape(leaf), dtype=np.int64)) for leaf in jax.tree.leaves(tree))
+
+
+def fingerprint(params: Mapping[str, Any]) -> str:
+    """The SHA-256 of names, shapes and float32 values: the same from whatever files they came."""
+    digest = hashlib.sha256()
+    for path, value in sorted(flatten(params).items()):
+        digest.update(f"{path} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value, "<f4").tobytes())
+    return digest.hexdigest()

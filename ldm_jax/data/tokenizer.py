@@ -17,7 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import parse_json, read_json, read_text
 
-_FILES = (
+KNOWN_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt",
 )  # fmt: skip
@@ -329,7 +329,7 @@ def load_clip_tokenizer(folder: str | Path) -> Tokenizer:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import CLIPTokenizerFast  # slow to import
 
-    for name in _FILES:
+    for name in KNOWN_FILES:
         if (folder / name).exists():
             _check_file(folder / name)
     try:
@@ -360,7 +360,7 @@ def load_bert_tokenizer(folder: str | Path) -> Tokenizer:
     """
     folder = Path(folder)
     try:
-        for name in _FILES:
+        for name in KNOWN_FILES:
             if (folder / name).exists():
                 _check_file(folder / name)
         if (folder / "tokenizer.json").is_file():

@@ -136,9 +136,10 @@ class GroupNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation as torch has it: epsilon 1e-5, float32 statistics."""
+    """Layer normalisation as torch has it, with float32 statistics."""
 
     dtype: DTypeLike = jnp.float32
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
@@ -148,7 +149,7 @@ class LayerNorm(nn.Module):
         y = x.astype(jnp.float32).reshape(-1, channels)
         mean = y.mean(-1, keepdims=True)
         variance = jnp.maximum((y * y).mean(-1, keepdims=True) - mean * mean, 0)
-        y = (y - mean) * jax.lax.rsqrt(variance + 1e-5) * scale[None] + bias[None]
+        y = (y - mean) * jax.lax.rsqrt(variance + self.epsilon) * scale[None] + bias[None]
         return y.reshape(x.shape).astype(self.dtype)
 
 

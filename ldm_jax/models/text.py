@@ -130,6 +130,7 @@ class CLIPTextStack(nn.Module):
 
     config: cfg.CLIPText
     dtype: DTypeLike
+    remat: bool = False
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "b l"]) -> Float[Array, "b l d"]:
@@ -139,8 +140,8 @@ class CLIPTextStack(nn.Module):
             name="embeddings",
         )(tokens)  # fmt: skip
         layer = partial(
-            TextLayer, config.num_heads, config.intermediate, config.activation, True, False,
-            self.dtype,
+            nn.remat(TextLayer) if self.remat else TextLayer, config.num_heads,
+            config.intermediate, config.activation, True, False, self.dtype,
         )  # fmt: skip
         x = TextLayers(config.layers - config.skip_last, layer, name="encoder")(x)
         return LayerNorm(self.dtype, name="final_layer_norm")(x)

@@ -32,7 +32,8 @@ INSTANCES = (
     cfg.Strokes(), cfg.Boxes(), cfg.Masks(), cfg.LayoutTokens(), cfg.ClassMaps(), cfg.CaptionTags(),
     cfg.DreamBooth(class_path="x"), cfg.FittedPictures(),
     cfg.LoRA(), cfg.LoHa(), cfg.LoKr(), cfg.IA3(), cfg.FullDifference(), cfg.ModuleAdapter(),
-    cfg.TextualInversion(), cfg.Hypernetwork(), cfg.ControlNet(),
+    cfg.TextualInversion(), cfg.Hypernetwork(), cfg.ControlNet(), cfg.CLIP(end_token=1),
+    cfg.CLIPVision(), cfg.DINOv2(),
 )  # fmt: skip
 DRAWING = (
     cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ControlHints, cfg.ModelChoice,
@@ -46,7 +47,7 @@ MAY_BE = {
          "AutoencoderLoss.logvar", "ClassMaps.shift", "LoKr.factor"},
     0: {"VQ.beta", "VQ.ema_decay", "Gumbel.kl_weight", "LFQ.beta", "LFQ.entropy_weight",
         "Classifier.dropout", "Diffusion.steps_offset", "TextTransformer.layers",
-        "CLIPText.skip_last",
+        "CLIPText.skip_last", "CLIP.end_token",
         "ClassConditioner.dropout", "TextConditioner.dropout", "ClassMapConditioner.dropout",
         "LayoutConditioner.dropout", "EditConditioner.dropout",
         "EditConditioner.dropped_with_caption", "NoiseAugmentation.usual_level", "Data.workers",

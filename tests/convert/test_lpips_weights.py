@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.convert.lpips_weights import _shapes, fingerprint, read_lpips, write_lpips
+from ldm_jax.convert.lpips_weights import _shapes, read_lpips, write_lpips
 from ldm_jax.convert.state_dicts import leaves
 from ldm_jax.core import tree
 from ldm_jax.formats.safetensors_file import write_safetensors
@@ -52,14 +52,14 @@ def test_values(params):
 
 
 def test_one_file_with_both(files, params, tmp_path):
-    assert fingerprint(read_lpips(files / "package")) == fingerprint(params)
+    assert tree.fingerprint(read_lpips(files / "package")) == tree.fingerprint(params)
     write_lpips(params, tmp_path / "lpips.safetensors")
-    assert fingerprint(read_lpips(tmp_path / "lpips.safetensors")) == fingerprint(params)
+    assert tree.fingerprint(read_lpips(tmp_path / "lpips.safetensors")) == tree.fingerprint(params)
 
 
 def test_other_weights_have_another_fingerprint(params):
     changed = tree.flatten(params) | {"lin0/kernel": np.zeros((1, 1, 64, 1), np.float32)}
-    assert fingerprint(tree.unflatten(changed)) != fingerprint(params)
+    assert tree.fingerprint(tree.unflatten(changed)) != tree.fingerprint(params)
 
 
 def test_missing_parts_are_said(files):

@@ -31,7 +31,7 @@ SCHEDULER = "scheduler_config.json"
 _BESIDE = (
     "safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker", "watermarker"
 )  # fmt: skip
-_UNUSED = (
+UNUSED = (
     (r".*position_ids", "the numbers 0, 1, 2, ..."),
     (r"text_projection\.weight|logit_scale", "of CLIP's comparison with pictures"),
     (r"to_logits\..*", "the language head, which the U-Net does not see"),
@@ -103,11 +103,11 @@ def read_component(
     Raises:
         ConvertError, FileFormatError: no weights, or others than those of `config`.
     """
-    file, notes = _weights_file(folder, variant)
+    file, notes = weights_file(folder, variant)
     tensors = read_sharded(file) if file.suffix == ".json" else read_tensors(file)
     claims.check(config, tensors, str(folder / CONFIG))
     shapes = imported_model.component_shapes(config)
-    params, ignored = state_dicts.from_torch(tensors, shapes, str(file), _UNUSED, _spelling(shapes))
+    params, ignored = state_dicts.from_torch(tensors, shapes, str(file), UNUSED, _spelling(shapes))
     return params, ignored, notes
 
 
@@ -232,7 +232,7 @@ _WEIGHTS = re.compile(
 _SHARD = re.compile(r"\d{5}-of-\d{5}")
 
 
-def _weights_file(folder: Path, variant: str | None) -> tuple[Path, tuple[str, ...]]:
+def weights_file(folder: Path, variant: str | None) -> tuple[Path, tuple[str, ...]]:
     """The weights of a component, and a note where they are not of the variant that was asked for:
     the usual ones in place of a variant that is not there, or the only variant there is.
 

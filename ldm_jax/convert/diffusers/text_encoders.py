@@ -8,8 +8,7 @@ from ldm_jax.convert.fields import Fields
 
 Json = dict[str, Any]
 
-# What transformers writes into every config and that changes nothing of a forward pass.
-_OF_ANY_MODEL = (
+OF_ANY_MODEL = (
     "transformers_version", "architectures", "model_type", "torch_dtype", "dtype", "return_dict",
     "chunk_size_feed_forward", "id2label", "label2id", "problem_type", "output_hidden_states",
     "output_attentions", "is_encoder_decoder", "initializer_range", "initializer_factor",
@@ -21,6 +20,7 @@ _OF_ANY_MODEL = (
     "tie_word_embeddings", "use_bfloat16", "return_dict_in_generate", "early_stopping",
     "exponential_decay_length_penalty",
 )  # fmt: skip
+"""What transformers writes into every config and that changes nothing of a forward pass."""
 
 
 def read_text_encoder(fields: Fields) -> cfg.TextConditioner:
@@ -30,15 +30,16 @@ def read_text_encoder(fields: Fields) -> cfg.TextConditioner:
         ConvertError: names the field whose value is not supported.
     """
     if fields.choice("model_type", None, {"clip_text_model": True, "ldmbert": False}):
-        return cfg.TextConditioner(_clip(fields), tokenizer="clip")
+        return cfg.TextConditioner(read_clip_text(fields), tokenizer="clip")
     return cfg.TextConditioner(_bert(fields), tokenizer="bert")
 
 
-def _clip(fields: Fields) -> cfg.CLIPText:
+def read_clip_text(fields: Fields) -> cfg.CLIPText:
+    """CLIP's text encoder; raises ConvertError, which names the field that is not supported."""
     layers = fields.whole("num_hidden_layers", 12)
     fields.only(layer_norm_eps=1e-5)
     # Dropout is of training; the projection belongs to the comparison with pictures.
-    fields.ignore("projection_dim", "attention_dropout", "dropout", *_OF_ANY_MODEL)
+    fields.ignore("projection_dim", "attention_dropout", "dropout", *OF_ANY_MODEL)
     config = cfg.CLIPText(
         vocab_size=fields.whole("vocab_size", 49408),
         max_length=fields.whole("max_position_embeddings", 77),
@@ -61,7 +62,7 @@ def _bert(fields: Fields) -> cfg.BERTText:
         raise fields.error("encoder_ffn_dim", f"{4 * width}, four times d_model")
     fields.only(activation_function="gelu", scale_embedding=False)
     fields.ignore("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop",
-                  "classifier_dropout", *_OF_ANY_MODEL)  # fmt: skip
+                  "classifier_dropout", *OF_ANY_MODEL)  # fmt: skip
     config = cfg.BERTText(
         vocab_size=fields.whole("vocab_size", 30522),
         max_length=fields.whole("max_position_embeddings", 77),

@@ -1,0 +1,1 @@
+"""CLIP and DINOv2 as transformers keeps them."""
