@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from scipy import fft, sparse
 
+from ldm_jax.core.cubic import cubic
+
 Kernel = Literal["linear", "cubic", "area", "lanczos"]
 
 
@@ -116,14 +118,6 @@ def _lanczos(old: int, new: int) -> Taps:
     of = np.floor(at).astype(np.int64)[:, None] + np.arange(-3, 5)
     weights = np.sinc(at[:, None] - of) * np.sinc((at[:, None] - of) / 4)
     return Taps(np.clip(of, 0, old - 1), weights / weights.sum(1, keepdims=True))
-
-
-def cubic(x: Float[np.ndarray, "..."], a: float) -> Float[np.ndarray, "..."]:
-    """The cubic convolution kernel of Keys (1981)."""
-    x = np.abs(x)
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = a * (((x - 5) * x + 8) * x - 4)
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
 def _covered(old: int, new: int) -> Taps:

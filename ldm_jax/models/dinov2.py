@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
+from ldm_jax.core.cubic import cubic
 from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.layers import LayerNorm
 from ldm_jax.models.text import MLP, SelfAttention, TextLayers
@@ -17,7 +18,7 @@ from ldm_jax.models.vision_transformer import PatchEmbedding, with_class_token
 
 EPSILON = 1e-6
 _CUBIC = -0.75
-"""PyTorch's a of the cubic convolution kernel (Keys 1981)."""
+"""PyTorch's a of the cubic kernel."""
 
 
 class LayerScale(nn.Module):
@@ -126,9 +127,6 @@ def _cubic_weights(old: int, new: int, offset: float) -> Float[np.ndarray, "new 
     before = np.floor(at).astype(np.int64)
     weights = np.zeros((new, old), np.float32)
     for tap in range(-1, 3):
-        distance = np.abs(at - before - tap)
-        near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1
-        far = _CUBIC * (((distance - 5) * distance + 8) * distance - 4)
-        value = np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+        value = cubic(at - before - tap, _CUBIC)
         np.add.at(weights, (np.arange(new), np.clip(before + tap, 0, old - 1)), value)
     return weights

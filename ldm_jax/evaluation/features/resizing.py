@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
-from ldm_jax.data.resampling import cubic
+from ldm_jax.core.cubic import cubic
 
 Sides = tuple[int, int]
 _FIXED_POINT = 22
