@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -17,7 +18,7 @@ import torchvision_python  # noqa: E402, F401
 from torch_state import randomize  # noqa: E402
 from transformers import (  # noqa: E402
     CLIPConfig,
-    CLIPImageProcessor,
+    CLIPImageProcessorPil,
     CLIPModel,
     Dinov2Config,
     Dinov2Model,
@@ -25,6 +26,11 @@ from transformers import (  # noqa: E402
 
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax.convert.clip.clip_folders import read_clip, read_dinov2, write_clip  # noqa: E402
+from ldm_jax.evaluation.features.clip import (  # noqa: E402
+    CLASS_TOKEN,
+    read_clip_embedder,
+    read_dinov2_extractor,
+)
 from ldm_jax.losses.contrastive import softmax_loss  # noqa: E402
 from ldm_jax.models.clip_model import CLIP, normalised_pixels, similarities  # noqa: E402
 from ldm_jax.models.dinov2 import DINOv2, interpolated_positions  # noqa: E402
@@ -61,9 +67,9 @@ def peer(folder, **settings):
     return model
 
 
-def inputs(tokens=600, end=None, rows=5):
-    pixels = normal(0, rows, SIDE, SIDE, 3)
-    ids = np.random.default_rng(1).integers(3, tokens - 1, (rows, 12)).astype(np.int32)
+def inputs(tokens=600, end=None):
+    pixels = normal(0, 5, SIDE, SIDE, 3)
+    ids = np.random.default_rng(1).integers(3, tokens - 1, (5, 12)).astype(np.int32)
     for row, place in enumerate((11, 4, 7, 2, 9)):
         ids[row, place:] = tokens - 1 if end is None else end
     return pixels, ids
@@ -126,7 +132,7 @@ def test_a_pickled_file_is_the_same(tmp_path):
 
 def test_pixels(tmp_path):
     images = np.random.default_rng(2).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
-    processor = CLIPImageProcessor(do_resize=False, do_center_crop=False)
+    processor = CLIPImageProcessorPil(do_resize=False, do_center_crop=False)
     expected = processor(list(images), return_tensors="np")["pixel_values"]
     ours = normalised_pixels(jnp.asarray(images, jnp.float32))
     np.testing.assert_allclose(ours, expected.transpose(0, 2, 3, 1), atol=1e-6)
@@ -183,3 +189,42 @@ def test_positions_as_the_authors_interpolate_them():
     expected = expected.permute(0, 2, 3, 1).reshape(-1, 5).numpy()
     found = interpolated_positions(jnp.asarray(table), old, (new, new), 0.1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_embedder(tmp_path):
+    """From files, and pictures of any size, as transformers' processor and model make them."""
+    # The end token of the tokenizer beside the weights.
+    model = peer(tmp_path, end=521)
+    images = np.random.default_rng(5).integers(0, 256, (3, 40, 24, 3), dtype=np.uint8)
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+    )
+    pixels = processor(list(images), return_tensors="pt")["pixel_values"]
+    embedder = read_clip_embedder(tmp_path, batch_size=2)
+    with torch.no_grad():
+        expected = model.get_image_features(pixel_values=pixels).pooler_output
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    np.testing.assert_allclose(embedder.images(images), expected, atol=1e-5)
+    texts = ["a red cat", "three red"]
+    ids = embedder.clip.open_tokenizer().encode(texts, 12)
+    expected = theirs(model, inputs()[0][:2], ids).text_embeds
+    np.testing.assert_allclose(embedder.texts(texts), expected, atol=1e-5)
+
+
+def test_dinov2_features(tmp_path):
+    settings = Dinov2Config(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=56
+    )
+    model = randomize(Dinov2Model(settings))
+    model.save_pretrained(tmp_path)
+    images = np.random.default_rng(6).integers(0, 256, (3, 40, 24, 3), dtype=np.uint8)
+    squeezed = [
+        np.asarray(Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC))
+        for image in images
+    ]
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    pixels = ((np.stack(squeezed) / 255 - mean) / deviation).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())).pooler_output
+    found = read_dinov2_extractor(tmp_path, batch_size=2).features(images)
+    np.testing.assert_allclose(found[CLASS_TOKEN], expected, atol=1e-4)
