@@ -2,7 +2,7 @@
 
     python train.py --config=configs/digit_scenes_ddpm.py --workdir=runs/ddpm
     python sample.py --model=runs/ddpm --sampler=ddpm --steps=100 --threshold=0.5 --num=16
-    python -m ldm_jax.evaluation --task=likelihood --model=runs/ddpm --num=32 --steps=30
+    python -m ldm_jax.evaluation likelihood --model=runs/ddpm --num=32 --steps=30
 
 Scenes of one digit. --threshold=0.5 clips x0 to [-1, 1] as the published code does: at the noisiest
 steps small errors of eps are large errors of x0. Trains in twelve minutes on one core. Then all of

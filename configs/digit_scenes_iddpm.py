@@ -3,7 +3,7 @@ variance, hybrid loss.
 
     python train.py --config=configs/digit_scenes_iddpm.py --workdir=runs/iddpm
     python sample.py --model=runs/iddpm --sampler=ddpm_learned --steps=100 --threshold=0.5 --num=16
-    python -m ldm_jax.evaluation --task=likelihood --model=runs/iddpm --num=32 --steps=30
+    python -m ldm_jax.evaluation likelihood --model=runs/iddpm --num=32 --steps=30
 
 Scenes of one digit. Trains in twelve minutes on one core. Then all of 64 images pass as scenes, and
 32 validation images have 3.4 bits per dimension by the probability flow. The variational bound is

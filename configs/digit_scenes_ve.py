@@ -3,7 +3,7 @@
     python train.py --config=configs/digit_scenes_ve.py --workdir=runs/ve
     python sample.py --model=runs/ve --sampler=heun --steps=18 --num=16
     python sample.py --model=runs/ve --sampler=reverse_diffusion --corrector=langevin --steps=100
-    python -m ldm_jax.evaluation --task=likelihood --model=runs/ve --num=32 --steps=30
+    python -m ldm_jax.evaluation likelihood --model=runs/ve --num=32 --steps=30
 
 The network uses EDM preconditioning (Karras 2022), so its output is well scaled at all noise
 levels. Scenes of one digit. Trains in twelve minutes on one core. Then 0.95 of 64 images pass as

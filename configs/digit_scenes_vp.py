@@ -3,7 +3,7 @@
     python train.py --config=configs/digit_scenes_vp.py --workdir=runs/vp
     python sample.py --model=runs/vp --sampler=heun --steps=18 --num=16
     python sample.py --model=runs/vp --sampler=reverse_diffusion --corrector=langevin --steps=100
-    python -m ldm_jax.evaluation --task=likelihood --model=runs/vp --num=32 --steps=30
+    python -m ldm_jax.evaluation likelihood --model=runs/vp --num=32 --steps=30
 
 Scenes of one digit. Trains in eleven minutes on one core. Then all of 64 images pass as scenes with
 the corrector, but only 0.34 by the probability flow, which needs a better network. With

@@ -129,19 +129,27 @@ def check_model(path: str | None, option: str) -> None:
         raise ConfigError(f"--{option}={path}: there is no such file or folder")
 
 
+_PATHS = (
+    "config", "images", "out", "vgg", "heads", "samples", "reference", "inception", "samples_npz",
+)  # fmt: skip
+"""Options that name files or folders."""
+
+
 def parse(
-    default: Arguments, arguments: Sequence[str], *, prog: str, description: str, model: str
-) -> Arguments:
+    default: Arguments, arguments: Sequence[str], *, prog: str, description: str, model: str,
+    required: bool = True,
+) -> Arguments:  # fmt: skip
     """`default`, a dataclass with a field `data`, with what the command line says.
 
     `data` is that of `--config=FILE`, or of the run in the work directory that the option named
-    `model` names; `--images=FOLDER` puts a folder in the place of its source.
+    `model` names; `--images=FOLDER` puts a folder in the place of its source. Unless they are
+    `required`, no model need be named, `data` may be None, and encoded latents are let through.
 
     Raises:
         ConfigError: no model is named, there is no such config, or nothing says which images.
         SystemExit: after --help.
     """
-    check_given(arguments, ("config", "images", "out", "vgg", "heads", model))
+    check_given(arguments, (*_PATHS, model))
     first = LineParser(add_help=False, allow_abbrev=False)
     places = ("config", "images", model)
     for name in places:
@@ -159,12 +167,13 @@ def parse(
         data = replace(data or Data(), source=ImageFolder(path=given["images"]))
     asked_for_help = not HELP_WORDS.isdisjoint(arguments)
     if not asked_for_help:
-        check_model(given[model], model)
-        if data is None:
+        if required or given[model] is not None:
+            check_model(given[model], model)
+        if required and data is None:
             raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
-    default = replace(default, data=data or Data())
+    default = replace(default, data=data or (Data() if required or asked_for_help else None))
     parsed = overridden(default, rest, prog, description + HELP, places)
-    if isinstance(parsed.data.source, EncodedLatents):
+    if required and isinstance(parsed.data.source, EncodedLatents):
         raise ConfigError(
             f"data.source.path={parsed.data.source.path} is already encoded; name the folder of "
             "the images with --config=FILE or --images=FOLDER"

@@ -1,15 +1,25 @@
-"""Measures models: `python -m ldm_jax.evaluation --task=TASK --model=MODEL`; --help lists more."""
+"""Measures models and images: `python -m ldm_jax.evaluation TASK ...`; --help lists more."""
 
 from ldm_jax.core.command import run_command, run_program
 
 TASKS = {
+    "fid": "ldm_jax.evaluation.fid_task",
+    "reference": "ldm_jax.evaluation.reference_task",
+    "sweep": "ldm_jax.evaluation.sweep_task",
+    "table": "ldm_jax.evaluation.table_task",
     "likelihood": "ldm_jax.evaluation.likelihood_task",
     "reconstruction": "ldm_jax.evaluation.reconstruction_task",
 }
-"""Task → module with `Arguments()`, whose docstring says what is measured, and `run(arguments)`.
+"""Task → module with `main(program, words)`, which raises what `run_command` says in one line.
 
-`Arguments` has the fields `model` and `data`. The module imports JAX only when it runs.
+A module imports JAX only when it runs, so that --help and mistakes answer at once.
 """
+USAGE = f"""Measures models and images:
+
+    python -m ldm_jax.evaluation TASK ...
+
+TASK is one of {", ".join(TASKS)}; TASK --help says more. docs/scores.md explains the first four,
+docs/likelihood.md and docs/first_stage.md the others."""
 
 
 def main(arguments: list[str]) -> int:
@@ -22,18 +32,16 @@ def measure(arguments: list[str]) -> None:
     # The imports take their time, and Ctrl-C may come at any.
     import importlib
 
-    from ldm_jax.config.command_line import LineParser, parse
+    from ldm_jax.config.checks import ConfigError
 
-    parser = LineParser(
-        prog="ldm_jax.evaluation", add_help=False, allow_abbrev=False,
-        usage=f"%(prog)s --task={{{','.join(TASKS)}}} ...; --task=TASK --help says more",
-    )  # fmt: skip
-    parser.add_argument("--task", choices=TASKS, required=True)
-    chosen, rest = parser.parse_known_args(arguments)
-    task = importlib.import_module(TASKS[chosen.task])
-    program = f"ldm_jax.evaluation --task={chosen.task}"
-    described = task.Arguments.__doc__
-    task.run(parse(task.Arguments(), rest, prog=program, description=described, model="model"))
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(USAGE)
+        return
+    if not arguments or arguments[0] not in TASKS:
+        named = repr(arguments[0]) if arguments else "missing"
+        raise ConfigError(f"the task is {named}; it must be one of {', '.join(TASKS)}")
+    task, *words = arguments
+    importlib.import_module(TASKS[task]).main(f"ldm_jax.evaluation {task}", words)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import Count, Positive, Seed, Within, require, settings
+from ldm_jax.config.command_line import parse
 
 PARTS = 8
 """Equal parts of the timesteps whose terms the table adds up."""
@@ -46,6 +47,11 @@ class Arguments:
 
     def __post_init__(self) -> None:
         require(self.bound or self.exact, "--exact", self.exact, "on, or --bound")
+
+
+def main(program: str, words: list[str]) -> None:
+    """Runs the task that a command line describes."""
+    run(parse(Arguments(), words, prog=program, description=Arguments.__doc__, model="model"))
 
 
 def run(arguments: Arguments) -> None:

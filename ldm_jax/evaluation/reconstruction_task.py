@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import Count, Seed, Within, require, settings
+from ldm_jax.config.command_line import parse
 
 SHOWN = 16
 SHOWN_CHANNELS = 16
@@ -38,6 +39,11 @@ class Arguments:
 
     def __post_init__(self) -> None:
         require(self.vgg is not None or self.heads is None, "--vgg", self.vgg, "named with --heads")
+
+
+def main(program: str, words: list[str]) -> None:
+    """Runs the task that a command line describes."""
+    run(parse(Arguments(), words, prog=program, description=Arguments.__doc__, model="model"))
 
 
 def run(arguments: Arguments) -> None:

@@ -4,10 +4,8 @@ A record is RECORD.json, which says what was drawn, with what, how fast, and the
 result, and RECORD.npz with the results themselves, so that a later run can say how far off it is.
 """
 
-import hashlib
 import io
 import json
-import os
 import time
 import zipfile
 import zlib
@@ -16,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ldm_jax import config as cfg
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import FileFormatError, open_file, read_json
-from ldm_jax.generation.pipeline import Pipeline, versions
+from ldm_jax.evaluation.provenance import circumstances, sha256_of
+from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.generation.resolve import ResolvedRequest, resolve_request
 
 FORMAT = 2
@@ -60,7 +58,7 @@ class Result:
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of latents and images."""
-        return {name: _sha256(getattr(self, name)) for name in ("latents", "images")}
+        return {name: sha256_of(getattr(self, name)) for name in ("latents", "images")}
 
 
 def usual_requests(model: cfg.Model, request: cfg.Request) -> list[cfg.Request]:
@@ -99,7 +97,7 @@ def benchmark(pipeline: Pipeline, path: Path, requests: Sequence[cfg.Request]) -
         )  # fmt: skip
         arrays |= {f"{number}/latents": result.latents, f"{number}/images": result.images}
         yield f"{_title(resolved.request)}: {result.seconds:.3f} s, {rate:.3f} images/s"
-    record = _circumstances(pipeline) | {"cases": cases}
+    record = {"format": FORMAT} | circumstances(pipeline) | {"cases": cases}
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_atomically(_arrays(path), content.getvalue())
@@ -148,7 +146,7 @@ def verify(pipeline: Pipeline, record: Record) -> Iterator[tuple[bool, str]]:
             damaged.
     """
     path, content = record.path, record.content
-    here, results = _circumstances(pipeline), _results(path, content["cases"])
+    here, results = {"format": FORMAT} | circumstances(pipeline), _results(path, content["cases"])
     if here["parameters_sha256"] != content["parameters_sha256"]:
         raise RecordError(
             f"{path} is of other parameters (SHA-256 {content['parameters_sha256'][:12]}…, here "
@@ -181,7 +179,7 @@ def _results(path: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, np.n
         raise RecordError(f"{file} is damaged ({error}); it belongs to {path.name}") from error
     for number, (case, results) in enumerate(zip(cases, found, strict=True)):
         for name, expected in case["sha256"].items():
-            if _sha256(results[name]) != expected:
+            if sha256_of(results[name]) != expected:
                 raise RecordError(
                     f"{name} of case {number} in {file} are not those whose SHA-256 {path.name} "
                     "tells; one of the files is damaged"
@@ -204,17 +202,6 @@ def _draw(pipeline: Pipeline, resolved: ResolvedRequest) -> Result:
     return Result(latents, images, seconds[1], max(seconds[0] - seconds[1], 0.0))
 
 
-def _circumstances(pipeline: Pipeline) -> dict[str, Any]:
-    """What decides the bits of a drawing besides its settings."""
-    return versions() | {
-        "format": FORMAT,
-        "dtype": pipeline.dtype,
-        "platform": jax.default_backend(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "parameters_sha256": _sha256(*jax.tree.leaves((pipeline.params, pipeline.frozen))),
-    }
-
-
 def _distance(result: Result, recorded: dict[str, np.ndarray]) -> str:
     """How far a result is from what was recorded, in words."""
     if result.latents.shape != recorded["latents"].shape:
@@ -226,15 +213,6 @@ def _distance(result: Result, recorded: dict[str, np.ndarray]) -> str:
         f"{np.sqrt(np.mean(error**2)):.3g}), pixels by at most {grey.max()} grey levels in "
         f"{np.mean(grey > 0):.2%} of their values"
     )
-
-
-def _sha256(*arrays: Any) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        array = np.ascontiguousarray(array)
-        digest.update(f"{array.dtype.name}{array.shape}".encode())
-        digest.update(array.view(np.uint8) if array.ndim else array.tobytes())
-    return digest.hexdigest()
 
 
 def _title(request: cfg.Request) -> str:

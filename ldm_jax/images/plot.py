@@ -28,7 +28,7 @@ class Curve:
     """One curve; values that are not finite are left out."""
 
     label: str
-    steps: Sequence[int]
+    steps: Sequence[int | float]
     values: Sequence[int | float]
     colour: Colour = BLUE
     smooth: bool = False

@@ -97,7 +97,7 @@ def test_a_folder_without_an_autoencoder_is_refused(tmp_path):
 
 def test_the_command_writes_a_report_and_pictures(trained_autoencoder, tmp_path, capsys):
     """Without more words it measures a work directory on its own validation images."""
-    options = ("--task=reconstruction", f"--model={trained_autoencoder}", f"--out={tmp_path}")
+    options = ("reconstruction", f"--model={trained_autoencoder}", f"--out={tmp_path}")
     assert command.main(list(options)) == 0
     shown = capsys.readouterr().out
     assert "PSNR" in shown and "latent channel" in shown
@@ -113,9 +113,9 @@ def test_the_command_writes_a_report_and_pictures(trained_autoencoder, tmp_path,
 
 
 def test_what_the_command_lacks_is_said(trained_autoencoder, tmp_path, capsys):
-    assert command.main(["--task=reconstruction", f"--model={tmp_path}"]) == 2
+    assert command.main(["reconstruction", f"--model={tmp_path}"]) == 2
     assert "--config=FILE or --images=FOLDER" in capsys.readouterr().err
-    assert command.main(["--task=reconstruction", f"--model={tmp_path / 'absent'}"]) == 2
+    assert command.main(["reconstruction", f"--model={tmp_path / 'absent'}"]) == 2
     assert "absent: there is no such file or folder" in capsys.readouterr().err
-    assert command.main(["--task=beauty"]) == 2
+    assert command.main(["beauty"]) == 2
     assert "reconstruction" in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_a_network_of_other_channels_is_refused(pictures):
 def test_likelihoods_are_measured_by_a_command(workdir, tmp_path, capsys):
     out = tmp_path / "deep" / "report.json"
     options = [
-        "--task=likelihood", f"--model={workdir}", f"--out={out}", "--split=train", "--num=4",
+        "likelihood", f"--model={workdir}", f"--out={out}", "--split=train", "--num=4",
         "--batch_size=2", "--steps=2", "--probes=2",
     ]  # fmt: skip
     assert command.main(options) == 0

@@ -1,0 +1,298 @@
+"""The task `fid`: scores of a model's drawings, or of images, against a reference."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ldm_jax import config as cfg
+from ldm_jax.config.checks import ConfigError, Count, CountOrNone, Within, require, settings
+from ldm_jax.config.command_line import LineParser, parse
+from ldm_jax.core.files import remove
+from ldm_jax.core.reading import FileFormatError, read_json
+
+Evaluator = Literal["torch-fidelity", "adm", "pytorch-fid", "clean-fid", "prdc"]
+ABOUT = """Scores of images against a reference: FID and its kin, as a named program computes them.
+
+The images are drawn by --model, or are those of --samples; the reference is --reference, or the
+data set that the model was trained on (--split). Features are kept in OUT, so that the same command
+goes on where it was interrupted. The numbers, and all that decided them, are in OUT/scores.json,
+which --verify=FILE computes again."""
+
+
+@settings
+class Arguments:
+    samples: Path | None = None
+    """Images instead of a model's drawings: a folder, or an .npz file with arr_0 (ADM's form)."""
+    reference: Path | None = None
+    """Images to compare with: a folder, an .npz file with arr_0, or statistics (mu, sigma) of ADM,
+    pytorch-fid, clean-fid, EDM, or of the task `reference`."""
+    evaluator: Evaluator = "torch-fidelity"
+    """The program whose numbers these are to equal."""
+    scores: tuple[str, ...] = ()
+    """Which of its scores: fid, sfid, inception_score, kid, precision_recall, fid_infinity,
+    density_coverage; by default those of its first network."""
+    num: Count = 50_000
+    """Images drawn, or taken of --samples; in each run."""
+    runs: Annotated[int, Within(1, 1000)] = 1
+    """Repeat with as many further images, and give mean, spread and minimum."""
+    bootstrap: CountOrNone = 0
+    """Give the spread over so many sets drawn from the images with replacement."""
+    out: Path = Path("evaluation/scores")
+    """Folder of scores.json and the features."""
+    inception: Path | None = None
+    """pt_inception-2015-12-05-6726825d.pth; or name it in LDM_JAX_INCEPTION."""
+    vgg: Path | None = None
+    """vgg16-397923af.pth of torchvision, for precision_recall of torch-fidelity and for prdc."""
+    feature_batch: Annotated[int, Within(1, 65536)] = 50
+    """Images whose features are computed at once."""
+    split: Literal["train", "validation", "test"] = "train"
+    """Of the data set: what captions and, without --reference, the images are of."""
+    reference_num: Count | None = None
+    """Images of the data set to compare with; by default all."""
+    classes: tuple[int, ...] = ()
+    """Classes to draw, in turn; by default all that the model has."""
+    samples_npz: Path | None = None
+    """Write the images, too, as other programs read them: arr_0 in an .npz file."""
+    num_processes: Annotated[int, Within(1, 65536)] = 1
+    """Processes that share the work; each computes its own files of features in OUT."""
+    process_id: Annotated[int, Within(0, 65535)] = 0
+    """Which of them this is, from 0."""
+    choice: Annotated[cfg.ModelChoice, tyro.conf.arg(name="")] = field(
+        default_factory=cfg.ModelChoice
+    )
+    sampling: Annotated[cfg.Sampling, tyro.conf.arg(name="")] = field(default_factory=cfg.Sampling)
+    data: cfg.Data | None = None
+
+    def __post_init__(self) -> None:
+        require(self.process_id < self.num_processes, "--process_id", self.process_id,
+                f"below --num_processes={self.num_processes}")  # fmt: skip
+
+
+def main(program: str, words: Sequence[str]) -> None:
+    """Scores what a command line says, or what the report of --verify says."""
+    first = LineParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--verify", type=Path)
+    given, rest = first.parse_known_args(words)
+    recorded = None
+    if given.verify is not None:
+        recorded = read_json(given.verify)
+        command = recorded.get("command")
+        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+            raise FileFormatError(given.verify, "is no report of this task: it has no command")
+        # In a folder of its own: features that are there already would be believed.
+        again = given.verify.parent / "again"
+        remove(again)
+        rest = [*command, f"--out={again}", *rest]
+    arguments = parse(
+        Arguments(choice=cfg.ModelChoice()), rest, prog=program, description=ABOUT, model="model",
+        required=False,
+    )  # fmt: skip
+    report = run(arguments, rest)
+    if report is not None and recorded is not None:
+        compare(recorded, report, given.verify)
+
+
+def run(arguments: Arguments, command: Sequence[str]) -> dict[str, Any] | None:
+    """Scores and writes the report; None where other processes have features still to compute.
+
+    Raises:
+        ValueError, OSError: what cannot be, in words.
+    """
+    check_sets(arguments)
+    # JAX starts only now, so that --help and mistakes answer at once.
+    from ldm_jax.core.files import check_writable, write_atomically
+
+    out = arguments.out
+    check_writable(out, f"--out={out}")
+    scorer, left = open_scorer(arguments, out / "features" / "reference")
+    report = score(arguments, scorer, open_samples(arguments), out, left)
+    if report is None:
+        return None
+    report["command"] = list(command)
+    write_atomically(out / "scores.json", (json.dumps(report, indent=2) + "\n").encode())
+    print(table(report))
+    print(f"report: {out / 'scores.json'}")
+    return report
+
+
+def open_scorer(arguments: Arguments, folder: Path) -> tuple[Any, int]:
+    """The evaluator with its reference, whose features are in `folder`; and how many files of them
+    are left to other processes."""
+    from ldm_jax.core.progress import Progress
+    from ldm_jax.evaluation.evaluators import chosen
+    from ldm_jax.evaluation.scoring import Scorer, extract
+
+    file, images = open_reference(arguments)
+    count = None if images is None else len(images)
+    nothing = file is None and images is None
+    scores, problems = chosen(
+        arguments.evaluator, arguments.scores, arguments.num, count,
+        images is not None or nothing,
+    )  # fmt: skip
+    if file is not None and not any(one.compares_images for one in scores.values()):
+        images = None
+    scorer = Scorer(arguments.evaluator, scores, read_extractors(arguments, scores), file, problems)
+    if images is None:
+        return scorer, 0
+    with Progress("reference", len(images), images=1) as bar:
+        shards, left = extract(images, scorer.extractors, folder, processes(arguments), bar.update)
+    scorer.compare_with(images, shards)
+    return scorer, left
+
+
+def score(
+    arguments: Arguments, scorer: Any, samples: Any, out: Path, left: int = 0
+) -> dict[str, Any] | None:
+    """The report about a set of images, whose features are kept in `out`; None where files are
+    `left` to other processes."""
+    from ldm_jax.core.progress import Progress
+    from ldm_jax.evaluation.scoring import extract
+
+    folder = out / "features" / "samples"
+    with Progress("samples", len(samples), images=1) as bar:
+        shards, more = extract(samples, scorer.extractors, folder, processes(arguments), bar.update)
+    if left + more:
+        print(f"{left + more} files of features are left to other processes; once they are done, "
+              "run this command again for the scores")  # fmt: skip
+        return None
+    if arguments.samples_npz is not None:
+        samples.write_npz(arguments.samples_npz)
+    return scorer.report(samples, shards, runs=arguments.runs, bootstrap=arguments.bootstrap)
+
+
+def processes(arguments: Arguments) -> Any:
+    """Which share of the features this process computes."""
+    from ldm_jax.evaluation.scoring import Processes
+
+    return Processes(arguments.process_id, arguments.num_processes)
+
+
+def check_sets(arguments: Arguments) -> None:
+    """Refuses, before anything is loaded, arguments that leave out one of the two sets."""
+    drawn = arguments.choice.model is not None
+    require(drawn != (arguments.samples is not None), "--samples", arguments.samples,
+            "given, or --model, and not both")  # fmt: skip
+    if arguments.reference is None and {*arguments.scores} != {"inception_score"}:
+        if arguments.data is None:
+            raise ConfigError(
+                "nothing to compare with: give --reference=FOLDER or FILE.npz, or a data set with "
+                "--config=FILE or --images=FOLDER"
+            )
+        if isinstance(arguments.data.source, cfg.EncodedLatents):
+            raise ConfigError(
+                f"data.source.path={arguments.data.source.path} holds latents, not images; name "
+                "the images with --config=FILE, --images=FOLDER or --reference=FOLDER"
+            )
+
+
+def read_extractors(arguments: Any, scores: Any) -> list[Any]:
+    """Those that the scores need, each with the features that they need."""
+    from ldm_jax.evaluation.features.extractors import read_extractor
+
+    taps: dict[str, list[str]] = {}
+    for score in scores.values():
+        own = taps.setdefault(score.mode, [])
+        if score.tap not in own:
+            own.append(score.tap)
+    weights = {mode: arguments.vgg if "vgg16" in mode else arguments.inception for mode in taps}
+    return [
+        read_extractor(mode, weights[mode], taps=tuple(own), batch_size=arguments.feature_batch)
+        for mode, own in taps.items()
+    ]
+
+
+def open_reference(arguments: Arguments) -> tuple[Any, Any]:
+    """The statistics and the images of the reference, each None where there is none."""
+    from ldm_jax.data.sources import open_source
+    from ldm_jax.evaluation.image_sets import DataImages, has_images, open_images
+    from ldm_jax.evaluation.reference_files import is_reference, read_reference
+
+    path = arguments.reference
+    if {*arguments.scores} == {"inception_score"}:
+        return None, None
+    if path is None:
+        source = open_source(arguments.data, arguments.split)
+        print(f"reference: {source.found}")
+        return None, DataImages(source, arguments.data, arguments.split, arguments.reference_num)
+    if not is_reference(path):
+        return None, open_images(path)
+    return read_reference(path), open_images(path) if has_images(path) else None
+
+
+def open_samples(arguments: Arguments, pipeline: Any = None) -> Any:
+    """The images that are scored; drawn by `pipeline`, or else by the model that is named."""
+    from ldm_jax.evaluation.drawn_images import DrawnImages
+    from ldm_jax.evaluation.image_sets import First, Kept, open_images
+
+    count = arguments.num * arguments.runs
+    if arguments.samples is not None:
+        images = First(open_images(arguments.samples), count, f"--samples={arguments.samples}")
+    else:
+        pipeline = pipeline or open_pipeline(arguments)
+        captions = captions_of(arguments) if "caption" in pipeline.config.inputs else ()
+        images = DrawnImages(pipeline, arguments.sampling, count, captions, arguments.classes)
+    if arguments.samples_npz is not None:
+        images = Kept(images, arguments.out / "images")
+    return images
+
+
+def open_pipeline(arguments: Arguments) -> Any:
+    """The model that is named."""
+    from ldm_jax.generation.pipeline import Pipeline
+
+    return Pipeline.open(arguments.choice)
+
+
+def captions_of(arguments: Arguments) -> Sequence[str]:
+    """Those of the data set's split, in its order."""
+    from ldm_jax.data.sources import open_source
+
+    if arguments.data is None:
+        return ()
+    return list(open_source(arguments.data, arguments.split).captions())
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report in aligned lines."""
+    samples = report["samples"]
+    what = samples.get("path") or samples["request"]["model"]
+    lines = [f"{report['evaluator']}: {samples['images']} images of {what}"]
+    for name, entry in report["scores"].items():
+        spread = next(((entry[key], said) for key, said in SPREADS.items() if key in entry), None)
+        text = f"  {name:18}{entry['value']:12.5g}"
+        if spread is not None:
+            text += f" +- {spread[0]:.3g} ({spread[1]})"
+        if "minimum" in entry:
+            text += f", minimum {entry['minimum']:.5g}"
+        lines.append(text)
+    return "\n".join(lines + [f"note: {warning}" for warning in report["warnings"]])
+
+
+SPREADS = {
+    "std": "over runs", "bootstrap_std": "bootstrap", "spread": "over parts of the images",
+}  # fmt: skip
+"""Kind of spread in a report → in words; the first that is there is shown."""
+
+
+def compare(recorded: dict[str, Any], report: dict[str, Any], path: Path) -> None:
+    """Says what differs between a report and a new one.
+
+    Raises:
+        Failed: something does.
+    """
+    from ldm_jax.core.command import Failed
+    from ldm_jax.evaluation.provenance import differences
+
+    found = list(differences(
+        {k: v for k, v in recorded.items() if k != "command"},
+        {k: v for k, v in json.loads(json.dumps(report)).items() if k != "command"},
+    ))  # fmt: skip
+    for line in found:
+        print(line)
+    if found:
+        raise Failed(f"{path} was not measured again: {len(found)} things differ")
+    print(f"{path}: measured again, all the same")
