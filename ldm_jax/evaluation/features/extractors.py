@@ -18,9 +18,14 @@ from jaxtyping import Array, Float, Float32, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.convert.feature_weights import FeatureWeights
 from ldm_jax.convert.inception_weights import read_inception
+from ldm_jax.convert.vgg_weights import read_vgg16
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
-from ldm_jax.evaluation.features.preprocessing import Preprocessing
-from ldm_jax.models import inception
+from ldm_jax.evaluation.features.preprocessing import (
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    Preprocessing,
+)
+from ldm_jax.models import backbones, inception
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Mode:
 
 
 INCEPTION = Network("Inception 2015-12-05", inception.Inception(), inception.TAPS, read_inception)
+VGG16 = Network("VGG16", backbones.VGG16(), backbones.VGG16_TAPS, read_vgg16)
 
 _to_299 = partial(Preprocessing, side=inception.SIDE)
 _GREY = {"mean": (128.0,) * 3, "deviation": (128.0,) * 3}
@@ -57,6 +63,13 @@ MODES = {
     ),
     "torch-fidelity": Mode(
         INCEPTION, _to_299("tensorflow_bilinear", **_GREY), ("2048", "logits_unbiased")
+    ),
+    "torch-fidelity-vgg16": Mode(
+        VGG16,
+        Preprocessing(
+            "tensorflow_bilinear", backbones.VGG16_SIDE, IMAGENET_MEAN, IMAGENET_DEVIATION
+        ),
+        ("fc2_relu",),
     ),
     "pytorch-fid": Mode(INCEPTION, _to_299("torch_bilinear", **_HALF), ("2048",)),
     "clean-fid": Mode(INCEPTION, _to_299("pillow_bicubic", **_GREY), ("2048",)),
