@@ -28,7 +28,12 @@ class TinyExtractor:
         self.seen.append(len(images))
         strips = np.array_split(images.astype(np.float64) / 255, WIDTH, axis=2)
         means = np.stack([strip.mean((1, 2, 3)) for strip in strips], 1).astype(np.float32)
-        found = {"2048": means, "spatial": means**2, "logits_unbiased": 9 * means, "fc2": means}
+        found = {
+            "2048": means,
+            "spatial": means**2,
+            "logits_unbiased": 9 * means,
+            "fc2_relu": means,
+        }
         return {tap: found[tap] for tap in self.taps}
 
 

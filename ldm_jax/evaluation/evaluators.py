@@ -126,7 +126,7 @@ EVALUATORS: dict[str, dict[str, Score]] = {
         "fid": Score("torch-fidelity", "2048", partial(_fid, "fid")),
         "inception_score": Score("torch-fidelity", "logits_unbiased", _shuffled_score, fewest=10),
         "kid": Score("torch-fidelity", "2048", _fidelity_kid, True, SUBSET_SIZE),
-        "precision_recall": Score("torch-fidelity-vgg16", "fc2", _precision_recall, True, 4),
+        "precision_recall": Score("torch-fidelity-vgg16", "fc2_relu", _precision_recall, True, 4),
         "fid_infinity": Score("torch-fidelity", "2048", _fid_infinity, fewest=150),
     },
     "pytorch-fid": {
@@ -139,7 +139,7 @@ EVALUATORS: dict[str, dict[str, Score]] = {
         "fid_infinity": Score("clean-fid", "2048", _fid_infinity, fewest=150),
     },
     "prdc": {
-        "density_coverage": Score("torch-fidelity-vgg16", "fc2", _density_coverage, True, 6),
+        "density_coverage": Score("torch-fidelity-vgg16", "fc2_relu", _density_coverage, True, 6),
     },
 }
 """Evaluator → score → how. Within one evaluator, numbers can stand in one table."""

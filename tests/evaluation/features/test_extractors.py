@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from ldm_jax.convert.feature_weights import FeatureWeights
 from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.evaluation.evaluators import EVALUATORS
 from ldm_jax.evaluation.features.extractors import (
     MODES,
     Extractor,
@@ -75,3 +76,11 @@ def test_a_missing_file_is_said(monkeypatch):
 @pytest.mark.parametrize("mode", MODES)
 def test_modes_name_features_of_their_networks(mode):
     assert set(MODES[mode].taps) <= set(MODES[mode].network.taps)
+
+
+def test_scores_are_of_features_that_there_are():
+    """And of those that the program itself takes: torch-fidelity's after the ReLU."""
+    used = [score for scores in EVALUATORS.values() for score in scores.values()]
+    assert {score.mode for score in used} >= MODES.keys()
+    for score in used:
+        assert score.mode not in MODES or score.tap in MODES[score.mode].taps
