@@ -60,6 +60,11 @@ class DrawnImages:
         """What picture `row` is drawn of."""
         return self.conditions[row % len(self.conditions)]
 
+    def captions(self, rows: range) -> Sequence[str] | None:
+        """As `ImageSet.captions`."""
+        found = [self.condition(row) for row in rows]
+        return found if all(isinstance(one, str) for one in found) else None
+
     def batches(self, rows: range) -> Iterator[Batch]:
         """As `ImageSet.batches`, of rows within one block of IMAGES_PER_PROMPT."""
         block, first = divmod(rows.start, IMAGES_PER_PROMPT)

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
 from ldm_jax.evaluation.scores.frechet import frechet_distance, frechet_distance_at_infinity
 from ldm_jax.evaluation.scores.inception_score import blocks, equal_parts, inception_score
-from ldm_jax.evaluation.scores.kernel_distance import SUBSET_SIZE, kernel_distance
+from ldm_jax.evaluation.scores.kernel_distance import SUBSET_SIZE, cmmd, kernel_distance
 from ldm_jax.evaluation.scores.moments import Moments
 from ldm_jax.evaluation.scores.neighbourhoods import neighbourhoods
 
@@ -21,10 +21,13 @@ FIDELITY_SEED = 2020
 
 
 class Value(NamedTuple):
-    """A score; `spread` is over the parts that it is a mean of, where it is one."""
+    """A score."""
 
     value: float
     spread: float | None = None
+    """Standard deviation over the parts of the images that it is a mean of, where it is one."""
+    standard_error: float | None = None
+    """Of a mean over images."""
 
 
 @runtime_checkable
@@ -42,6 +45,9 @@ class Features(Protocol):
         ...
 
 
+Needs = Literal["nothing", "statistics", "images"]
+
+
 @dataclass(frozen=True)
 class Score:
     """One score, or several that are computed together."""
@@ -51,8 +57,8 @@ class Score:
     tap: str
     compute: Callable[[Features, Features, str], Mapping[str, Value]]
     """Of samples, reference and the layer's name."""
-    compares_images: bool = False
-    """Whether statistics of the reference are not enough."""
+    compares_with: Needs = "statistics"
+    """What it needs of the reference."""
     fewest: int = 2
     """Images of either set that it takes."""
 
@@ -114,19 +120,41 @@ def _density_coverage(samples: Features, reference: Features, layer: str) -> dic
     return {name: Value(value) for name, value in found._asdict().items()}
 
 
+def _cmmd(samples: Features, reference: Features, layer: str) -> dict[str, Value]:
+    return {"cmmd": Value(cmmd(samples.layer(layer), reference.layer(layer)))}
+
+
+def _clip_score(scale: float, samples: Features, _: Features, layer: str) -> dict[str, Value]:
+    return {"clip_score": _mean_of(scale * np.maximum(samples.layer(layer), 0))}
+
+
+def _mean(name: str) -> Callable[[Features, Features, str], dict[str, Value]]:
+    return lambda samples, _, layer: {name: _mean_of(samples.layer(layer))}
+
+
+def _mean_of(values: Float32[np.ndarray, "n 1"]) -> Value:
+    exact = values.astype(np.float64)
+    error = float(exact.std(ddof=1) / np.sqrt(len(exact))) if len(exact) > 1 else None
+    return Value(float(exact.mean()), standard_error=error)
+
+
 EVALUATORS: dict[str, dict[str, Score]] = {
     "adm": {
         "fid": Score("adm", "2048", partial(_fid, "fid")),
         "sfid": Score("adm", "spatial", partial(_fid, "sfid")),
-        "inception_score": Score("adm", "logits_unbiased", _score_in_order),
-        "precision_recall": Score("adm", "2048", _precision_recall, True, 4),
+        "inception_score": Score("adm", "logits_unbiased", _score_in_order, "nothing"),
+        "precision_recall": Score("adm", "2048", _precision_recall, "images", 4),
         "fid_infinity": Score("adm", "2048", _fid_infinity, fewest=150),
     },
     "torch-fidelity": {
         "fid": Score("torch-fidelity", "2048", partial(_fid, "fid")),
-        "inception_score": Score("torch-fidelity", "logits_unbiased", _shuffled_score, fewest=10),
-        "kid": Score("torch-fidelity", "2048", _fidelity_kid, True, SUBSET_SIZE),
-        "precision_recall": Score("torch-fidelity-vgg16", "fc2_relu", _precision_recall, True, 4),
+        "inception_score": Score(
+            "torch-fidelity", "logits_unbiased", _shuffled_score, "nothing", 10
+        ),
+        "kid": Score("torch-fidelity", "2048", _fidelity_kid, "images", SUBSET_SIZE),
+        "precision_recall": Score(
+            "torch-fidelity-vgg16", "fc2_relu", _precision_recall, "images", 4
+        ),
         "fid_infinity": Score("torch-fidelity", "2048", _fid_infinity, fewest=150),
     },
     "pytorch-fid": {
@@ -135,11 +163,29 @@ EVALUATORS: dict[str, dict[str, Score]] = {
     },
     "clean-fid": {
         "fid": Score("clean-fid", "2048", partial(_fid, "fid")),
-        "kid": Score("clean-fid", "2048", _clean_kid, True),
+        "kid": Score("clean-fid", "2048", _clean_kid, "images"),
         "fid_infinity": Score("clean-fid", "2048", _fid_infinity, fewest=150),
     },
+    "dgm-eval": {
+        "fd_dinov2": Score("dinov2", "class_token", partial(_fid, "fd_dinov2"), "images"),
+    },
+    "cmmd": {
+        "cmmd": Score("clip", "embedding", _cmmd, "images"),
+    },
+    "clipscore": {
+        "clip_score": Score("clipscore", "cosine", partial(_clip_score, 2.5), "nothing"),
+    },
+    "torchmetrics": {
+        "clip_score": Score("torchmetrics", "cosine", partial(_clip_score, 100.0), "nothing"),
+    },
+    "digit-scenes": {
+        "caption_right": Score("digit-scenes", "right", _mean("caption_right"), "nothing"),
+        "places_right": Score("digit-scenes", "places", _mean("places_right"), "nothing"),
+    },
     "prdc": {
-        "density_coverage": Score("torch-fidelity-vgg16", "fc2_relu", _density_coverage, True, 6),
+        "density_coverage": Score(
+            "torch-fidelity-vgg16", "fc2_relu", _density_coverage, "images", 6
+        ),
     },
 }
 """Evaluator → score → how. Within one evaluator, numbers can stand in one table."""
@@ -177,7 +223,7 @@ def chosen(
     for name in names or usual_scores(evaluator):
         score, fewest = known[name], min(images, images if reference is None else reference)
         problem = ""
-        if score.compares_images and not has_images:
+        if score.compares_with == "images" and not has_images:
             problem = "needs the reference's images, and there are statistics alone"
         elif fewest < score.fewest:
             problem = f"needs {score.fewest} images or more, and there are {fewest}"
@@ -195,7 +241,6 @@ def chosen(
 def described(values: Mapping[str, Value]) -> dict[str, Any]:
     """As a report has them."""
     return {
-        name: {"value": value.value}
-        | ({} if value.spread is None else {"spread": value.spread})
-        for name, value in values.items()
-    }  # fmt: skip
+        name: {part: value for part, value in found._asdict().items() if value is not None}
+        for name, found in values.items()
+    }

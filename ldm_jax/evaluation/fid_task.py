@@ -14,7 +14,10 @@ from ldm_jax.config.command_line import LineParser, parse
 from ldm_jax.core.files import remove
 from ldm_jax.core.reading import FileFormatError, read_json
 
-Evaluator = Literal["torch-fidelity", "adm", "pytorch-fid", "clean-fid", "prdc"]
+Evaluator = Literal[
+    "torch-fidelity", "adm", "pytorch-fid", "clean-fid", "prdc", "dgm-eval", "cmmd", "clipscore",
+    "torchmetrics", "digit-scenes",
+]  # fmt: skip
 ABOUT = """Scores of images against a reference: FID and its kin, as a named program computes them.
 
 The images are drawn by --model, or are those of --samples; the reference is --reference, or the
@@ -33,8 +36,8 @@ class Arguments:
     evaluator: Evaluator = "torch-fidelity"
     """The program whose numbers these are to equal."""
     scores: tuple[str, ...] = ()
-    """Which of its scores: fid, sfid, inception_score, kid, precision_recall, fid_infinity,
-    density_coverage; by default those of its first network."""
+    """Which of its scores, such as fid, kid, precision_recall, fid_infinity; by default those of
+    its first network. docs/scores.md has all."""
     num: Count = 50_000
     """Images drawn, or taken of --samples; in each run."""
     runs: Annotated[int, Within(1, 1000)] = 1
@@ -47,6 +50,13 @@ class Arguments:
     """pt_inception-2015-12-05-6726825d.pth; or name it in LDM_JAX_INCEPTION."""
     vgg: Path | None = None
     """vgg16-397923af.pth of torchvision, for precision_recall of torch-fidelity and for prdc."""
+    clip: Path | None = None
+    """Folder of a CLIP as transformers saves it, or work directory of one that was trained here:
+    for cmmd, clipscore, torchmetrics."""
+    dinov2: Path | None = None
+    """Folder of a DINOv2 as transformers saves it, for dgm-eval."""
+    rater: Path | None = None
+    """rater.npz of DigitScenes, for digit-scenes; without, one is trained in a minute."""
     feature_batch: Annotated[int, Within(1, 65536)] = 50
     """Images whose features are computed at once."""
     split: Literal["train", "validation", "test"] = "train"
@@ -133,7 +143,7 @@ def open_scorer(arguments: Arguments, folder: Path) -> tuple[Any, int]:
         arguments.evaluator, arguments.scores, arguments.num, count,
         images is not None or nothing,
     )  # fmt: skip
-    if file is not None and not any(one.compares_images for one in scores.values()):
+    if file is not None and all(one.compares_with != "images" for one in scores.values()):
         images = None
     scorer = Scorer(arguments.evaluator, scores, read_extractors(arguments, scores), file, problems)
     if images is None:
@@ -176,7 +186,7 @@ def check_sets(arguments: Arguments) -> None:
     drawn = arguments.choice.model is not None
     require(drawn != (arguments.samples is not None), "--samples", arguments.samples,
             "given, or --model, and not both")  # fmt: skip
-    if arguments.reference is None and {*arguments.scores} != {"inception_score"}:
+    if arguments.reference is None and compares(arguments):
         if arguments.data is None:
             raise ConfigError(
                 "nothing to compare with: give --reference=FOLDER or FILE.npz, or a data set with "
@@ -189,20 +199,44 @@ def check_sets(arguments: Arguments) -> None:
             )
 
 
+def compares(arguments: Arguments) -> bool:
+    """Whether any of the scores is of a reference."""
+    from ldm_jax.evaluation.evaluators import EVALUATORS, usual_scores
+
+    known = EVALUATORS[arguments.evaluator]
+    names = arguments.scores or usual_scores(arguments.evaluator)
+    return any(name not in known or known[name].compares_with != "nothing" for name in names)
+
+
 def read_extractors(arguments: Any, scores: Any) -> list[Any]:
     """Those that the scores need, each with the features that they need."""
-    from ldm_jax.evaluation.features.extractors import read_extractor
+    from ldm_jax.evaluation.features import captioned, clip, extractors
 
     taps: dict[str, list[str]] = {}
     for score in scores.values():
         own = taps.setdefault(score.mode, [])
         if score.tap not in own:
             own.append(score.tap)
-    weights = {mode: arguments.vgg if "vgg16" in mode else arguments.inception for mode in taps}
-    return [
-        read_extractor(mode, weights[mode], taps=tuple(own), batch_size=arguments.feature_batch)
-        for mode, own in taps.items()
-    ]
+
+    def read(mode: str) -> Any:
+        rows = arguments.feature_batch
+        if mode == "digit-scenes":
+            return captioned.read_scene_marks(arguments.rater)
+        if mode == "dinov2":
+            return clip.read_dinov2_extractor(_named(arguments.dinov2, "--dinov2"), rows)
+        if mode in ("clip", *captioned.PREFIXES):
+            embedder = clip.read_clip_embedder(_named(arguments.clip, "--clip"), rows)
+            return embedder.pictures if mode == "clip" else captioned.Similarity(mode, embedder)
+        weights = arguments.vgg if "vgg16" in mode else arguments.inception
+        return extractors.read_extractor(mode, weights, taps=tuple(taps[mode]), batch_size=rows)
+
+    return [read(mode) for mode in taps]
+
+
+def _named(path: Path | None, option: str) -> Path:
+    if path is None:
+        raise ConfigError(f"{option}=FOLDER is missing: the network that these scores are of")
+    return path
 
 
 def open_reference(arguments: Arguments) -> tuple[Any, Any]:
@@ -212,7 +246,7 @@ def open_reference(arguments: Arguments) -> tuple[Any, Any]:
     from ldm_jax.evaluation.reference_files import is_reference, read_reference
 
     path = arguments.reference
-    if {*arguments.scores} == {"inception_score"}:
+    if not compares(arguments):
         return None, None
     if path is None:
         source = open_source(arguments.data, arguments.split)
@@ -274,6 +308,7 @@ def table(report: dict[str, Any]) -> str:
 
 SPREADS = {
     "std": "over runs", "bootstrap_std": "bootstrap", "spread": "over parts of the images",
+    "standard_error": "standard error",
 }  # fmt: skip
 """Kind of spread in a report → in words; the first that is there is shown."""
 

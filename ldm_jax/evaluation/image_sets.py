@@ -3,8 +3,9 @@
 import io
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
@@ -15,7 +16,7 @@ from jaxtyping import Int, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.core.files import temporary, write_atomically, writing
 from ldm_jax.core.reading import FileFormatError, open_file
-from ldm_jax.data.folders import find_images
+from ldm_jax.data.folders import find_images, read_captions
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import Source
 from ldm_jax.images.picture_files import read_picture
@@ -58,6 +59,10 @@ class ImageSet(Protocol):
         """
         ...
 
+    def captions(self, rows: range) -> Sequence[str] | None:
+        """What the images were to show; None where nobody knows."""
+        ...
+
 
 def open_images(path: Path) -> ImageSet:
     """The images of a folder, or of an .npz file. Raises FileFormatError, DataError."""
@@ -69,8 +74,8 @@ class FolderImages:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        listing = find_images(folder)
-        self.names = listing.names
+        self._listing = find_images(folder)
+        self.names = self._listing.names
         self._sizes: set[tuple[int, ...]] = set()
         kinds = sorted({Path(name).suffix.lower() for name in self.names})
         self.about = {"kind": "folder", "path": str(folder), "images": len(self.names),
@@ -101,6 +106,15 @@ class FolderImages:
                 )
             yield from _together(alike)
 
+    def captions(self, rows: range) -> Sequence[str] | None:
+        """As `ImageSet.captions`: of `metadata.jsonl`, or the texts beside the images."""
+        found, _ = self._captions
+        return None if found is None else [found[self.names[row]] for row in rows]
+
+    @cached_property
+    def _captions(self) -> tuple[dict[str, str] | None, str]:
+        return read_captions(self.folder, self._listing)
+
 
 class SamplesFile:
     """The images in an .npz file: `arr_0`, [n, h, w, 3] in uint8, which is read row by row."""
@@ -129,6 +143,10 @@ class SamplesFile:
                     raise FileFormatError(self.path, "is cut off; copy it again")
                 images = np.frombuffer(data, np.uint8).reshape(count, *self.shape[1:])
                 yield Batch(start + np.arange(count), images)
+
+    def captions(self, rows: range) -> Sequence[str] | None:
+        """None: such files have none."""
+        return None
 
 
 @contextmanager
@@ -175,6 +193,11 @@ class DataImages:
         images = (example["image"] for example in in_order(self.source, self.data, rows))
         yield from _together(zip(rows, images, strict=True))
 
+    def captions(self, rows: range) -> Sequence[str] | None:
+        """As `ImageSet.captions`."""
+        every = list(islice(self.source.captions(), rows.start, rows.stop))
+        return every or None
+
 
 class First:
     """The first images of a set. Raises ConfigError where it has fewer."""
@@ -195,6 +218,10 @@ class First:
     def batches(self, rows: range) -> Iterator[Batch]:
         """As `ImageSet.batches`."""
         return self._images.batches(rows)
+
+    def captions(self, rows: range) -> Sequence[str] | None:
+        """As `ImageSet.captions`."""
+        return self._images.captions(rows)
 
 
 class Kept:
@@ -222,6 +249,10 @@ class Kept:
         content = io.BytesIO()
         np.save(content, whole)
         write_atomically(self._path(rows.start), content.getvalue())
+
+    def captions(self, rows: range) -> Sequence[str] | None:
+        """As `ImageSet.captions`."""
+        return self._images.captions(rows)
 
     def write_npz(self, path: Path) -> None:
         """All images in one .npz file, `arr_0`.

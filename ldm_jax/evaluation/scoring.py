@@ -41,6 +41,23 @@ class Extractor(Protocol):
         ...
 
 
+@runtime_checkable
+class CaptionedExtractor(Protocol):
+    """Numbers about images and what they were to show; see `features.captioned`."""
+
+    name: str
+
+    def describe(self) -> dict[str, Any]:
+        """All that the numbers depend on but images and captions."""
+        ...
+
+    def captioned_features(
+        self, images: UInt8[np.ndarray, "n h w 3"], captions: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """[n, d] in float32 for each of its layers."""
+        ...
+
+
 @dataclass(frozen=True)
 class Processes:
     """Which files of features this process computes."""
@@ -82,7 +99,7 @@ class Reference:
 
 def extract(
     images: ImageSet,
-    extractors: Sequence[Extractor],
+    extractors: Sequence[Extractor | CaptionedExtractor],
     folder: Path,
     processes: Processes,
     progress: Callable[[int], None] = lambda images: None,
@@ -108,8 +125,12 @@ def extract(
                     whole[batch.rows - rows.start] = values
                 progress(len(batch.rows))
 
+            captions = None
+            if any(isinstance(one, CaptionedExtractor) for one in extractors):
+                captions = _captions(images, rows)
             for batch in images.batches(rows):
-                waiting.append((batch, worker.submit(_features, extractors, batch.images)))
+                own = captions and [captions[row - rows.start] for row in batch.rows]
+                waiting.append((batch, worker.submit(_features, extractors, batch.images, own)))
                 if len(waiting) > WAITING:
                     take()
             while waiting:
@@ -122,11 +143,28 @@ def extract(
     return shards, left
 
 
-def _features(extractors: Sequence[Extractor], images: np.ndarray) -> dict[str, np.ndarray]:
-    sides = np.tile(np.float32(images.shape[1:3]), (len(images), 1))
-    found = {SIDES: sides}
+def _features(
+    extractors: Sequence[Extractor | CaptionedExtractor],
+    images: np.ndarray,
+    captions: Sequence[str] | None,
+) -> dict[str, np.ndarray]:
+    found = {SIDES: np.tile(np.float32(images.shape[1:3]), (len(images), 1))}
     for one in extractors:
-        found |= {f"{one.name}/{tap}": values for tap, values in one.features(images).items()}
+        if isinstance(one, CaptionedExtractor):
+            own = one.captioned_features(images, captions or ())
+        else:
+            own = one.features(images)
+        found |= {f"{one.name}/{tap}": values for tap, values in own.items()}
+    return found
+
+
+def _captions(images: ImageSet, rows: range) -> Sequence[str]:
+    found = images.captions(rows)
+    if found is None:
+        raise ValueError(
+            "the score is of images with their captions, and these have none; draw them here with "
+            "--model, or put them in a folder with metadata.jsonl"
+        )
     return found
 
 
@@ -180,7 +218,7 @@ class Scorer:
         self,
         evaluator: str,
         scores: Mapping[str, Score],
-        extractors: Sequence[Extractor],
+        extractors: Sequence[Extractor | CaptionedExtractor],
         file: ReferenceFile | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
@@ -252,7 +290,7 @@ def sizes_of(features: FeatureSet) -> list[tuple[int, int]]:
     return sorted({(int(h), int(w)) for h, w in np.unique(features.layer(SIDES), axis=0)})
 
 
-def _check_reference(file: ReferenceFile, extractors: Sequence[Extractor]) -> None:
+def _check_reference(file: ReferenceFile, extractors: Sequence[Any]) -> None:
     """Refuses statistics that say that they were made in another way."""
     if file.provenance is None:
         return

@@ -9,6 +9,8 @@ from tiny_extractors import read_tiny
 from ldm_jax.config import Sampling
 from ldm_jax.evaluation import __main__ as command
 from ldm_jax.evaluation.features import extractors
+from ldm_jax.evaluation.image_sets import FolderImages
+from ldm_jax.evaluation.rater import accuracy, train_rater
 from ldm_jax.generation.pipeline import Pipeline
 
 
@@ -112,6 +114,22 @@ def test_processes_share_the_work(trained_text2img, drawn, tmp_path, capsys, mon
     )
 
 
+def test_drawings_are_rated(trained_text2img, pictures, tmp_path, monkeypatch, capsys):
+    rater = train_rater(steps=1)
+    rater.save(tmp_path / "rater.npz")
+    options = [
+        "fid", "--evaluator=digit-scenes", f"--rater={tmp_path}/rater.npz", "--num=12",
+        f"--out={tmp_path}/out",
+    ]  # fmt: skip
+    assert command.main([*options, f"--samples={pictures}"]) == 0
+    report = read(tmp_path / "out")
+    images = FolderImages(pictures)
+    first = next(images.batches(range(12)))
+    expected = accuracy(rater, first.images, images.captions(range(12)))["all"]
+    assert report["scores"]["caption_right"]["value"] == expected
+    assert report["reference"] is None and len(report["extractors"][0]["weights_sha256"]) == 64
+
+
 def test_a_sweep_writes_a_table_and_a_plot(trained_text2img, tmp_path, capsys):
     options = [
         "sweep", *words(trained_text2img, tmp_path, "--scores=fid")[1:-2],
@@ -146,6 +164,11 @@ def test_numbers_that_cannot_be_compared_stand_in_no_table(drawn, tmp_path, caps
         (["fid", "--samples={out}", "--model={model}"], "and not both"),
         (["fid", "--samples={out}/samples.npz"], "nothing to compare with"),
         (["fid", "--model={model}", "--scores=kid", "--num=12"], "kid needs 1000 images"),
+        (["fid", "--model={model}", "--evaluator=cmmd"], "--clip=FOLDER is missing"),
+        (
+            ["fid", "--samples={out}/samples.npz", "--evaluator=digit-scenes", "--num=12"],
+            "images with their captions, and these have none",
+        ),
         (["fid", "--model={model}", "--evaluator=mine"], "evaluator"),
         (["fid", "--model={model}", "--num=12", "--classes=1"], "classes are given"),
         (["fid", "--verify={out}/absent.json"], "absent.json"),

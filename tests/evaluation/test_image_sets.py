@@ -81,6 +81,14 @@ def test_images_of_several_sizes_come_apart(tmp_path):
         list(open_images(tmp_path).batches(range(12)))
 
 
+def test_captions_stand_in_the_folder(pictures, file):
+    images = open_images(pictures)
+    found = images.captions(range(3, 6))
+    assert len(found) == 3 and all(caption.startswith("a ") for caption in found)
+    assert First(images, 5, "--samples").captions(range(3, 6)) == found
+    assert open_images(file).captions(range(3)) is None
+
+
 def test_lossy_files_are_warned_of(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
     assert "use PNG" in open_images(tmp_path).warnings[0]

@@ -1,15 +1,20 @@
 """Scores against the evaluators they are named after, on the same features."""
 
+import json
+
+import inception_files
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
-import torchvision_python  # noqa: F401
+import torch_fidelity
 from cleanfid import fid as clean_fid
+from PIL import Image
 from prdc import compute_prdc
 from pytorch_fid import fid_score as pytorch_fid
 from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
+from ldm_jax.evaluation import __main__ as command
 from ldm_jax.evaluation.scores.frechet import frechet_distance
 from ldm_jax.evaluation.scores.inception_score import blocks, equal_parts, inception_score
 from ldm_jax.evaluation.scores.kernel_distance import kernel_distance
@@ -18,6 +23,8 @@ from ldm_jax.evaluation.scores.neighbourhoods import neighbourhoods
 
 FID = 1e-6
 """Relative: peers average in float32, or add 1e-6 to a diagonal that is singular."""
+END_TO_END = 1e-3
+"""Relative, from files to scores."""
 EXACT = 1e-5
 """Relative: peers take kernels in float32."""
 
@@ -29,6 +36,42 @@ def features(seed: int, count: int, width: int = 40, shift: float = 0.0) -> np.n
         size=(width, width)
     )
     return np.maximum(mixed / np.sqrt(width), 0).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two folders of a dozen pictures, and a file of weights for Inception."""
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for name, brightest in (("generated", 256), ("real", 200)):
+        (root / name).mkdir()
+        for number in range(12):
+            coarse = generator.integers(0, brightest, (5, 5, 3), np.uint8)
+            image = Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC)
+            image.save(root / name / f"{number:02}.png")
+    return root, inception_files.save(root)
+
+
+def test_folders_of_pictures_as_torch_fidelity_scores_them(folders, tmp_path):
+    root, weights = folders
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(root / "generated"), input2=str(root / "real"), cuda=False, fid=True, isc=True,
+        feature_extractor_weights_path=str(weights), cache=False, verbose=False, batch_size=12,
+        save_cpu_ram=True,
+    )  # fmt: skip
+    words = [
+        "fid", f"--samples={root}/generated", f"--reference={root}/real", "--num=12",
+        f"--inception={weights}", f"--out={tmp_path}", "--feature_batch=12", "--scores=fid",
+        "--scores=inception_score",
+    ]  # fmt: skip
+    assert command.main(words) == 0
+    found = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    # Features agree to 1e-4, and twelve images leave most of the distance to their mean.
+    assert found["fid"]["value"] == pytest.approx(
+        theirs["frechet_inception_distance"], rel=END_TO_END
+    )
+    score = found["inception_score"]
+    assert score["value"] == pytest.approx(theirs["inception_score_mean"], rel=END_TO_END)
 
 
 @pytest.fixture(scope="module")
