@@ -140,12 +140,15 @@ def fit(
     condition_stage: Path | None = None,
 ) -> Any:
     """Trains `run` in this process, as `train.py` does."""
-    from ldm_jax.cli.train import make_stage
+    from ldm_jax.cli.train import make_judge, make_stage
     from ldm_jax.training.loop import fit
 
     paths = {"first_stage": first_stage, "init": init, "condition_stage": condition_stage}
     models = {name: None if path is None else str(path) for name, path in paths.items()}
-    return fit(run, workdir, lambda mesh: make_stage(run, workdir, mesh, **models))
+    return fit(
+        run, workdir, lambda mesh: make_stage(run, workdir, mesh, **models),
+        judge=make_judge(run, workdir),
+    )  # fmt: skip
 
 
 # -------------------------------------------------------------------------------- command lines

@@ -203,6 +203,19 @@ def make_stage(
             return diffusion_stage(run, workdir, mesh, first_stage, init, text_encoder)
 
 
+def make_judge(run: cfg.Run, workdir: Path) -> Any:
+    """What scores the drawings of `run` as it is trained, or None.
+
+    Raises:
+        ValueError, OSError: as `TrainingScores`.
+    """
+    if getattr(run, "evaluation", None) is None:
+        return None
+    from ldm_jax.evaluation.training_scores import TrainingScores
+
+    return TrainingScores(run, workdir)
+
+
 _NO_USE = {
     (cfg.AutoencoderRun, "--first_stage"): "this config trains a first stage",
     (cfg.AutoencoderRun, "--text_encoder"): "this config trains a first stage",
@@ -260,7 +273,10 @@ def main(arguments: list[str]) -> None:
         workdir = Path(places.workdir)
         _draw_classes(config, workdir, places.init)
         models = {option: getattr(places, option) for option in MODELS}
-        fit(config, workdir, lambda mesh: make_stage(config, workdir, mesh, **models))
+        fit(
+            config, workdir, lambda mesh: make_stage(config, workdir, mesh, **models),
+            judge=make_judge(config, workdir),
+        )  # fmt: skip
         if not places.process_id:
             say(next_step(config, workdir))
 

@@ -68,6 +68,7 @@ from ldm_jax.config.data import (
 )
 from ldm_jax.config.differences import differences
 from ldm_jax.config.diffusion_objective import Objective
+from ldm_jax.config.drawn_scores import DrawnScores, FeatureFiles
 from ldm_jax.config.first_stage_loss import Adversarial, AutoencoderLoss, Perceptual
 from ldm_jax.config.model import Diffusion, Model
 from ldm_jax.config.networks import Autoencoder, Classifier, FirstStage, Pixels, UNet
@@ -98,6 +99,8 @@ from ldm_jax.config.tasks import (
 from ldm_jax.config.training import Loop, Mesh, Optim
 
 __all__ = [
+    "DrawnScores",
+    "FeatureFiles",
     "ModuleAdapter",
     "LoRA",
     "LoKr",

@@ -35,6 +35,7 @@ from ldm_jax.config.conditioning import (
 )
 from ldm_jax.config.data import Data, DreamBooth, EncodedLatents
 from ldm_jax.config.diffusion_objective import Objective
+from ldm_jax.config.drawn_scores import DrawnScores
 from ldm_jax.config.first_stage_loss import AutoencoderLoss, check_loss, check_map_loss
 from ldm_jax.config.model import Diffusion, Model, check_conditioners, fit_conditioners, fit_unet
 from ldm_jax.config.networks import Autoencoder, Classifier, FirstStage, Pixels, UNet
@@ -108,10 +109,13 @@ class DiffusionRun:
     """How latents are normalised, if the first stage does not set it: by one scale for all
     channels, or by mean and standard deviation of each channel."""
     objective: Objective = field(default_factory=Objective)
+    evaluation: DrawnScores | None = None
+    """FID or other scores of drawings as training goes on; docs/scores.md."""
 
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, self.conditioners)
+        _check_evaluation(self.evaluation, self.loop)
         _check_trained(self.train)
         if isinstance(self.data.source, DreamBooth) and self.data.source.class_path:
             require_divisible("data.batch_size", self.data.batch_size, 2,
@@ -296,6 +300,14 @@ def _check_objective(objective: Objective, diffusion: Diffusion) -> None:
 
 def _check_accumulation(data: Data, optim: Optim) -> None:
     require_divisible("data.batch_size", data.batch_size, optim.accumulation, "optim.accumulation")
+
+
+def _check_evaluation(evaluation: DrawnScores | None, loop: Loop) -> None:
+    if evaluation is not None and evaluation.best_by:
+        require(evaluation.every % loop.checkpoint_every == 0, "evaluation.every",
+                evaluation.every,
+                f"a multiple of loop.checkpoint_every, {loop.checkpoint_every}, where the best "
+                "checkpoint is kept by a score")  # fmt: skip
 
 
 def _check_wishes(loop: Loop, conditioners: tuple[Reader, ...]) -> None:

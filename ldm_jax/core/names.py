@@ -36,3 +36,9 @@ Distance = Literal["l2", "l1", "huber"]
 """Of output and target, see `diffusion.losses`."""
 FixedVariance = Literal["beta", "beta_tilde"]
 """Of the posterior's steps, see `diffusion.posterior`."""
+
+EvaluatorName = Literal[
+    "torch-fidelity", "adm", "pytorch-fid", "clean-fid", "prdc", "dgm-eval", "cmmd", "clipscore",
+    "torchmetrics", "digit-scenes",
+]  # fmt: skip
+"""Programs that scores are named after, see `evaluation.evaluators`."""

@@ -1,6 +1,6 @@
 """The programs that scores are named after: which scores each has, and how it computes them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -189,6 +189,22 @@ EVALUATORS: dict[str, dict[str, Score]] = {
     },
 }
 """Evaluator → score → how. Within one evaluator, numbers can stand in one table."""
+
+
+_OUTPUTS = {
+    "precision_recall": ("precision", "recall"),
+    "density_coverage": ("precision", "recall", "density", "coverage"),
+}
+"""Scores that are several numbers."""
+HIGHER_IS_BETTER = {
+    "inception_score", "precision", "recall", "density", "coverage", "clip_score", "caption_right",
+    "places_right",
+}  # fmt: skip
+
+
+def outputs_of(scores: Iterable[str]) -> list[str]:
+    """The names of the numbers that scores consist of."""
+    return [one for name in scores for one in _OUTPUTS.get(name, (name,))]
 
 
 def usual_scores(evaluator: str) -> tuple[str, ...]:

@@ -12,12 +12,9 @@ from ldm_jax import config as cfg
 from ldm_jax.config.checks import ConfigError, Count, CountOrNone, Within, require, settings
 from ldm_jax.config.command_line import LineParser, parse
 from ldm_jax.core.files import remove
+from ldm_jax.core.names import EvaluatorName
 from ldm_jax.core.reading import FileFormatError, read_json
 
-Evaluator = Literal[
-    "torch-fidelity", "adm", "pytorch-fid", "clean-fid", "prdc", "dgm-eval", "cmmd", "clipscore",
-    "torchmetrics", "digit-scenes",
-]  # fmt: skip
 ABOUT = """Scores of images against a reference: FID and its kin, as a named program computes them.
 
 The images are drawn by --model, or are those of --samples; the reference is --reference, or the
@@ -33,7 +30,7 @@ class Arguments:
     reference: Path | None = None
     """Images to compare with: a folder, an .npz file with arr_0, or statistics (mu, sigma) of ADM,
     pytorch-fid, clean-fid, EDM, or of the task `reference`."""
-    evaluator: Evaluator = "torch-fidelity"
+    evaluator: EvaluatorName = "torch-fidelity"
     """The program whose numbers these are to equal."""
     scores: tuple[str, ...] = ()
     """Which of its scores, such as fid, kid, precision_recall, fid_infinity; by default those of
@@ -46,17 +43,6 @@ class Arguments:
     """Give the spread over so many sets drawn from the images with replacement."""
     out: Path = Path("evaluation/scores")
     """Folder of scores.json and the features."""
-    inception: Path | None = None
-    """pt_inception-2015-12-05-6726825d.pth; or name it in LDM_JAX_INCEPTION."""
-    vgg: Path | None = None
-    """vgg16-397923af.pth of torchvision, for precision_recall of torch-fidelity and for prdc."""
-    clip: Path | None = None
-    """Folder of a CLIP as transformers saves it, or work directory of one that was trained here:
-    for cmmd, clipscore, torchmetrics."""
-    dinov2: Path | None = None
-    """Folder of a DINOv2 as transformers saves it, for dgm-eval."""
-    rater: Path | None = None
-    """rater.npz of DigitScenes, for digit-scenes; without, one is trained in a minute."""
     feature_batch: Annotated[int, Within(1, 65536)] = 50
     """Images whose features are computed at once."""
     split: Literal["train", "validation", "test"] = "train"
@@ -75,6 +61,9 @@ class Arguments:
         default_factory=cfg.ModelChoice
     )
     sampling: Annotated[cfg.Sampling, tyro.conf.arg(name="")] = field(default_factory=cfg.Sampling)
+    files: Annotated[cfg.FeatureFiles, tyro.conf.arg(name="")] = field(
+        default_factory=cfg.FeatureFiles
+    )
     data: cfg.Data | None = None
 
     def __post_init__(self) -> None:
@@ -134,6 +123,7 @@ def open_scorer(arguments: Arguments, folder: Path) -> tuple[Any, int]:
     are left to other processes."""
     from ldm_jax.core.progress import Progress
     from ldm_jax.evaluation.evaluators import chosen
+    from ldm_jax.evaluation.networks import read_extractors
     from ldm_jax.evaluation.scoring import Scorer, extract
 
     file, images = open_reference(arguments)
@@ -145,7 +135,8 @@ def open_scorer(arguments: Arguments, folder: Path) -> tuple[Any, int]:
     )  # fmt: skip
     if file is not None and all(one.compares_with != "images" for one in scores.values()):
         images = None
-    scorer = Scorer(arguments.evaluator, scores, read_extractors(arguments, scores), file, problems)
+    extractors = read_extractors(scores, arguments.files, arguments.feature_batch)
+    scorer = Scorer(arguments.evaluator, scores, extractors, file, problems)
     if images is None:
         return scorer, 0
     with Progress("reference", len(images), images=1) as bar:
@@ -206,37 +197,6 @@ def compares(arguments: Arguments) -> bool:
     known = EVALUATORS[arguments.evaluator]
     names = arguments.scores or usual_scores(arguments.evaluator)
     return any(name not in known or known[name].compares_with != "nothing" for name in names)
-
-
-def read_extractors(arguments: Any, scores: Any) -> list[Any]:
-    """Those that the scores need, each with the features that they need."""
-    from ldm_jax.evaluation.features import captioned, clip, extractors
-
-    taps: dict[str, list[str]] = {}
-    for score in scores.values():
-        own = taps.setdefault(score.mode, [])
-        if score.tap not in own:
-            own.append(score.tap)
-
-    def read(mode: str) -> Any:
-        rows = arguments.feature_batch
-        if mode == "digit-scenes":
-            return captioned.read_scene_marks(arguments.rater)
-        if mode == "dinov2":
-            return clip.read_dinov2_extractor(_named(arguments.dinov2, "--dinov2"), rows)
-        if mode in ("clip", *captioned.PREFIXES):
-            embedder = clip.read_clip_embedder(_named(arguments.clip, "--clip"), rows)
-            return embedder.pictures if mode == "clip" else captioned.Similarity(mode, embedder)
-        weights = arguments.vgg if "vgg16" in mode else arguments.inception
-        return extractors.read_extractor(mode, weights, taps=tuple(taps[mode]), batch_size=rows)
-
-    return [read(mode) for mode in taps]
-
-
-def _named(path: Path | None, option: str) -> Path:
-    if path is None:
-        raise ConfigError(f"{option}=FOLDER is missing: the network that these scores are of")
-    return path
 
 
 def open_reference(arguments: Arguments) -> tuple[Any, Any]:

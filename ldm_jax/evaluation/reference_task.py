@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import ConfigError, Count, Within, settings
 from ldm_jax.config.command_line import parse
-from ldm_jax.evaluation.fid_task import Evaluator
+from ldm_jax.core.names import EvaluatorName
 
 ABOUT = """Writes the statistics of a data set, or of --samples, that FID (and ADM's sFID) compare
 with, for `fid --reference=FILE.npz`. pytorch-fid, clean-fid and ADM's evaluator read the file too.
@@ -18,7 +18,7 @@ with, for `fid --reference=FILE.npz`. pytorch-fid, clean-fid and ADM's evaluator
 class Arguments:
     samples: Path | None = None
     """Images instead of a data set: a folder, or an .npz file with arr_0."""
-    evaluator: Evaluator = "torch-fidelity"
+    evaluator: EvaluatorName = "torch-fidelity"
     """The program whose statistics these are to equal."""
     out: Path = Path("reference.npz")
     """The file. The features are kept in a folder beside it until it is written."""

@@ -11,6 +11,8 @@ from jaxtyping import UInt8
 
 from ldm_jax.images.plot import BLUE, GREEN, ORANGE, PURPLE, Curve, Mark, Panel, number, plot
 
+SCORE = "/"
+"""What the names of scores have: `torch-fidelity/fid`."""
 WIDTH, HEIGHT, BELOW = 1200, 820, 270
 """Pixels of the picture, and the height of the small panels at its bottom."""
 
@@ -32,7 +34,8 @@ def series(records: Iterable[dict[str, Any]], name: str) -> tuple[list[int], lis
 
 
 def draw_curves(records: Sequence[dict[str, Any]]) -> UInt8[np.ndarray, "height width 3"]:
-    """Loss and validation loss above, learning rate and images/s below."""
+    """Loss and validation loss above, learning rate and images/s below, and under these the scores
+    of drawings where there are any."""
     validation = series(records, "validation_loss")
     curves = [
         Curve("training loss", *series(records, "loss"), colour=BLUE, smooth=True),
@@ -51,4 +54,9 @@ def draw_curves(records: Sequence[dict[str, Any]]) -> UInt8[np.ndarray, "height 
         Panel("learning rate", [rate], 0, top, half, BELOW, log=False),
         Panel("images per second", [speed], half, top, half, BELOW, log=False),
     ]
-    return plot(panels, WIDTH, HEIGHT)
+    names = sorted({name for one in records for name in one if SCORE in name})
+    for place, name in enumerate(names):
+        curve = Curve(name, *series(records, name), colour=ORANGE, dots=True)
+        below = HEIGHT + place // 2 * BELOW
+        panels.append(Panel(name, [curve], place % 2 * half, below, half, BELOW))
+    return plot(panels, WIDTH, HEIGHT + -(-len(names) // 2) * BELOW)

@@ -159,6 +159,7 @@ def diffusion_stage(
         train=train,
         validation=validation,
         inputs=inputs,
+        draw=draw,
         note=note if text in _readers(run) else None,
         initial=initial,
     )

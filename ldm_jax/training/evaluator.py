@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.training.gradients import Metrics
+from ldm_jax.workdir.checkpoints import Criterion
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,22 @@ class Evaluator:
     """`(params, frozen, batch) -> sums`, pure and not yet compiled; any tree of arrays."""
     results: Callable[[Any], Mapping[str, float]]
     """What follows from the sums, as numpy float64, of all batches."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """What is measured of pictures that are drawn as training goes on."""
+
+    every: int
+    """Steps between two measurements."""
+    criterion: Criterion | None
+    """By which of the results the best checkpoint is kept; None: by the validation loss."""
+
+    def measure(
+        self, step: int, stage: Any, mesh: jax.sharding.Mesh, params: Any, frozen: Any
+    ) -> Mapping[str, float]:
+        """Results by their names, the same on all processes."""
+        ...
 
 
 def means(name: str, every: int, scores: Callable[[Any, Any, Any], Metrics]) -> Evaluator:

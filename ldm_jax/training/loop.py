@@ -27,7 +27,7 @@ from ldm_jax.core.sharding import (
 from ldm_jax.data.loader import make_loader, validation_batches
 from ldm_jax.images.plot import number
 from ldm_jax.images.sheet import sheet
-from ldm_jax.training.evaluator import Evaluator, added, means
+from ldm_jax.training.evaluator import Evaluator, Judge, added, means
 from ldm_jax.training.metrics import MetricWriter
 from ldm_jax.training.optim import learning_rate, schedule_note
 from ldm_jax.training.parameter_counts import parameters_note
@@ -55,6 +55,7 @@ def fit(
     workdir: Path,
     make_stage: Callable[[jax.sharding.Mesh], Stage],
     evaluators: Sequence[Evaluator] = (),
+    judge: Judge | None = None,
 ) -> TrainState:
     """Trains `run` in `workdir` up to `run.loop.steps`, from its newest checkpoint if it has one.
 
@@ -64,6 +65,7 @@ def fit(
         make_stage: makes the stage of `run` for the devices of a mesh, and writes the frozen parts
             of a new run into `workdir`; called once this run alone is at work there.
         evaluators: what is measured beside the stage's own scores.
+        judge: what is measured of drawings.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT, once the state is saved.
@@ -83,13 +85,14 @@ def fit(
             write_config(workdir, run)
         with (
             jax.set_mesh(mesh),
-            Checkpoints(workdir, run.loop.keep) as checkpoints,
+            Checkpoints(workdir, run.loop.keep, judge and judge.criterion) as checkpoints,
             MetricWriter(workdir) as writer,
             signals.ask_first() as stop,
         ):
             own = means("validation", run.loop.validate_every, stage.scores)
             measured = (own, *evaluators)
-            return _Training(run, stage, measured, mesh, checkpoints, writer, stop).run_all()
+            training = _Training(run, stage, measured, judge, mesh, checkpoints, writer, stop)
+            return training.run_all()
 
 
 def _alone(workdir: Path) -> contextlib.AbstractContextManager[None]:
@@ -133,13 +136,14 @@ class _Training:
         run: cfg.Run,
         stage: Stage,
         evaluators: Sequence[Evaluator],
+        judge: Judge | None,
         mesh: jax.sharding.Mesh,
         checkpoints: Checkpoints,
         writer: MetricWriter,
         stop: signals.Stop,
     ) -> None:
         """Decides where everything lives and makes the validation data."""
-        self.run, self.stage, self.mesh = run, stage, mesh
+        self.run, self.stage, self.judge, self.mesh = run, stage, judge, mesh
         self.checkpoints, self.writer, self.stop = checkpoints, writer, stop
         self.unread: list[tuple[int, Any]] = []
         self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
@@ -199,7 +203,8 @@ class _Training:
                         f"{loop.steps}; the same command goes on from there"
                     )
         self.checkpoints.wait()
-        _tell(_best_note(self.checkpoints.best_step(), self.checkpoints.losses()))
+        name = self.checkpoints.criterion.name.replace("_", " ")
+        _tell(_best_note(name, self.checkpoints.best_step(), self.checkpoints.values()))
         return state
 
     def _start(self) -> tuple[TrainState, Any]:
@@ -268,11 +273,18 @@ class _Training:
 
         saving = stopping or due(loop.checkpoint_every)
         measuring = [one for one in self.evaluators if due(one[0].every)]
-        if saving or measuring or due(loop.log_every) or due(loop.sample_every):
+        judging = self.judge is not None and due(self.judge.every)
+        if saving or measuring or judging or due(loop.log_every) or due(loop.sample_every):
             self._log()
-        scores = None
+        scores: dict[str, float] = {}
         if self.validation and measuring:
-            scores = self._scores(state, measuring)
+            scores |= self._scores(state, measuring)
+        if judging:
+            with self._aside("scoring of drawings"):
+                scores |= self.judge.measure(
+                    step, self.stage, self.mesh, state.eval_params, self.frozen
+                )
+        if scores:
             self.writer.scalars(step, scores)
         if self.stage.shown and due(loop.sample_every):
             self._pictures(step, state)
@@ -342,14 +354,14 @@ class _Training:
                 self.writer.image(step, one.name, sheet(drawn, one.labels))
 
 
-def _best_note(best: int | None, losses: Mapping[int, float]) -> str:
-    """The validation losses of the best and of the last checkpoint, in words; "" where none has
-    one."""
+def _best_note(name: str, best: int | None, values: Mapping[int, float]) -> str:
+    """What decides which checkpoint is best, of the best and of the last one, in words; "" where
+    none has it."""
     if best is None:
         return ""
-    last = max(losses)
-    words = {s: number(float(f"{x:.4g}")) for s, x in losses.items() if math.isfinite(x)}
-    told = f"best validation loss {words[best]} at step {best}"
+    last = max(values)
+    words = {s: number(float(f"{x:.4g}")) for s, x in values.items() if math.isfinite(x)}
+    told = f"best {name} {words[best]} at step {best}"
     if best == last:
         return f"{told}, the last"
     kept = f"{told} (kept in checkpoints/{best})"

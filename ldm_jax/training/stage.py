@@ -48,6 +48,8 @@ class Stage:
     """None where the config keeps no images for it."""
     inputs: MakeInputs | None
     """Makes what an example is conditioned on; None in stage one."""
+    draw: Callable[[Any, Any, Any], Any] | None = None
+    """As `Shown.draw`, of any batch of `inputs` and `index`; None where nothing is drawn."""
     note: Callable[[], str] | None = None
     """Says at the beginning, in a line, what the user should know beside what the sources found."""
     initial: Any = None

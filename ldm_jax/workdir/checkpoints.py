@@ -6,14 +6,13 @@ has another name, is never read, and is cleared away by the next run.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import math
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +37,6 @@ from ldm_jax.workdir.record import (
     steps_of,
 )
 
-VALIDATION_LOSS = "validation_loss"
 _TRASH = "trash"
 
 
@@ -46,26 +44,47 @@ class SaveFailed(Failed):
     """A checkpoint could not be written; those before it are as they were."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """The metric by which the best checkpoint is kept."""
+
+    name: str = "validation_loss"
+    higher_is_better: bool = False
+
+    def value(self, metrics: Mapping[str, float] | None) -> float:
+        """It, or NaN where there is none."""
+        return float((metrics or {}).get(self.name, math.nan))
+
+    def best(self, values: Mapping[int, float]) -> int | None:
+        """The step of the best of finite values, of equal ones the latest; None without any."""
+        sign = -1 if self.higher_is_better else 1
+        finite = {step: sign * value for step, value in values.items() if math.isfinite(value)}
+        return min(finite, key=lambda step: (finite[step], -step)) if finite else None
+
+
 class Checkpoints:
     """The checkpoints of one work directory; use it as a context manager.
 
-    Keeps the `keep` newest ones, the one with the lowest validation loss, and those whose loss
-    cannot be read. All processes of a run make the same calls.
+    Keeps the `keep` newest ones, the best one by `criterion`, and those whose metrics cannot be
+    read. All processes of a run make the same calls.
     """
 
-    def __init__(self, workdir: Path, keep: int) -> None:
+    def __init__(self, workdir: Path, keep: int, criterion: Criterion | None = None) -> None:
         _quiet()
+        self.criterion = criterion or Criterion()
         self._workdir, self._root = workdir, checkpoints_of(workdir)
         self._empty_trash()
         self._saving: int | None = None
         self._frozen: dict[str, Any] | None = None
         self._unread: set[int] = set()
-        self._losses = {step: self._past_loss(step) for step in steps_of(workdir)}
+        self._values = {step: self._past_value(step) for step in steps_of(workdir)}
         self._manager = ocp.CheckpointManager(
             self._root,
             item_handlers=_handlers(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_NewestAndBest(keep, self._losses, self._unread),
+                preservation_policy=_NewestAndBest(
+                    keep, self.criterion, self._values, self._unread
+                ),
                 cleanup_tmp_directories=True,
                 # Renamed first, so that an interrupted deletion leaves no half checkpoint.
                 todelete_subdir=_TRASH,
@@ -94,8 +113,8 @@ class Checkpoints:
     ) -> None:
         """Starts saving; returns once `state` may be changed or donated.
 
-        `metrics["validation_loss"]`, if given, decides which checkpoint is the best one. An
-        error of the previous save is raised here, by `check` or by `wait`.
+        The one of `metrics` that the criterion names decides, if it is there, which checkpoint is
+        the best one. An error of the previous save is raised here, by `check` or by `wait`.
 
         Raises:
             CheckpointError: there is a checkpoint of this or of a later step.
@@ -108,7 +127,7 @@ class Checkpoints:
                 f"step {step} cannot be saved: {self._root} already has step {latest}"
             )
         self._saving = step
-        self._losses[step] = _loss(metrics)
+        self._values[step] = self.criterion.value(metrics)
         if self._frozen is None:
             self._frozen = frozen_digests(self._workdir, config)
         arguments = ocp.args.Composite(
@@ -135,12 +154,12 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the lowest validation loss, or None where none has one."""
-        return _best(self.losses())
+        """Step of the best checkpoint, or None where none has what decides it."""
+        return self.criterion.best(self.values())
 
-    def losses(self) -> dict[int, float]:
-        """The validation loss of each checkpoint by its step; NaN where there is none."""
-        return {step: self._losses[step] for step in self._manager.all_steps()}
+    def values(self) -> dict[int, float]:
+        """The metric that decides, of each checkpoint by its step; NaN where there is none."""
+        return {step: self._values[step] for step in self._manager.all_steps()}
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """State and data position of `step`, by default the newest.
@@ -250,11 +269,11 @@ class Checkpoints:
                 "Make room or repair the disk, and the same command goes on from there"
             ) from error
 
-    def _past_loss(self, step: int) -> float:
-        """The validation loss in a checkpoint's record; what cannot be read must not stop a run
-        that goes on from another one."""
+    def _past_value(self, step: int) -> float:
+        """What decides in a checkpoint's record; what cannot be read must not stop a run that goes
+        on from another one."""
         try:
-            return _loss(read_record(self._root / str(step))["metrics"])
+            return self.criterion.value(read_record(self._root / str(step))["metrics"])
         except CheckpointError as error:
             if step != steps_of(self._workdir)[-1] and jax.process_index() == 0:
                 say(f"{error}. It is left where it is")
@@ -278,27 +297,17 @@ class _NewestAndBest:
     """Orbax's preservation policy: which checkpoints stay when a new one is complete."""
 
     keep: int
-    losses: dict[int, float]
+    criterion: Criterion
+    values: dict[int, float]
     unread: set[int]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         steps = sorted(info.step for info in checkpoints)
-        best = _best({step: self.losses[step] for step in steps})
+        best = self.criterion.best({step: self.values[step] for step in steps})
         stay = {*steps[-self.keep :], best, *self.unread}
         return [info.step in stay for info in checkpoints]
 
 
-def _best(losses: dict[int, float]) -> int | None:
-    finite = {step: loss for step, loss in losses.items() if math.isfinite(loss)}
-    return min(finite, key=lambda step: (finite[step], -step)) if finite else None
-
-
-def _loss(metrics: dict[str, float] | None) -> float:
-    """The validation loss, or NaN where there is none."""
-    return float((metrics or {}).get(VALIDATION_LOSS, math.nan))
-
-
-@functools.cache
 def _quiet() -> None:
     """Keeps orbax from printing tracebacks of what `Checkpoints` says in a sentence, and what is no
     news."""

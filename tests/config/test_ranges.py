@@ -33,7 +33,7 @@ INSTANCES = (
     cfg.DreamBooth(class_path="x"), cfg.FittedPictures(),
     cfg.LoRA(), cfg.LoHa(), cfg.LoKr(), cfg.IA3(), cfg.FullDifference(), cfg.ModuleAdapter(),
     cfg.TextualInversion(), cfg.Hypernetwork(), cfg.ControlNet(), cfg.CLIP(end_token=1),
-    cfg.CLIPVision(), cfg.DINOv2(),
+    cfg.CLIPVision(), cfg.DINOv2(), cfg.DrawnScores(), cfg.FeatureFiles(),
 )  # fmt: skip
 DRAWING = (
     cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ControlHints, cfg.ModelChoice,
@@ -65,7 +65,8 @@ MAY_BE = {
         "CodeTransformerRun.pkeep",
         "ControlNet.canny_low",
         "Boxes.margin", "Masks.all_masked", "ClassMaps.ignore", "ClassMaps.shift",
-        "CaptionTags.dropout", "CaptionTags.keep_first", "DreamBooth.prior_weight",
+        "CaptionTags.dropout", "CaptionTags.keep_first", "DrawnScores.reference_num",
+        "DreamBooth.prior_weight",
         "LoRA.rank_dropout", "ModuleAdapter.dropout", "ModuleAdapter.module_dropout"},
     1e12: {"CodeSampling.temperature", "DreamBooth.prior_weight", "LoRA.alpha",
            "LoHa.alpha", "LoKr.alpha",

@@ -60,7 +60,7 @@ def test_too_little_memory_says_what_to_make_smaller():
     ],
 )
 def test_the_best_validation_loss_is_said(best, losses, words):
-    assert loop._best_note(best, losses) == words
+    assert loop._best_note("validation loss", best, losses) == words
 
 
 class Buckets:

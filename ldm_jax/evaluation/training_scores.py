@@ -1,0 +1,180 @@
+"""Scores of what a model draws while it is trained."""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ldm_jax import config as cfg
+from ldm_jax.core.files import write_atomically
+from ldm_jax.core.sharding import local_rows, replicated, to_global
+from ldm_jax.data.loader import TASK_SEED, in_order
+from ldm_jax.data.sources import open_source
+from ldm_jax.evaluation.evaluators import HIGHER_IS_BETTER, chosen, outputs_of
+from ldm_jax.evaluation.feature_shards import SHARD
+from ldm_jax.evaluation.image_sets import (
+    Batch,
+    DataImages,
+    First,
+    ImageSet,
+    has_images,
+    open_images,
+)
+from ldm_jax.evaluation.networks import read_extractors
+from ldm_jax.evaluation.reference_files import is_reference, read_reference
+from ldm_jax.evaluation.scoring import Processes, Scorer, extract
+from ldm_jax.training.stage import Stage
+from ldm_jax.workdir.checkpoints import Criterion
+
+FOLDER = "scores"
+"""Below the work directory: the report of each measurement, and the reference's features."""
+FEATURE_BATCH = 50
+
+
+class TrainingScores:
+    """A judge of the loop, `training.evaluator.Judge`, of a run with `evaluation`.
+
+    Picture i has the condition of the i-th training image, noise of number i, and the steps and
+    guidance of the pictures that are shown. All processes draw; process 0 computes features.
+
+    Raises:
+        ValueError, OSError: scores that cannot be, or files of networks that are missing.
+    """
+
+    def __init__(self, run: cfg.DiffusionRun, workdir: Path) -> None:
+        self._run, self._how, self._folder = run, run.evaluation, workdir / FOLDER
+        self.every = self._how.every
+        file, images = self._reference()
+        count = None if images is None else len(images)
+        scores, problems = chosen(
+            self._how.evaluator, self._how.scores, self._how.num, count, images is not None
+        )
+        if file is not None and all(one.compares_with != "images" for one in scores.values()):
+            images = None
+        self._images = images
+        self.criterion = self._criterion(outputs_of(scores))
+        extractors = read_extractors(scores, self._how.files, FEATURE_BATCH)
+        self._scorer = Scorer(self._how.evaluator, scores, extractors, file, problems)
+
+    def measure(
+        self, step: int, stage: Stage, mesh: jax.sharding.Mesh, params: Any, frozen: Any
+    ) -> dict[str, float]:
+        """As `Judge.measure`; writes WORKDIR/scores/STEP.json."""
+        samples = _Drawings(self._run, stage, mesh, params, frozen, self._how.num)
+        samples.about |= {"step": step}
+        if jax.process_index():
+            for start in range(0, len(samples), SHARD):
+                for _ in samples.batches(range(start, min(start + SHARD, len(samples)))):
+                    pass
+            values = np.zeros(len(self._names))
+        else:
+            values = self._score(step, samples)
+        if jax.process_count() > 1:
+            values = multihost_utils.broadcast_one_to_all(values)
+        prefix = self._how.evaluator
+        return {f"{prefix}/{name}": float(v) for name, v in zip(self._names, values, strict=True)}
+
+    def _score(self, step: int, samples: "_Drawings") -> Any:
+        if self._images is not None:
+            shards, _ = extract(
+                self._images, self._scorer.extractors, self._folder / "reference", Processes()
+            )
+            self._scorer.compare_with(self._images, shards)
+            self._images = None
+        with TemporaryDirectory() as folder:
+            shards, _ = extract(samples, self._scorer.extractors, Path(folder), Processes())
+            report = self._scorer.report(samples, shards)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(report, indent=2) + "\n"
+        write_atomically(self._folder / f"{step:08}.json", content.encode())
+        return np.array([report["scores"][name]["value"] for name in self._names])
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return outputs_of(self._scorer.scores)
+
+    def _criterion(self, names: Sequence[str]) -> Criterion | None:
+        best = self._how.best_by
+        if not best:
+            return None
+        if best not in names:
+            raise cfg.ConfigError(
+                f"evaluation.best_by is {best!r}; it must be one of {', '.join(names)}"
+            )
+        return Criterion(f"{self._how.evaluator}/{best}", best in HIGHER_IS_BETTER)
+
+    def _reference(self) -> tuple[Any, ImageSet | None]:
+        most = self._how.reference_num or None
+        if self._how.reference:
+            path = Path(self._how.reference)
+            if is_reference(path):
+                return read_reference(path), open_images(path) if has_images(path) else None
+            images = open_images(path)
+            if most is not None and len(images) > most:
+                images = First(images, most, "evaluation.reference")
+            return None, images
+        if isinstance(self._run.data.source, cfg.EncodedLatents):
+            raise cfg.ConfigError(
+                "evaluation.reference is missing: the data are latents, so name a folder of the "
+                "images, or their statistics"
+            )
+        source = open_source(self._run.data, "train")
+        return None, DataImages(source, self._run.data, "train", most)
+
+
+class _Drawings:
+    """What the model of a stage draws with some parameters, as a set of images."""
+
+    sorted_by_class = False
+
+    def __init__(
+        self, run: cfg.DiffusionRun, stage: Stage, mesh: Any, params: Any, frozen: Any, count: int
+    ) -> None:
+        self._run, self._stage, self._mesh, self._count = run, stage, mesh, count
+        self._params, self._frozen = params, frozen
+        self._draw = jax.jit(stage.draw, out_shardings=replicated(mesh))
+        self._own = local_rows(mesh, run.data.batch_size)
+        averaged = run.optim.ema_decay is not None
+        self.about = {
+            "kind": "drawn in training", "images": count, "weights": "ema" if averaged else "raw",
+            "seed": run.loop.seed, "guidance_scale": run.loop.sample_guidance,
+            "fingerprint": stage.train.fingerprint, "dtype": run.loop.dtype,
+            "uint8": "round((x + 1) * 127.5)",
+        }  # fmt: skip
+        self.warnings: list[str] = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batches(self, rows: range) -> Iterator[Batch]:
+        """As `ImageSet.batches`; all processes come here."""
+        size = self._run.data.batch_size
+        for start in range(rows.start, rows.stop, size):
+            stop = min(start + size, rows.stop)
+            batch = to_global(self._mesh, self._batch(start, stop))
+            drawn = jax.device_get(self._draw(self._params, self._frozen, batch))[0]
+            yield Batch(np.arange(start, stop), drawn[: stop - start])
+
+    def captions(self, rows: range) -> Sequence[str] | None:
+        """As `ImageSet.captions`."""
+        every = list(self._stage.train.captions())
+        return [every[row % len(every)] for row in rows] if every else None
+
+    def _batch(self, start: int, stop: int) -> dict[str, Any]:
+        """This process's rows of a batch, which is filled up with the last picture."""
+        numbers = [min(start + row, stop - 1) for row in self._own]
+        train, data = self._stage.train, self._run.data
+        inputs = []
+        for number in numbers:
+            row = number % len(train)
+            example = next(in_order(train, data, range(row, row + 1)))
+            inputs.append(self._stage.inputs(example, number, TASK_SEED))
+        batch: dict[str, Any] = {"index": np.array(numbers, np.uint32)}
+        batch["inputs"] = {name: np.stack([one[name] for one in inputs]) for name in inputs[0]}
+        return batch
