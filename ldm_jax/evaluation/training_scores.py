@@ -1,8 +1,8 @@
 """Scores of what a model draws while it is trained."""
 
 import json
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,6 +50,7 @@ class TrainingScores:
     def __init__(self, run: cfg.DiffusionRun, workdir: Path) -> None:
         self._run, self._how, self._folder = run, run.evaluation, workdir / FOLDER
         self.every = self._how.every
+        self._draw: Callable[..., Any] | None = None
         file, images = self._reference()
         count = None if images is None else len(images)
         scores, problems = chosen(
@@ -66,7 +67,10 @@ class TrainingScores:
         self, step: int, stage: Stage, mesh: jax.sharding.Mesh, params: Any, frozen: Any
     ) -> dict[str, float]:
         """As `Judge.measure`; writes WORKDIR/scores/STEP.json."""
-        samples = _Drawings(self._run, stage, mesh, params, frozen, self._how.num)
+        if self._draw is None:
+            self._draw = jax.jit(stage.draw, out_shardings=replicated(mesh))
+        draw = partial(self._draw, params, frozen)
+        samples = _Drawings(self._run, stage, mesh, draw, self._how.num)
         samples.about |= {"step": step}
         if jax.process_index():
             for start in range(0, len(samples), SHARD):
@@ -129,16 +133,20 @@ class TrainingScores:
 
 
 class _Drawings:
-    """What the model of a stage draws with some parameters, as a set of images."""
+    """What `draw` draws for the conditions of a stage's training images, as a set of images."""
 
     sorted_by_class = False
 
     def __init__(
-        self, run: cfg.DiffusionRun, stage: Stage, mesh: Any, params: Any, frozen: Any, count: int
+        self,
+        run: cfg.DiffusionRun,
+        stage: Stage,
+        mesh: jax.sharding.Mesh,
+        draw: Callable[[Any], Any],
+        count: int,
     ) -> None:
-        self._run, self._stage, self._mesh, self._count = run, stage, mesh, count
-        self._params, self._frozen = params, frozen
-        self._draw = jax.jit(stage.draw, out_shardings=replicated(mesh))
+        self._run, self._stage, self._mesh = run, stage, mesh
+        self._draw, self._count = draw, count
         self._own = local_rows(mesh, run.data.batch_size)
         averaged = run.optim.ema_decay is not None
         self.about = {
@@ -158,7 +166,7 @@ class _Drawings:
         for start in range(rows.start, rows.stop, size):
             stop = min(start + size, rows.stop)
             batch = to_global(self._mesh, self._batch(start, stop))
-            drawn = jax.device_get(self._draw(self._params, self._frozen, batch))[0]
+            drawn = jax.device_get(self._draw(batch))[0]
             yield Batch(np.arange(start, stop), drawn[: stop - start])
 
     def captions(self, rows: range) -> Sequence[str] | None:

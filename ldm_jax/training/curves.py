@@ -4,15 +4,14 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import UInt8
 
+from ldm_jax.core.names import EvaluatorName
 from ldm_jax.images.plot import BLUE, GREEN, ORANGE, PURPLE, Curve, Mark, Panel, number, plot
 
-SCORE = "/"
-"""What the names of scores have: `torch-fidelity/fid`."""
 WIDTH, HEIGHT, BELOW = 1200, 820, 270
 """Pixels of the picture, and the height of the small panels at its bottom."""
 
@@ -54,9 +53,14 @@ def draw_curves(records: Sequence[dict[str, Any]]) -> UInt8[np.ndarray, "height 
         Panel("learning rate", [rate], 0, top, half, BELOW, log=False),
         Panel("images per second", [speed], half, top, half, BELOW, log=False),
     ]
-    names = sorted({name for one in records for name in one if SCORE in name})
+    names = sorted({name for one in records for name in one if _is_score(name)})
     for place, name in enumerate(names):
         curve = Curve(name, *series(records, name), colour=ORANGE, dots=True)
         below = HEIGHT + place // 2 * BELOW
         panels.append(Panel(name, [curve], place % 2 * half, below, half, BELOW))
     return plot(panels, WIDTH, HEIGHT + -(-len(names) // 2) * BELOW)
+
+
+def _is_score(name: str) -> bool:
+    """Whether a metric is a score of drawings, such as `torch-fidelity/fid`."""
+    return name.partition("/")[0] in get_args(EvaluatorName)

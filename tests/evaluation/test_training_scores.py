@@ -12,6 +12,7 @@ from ldm_jax import config as cfg
 from ldm_jax.config.serialization import from_json, to_json
 from ldm_jax.evaluation.features import extractors
 from ldm_jax.evaluation.training_scores import TrainingScores
+from ldm_jax.training.curves import BELOW, HEIGHT, WIDTH, draw_curves
 from ldm_jax.training.metrics import read_metrics
 from ldm_jax.workdir.checkpoints import Criterion
 from ldm_jax.workdir.layout import METRICS
@@ -47,6 +48,13 @@ def test_each_measurement_is_a_metric_and_a_report(trained):
         assert report["samples"]["step"] == one["step"] and report["samples"]["images"] == 10
         assert report["reference"]["kind"] == "data"
         assert {"adm/precision", "adm/recall"} <= one.keys()
+
+
+def test_curves_of_scores_stand_below_the_others():
+    losses = [{"step": step, "loss": 1.0, "validation_loss/level_0": 1.0} for step in (1, 2)]
+    scores = [one | {"adm/fid": 1.0, "adm/sfid": 2.0, "adm/recall": 0.5} for one in losses]
+    assert draw_curves(losses).shape == (HEIGHT, WIDTH, 3)
+    assert draw_curves(scores).shape == (HEIGHT + 2 * BELOW, WIDTH, 3)
 
 
 def test_the_best_checkpoint_is_kept(trained):
