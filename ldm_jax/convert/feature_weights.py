@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,11 @@ def named_file(path: str | Path | None, variable: str, how_to_get: str) -> Path:
 
 
 def read_weights(
-    path: Path, shapes: dict[str, Any], ignore: state_dicts.Rules, known: str
+    path: Path,
+    shapes: dict[str, Any],
+    ignore: state_dicts.Rules,
+    known: str,
+    read: Callable[[Path], dict[str, np.ndarray]] = read_tensors,
 ) -> FeatureWeights:
     """The parameters that `shapes` describes, from a file under torch's names.
 
@@ -45,12 +50,13 @@ def read_weights(
         shapes: as `jax.eval_shape` of the module's init gives them.
         ignore: what else the file may have, and why that is not used.
         known: the beginning of the SHA-256 of the file that others measure with.
+        read: what reads the file.
 
     Raises:
         ConvertError: names what is missing, unexpected, misshapen or not finite.
         FileFormatError: the file is missing, damaged or of another format.
     """
-    params, _ = state_dicts.from_torch(read_tensors(path), shapes, str(path), ignore)
+    params, _ = state_dicts.from_torch(read(path), shapes, str(path), ignore)
     for name, value in tree.flatten(params).items():
         if not np.isfinite(value).all():
             raise ConvertError(f"{path}: {name} has values that are not finite")
