@@ -191,13 +191,23 @@ def _without(own: Mapping[str, Any]) -> dict[str, Any]:
 def put_hypernetworks_beside(
     params: Mapping[str, Any], nets: Sequence[tuple[float, Nets]]
 ) -> dict[str, Any]:
-    """The parameters of a model with hypernetworks, each with its strength, beside its U-Net's."""
+    """The parameters of a model with hypernetworks, each with its strength, beside its U-Net's; as
+    they are where there are none."""
+    if not nets:
+        return {**params}
     chain = {
         str(i): {"strength": np.float32(strength), "nets": arrays}
         for i, (strength, arrays) in enumerate(nets)
     }
     others = params[UNET].get(ADAPTERS, {})
     return {**params, UNET: {**params[UNET], ADAPTERS: {**others, HYPERNETWORKS: chain}}}
+
+
+def without_hypernetworks(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Undoes `put_hypernetworks_beside`."""
+    others = {n: one for n, one in params[UNET].get(ADAPTERS, {}).items() if n != HYPERNETWORKS}
+    bare = _without(params[UNET])
+    return {**params, UNET: {**bare, ADAPTERS: others} if others else bare}
 
 
 def put_embeddings_beside(

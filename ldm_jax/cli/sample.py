@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import at_end
 from ldm_jax.data.unknown_words import UnknownWordsError
+from ldm_jax.images.adapter_text import Hashes
 from ldm_jax.images.sample_writer import SampleWriter, check_folder
 
 if TYPE_CHECKING:
@@ -85,15 +86,29 @@ def draw(command: Command) -> Path:
     resolved = resolve_request(pipeline, command.request)
     for word in pipeline.unused_embeddings(resolved.plan):
         _say(f"note: no prompt has {word!r} in it, the word of an embedding")
+    for name, then, now in other_files(command.hashes, resolved.hashes):
+        _say(f"note: {name!r} was another file when the picture was drawn: its hash is {now}, not "
+             f"{then}")  # fmt: skip
     request = resolved.request
     total = len(request.conditions) * request.num
     filled = {*command.filled, *resolved.filled}
     writer = SampleWriter(
-        command.out, request, total, filled=filled, origin=pipeline.origin, versions=versions()
-    )
+        command.out, request, total, filled=filled, hashes=resolved.hashes,
+        origin=pipeline.origin, versions=versions(),
+    )  # fmt: skip
     with writer:
         _draw_and_write(pipeline, resolved, writer, command)
     return writer.grid
+
+
+def other_files(written: Hashes, here: Sequence[Hashes]) -> list[tuple[str, str, str]]:
+    """The adapters of which a picture says other hashes than those of the files here: names, and
+    both hashes."""
+    found = {
+        (name, written.get(kind, {}).get(name, short), short)
+        for one in here for kind, own in one.items() for name, short in own.items()
+    }  # fmt: skip
+    return sorted(one for one in found if one[1] != one[2])
 
 
 def _draw_and_write(
@@ -162,7 +177,7 @@ def interact(command: Command) -> Path | None:
     )
 
     def draw(resolved: "ResolvedRequest") -> list[str]:
-        writer.turn_to(resolved.request, resolved.filled)
+        writer.turn_to(resolved.request, resolved.filled, resolved.hashes)
         paths = _draw_and_write(pipeline, resolved, writer, command, brief=True)
         return [str(path) for path in paths]
 
@@ -187,7 +202,10 @@ def _check_files(command: Command, own: Collection[str] = ()) -> None:
         _check_adapter("control", ControlChoice.parse(one).file, one)
     for one in command.request.model.embeddings:
         _check_adapter("embeddings", Path(one), one)
-    for name, what in (("lora_dir", "adapters"), ("embeddings_dir", "embeddings")):
+    for name, what in (
+        ("lora_dir", "adapters"), ("hypernetwork_dir", "hypernetworks"),
+        ("embeddings_dir", "embeddings"),
+    ):  # fmt: skip
         folder = getattr(command.request.model, name)
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"{name} is {folder}, which is no folder; name one with {what}")

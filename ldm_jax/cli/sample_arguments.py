@@ -58,6 +58,8 @@ class Command:
     """The line in `prompts` of each prompt from there, which are the request's last."""
     of_picture: tuple[str, ...] = _internal()
     """Settings of the request that the picture of `from_png` says, not the command line."""
+    hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict, metadata={"hidden": True})
+    """What the picture of `from_png` says of the adapters' files that it was drawn with."""
     typed: tuple[tuple[str, str], ...] = _internal()
     """Fields that the command line says, each with its option as it was typed."""
 
@@ -72,7 +74,9 @@ FIRST = {
 """What most people need: the options that stand first in the help text, one line each."""
 MORE = {
     "Prompts": ("prompts", "interactive", "unknown_words", "literal_prompts", "clip_skip"),
-    "Adapters (LoRA)": ("lora", "lora_dir", "hypernetwork", "embeddings", "embeddings_dir"),
+    "Adapters (LoRA)": (
+        "lora", "lora_dir", "hypernetwork", "hypernetwork_dir", "embeddings", "embeddings_dir",
+    ),
     "ControlNet": ("control", "hint", "control_start", "control_end", "guess_mode"),
     "Model": (
         "weights", "variant", "dtype", "tokenizer", "prediction", "original_config", "vae",
@@ -153,8 +157,8 @@ def _command(given: Mapping[str, Any]) -> Command:
     default, filled = Command(), {}
     picture = given.get("from_png")
     if picture is not None:
-        request, filled = _from_png(given)
-        default = replace(default, request=request)
+        request, filled, hashes = _from_png(given)
+        default = replace(default, request=request, hashes=hashes)
     own = {name: value for name, value in given.items() if name not in settings()}
     changes = {name: value for name, value in given.items() if name in settings()}
     command = replace(default, request=default.request.changed(**changes), **own)
@@ -263,8 +267,10 @@ def _changed(request: Request, before: Request) -> set[str]:
 # ---------------------------------------------------------------------------------- from a PNG
 
 
-def _from_png(given: Mapping[str, Any]) -> tuple[Request, dict[str, Any]]:
-    """The picture's request, and the usual values that it was drawn with."""
+def _from_png(
+    given: Mapping[str, Any],
+) -> tuple[Request, dict[str, Any], Mapping[str, Mapping[str, str]]]:
+    """The picture's request, the usual values that it was drawn with, and the hashes of files."""
     from ldm_jax.images.picture_text import read_written
 
     image, picture = given.get("init_image"), given["from_png"]
@@ -282,7 +288,7 @@ def _from_png(given: Mapping[str, Any]) -> tuple[Request, dict[str, Any]]:
     request = drawn.changed(**{name: neutral.setting(name) for name in filled})
     if other_conditions:
         request = replace(request, prompt=(), classes=())
-    return request, filled
+    return request, filled, written.hashes
 
 
 def _say_files(picture: Path, named: Request, used: Request) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ldm_jax.config.checks import ConfigError
 
-TAG = re.compile(r"<(?:lora|lyco):([^<>]*)>", re.IGNORECASE)
-"""An adapter that a prompt names."""
+TAG = re.compile(r"<(?P<kind>lora|lyco|hypernet):(?P<inside>[^<>]*)>", re.IGNORECASE)
+"""An adapter or a hypernetwork that a prompt names."""
 LARGEST = 100.0
 """Strengths beyond this, of either sign, are mistakes."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)", re.IGNORECASE)

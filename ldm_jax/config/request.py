@@ -67,6 +67,8 @@ class ModelChoice:
     """Folder of the adapters that prompts name as <lora:NAME:STRENGTH>."""
     hypernetwork: tuple[str, ...] = ()
     """Hypernetworks, one after the other, each FILE or FILE:STRENGTH."""
+    hypernetwork_dir: Path | None = None
+    """Folder of the hypernetworks that prompts name as <hypernet:NAME:STRENGTH>."""
     embeddings: tuple[str, ...] = ()
     """Files of embeddings (textual inversion), whose words prompts may have in them."""
     embeddings_dir: Path | None = None

@@ -142,10 +142,10 @@ def parse(prompt: str) -> list[list[Piece]]:
 
     Raises:
         PromptError: a weight that is no number or beyond ±100; or syntax of the web UI that is
-            not supported: prompt editing `[a:b:0.5]`, alternation `[a|b]`, AND, `<hypernet:…>`,
-            and `<lora:…>` that nobody has cut out (`adapter_tags`).
+            not supported: prompt editing `[a:b:0.5]`, alternation `[a|b]`, AND, and
+            `<lora:…>` and `<hypernet:…>` that nobody has cut out (`adapter_tags`).
     """
-    why = "only LoRA is named in prompts, and only in the positive one; leave it out"
+    why = "LoRA and hypernetworks are named in the positive prompt only; leave it out"
     _refuse(_ADAPTER.search(prompt), prompt, why)
     sections: list[list[Piece]] = [[]]
     # Where each open bracket stands: section and piece in it, and character in the prompt.

@@ -1,6 +1,7 @@
 """The adapters that a loaded model draws with: read once, merged into its parameters."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,45 @@ from ldm_jax.convert.adapters.adapter_folder import AdapterFolder
 from ldm_jax.convert.adapters.module_names import ModuleNames
 from ldm_jax.convert.embeddings.embedding_files import bundled_embeddings
 from ldm_jax.convert.hypernetworks.hypernetwork_files import HypernetworkFile, read_hypernetwork
+from ldm_jax.convert.hypernetworks.hypernetwork_folder import HypernetworkFolder
 from ldm_jax.core import tree
-from ldm_jax.data.adapter_tags import cut_tags
+from ldm_jax.data.adapter_tags import Tag, cut_tags
 
 Chosen = tuple[str, ...]
 """Adapters with their strengths, spelled as in `ModelChoice.lora`."""
 
 
-def read_chain(chosen: Chosen, config: cfg.Model) -> list[tuple[HypernetworkFile, float]]:
-    """The hypernetworks that are chosen, in order, each with its strength; those of none are left
-    out. Raises ConvertError, FileFormatError for what cannot be used."""
-    choices = [LoraChoice.parse(one) for one in chosen]
-    return [(read_hypernetwork(one.file, config), one.unet) for one in choices if one.unet]
+@dataclass(frozen=True)
+class Worn:
+    """All that one picture is drawn with beside the model."""
+
+    lora: Chosen = ()
+    hypernetwork: Chosen = ()
+
+
+class HypernetworkShelf:
+    """The hypernetworks of one model, each read once."""
+
+    def __init__(self, config: cfg.Model, choice: cfg.ModelChoice) -> None:
+        """Raises ConfigError, ConvertError, FileFormatError: hypernetworks of `choice` that cannot
+        be used."""
+        self._config = config
+        folder = choice.hypernetwork_dir
+        self.folder = None if folder is None else HypernetworkFolder(folder)
+        self._read: dict[Path, HypernetworkFile] = {}
+        chain = self.chain(choice.hypernetwork)
+        self.notes = tuple(note for one, _ in chain for note in one.notes)
+
+    def chain(self, chosen: Chosen) -> list[tuple[HypernetworkFile, float]]:
+        """Those that are chosen, in order, each with its strength; those of none are left out.
+        Raises ConvertError, FileFormatError for what cannot be used."""
+        choices = [LoraChoice.parse(one) for one in chosen]
+        return [(self._get(one.file), one.unet) for one in choices if one.unet]
+
+    def _get(self, path: Path) -> HypernetworkFile:
+        if path not in self._read:
+            self._read[path] = read_hypernetwork(path, self._config)
+        return self._read[path]
 
 
 class AdapterShelf:
@@ -43,6 +71,7 @@ class AdapterShelf:
         self._params = params if choice.lora or choice.lora_dir else None
         self._names = None if self._params is None else ModuleNames.of(config, params)
         self._folder = None if choice.lora_dir is None else AdapterFolder(choice.lora_dir)
+        self.hypernetworks = HypernetworkShelf(config, choice)
         self._read: dict[Path, Adapter] = {}
         self.notes = tuple(
             f"{use.adapter.name}: {note}" for use in self.uses(choice.lora)
@@ -82,37 +111,46 @@ class AdapterShelf:
 
     def cut(
         self, conditions: Sequence[str | int | None], negative: str | int | None
-    ) -> tuple[list[str | int | None], list[Chosen]]:
+    ) -> tuple[list[str | int | None], list[Worn]]:
         """The conditions without the adapters that they name, and all that each is drawn with:
         those of the model's choice, then its own.
 
         Raises:
             ConfigError: a tag that cannot be read, that is in the negative prompt, or for which
-                there is no folder or no adapter.
-            ConvertError, FileFormatError: an adapter that cannot be used.
+                there is no folder or no file.
+            ConvertError, FileFormatError: a file that cannot be used.
         """
-        if self.choice.literal_prompts:
-            return [*conditions], [self.choice.lora] * len(conditions)
+        choice = self.choice
+        if choice.literal_prompts:
+            return [*conditions], [Worn(choice.lora, choice.hypernetwork)] * len(conditions)
         if isinstance(negative, str) and (found := TAG.search(negative)):
             raise cfg.ConfigError(
                 f"negative_prompt has {found[0]} in it; adapters are named in the positive prompt"
             )
         texts: list[str | int | None] = []
-        chosen: list[Chosen] = []
+        worn: list[Worn] = []
         for condition in conditions:
             text, tags = cut_tags(condition) if isinstance(condition, str) else (condition, ())
-            if tags and self._folder is None:
-                raise cfg.ConfigError(
-                    f"<lora:{tags[0].name}> in a prompt needs lora_dir, the folder of adapters"
-                )
-            own = tuple(
-                str(LoraChoice(self._folder.find(tag.name), tag.text_encoder, tag.unet))
-                for tag in tags
-            )
-            self.uses(own)
+            lora = tuple(self._found(tag) for tag in tags if tag.kind == "lora")
+            nets = tuple(self._found(tag) for tag in tags if tag.kind == "hypernet")
+            self.uses(lora)
+            self.hypernetworks.chain(nets)
             texts.append(text)
-            chosen.append((*self.choice.lora, *own))
-        return texts, chosen
+            worn.append(Worn((*choice.lora, *lora), (*choice.hypernetwork, *nets)))
+        return texts, worn
+
+    def _found(self, tag: Tag) -> str:
+        """The file that a tag names, with its strengths."""
+        is_lora = tag.kind == "lora"
+        folder = self._folder if is_lora else self.hypernetworks.folder
+        if folder is None:
+            setting, what = (
+                ("lora_dir", "adapters") if is_lora else ("hypernetwork_dir", "hypernetworks")
+            )
+            raise cfg.ConfigError(
+                f"<{tag.kind}:{tag.name}> in a prompt needs {setting}, the folder of {what}"
+            )
+        return str(LoraChoice(folder.find(tag.name), tag.text_encoder, tag.unet))
 
     def leaves(self, chosen: Chosen, before: Chosen) -> dict[str, Any]:
         """What of the parameters, by path, differs or may differ between two choices."""

@@ -12,6 +12,7 @@ from ldm_jax.data import prompts
 from ldm_jax.data.embedding_words import EmbeddingWords
 from ldm_jax.data.tokenizer import Tokenizer, TokenizerError, read_tokenizer
 from ldm_jax.data.unknown_words import check_words
+from ldm_jax.generation.adapter_shelf import Worn
 from ldm_jax.generation.control_hints import Hints
 
 Condition = str | int | None
@@ -31,8 +32,8 @@ class InputGroup:
     """By name, [n, ...]."""
     uncond: Mapping[str, np.ndarray]
     """What is guided away from, by name, [1, ...]; empty where the model has no such."""
-    lora: tuple[str, ...] = ()
-    """The adapters that they are drawn with."""
+    worn: Worn = Worn()
+    """The adapters and hypernetworks that they are drawn with."""
 
     def images(self, num: int) -> Int64[np.ndarray, "k"]:
         """Places of the images, `num` of each condition, among those of all conditions."""
@@ -43,11 +44,11 @@ class InputGroup:
         places = np.searchsorted(self.rows, rows)
         return {name: value[places] for name, value in self.inputs.items()}
 
-    def divided(self, lora: Sequence[tuple[str, ...]]) -> "list[InputGroup]":
-        """By the adapters of each of all conditions."""
-        own = [lora[row] for row in self.rows]
+    def divided(self, worn: Sequence[Worn]) -> "list[InputGroup]":
+        """By what each of all conditions is drawn with."""
+        own = [worn[row] for row in self.rows]
         rows = {one: self.rows[[one == other for other in own]] for one in dict.fromkeys(own)}
-        return [replace(self, rows=r, inputs=self.of(r), lora=one) for one, r in rows.items()]
+        return [replace(self, rows=r, inputs=self.of(r), worn=one) for one, r in rows.items()]
 
     def negative(self, size: int) -> dict[str, np.ndarray]:
         """The unconditional inputs, `size` times."""

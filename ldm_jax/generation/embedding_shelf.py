@@ -9,13 +9,9 @@ from jaxtyping import Int, Shaped
 from ldm_jax import config as cfg
 from ldm_jax.adapters.embedding import Embedding
 from ldm_jax.convert.embeddings.embedding_files import check_width, read_embeddings
-from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.core.reading import FileFormatError
+from ldm_jax.convert.embeddings.embedding_folder import read_embedding_folder
 from ldm_jax.data.embedding_words import EmbeddingWord, EmbeddingWords
 from ldm_jax.data.tokenizer import Tokenizer
-
-ENDS = (".safetensors", ".pt", ".bin", ".png")
-"""Files of a folder that may be embeddings."""
 
 
 class EmbeddingShelf:
@@ -37,7 +33,10 @@ class EmbeddingShelf:
         """
         self.notes: tuple[str, ...] = ()
         self.words: EmbeddingWords | None = None
+        self.skipped: tuple[Embedding, ...] = ()
+        """Those of the folder that are for text encoders of another width."""
         self._all: list[Embedding] = []
+        self._files: list[Path | None] = []
         asked = choice.embeddings or choice.embeddings_dir is not None
         text = cfg.find(config.conditioners, cfg.TextConditioner)
         if text is None or not isinstance(text.encoder, cfg.CLIPText):
@@ -52,28 +51,17 @@ class EmbeddingShelf:
         _check_twice(named)
         for where, one in (*named, *bundled):
             check_width(where, one, width)
-        listed = list(self._of_folder(choice.embeddings_dir, width))
+        listed: tuple[tuple[Path, Embedding], ...] = ()
+        if choice.embeddings_dir is not None:
+            folder = read_embedding_folder(choice.embeddings_dir, width)
+            self.notes, listed = folder.notes, folder.found
+            self.skipped = tuple(one for _, one in folder.wide)
         self._named = [one for _, one in named]
-        self._all = [*self._named, *(one for _, one in bundled), *listed]
+        self._all = [*self._named, *(one for _, one in bundled), *(one for _, one in listed)]
+        self._files = [Path(path) for path, _ in named] + [None] * len(bundled)
+        self._files += [path for path, _ in listed]
         if self._all:
             self.words = EmbeddingWords(tokenizer, self._numbered())
-
-    def _of_folder(self, folder: Path | None, width: int) -> Iterator[Embedding]:
-        if folder is None:
-            return
-        if not folder.is_dir():
-            raise cfg.ConfigError(
-                f"embeddings_dir is {folder}, which is no folder; name one with embeddings"
-            )
-        for path in sorted(p for p in folder.rglob("*") if p.suffix in ENDS and p.is_file()):
-            try:
-                found = read_embeddings(path)
-                for one in found:
-                    check_width(str(path), one, width)
-            except (ConvertError, FileFormatError) as error:
-                self.notes += (f"left out: {error}",)
-                continue
-            yield from found
 
     def _numbered(self) -> Iterator[EmbeddingWord]:
         for one, first in zip(self._all, self._starts(), strict=True):
@@ -91,6 +79,21 @@ class EmbeddingShelf:
         if not self._all:
             return None
         return np.concatenate([np.asarray(one.vectors, np.float32) for one in self._all])
+
+    @property
+    def all(self) -> tuple[Embedding, ...]:
+        """Those that prompts may name."""
+        return tuple(self._all)
+
+    def used(self, tokens: Iterable[Int[np.ndarray, "..."]]) -> dict[str, Path | None]:
+        """The embeddings that are named by a prompt of these tokens: their words, each with the
+        file; None is one that an adapter brought along."""
+        used = {int(number) for some in tokens for number in np.unique(some)}
+        return {
+            one.name: file
+            for one, first, file in zip(self._all, self._starts(), self._files, strict=True)
+            if first in used
+        }
 
     def unused(self, tokens: Iterable[Int[np.ndarray, "..."]]) -> list[str]:
         """The words of the embeddings that were named for the model and that no prompt has."""

@@ -149,9 +149,10 @@ class Model:
             own = batch.images
             images = self.pipeline.decode(own, request.sampling.tile)
         for row, image, latent in zip(batch.rows, images, own, strict=True):
-            one = request.one(*divmod(int(row), request.num))
+            place, number = divmod(int(row), request.num)
+            one = request.one(place, number)
             about = {"filled": resolved.filled, "origin": self.pipeline.origin}
-            text = picture_text(one, about)
+            text = picture_text(one, about, resolved.hashes[place])
             yield int(row), Sample(resolved.paste(image), one, text, latent)
 
     def _request(self, prompt: str | Sequence[str], settings: dict[str, Any]) -> cfg.Request:

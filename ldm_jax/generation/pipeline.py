@@ -18,7 +18,12 @@ import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
-from ldm_jax.adapters.adapted import adapt, put_embeddings_beside, put_hypernetworks_beside
+from ldm_jax.adapters.adapted import (
+    adapt,
+    put_embeddings_beside,
+    put_hypernetworks_beside,
+    without_hypernetworks,
+)
 from ldm_jax.config.control_choice import ControlChoice
 from ldm_jax.config.request import IMAGES_PER_PROMPT, UnknownWordsChoice, check_numbers
 from ldm_jax.convert.controlnets.control_files import read_control
@@ -27,7 +32,7 @@ from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.data.embedding_words import EmbeddingWords
 from ldm_jax.data.inputs import empty_views
 from ldm_jax.generation import defaults
-from ldm_jax.generation.adapter_shelf import AdapterShelf, read_chain
+from ldm_jax.generation.adapter_shelf import AdapterShelf, Worn
 from ldm_jax.generation.conditions import (
     NO_PICTURE,
     InputGroup,
@@ -54,6 +59,7 @@ LOADED = (
 TEXT_CHOICES = {
     "clip_skip": (defaults.has_clip, "has no CLIP text encoder"),
     "literal_prompts": (defaults.takes_captions, "takes no prompts"),
+    "embeddings_dir": (defaults.has_clip, "has no CLIP text encoder"),
 }
 """Choices that not every model has: which have it, and why another does not."""
 
@@ -151,7 +157,7 @@ class Pipeline:
             )
         self.choice, notes = _applicable(choice, bundle.config, optional)
         self._shelf = AdapterShelf(bundle.config, bundle.params, self.choice)
-        self._worn = self.choice.lora
+        self._worn = Worn(self.choice.lora, self.choice.hypernetwork)
         self.origin = bundle.origin
         self._controls = [ControlChoice.parse(one) for one in self.choice.control]
         controls = [
@@ -165,25 +171,25 @@ class Pipeline:
             raise cfg.ConfigError("literal_prompts: this model takes no prompts, so leave it out")
         nets = tuple(build_control(one.config, self.dtype) for one in controls)
         self.model = replace(ldm.build(self.config, self.dtype), controls=nets)
-        chain = read_chain(self.choice.hypernetwork, self.config)
-        self.notes += tuple(note for one, _ in chain for note in one.notes)
+        nets = self._shelf.hypernetworks
+        chain = nets.chain(self.choice.hypernetwork)
+        self.notes += nets.notes
         self.tokenizer = open_tokenizer(self.config.conditioners, bundle.tokenizer, path)
-        self._embeddings = EmbeddingShelf(
+        self.embeddings = EmbeddingShelf(
             self.config, self.tokenizer, self.choice, self._shelf.bundled()
         )
-        self.notes += self._embeddings.notes
-        rows = self._embeddings.rows
+        self.notes += self.embeddings.notes
+        rows = self.embeddings.rows
         if rows is not None and self.choice.weak_model is not None:
             raise cfg.ConfigError(
                 "embeddings: a weak_model does not know their words; leave it out"
             )
+        self._bare = self.model
         if chain or rows is not None:
             self.model = adapt(self.model, hypernetworks=[one.form for one, _ in chain])
         self._devices = devices = list(devices or jax.local_devices())
-        params = self._shelf.merged(self._worn) if self._worn else bundle.params
-        if chain:
-            nets_beside = [(strength, one.nets) for one, strength in chain]
-            params = put_hypernetworks_beside(params, nets_beside)
+        params = self._shelf.merged(self._worn.lora) if self._worn.lora else bundle.params
+        params = put_hypernetworks_beside(params, [(s, one.nets) for one, s in chain])
         if rows is not None:
             params = put_embeddings_beside(params, {"all": rows})
         if controls:
@@ -198,10 +204,10 @@ class Pipeline:
         ).with_params(lambda tree: _on_devices(tree, "float32", devices))
         if self.guide_models.weak is not None:
             check_weaker(self.guide_models.weak, self.params)
-        self.programs = Programs(
-            self.model, self.params, self.frozen, self.guide_models, dtype=self.dtype,
-            devices=devices, textures=choice.tileable,
-        )  # fmt: skip
+        self._textures = choice.tileable
+        self.programs = self._programs_of(self.model)
+        self._forms = tuple(one.form for one, _ in chain)
+        self._of_chains = {self._forms: self.programs}
         self._paces: dict[Any, Pace] = {}
 
     @classmethod
@@ -213,12 +219,12 @@ class Pipeline:
     @property
     def words(self) -> EmbeddingWords | None:
         """The words of prompts that stand for embeddings."""
-        return self._embeddings.words
+        return self.embeddings.words
 
     def unused_embeddings(self, plan: Plan) -> list[str]:
         """The words of the embeddings of the model's choice that no prompt of a plan has."""
         inputs = (one for group in plan.groups for one in (group.inputs, group.uncond))
-        return self._embeddings.unused(one["caption"] for one in inputs if "caption" in one)
+        return self.embeddings.unused(one["caption"] for one in inputs if "caption" in one)
 
     def generate(
         self,
@@ -356,7 +362,7 @@ class Pipeline:
         moment = Moment(batches=len(batches), pictures=len(plan.index))
         for group, rows, count in batches:
             run = self._sampler(plan, group, rows, previews)
-            pace = self._paces.setdefault(run.program, Pace())
+            pace = self._paces.setdefault((run.program, self._forms), Pace())
             moment.turn_to(rows[:count], pace, run.total, partial(self._preview, plan, run))
             yield moment.progress("drawing" if pace.steps.begun else "compiling")
             while run.done < run.total:
@@ -411,7 +417,7 @@ class Pipeline:
             )
         found: dict[int, Any] = {}
         for group in self._inputs(conditions, None, unknown_words):
-            self._wear(group.lora)
+            self._wear(group.worn)
             for rows, count in _batches(group.rows, sampling.batch_size):
                 mesh = self.programs.mesh(len(rows))
                 with jax.set_mesh(mesh):
@@ -427,7 +433,7 @@ class Pipeline:
         negative: str | int | None,
         unknown_words: UnknownWordsChoice,
     ) -> tuple[InputGroup, ...]:
-        texts, lora = self._shelf.cut(conditions, negative)
+        texts, worn = self._shelf.cut(conditions, negative)
         groups = encode_conditions(
             self.config.conditioners,
             self.tokenizer,
@@ -437,27 +443,53 @@ class Pipeline:
             skip_unknown=unknown_words == "skip",
             words=self.words,
         )
-        divided = [part for group in groups for part in group.divided(lora)]
+        divided = [part for group in groups for part in group.divided(worn)]
         # Those with the same adapters one after the other, so that these are merged once.
-        return tuple(sorted(divided, key=lambda group: lora.index(group.lora)))
+        return tuple(sorted(divided, key=lambda group: worn.index(group.worn)))
 
-    def _wear(self, lora: tuple[str, ...]) -> None:
-        """Brings the parameters with these adapters in them to the devices, in the place of those
-        that are there; what has begun to be drawn keeps its own."""
-        if lora == self._worn:
+    def _wear(self, worn: Worn) -> None:
+        """Brings the parameters with these adapters in them, and hypernetworks beside them, to the
+        devices, in the place of those that are there; what has begun to be drawn keeps its own."""
+        if worn == self._worn:
             return
-        flat = tree.flatten(self.params)
-        changes = self._shelf.leaves(lora, self._worn)
-        flat |= _on_devices(changes, self.dtype, self._devices)
-        self.params = tree.unflatten(flat)
+        params = self.params
+        if worn.lora != self._worn.lora:
+            flat = tree.flatten(params)
+            changes = self._shelf.leaves(worn.lora, self._worn.lora)
+            flat |= _on_devices(changes, self.dtype, self._devices)
+            params = tree.unflatten(flat)
+        if worn.hypernetwork != self._worn.hypernetwork:
+            params = self._with_chain(params, worn.hypernetwork)
+        self.params = params
         self.programs.use(self.params)
-        self._worn = lora
+        self._worn = worn
+
+    def _with_chain(self, params: Any, chosen: tuple[str, ...]) -> Any:
+        """Parameters with these hypernetworks, and no others, beside them; turns to the programs
+        of hypernetworks of such forms."""
+        chain = self._shelf.hypernetworks.chain(chosen)
+        own = put_hypernetworks_beside({"unet": {}}, [(s, one.nets) for one, s in chain])
+        own = _on_devices(own, self.dtype, self._devices)
+        flat = tree.flatten(without_hypernetworks(params)) | tree.flatten(own)
+        self._forms = tuple(one.form for one, _ in chain)
+        adapted = chain or self.embeddings.rows is not None
+        self.model = adapt(self._bare, hypernetworks=self._forms) if adapted else self._bare
+        if self._forms not in self._of_chains:
+            self._of_chains[self._forms] = self._programs_of(self.model)
+        self.programs = self._of_chains[self._forms]
+        return tree.unflatten(flat)
+
+    def _programs_of(self, model: ldm.LatentDiffusion) -> Programs:
+        return Programs(
+            model, self.params, self.frozen, self.guide_models, dtype=self.dtype,
+            devices=self._devices, textures=self._textures,
+        )  # fmt: skip
 
     def _sampler(
         self, plan: Plan, group: InputGroup, rows: np.ndarray, previews: int
     ) -> SamplerRun:
         """The sampler of the images, or latents, of `rows`, all drawn together."""
-        self._wear(group.lora)
+        self._wear(group.worn)
         programs, (sampling, levels) = self.programs, plan.resolved
         mesh, conditions = programs.mesh(len(rows)), rows // plan.num
         own = group.of(conditions)

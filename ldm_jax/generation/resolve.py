@@ -17,6 +17,7 @@ from ldm_jax.generation.conditions import NO_PICTURE, Picture
 from ldm_jax.generation.control_hints import prepare, read_hints
 from ldm_jax.generation.defaults import or_default, usual_mask_blur
 from ldm_jax.generation.pipeline import Pipeline, Plan
+from ldm_jax.generation.used_files import Hashes, used_hashes
 from ldm_jax.images import masks
 
 MOST_NOISE = 1000.0
@@ -35,6 +36,8 @@ class ResolvedRequest:
     """Lays a drawn image over the picture whose mask it fills; without one, returns it."""
     filled: tuple[str, ...]
     """The settings that were filled in."""
+    hashes: tuple[Hashes, ...] = ()
+    """Of each condition, the short hashes of the adapters' files that it is drawn with."""
 
 
 def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest:
@@ -104,10 +107,13 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
     )  # fmt: skip
     if shown.sides is not None:
         sampling = replace(sampling, height=wanted[0], width=wanted[1])
-    whole = replace(request, sampling=sampling, picture=files, model=pipeline.choice)
+    hashes, choice = used_hashes(pipeline, plan), pipeline.choice
+    if not any("embeddings" in one for one in hashes):  # then none of the folder is in a picture
+        choice = replace(choice, embeddings_dir=None)
+    whole = replace(request, sampling=sampling, picture=files, model=choice)
     asked = request.to_dict()
     filled = tuple(name for name in whole.to_dict() if name not in asked)
-    return ResolvedRequest(whole, plan, paste, filled)
+    return ResolvedRequest(whole, plan, paste, filled, hashes)
 
 
 def with_own_batch(pipeline: Pipeline, request: cfg.Request) -> cfg.Request:

@@ -335,5 +335,8 @@ _READ: dict[str, tuple[tuple[str, ...], Callable[[str], tuple[Any, ...]]]] = {
     "Eta DDIM": (("eta",), _one(float)),
 }
 """The web UI's name of a setting → ours, and how its text is read."""
-_READ_ELSEWHERE = ("Sampler", "Schedule type", "Model", "Model hash", "Version")
+_READ_ELSEWHERE = (
+    "Sampler", "Schedule type", "Model", "Model hash", "Version", "Lora hashes", "TI hashes",
+    "Hypernet", "Hypernet hash", "Hypernet strength",
+)  # fmt: skip
 """What is read by others, or changes no picture."""

@@ -3,7 +3,7 @@ UI's; written and read."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,13 @@ from ldm_jax.config.request import paths as request_paths
 from ldm_jax.config.sampling import Sampling
 from ldm_jax.core.reading import FileFormatError, parse_json, shown
 from ldm_jax.images import infotext
+from ldm_jax.images.adapter_text import (
+    Hashes,
+    checked_hashes,
+    hashes_of,
+    web_ui_adapters,
+    with_hypernetwork,
+)
 
 CHUNK = "ldm_jax"
 """The PNG's text chunk with the request, as JSON."""
@@ -28,21 +35,35 @@ class Written:
     """Settings that were filled in with usual values of model and sampler."""
     problems: tuple[str, ...]
     """What the picture says besides, and cannot be used."""
+    hashes: Hashes = field(default_factory=dict)
+    """As in `picture_text`."""
 
 
-def picture_text(request: Request, about: Mapping[str, Any]) -> dict[str, str]:
+def picture_text(
+    request: Request, about: Mapping[str, Any], hashes: Hashes = MappingProxyType({})
+) -> dict[str, str]:
     """The text chunks of one picture's PNG by their keys: its resolved `request`, with what there
-    is to say `about` it, and of captions the web UI's too."""
-    if not any(map(TAG.search, request.prompt)):  # then no adapter of the folder is in it
-        request = replace(request, model=replace(request.model, lora_dir=None))
-    text = {CHUNK: json.dumps({"request": request.to_dict()} | dict(about))}
+    is to say `about` it, and of captions the web UI's too.
+
+    `hashes` are the short ones of the files that it was drawn with, by `lora`, `hypernetwork` or
+    `embeddings`, and by the names that prompts have for them.
+    """
+    tags = {tag["kind"].lower() for prompt in request.prompt for tag in TAG.finditer(prompt)}
+    # Folders of which nothing is in the picture are not told.
+    unused = {} if tags & {"lora", "lyco"} else {"lora_dir": None}
+    unused |= {} if "hypernet" in tags else {"hypernetwork_dir": None}
+    request = replace(request, model=replace(request.model, **unused))
+    told = {"hashes": hashes} if hashes else {}
+    text = {CHUNK: json.dumps({"request": request.to_dict()} | dict(about) | told)}
     if request.prompt:
-        text[infotext.CHUNK] = parameters(request)
+        text[infotext.CHUNK] = parameters(request, hashes)
     return text
 
 
-def parameters(request: Request) -> str:
-    """The web UI's `parameters` text of one picture's resolved request."""
+def parameters(request: Request, hashes: Hashes = MappingProxyType({})) -> str:
+    """The web UI's `parameters` text of one picture's resolved request; `hashes` are as in
+    `picture_text`. Adapters that were named for the model stand as tags behind the prompt, where
+    the web UI looks for them."""
     sampling, model = request.sampling, request.model
     try:
         named = infotext.sampler_settings(sampling.sampler, sampling.spacing)
@@ -64,11 +85,13 @@ def parameters(request: Request) -> str:
         lines["Clip skip"] = model.clip_skip
     if sampling.sampler == "ddim" and sampling.eta:
         lines["Eta DDIM"] = f"{sampling.eta:g}"
+    prompt, of_files = web_ui_adapters(request, hashes)
+    lines |= of_files
     lines["Version"] = "ldm_jax"
     try:
         return infotext.format_parameters(
             infotext.Infotext(
-                request.prompt[0], request.negative_prompt or "",
+                prompt, request.negative_prompt or "",
                 {key: str(value) for key, value in lines.items()},
             )
         )  # fmt: skip
@@ -98,11 +121,13 @@ def read_written(path: Path, also: Mapping[str, Any] = MappingProxyType({})) -> 
     if CHUNK in chunks:
         found = parse_json(path, f"its text {CHUNK!r}", chunks[CHUNK])
         values, filled = found.get("request"), found.get("filled", [])
+        hashes = checked_hashes(found.get("hashes"))
         if not isinstance(values, dict) or not isinstance(filled, list):
             raise FileFormatError(path, f"its text {CHUNK!r} is damaged: it holds no request")
     elif infotext.CHUNK in chunks:
-        values, problems = infotext.as_settings(infotext.parse_parameters(chunks[infotext.CHUNK]))
-        filled = []
+        info = with_hypernetwork(infotext.parse_parameters(chunks[infotext.CHUNK]))
+        values, problems = infotext.as_settings(info)
+        filled, hashes = [], hashes_of(info.settings)
         if "strength" in values and "init_image" not in also:
             del values["strength"]
             problems.append("its strength is for a picture that it does not name (--init_image)")
@@ -120,4 +145,4 @@ def read_written(path: Path, also: Mapping[str, Any] = MappingProxyType({})) -> 
     request, unusable = Request.usable(values | {"num": 1})
     here = request.to_dict()
     filled = tuple(name for name in filled if isinstance(name, str) and name in here)
-    return Written(request, filled, (*problems, *unusable))
+    return Written(request, filled, (*problems, *unusable), hashes)

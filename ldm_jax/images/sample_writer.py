@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,7 @@ from ldm_jax.core.reading import (
     shown,
 )
 from ldm_jax.core.signals import at_end, undisturbed
+from ldm_jax.images.adapter_text import Hashes
 from ldm_jax.images.grid import grid, save_png, save_webp
 from ldm_jax.images.picture_text import picture_text
 
@@ -136,21 +137,23 @@ class SampleWriter:
         total: int | None,
         *,
         filled: Collection[str] = (),
+        hashes: Sequence[Hashes] = (),
         origin: Mapping[str, Any],
         versions: Mapping[str, str],
     ) -> None:
         """For `total` pictures of the resolved `request`; None is as many as come, of requests
         that `turn_to` names.
 
-        `filled` are the settings that have the usual values of model and sampler; `origin` and
-        `versions` say what the model is and what runs it.
+        `filled` are the settings that have the usual values of model and sampler, `hashes` those
+        of files as `turn_to` has them; `origin` and `versions` say what the model is and what runs
+        it.
 
         Raises:
             FolderError, NotWritten: the folder cannot be written to.
         """
         self.out, self._versions = out, dict(versions)
         self._about: dict[str, Any] = {"origin": dict(origin)}
-        self.turn_to(request, filled)
+        self.turn_to(request, filled, hashes)
         self._entries: dict[str, dict[str, Any]] = {}
         self._again: dict[str, int] = {}
         self._thumbnails: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
@@ -189,10 +192,12 @@ class SampleWriter:
         self._at_end.__enter__()
         return self
 
-    def turn_to(self, request: Request, filled: Collection[str] = ()) -> None:
+    def turn_to(
+        self, request: Request, filled: Collection[str] = (), hashes: Sequence[Hashes] = ()
+    ) -> None:
         """The next pictures are those of another resolved `request`, of which `filled` are usual
-        values."""
-        self._request = request
+        values; `hashes` are as in `picture_text`, of each of its conditions."""
+        self._request, self._hashes = request, hashes
         named = [name for name in request.to_dict() if name in filled]
         self._about = {"filled": named, "origin": self._about["origin"]}
 
@@ -230,7 +235,7 @@ class SampleWriter:
             self._again[numbered] = self._again.get(numbered, 1) + 1
             stem = f"{numbered}_{self._again[numbered]}"
         name = f"{stem}.png"
-        text = picture_text(one, self._about)
+        text = picture_text(one, self._about, self._hashes[place] if self._hashes else {})
         save_png(self.out / name, image, text)
         digest = hashlib.sha256((self.out / name).read_bytes()).hexdigest()
         entry = {

@@ -15,6 +15,7 @@ from ldm_jax.config.checks import Within, check_fields
 from ldm_jax.config.command_line import check_given, overridden
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.security import LOOPBACK, Access
+from ldm_jax.web.tunings import Tunings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Arguments:
     """Folders with models, work directories or single files; or models themselves."""
     lora_dir: Path | None = None
     """Folder of adapters, which prompts name: <lora:NAME:0.8>."""
+    hypernetwork_dir: Path | None = None
+    """Folder of hypernetworks, which prompts name: <hypernet:NAME:0.8>."""
+    embeddings_dir: Path | None = None
+    """Folder of embeddings (textual inversion), whose names are words of prompts."""
     out: Path = Path("pictures")
     """Folder for the pictures; those that are in it, and `sample.py`'s, are shown, too."""
     host: str = "127.0.0.1"
@@ -65,6 +70,11 @@ class Arguments:
             self.auth or os.environ.get("LDM_JAX_AUTH") or None,
             self.token or os.environ.get("LDM_JAX_TOKEN") or None,
         )
+
+    @property
+    def tunings(self) -> Tunings:
+        """What prompts can name. Raises ConfigError for a folder that is none."""
+        return Tunings(self.lora_dir, self.hypernetwork_dir, self.embeddings_dir)
 
     @property
     def is_loopback(self) -> bool:

@@ -12,6 +12,7 @@ from ldm_jax.generation.drawing_progress import Progress
 from ldm_jax.generation.library import Model, Sample
 from ldm_jax.generation.resolve import resolve_request, with_own_batch
 from ldm_jax.images.grid import png_bytes, see_through_grid
+from ldm_jax.images.infotext import CHUNK as PARAMETERS
 from ldm_jax.web.gallery import Gallery, png_of
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.limits import Limits
@@ -129,7 +130,8 @@ def _finish(worker: Reporter, job: Job, sample: Sample) -> None:
     if job.save:
         files.append(worker.gallery.write(sample.array, text))
     if job.keep:
-        drawn.append((png_bytes(sample.array, text), sample.request))
+        parameters = text.get(PARAMETERS)
+        drawn.append((png_bytes(sample.array, text), sample.request, parameters))
     worker.pictures_drawn += 1
     worker.update(job, pictures_done=job.pictures_done + 1, files=files, drawn=drawn)
 

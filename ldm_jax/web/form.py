@@ -66,6 +66,7 @@ def facts_of(model: "Model") -> dict[str, Any]:
         "token_limit": None if text is None else token_limit(text),
         "noise_levels": None if noise is None else noise.trained_levels,
         "is_inpainting": config.is_inpainting,
+        "words": [one.name for one in model.pipeline.embeddings.all],
         "clip": text is not None and isinstance(text.encoder, CLIPText),
     }
 
@@ -92,12 +93,15 @@ def form(name: str, facts: dict[str, Any], models: ModelList, limits: Limits) ->
     sides = {name: fact | {"most": side - side % fact["multiple"]}
              for name, fact in facts["sides"].items()}  # fmt: skip
     listed = [_setting(option, facts, models) for option in _options(facts)]
+    takes_captions = "caption" in facts["inputs"]
     most = {"num": limits.max_pictures, "steps": limits.max_steps, "height": side, "width": side}
     return {
         "model": name, "inputs": facts["inputs"], "sides": sides,
         "settings": [s | {"most": most.get(s["name"], s["most"])} for s in listed],
         "token_limit": facts["token_limit"], "chunks": facts["clip"],
-        "adapters": models.adapters() if "caption" in facts["inputs"] else [],
+        "adapters": models.tunings.adapters() if takes_captions else [],
+        "hypernetworks": models.tunings.hypernetworks() if takes_captions else [],
+        "words": facts["words"],
         "takes_picture": True, "picture_formats": FORMATS,
         "takes_mask": True, "needs_mask": facts["is_inpainting"],
         "files": [

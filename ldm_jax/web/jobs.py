@@ -41,8 +41,9 @@ class Job:
     """How many previews there were."""
     preview_png: bytes | None = None
     files: list[str] = field(default_factory=list)
-    drawn: list[tuple[bytes, Request]] = field(default_factory=list)
-    """With `keep`: each picture's file, and its request with usual values filled in."""
+    drawn: list[tuple[bytes, Request, str | None]] = field(default_factory=list)
+    """With `keep`: each picture's file, its request with usual values filled in, and, of one with
+    a caption, the web UI's text."""
     refused: Refused | None = None
     """Why it failed."""
     notes: list[str] = field(default_factory=list)

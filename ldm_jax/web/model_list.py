@@ -5,11 +5,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ldm_jax.config import ConfigError, DiffusionRun, Model, ModelChoice, from_json
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
 from ldm_jax.web.refused import Refused
+from ldm_jax.web.tunings import Tunings
 
 FILES = (".safetensors", ".ckpt", ".pt", ".pth")
 """What names of single files with a model end in."""
@@ -52,15 +52,9 @@ class Entry:
 class ModelList:
     """What the folders named on the command line hold, looked up whenever somebody asks."""
 
-    def __init__(self, folders: Sequence[Path], lora_dir: Path | None = None) -> None:
+    def __init__(self, folders: Sequence[Path], tunings: Tunings | None = None) -> None:
         """Raises ConfigError for a folder or file that does not exist."""
-        self._lora_dir = lora_dir
-        self._adapters: Any = None
-        if lora_dir is not None:
-            # It brings JAX along, for which nobody else waits.
-            from ldm_jax.convert.adapters.adapter_folder import AdapterFolder
-
-            self._adapters = AdapterFolder(lora_dir)
+        self.tunings = tunings or Tunings()
         for folder in folders:
             if not folder.exists():
                 raise ConfigError(f"--models={folder}: there is no such file or folder")
@@ -71,13 +65,9 @@ class ModelList:
         self.scan()
 
     def usual_choice(self, path: Path) -> ModelChoice:
-        """The model, or another thing that draws, in `path`, with nothing chosen but that prompts
-        can name adapters."""
-        return ModelChoice(path, lora_dir=self._lora_dir)
-
-    def adapters(self) -> list[str]:
-        """The names of adapters that prompts can name."""
-        return [] if self._adapters is None else self._adapters.names()
+        """The model, or another thing that draws, in `path`, with nothing chosen but what prompts
+        can name."""
+        return self.tunings.choice(path)
 
     def scan(self) -> list[Entry]:
         """All models that are there now, in the order of the folders, by name in each."""

@@ -73,6 +73,8 @@ def field_of(error: Exception, message: str) -> str | None:
         return "prompt"
     if isinstance(error, MaskError):
         return "mask" if "mask" in message else "init_image"
+    if message.startswith(("<lora:", "<hypernet:")):
+        return "prompt"
     if message.startswith("class "):
         return "classes"
     first = _FIRST.match(message)

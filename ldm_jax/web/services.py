@@ -95,8 +95,10 @@ def request_of(
     beyond the limits.
     """
     entry = models.find(model)
-    usual = Request(model=models.usual_choice(entry.path)).to_dict()
-    named = {name: usual[name] for name in ("model", "lora_dir") if name in usual}
+    named = Request(model=models.usual_choice(entry.path)).to_dict()
+    named = {name: named[name] for name in ("model", *vars(models.tunings)) if name in named}
+    if values.get("weak_model") is not None:
+        named.pop("embeddings_dir", None)  # whose words it would not know
     neutral = Request()
     values = {name: value for name, value in values.items()
               if name not in ABSENT or value != neutral.setting(name)}  # fmt: skip

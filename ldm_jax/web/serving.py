@@ -100,7 +100,7 @@ def run(arguments: Arguments) -> None:
     an address that is taken.
     """
     logging.basicConfig(format="ldm_jax.web: %(message)s")
-    models = ModelList(arguments.models, arguments.lora_dir)
+    models = ModelList(arguments.models, arguments.tunings)
     socket = listen(arguments.host, arguments.port)
     services = make_services(models, Gallery(arguments.out), arguments.limits)
     server = make_server(make_app(services, arguments), arguments.limits)

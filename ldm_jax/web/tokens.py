@@ -48,7 +48,7 @@ def count_tokens(model: "Model", text: str) -> dict[str, Any]:
 def _without_tags(model: "Model", texts: Sequence[str]) -> list[str]:
     """Prompts without the adapters that they name; raises Refused (422) for tags that cannot be."""
     choice = model.pipeline.choice
-    if choice.lora_dir is None or choice.literal_prompts:
+    if choice.literal_prompts or choice.lora_dir is choice.hypernetwork_dir is None:
         return [*texts]
     try:
         return [cut_tags(text)[0] for text in texts]

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ldm_jax.config.request import ModelChoice
@@ -42,7 +42,11 @@ class Loaded:
     def serves(self, choice: ModelChoice, optional: Collection[str]) -> bool:
         """Whether it is what `choice` asks for; settings that were left out when it was loaded,
         because it does not have them, may be insisted on."""
-        return self.model.pipeline.choice == choice or bool(optional) and self.choice == choice
+        own = self.model.pipeline.choice
+        if own.embeddings_dir is None:  # the server's, which not every model has a use for
+            choice = replace(choice, embeddings_dir=None)
+        known = replace(self.choice, embeddings_dir=choice.embeddings_dir)
+        return own == choice or bool(optional) and known == choice
 
 
 class Worker:
@@ -261,7 +265,7 @@ class Worker:
         self.loaded = None
         gc.collect()  # before there is room for the next
         try:
-            model = Model(Pipeline.open(choice, job.optional))
+            model = Model(Pipeline.open(choice, (*job.optional, "embeddings_dir")))
             if job.model not in self.forms or choice == self.models.usual_choice(choice.model):
                 self.forms[job.model] = facts_of(model)
         except Exception as error:

@@ -87,6 +87,7 @@ VALUES = {
     "lora": ["loras/ä.safetensors:0.5:1.0", "b:-0.25"],
     "lora_dir": {"prompt": ["a <lora:x>"], "lora_dir": "loras"},
     "hypernetwork": ["h.pt:0.5"],
+    "hypernetwork_dir": {"prompt": ["a <hypernet:x>"], "hypernetwork_dir": "nets"},
     "embeddings": ["words/ä.pt", "b.safetensors"],
     "embeddings_dir": "words",
     "control": {"control": ["nets/ä:0.5"], "hint": ["a.png"]},

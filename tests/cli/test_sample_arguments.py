@@ -20,7 +20,7 @@ SNAPSHOT = Path(__file__).with_name("sample_help.txt")
 def test_each_option_stands_under_one_heading():
     named = [*chain.from_iterable([*FIRST.values(), *MORE.values()])]
     assert sorted(named) == sorted(known_options())
-    own = vars(Command()).keys() - {"request", "filled", "lines", "of_picture", "typed"}
+    own = vars(Command()).keys() - {"request", "filled", "lines", "of_picture", "typed", "hashes"}
     assert {*known_options()} == own | {*settings()}
 
 

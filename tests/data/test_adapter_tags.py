@@ -17,6 +17,8 @@ from ldm_jax.data.adapter_tags import Tag, cut_tags
         ("<lora:a:unet=0.5>", Tag("a", 1.0, 0.5)),
         ("<lora:a:0.2:unet=0.5>", Tag("a", 0.2, 0.5)),
         ("<LoRA:a:te=0:unet=2>", Tag("a", 0.0, 2.0)),
+        ("<hypernet:a b>", Tag("a b", kind="hypernet")),
+        ("<HyperNet:a:-0.5>", Tag("a", -0.5, -0.5, "hypernet")),
     ],
 )
 def test_strengths(tag, expected):

@@ -73,7 +73,7 @@ def test_break_starts_sections():
         ("[a:12]", r"\(words:0.9\)"),
         ("x [a|(b:1.1)]", r"\[a\|\(b:1.1\)\]"),
         ("a cat AND a dog", "'AND' in the prompt .* lower case"),
-        ("a <lora:x:0.8>", "only LoRA is named in prompts"),
+        ("a <lora:x:0.8>", "are named in the positive prompt only"),
     ],
 )
 def test_syntax_without_a_meaning_here_is_refused(prompt, why):

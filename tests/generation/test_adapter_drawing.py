@@ -17,6 +17,7 @@ from ldm_jax.convert.adapters.adapter_writer import write_adapter
 from ldm_jax.convert.adapters.module_names import ModuleNames
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.native import write_native
+from ldm_jax.generation.adapter_shelf import Worn
 from ldm_jax.generation.pipeline import Pipeline
 
 SAMPLING = cfg.Sampling(steps=2, seed=1, guidance_scale=2.0, batch_size=2)
@@ -130,7 +131,7 @@ def test_from_python(folder, pipeline):
         ("<lora:one:1:2:3>", "has 3 strengths"),
         ("<lora:one:dyn=3>", "'dyn' is not read here"),
         ("<lora:one:nan>", "the strength nan is not within"),
-        ("<hypernet:one:1>", "only LoRA is named in prompts"),
+        ("<hypernet:one:1>", "<hypernet:one> in a prompt needs hypernet"),
     ],
 )
 def test_refused_tags(pipeline, prompt, message):
@@ -150,4 +151,4 @@ def test_other_refusals(folder, pipeline):
         Pipeline(folder / "model", lora=(str(model),))
     literal = Pipeline(folder / "model", literal_prompts=True, lora_dir=folder / "loras")
     texts, chosen = literal._shelf.cut([f"{CAT}<lora:one>"], None)
-    assert texts == [f"{CAT}<lora:one>"] and chosen == [()]
+    assert texts == [f"{CAT}<lora:one>"] and chosen == [Worn()]

@@ -119,11 +119,11 @@ def test_long_texts_are_read_in_time():
 
 
 def test_settings_that_are_not_used_are_named():
-    settings = {"Steps": "2", "Model": "m", "Hires upscale": "2", "Lora hashes": "x: 1"}
+    settings = {"Steps": "2", "Model": "m", "Hires upscale": "2", "AddNet": "x"}
     _, problems = infotext.as_settings(Infotext("a", "", settings))
     assert [problem.split(" is ")[0] for problem in problems[1:]] == [
         "Hires upscale",
-        "Lora hashes",
+        "AddNet",
     ]
 
 

@@ -20,7 +20,7 @@ FACTS = {
     "inputs": ["caption", "label", "edit_image", "edit_given", "low_res", "noise_level"],
     "noise_levels": 350, "sides": {"height": SIDE, "width": SIDE}, "classes": 10,
     "usual": {"steps": 25, "mask_blur": 4.0}, "usual_masked": {}, "token_limit": 16,
-    "is_inpainting": False, "clip": True,
+    "is_inpainting": False, "clip": True, "words": [],
 }  # fmt: skip
 """Of a model that has everything."""
 

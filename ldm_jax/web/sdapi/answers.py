@@ -27,7 +27,7 @@ def drawn(translated: Translated, given: Json) -> Json:
     """The answer to txt2img and img2img, of which `given` is the body: the pictures' files, byte
     for byte, and `info`, which is JSON in JSON."""
     job, fields = translated.job, translated.fields
-    images = [base64.b64encode(png).decode() for png, _ in job.drawn]
+    images = [base64.b64encode(png).decode() for png, *_ in job.drawn]
     echo = dict(given)
     if fields.is_img2img and not fields["include_init_images"]:
         echo |= {"init_images": None, "mask": None}
@@ -40,7 +40,7 @@ def drawn(translated: Translated, given: Json) -> Json:
 def info(translated: Translated) -> Json:
     """What is said of the pictures that were drawn."""
     job, fields = translated.job, translated.fields
-    requests = [one for _, one in job.drawn]
+    requests = [one for _, one, _ in job.drawn]
     first = requests[0] if requests else job.requests[0]
     sampling, count = first.sampling, len(requests)
     seeds = [one.sampling.seed for one in requests]
@@ -57,7 +57,7 @@ def info(translated: Translated) -> Json:
         "seed_resize_from_h": -1, "denoising_strength": sampling.strength,
         "extra_generation_params": {"Notes": "; ".join(job.notes)} if job.notes else {},
          "index_of_first_image": 0,
-        "infotexts": [_infotext(one) for one in requests], "styles": [],
+        "infotexts": [text or _infotext(one) for _, one, text in job.drawn], "styles": [],
         "job_timestamp": _stamp(job), "clip_skip": translated.options.clip_skip,
         "is_using_inpainting_conditioning": first.picture.mask is not None,
         "version": f"ldm_jax {ldm_jax.__version__}",
@@ -65,8 +65,8 @@ def info(translated: Translated) -> Json:
 
 
 def _infotext(request: Request) -> str:
-    """The web UI's text of a picture; a picture without a caption has an empty one."""
-    return parameters(request if request.prompt else replace(request, prompt=("",), classes=()))
+    """The web UI's text of a picture without a caption, which has an empty one."""
+    return parameters(replace(request, prompt=("",), classes=()))
 
 
 def _stamp(job: Job) -> str:

@@ -118,6 +118,18 @@ async def adapters(request: HttpRequest) -> Response:
     return JSONResponse(await asyncio.to_thread(lists.adapters, Services.of(request).models))
 
 
+async def hypernetworks(request: HttpRequest) -> Response:
+    """GET hypernetworks"""
+    return JSONResponse(await asyncio.to_thread(lists.hypernetworks, Services.of(request).models))
+
+
+async def embeddings(request: HttpRequest) -> Response:
+    """GET embeddings"""
+    services = Services.of(request)
+    found = await asyncio.to_thread(lists.embeddings, services.models, services.worker.loaded)
+    return JSONResponse(found)
+
+
 async def refresh(request: HttpRequest) -> Response:
     """POST refresh-checkpoints"""
     await asyncio.to_thread(Services.of(request).models.scan)
@@ -150,7 +162,7 @@ def _listing(content: Any) -> Answer:
 
 _GET: dict[str, Answer] = {
     "progress": progress, "options": options, "sd-models": models, "cmd-flags": flags,
-    "memory": memory, "loras": adapters,
+    "memory": memory, "loras": adapters, "hypernetworks": hypernetworks, "embeddings": embeddings,
 } | {name: _listing(content) for name, content in lists.LISTS.items()}  # fmt: skip
 _POST: dict[str, Answer] = {
     "txt2img": txt2img, "img2img": img2img, "interrupt": interrupt, "skip": skip,

@@ -1,6 +1,6 @@
 // The form: the fields that the model has, as the server describes them, in their places.
 
-import { adapterButtons } from "./adapters.js";
+import { promptButtons } from "./adapters.js";
 import { find, make, plural } from "./dom.js";
 import { Field } from "./fields.js";
 import { Seed } from "./seed.js";
@@ -68,8 +68,7 @@ export class Form {
       find(place).replaceChildren(...present.map((name) => fields[name].element));
       present.forEach((name) => placed.add(name));
     }
-    const { adapters } = this.description;
-    if (adapters.length) find("words").append(adapterButtons(adapters, fields.prompt.input));
+    if (fields.prompt) find("words").append(...promptButtons(this.description, fields));
     const others = Object.entries(fields).filter(([name]) => !placed.has(name))
       .map(([, field]) => field);
     const [main, more] = ["main", "more"].map((group) =>
