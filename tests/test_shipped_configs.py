@@ -17,11 +17,13 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.config.published import FIRST_STAGES
 from ldm_jax.config.published_models import MODELS
 from ldm_jax.convert import imported_model
+from ldm_jax.convert.clip.clip_folders import clip_shapes
 from ldm_jax.data.loader import make_loader
 from ldm_jax.models.build import build_autoencoder, build_classifier
 from ldm_jax.training.autoencoder_stage import autoencoder_stage
 from ldm_jax.training.classifier_stage import classifier_stage
 from ldm_jax.training.code_stage import code_stage
+from ldm_jax.training.contrastive_stage import contrastive_stage
 from ldm_jax.training.diffusion_stage import diffusion_stage
 
 FILES = sorted((tiny.ROOT / "configs").glob("*.py"))
@@ -97,6 +99,10 @@ def test_the_model_is_built_at_its_size(path, options):
         assert out.shape == image.shape
         assert passed.latents.shape == (1, latent, latent, run.autoencoder.latent_channels)
         return
+    if isinstance(run, cfg.ContrastiveRun):
+        shapes = clip_shapes(run.clip)
+        assert shapes["text_projection"]["kernel"].shape[1] == run.clip.embedding
+        return
     autoencoder = first_stage(path, options, run)
     if path == TASKS and options["name"] != "bsr_sr":
         # Their networks are built to count parameters: tests/convert/test_published_models.py.
@@ -156,6 +162,8 @@ def shrunk(run, pictures, annotations):
             loss = replace(loss, adversarial=discriminator)
         return replace(run, data=data, mesh=cfg.Mesh(), autoencoder=autoencoder, loss=loss)
     run = replace(run, data=data, mesh=cfg.Mesh())
+    if isinstance(run, cfg.ContrastiveRun):
+        return run
     if isinstance(run, cfg.ClassifierRun):
         classifier = replace(
             run.classifier, in_channels=4, block_out_channels=(8,), attention=(False,),
@@ -205,6 +213,8 @@ def test_a_small_one_trains_a_step(
         kinds = {cfg.ClassMapPrefix: str(of_maps), cfg.DepthPrefix: str(of_depth)}
         of_conditions = kinds.get(type(run.condition))
         stage = code_stage(run, tmp_path / "run", str(first), of_conditions)
+    elif isinstance(run, cfg.ContrastiveRun):
+        stage = contrastive_stage(run, tmp_path)
     elif isinstance(run, cfg.ClassifierRun):
         stage = classifier_stage(run, tmp_path, tiny.mesh(), str(trained_autoencoder))
     else:

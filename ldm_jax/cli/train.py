@@ -184,6 +184,7 @@ def make_stage(
     from ldm_jax.training.autoencoder_stage import autoencoder_stage
     from ldm_jax.training.classifier_stage import classifier_stage
     from ldm_jax.training.code_stage import code_stage
+    from ldm_jax.training.contrastive_stage import contrastive_stage
     from ldm_jax.training.diffusion_stage import diffusion_stage
 
     named = {
@@ -199,6 +200,8 @@ def make_stage(
             return classifier_stage(run, workdir, mesh, first_stage)
         case cfg.CodeTransformerRun():
             return code_stage(run, workdir, first_stage, condition_stage, init)
+        case cfg.ContrastiveRun():
+            return contrastive_stage(run, workdir, init)
         case cfg.DiffusionRun():
             return diffusion_stage(run, workdir, mesh, first_stage, init, text_encoder)
 
@@ -222,9 +225,11 @@ _NO_USE = {
     (cfg.ClassifierRun, "--init"): "a classifier begins with fresh weights",
     (cfg.ClassifierRun, "--text_encoder"): "a classifier reads no text",
     (cfg.CodeTransformerRun, "--text_encoder"): "a transformer over codes reads no text",
+    (cfg.ContrastiveRun, "--first_stage"): "CLIP sees images themselves",
+    (cfg.ContrastiveRun, "--text_encoder"): "a run begins with a whole CLIP, by --init",
 } | {
     (kind, "--condition_stage"): "only a transformer over codes has a condition made of codes"
-    for kind in (cfg.AutoencoderRun, cfg.ClassifierRun, cfg.DiffusionRun)
+    for kind in (cfg.AutoencoderRun, cfg.ClassifierRun, cfg.ContrastiveRun, cfg.DiffusionRun)
 }
 
 
@@ -324,6 +329,12 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
             )
         case cfg.ClassifierRun():
             return f"guide a model by it: python sample.py --model=MODEL --classifier={folder}"
+        case cfg.ContrastiveRun():
+            return (
+                "draw with its text encoder: python train.py --config=CONFIG --workdir=ANOTHER "
+                f"--first_stage=MODEL --text_encoder={folder}; or write it for other programs: "
+                f"python -m ldm_jax.convert.clip {folder} TARGET"
+            )
         case cfg.CodeTransformerRun(condition=condition):
             words = {
                 cfg.ClassPrefix: " --classes 0",

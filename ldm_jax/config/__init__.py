@@ -79,6 +79,7 @@ from ldm_jax.config.runs import (
     AutoencoderRun,
     ClassifierRun,
     CodeTransformerRun,
+    ContrastiveRun,
     DiffusionRun,
     Run,
 )
@@ -138,6 +139,7 @@ __all__ = [
     "Conditioner",
     "ConfigError",
     "ConfigFile",
+    "ContrastiveRun",
     "ControlBranch",
     "ControlHints",
     "ControlNet",

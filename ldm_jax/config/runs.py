@@ -25,6 +25,7 @@ from ldm_jax.config.checks import (
     require_divisible,
     settings,
 )
+from ldm_jax.config.clip_networks import CLIP
 from ldm_jax.config.conditioning import (
     CaptionMapConditioner,
     ClassConditioner,
@@ -254,7 +255,51 @@ class CodeTransformerRun:
         )
 
 
-Run = AutoencoderRun | DiffusionRun | ClassifierRun | CodeTransformerRun
+@settings
+class ContrastiveRun:
+    """CLIP: an image and a text encoder, trained to tell which captions belong to which images of
+    a batch. Every image is compared with all captions, on whichever device they are."""
+
+    data: Data
+    clip: CLIP
+    tokenizer: Literal["word", "bpe", "clip"] = "word"
+    """`word` and `bpe` tokenizers are made from the training captions; `clip` comes with the model
+    that a run starts from (`train.py --init`)."""
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """`softmax`: which caption of all, and which image of all, as CLIP; `sigmoid`: each pair by
+    itself, as SigLIP, which adds a bias to similarities (clip.logit_bias)."""
+    equal_captions: Literal["shared", "apart"] = "shared"
+    """What an image is asked for where its caption is there several times: `shared`, any of them;
+    `apart`, its own alone, as CLIP was trained on texts that hardly repeat."""
+    optim: Optim = field(
+        default_factory=lambda: Optim(beta2=0.98, eps=1e-6, weight_decay=0.2, clip_norm=None)
+    )
+    loop: Loop = field(default_factory=Loop)
+    mesh: Mesh = field(default_factory=Mesh)
+
+    def __post_init__(self) -> None:
+        _check_wishes(self.loop, ())
+        require(self.optim.accumulation == 1, "optim.accumulation", self.optim.accumulation,
+                "1: images are compared with the captions of the whole batch")  # fmt: skip
+        require(not isinstance(self.data.source, EncodedLatents | DreamBooth), "data.source",
+                self.data.source, "a source of images with captions")  # fmt: skip
+        side = self.clip.vision.image_size
+        require(self.data.sides == (side, side), "data.image_size", self.data.image_size,
+                f"{side}, clip.vision.image_size")  # fmt: skip
+        require(self.clip.logit_bias == (self.loss == "sigmoid"), "clip.logit_bias",
+                self.clip.logit_bias,
+                f"{self.loss == 'sigmoid'} for loss {self.loss!r}")  # fmt: skip
+        require(self.tokenizer == "clip" or self.clip.end_token == 0, "clip.end_token",
+                self.clip.end_token, f"0, the padding after each caption, for tokenizer "
+                f"{self.tokenizer!r}, which puts no end token there")  # fmt: skip
+
+    @property
+    def conditioners(self) -> tuple[TextConditioner, ...]:
+        """What the training examples must have: a caption each."""
+        return (TextConditioner(self.clip.text, self.tokenizer, dropout=0.0),)
+
+
+Run = AutoencoderRun | DiffusionRun | ClassifierRun | CodeTransformerRun | ContrastiveRun
 
 
 TRAINED = {

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ldm_jax import config as cfg
 from ldm_jax.convert import hub, native
+from ldm_jax.convert.clip.clip_folders import is_clip, read_clip
 from ldm_jax.convert.compvis.reader import read_checkpoint
 from ldm_jax.convert.diffusers.pipeline_folders import CONFIG, INDEX, read_component, read_folder
 from ldm_jax.convert.diffusers.text_encoders import read_text_encoder as read_text_encoder_config
@@ -112,8 +113,8 @@ def _borrowed(given: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
 def read_text_encoder(
     path: str | Path, option: str, **choices: Any
 ) -> tuple[cfg.TextConditioner, dict[str, Any], Path | None]:
-    """The text encoder of any model, or of its component's folder alone: its conditioner, its
-    parameters, and the tokenizer of a whole model.
+    """The text encoder of any model, of a CLIP, or of its component's folder alone: its
+    conditioner, its parameters, and the tokenizer of a whole model.
 
     `option` is what the user named `path` with; `choices` are those of `load`.
 
@@ -121,6 +122,8 @@ def read_text_encoder(
         ConvertError, FileFormatError, ConfigError, FileNotFoundError: as `load`, or there is none.
     """
     config = Path(path) / CONFIG
+    if is_clip(Path(path)):
+        return read_clip(path).text_encoder()
     if config.is_file() and "model_type" in read_json(config):
         fields = Fields.read(config)
         with fields.naming():
@@ -160,6 +163,11 @@ def kind_of(path: Path) -> Kind:
             raise ConvertError(
                 f"{path} is a classifier, which can guide a model but not draw; name the model, "
                 "and pass this with --classifier"
+            )
+        if is_clip(path):
+            raise ConvertError(
+                f"{path} is a CLIP, which compares pictures with texts and does not draw; a run "
+                "can take its text encoder by train.py --text_encoder"
             )
         if found.get("type") == "CodeTransformerRun":
             raise ConvertError(

@@ -54,13 +54,13 @@ def begin(
     if found.widening:
         _check_widening(run, untrained, found.widening)
     if text is not None:
-        _check_tokenizer(text, found.tokenizer, read=text_encoder or init)
+        check_tokenizer(text, found.tokenizer, read=text_encoder or init)
     if stage is not None:
         keep_first_stage(run, train, workdir, mesh, stage)
     if keeps_untrained(run):
         save_untrained(workdir, untrained)
     if text is not None and jax.process_index() == 0:
-        _keep_tokenizer(text, _all_captions(run, train), workdir, found.tokenizer)
+        keep_tokenizer(text, all_captions(run.data, train), workdir, found.tokenizer)
     if found.widening and jax.process_index() == 0:
         say(found.widening)
     wait_for_all("frozen parts")
@@ -104,7 +104,7 @@ def _divide(
         tokens: Sequence[int] = (0,)
         if isinstance(run.adapter, cfg.TextualInversion):
             text = cfg.find(run.conditioners, cfg.TextConditioner)
-            _check_tokenizer(text, beginning.tokenizer, read=None)
+            check_tokenizer(text, beginning.tokenizer, read=None)
             tokens = initial_tokens(run.adapter, read_tokenizer(beginning.tokenizer, text))
         return split(with_adapter(params, run, model, tokens), run)
     return (
@@ -122,7 +122,7 @@ def _check_widening(run: cfg.DiffusionRun, untrained: dict[str, Any], widening: 
         )
 
 
-def _check_tokenizer(text: cfg.TextConditioner, files: Path | None, read: str | None) -> None:
+def check_tokenizer(text: cfg.TextConditioner, files: Path | None, read: str | None) -> None:
     """Raises unless `files` has the tokenizer that `text` asks for, or it can be made."""
     if files is not None:
         read_tokenizer(files, text)
@@ -139,16 +139,16 @@ def _check_tokenizer(text: cfg.TextConditioner, files: Path | None, read: str | 
         )
 
 
-def _all_captions(run: cfg.DiffusionRun, train: Source) -> Iterator[str]:
+def all_captions(data: cfg.Data, train: Source) -> Iterator[str]:
     """The training captions, then those kept for validation, whose words and letters a tokenizer
     is to know too."""
     yield from train.captions()
-    validation = validation_source(run.data)
+    validation = validation_source(data)
     if validation is not None:
         yield from validation.captions()
 
 
-def _keep_tokenizer(
+def keep_tokenizer(
     text: cfg.TextConditioner, captions: Iterable[str], workdir: Path, files: Path | None
 ) -> None:
     """The tokenizer in `files`, or one made from the captions, as the run's own."""

@@ -34,6 +34,9 @@ INSTANCES = (
     cfg.LoRA(), cfg.LoHa(), cfg.LoKr(), cfg.IA3(), cfg.FullDifference(), cfg.ModuleAdapter(),
     cfg.TextualInversion(), cfg.Hypernetwork(), cfg.ControlNet(), cfg.CLIP(end_token=1),
     cfg.CLIPVision(), cfg.DINOv2(), cfg.DrawnScores(), cfg.FeatureFiles(),
+    cfg.ContrastiveRun(
+        cfg.Data(image_size=64), cfg.CLIP(vision=cfg.CLIPVision(64, 16)), tokenizer="clip"
+    ),
 )  # fmt: skip
 DRAWING = (
     cfg.Sampling, cfg.PictureInput, cfg.ConditionFiles, cfg.ControlHints, cfg.ModelChoice,

@@ -16,7 +16,7 @@ from ldm_jax.convert.parts import model_config
 from ldm_jax.core import tree
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.sources import open_source
-from ldm_jax.training.beginning import _all_captions
+from ldm_jax.training.beginning import all_captions
 from ldm_jax.training.diffusion_stage import diffusion_stage
 from ldm_jax.training.trainable import split
 from ldm_jax.workdir.checkpoints import Checkpoints
@@ -61,7 +61,7 @@ def test_the_tokenizer_is_made_from_all_captions(pictures):
     kept = tiny.diffusion_run(pictures)
     train, validation = (open_source(kept.data, split) for split in ("train", "validation"))
     expected = [*train.captions(), *validation.captions()]
-    assert list(_all_captions(kept, train)) == expected and len(expected) == 48
+    assert list(all_captions(kept.data, train)) == expected and len(expected) == 48
 
 
 def test_attention_alone(run, trained_text2img, tmp_path):

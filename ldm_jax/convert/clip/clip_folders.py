@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,9 @@ _DINOV2_NAMES = {
     ".attention.output.dense.": ".attention.out_proj.",
 }  # fmt: skip
 _RUN = "ContrastiveRun"
+START_OF_TEXT = "<|startoftext|>"
+TokenizerKind = Literal["word", "bpe", "clip"]
+"""As `cfg.TextConditioner` has it."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,19 @@ class ImportedClip:
     """Folder with the tokenizer's files, or one `tokenizer.json`; None where there is none."""
     name: str
     notes: tuple[str, ...] = ()
+    kind: TokenizerKind = "clip"
+    """Of the tokenizer."""
 
     @property
     def weights_sha256(self) -> str:
         """`tree.fingerprint` of the parameters: the same from whatever files they came."""
         return tree.fingerprint(self.params)
+
+    def text_encoder(self) -> tuple[cfg.TextConditioner, dict[str, Any], Path | None]:
+        """The text encoder as a diffusion model is conditioned on it, its parameters, and the
+        tokenizer."""
+        params = {"text_model": self.params["text_model"]}
+        return cfg.TextConditioner(self.config.text, self.kind), params, self.tokenizer
 
     def open_tokenizer(self) -> Tokenizer:
         """The tokenizer.
@@ -79,7 +90,8 @@ class ImportedClip:
                 f"{self.name} has no tokenizer; put its files into the folder: vocab.json and "
                 "merges.txt, or tokenizer.json"
             )
-        found = open_clip_tokenizer(self.tokenizer)
+        load = load_clip_tokenizer if self.kind == "clip" else load_tokenizer
+        found = load(self.tokenizer)
         if found.vocab_size > self.config.text.vocab_size:
             raise TokenizerError(
                 f"the tokenizer {self.tokenizer} has {found.vocab_size} tokens, but the text "
@@ -103,18 +115,21 @@ class ImportedDINOv2:
         return tree.fingerprint(self.params)
 
 
-def open_clip_tokenizer(path: Path) -> Tokenizer:
-    """CLIP's own tokenizer, or one that was made from captions, by the files that are there.
+def tokenizer_kind(path: Path) -> TokenizerKind:
+    """Which tokenizer the files in a folder, or the one `tokenizer.json`, are of.
 
     Raises:
-        TokenizerError, FileFormatError: they cannot be read.
+        FileFormatError: the file is damaged.
     """
-    if path.is_dir() and not (path / "tokenizer.json").is_file():
-        return load_clip_tokenizer(path)
     file = path / "tokenizer.json" if path.is_dir() else path
-    # Those made from captions say how they are padded.
-    made = isinstance(read_json(file).get("padding"), dict) and not (path / "vocab.json").exists()
-    return load_tokenizer(file) if made else load_clip_tokenizer(file.parent)
+    if not file.is_file():
+        return "clip"
+    found = read_json(file)
+    model = found.get("model")
+    model = model if isinstance(model, dict) else {}
+    if START_OF_TEXT in model.get("vocab", ()):
+        return "clip"
+    return "word" if model.get("type") == "WordLevel" else "bpe"
 
 
 def is_clip(path: Path) -> bool:
@@ -147,7 +162,9 @@ def read_clip(path: str | Path, variant: str | None = None) -> ImportedClip:
     with fields.naming():
         config = read_clip_settings(fields)
     params, notes = _weights(path, config, variant, clip_shapes(config), UNUSED[:1])
-    return ImportedClip(config, params, _tokenizer(path), str(path), notes)
+    tokenizer = _tokenizer(path)
+    kind: TokenizerKind = "clip" if tokenizer is None else tokenizer_kind(tokenizer)
+    return ImportedClip(config, params, tokenizer, str(path), notes, kind)
 
 
 def _of_workdir(path: Path) -> ImportedClip:
@@ -155,7 +172,7 @@ def _of_workdir(path: Path) -> ImportedClip:
     weights = "raw" if run.optim.ema_decay is None else "ema"
     _, params = Checkpoints.load_params(path, weights, None)
     params = jax.tree.map(np.asarray, params)
-    return ImportedClip(run.model, params, tokenizer_of(path), str(path))
+    return ImportedClip(run.clip, params, tokenizer_of(path), str(path), kind=run.tokenizer)
 
 
 def read_dinov2(path: str | Path, variant: str | None = None) -> ImportedDINOv2:
