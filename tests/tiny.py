@@ -138,12 +138,16 @@ def fit(
     first_stage: Path | None = None,
     init: Path | None = None,
     condition_stage: Path | None = None,
+    text_encoder: Path | None = None,
 ) -> Any:
     """Trains `run` in this process, as `train.py` does."""
     from ldm_jax.cli.train import make_judge, make_stage
     from ldm_jax.training.loop import fit
 
-    paths = {"first_stage": first_stage, "init": init, "condition_stage": condition_stage}
+    paths = {
+        "first_stage": first_stage, "init": init, "condition_stage": condition_stage,
+        "text_encoder": text_encoder,
+    }  # fmt: skip
     models = {name: None if path is None else str(path) for name, path in paths.items()}
     return fit(
         run, workdir, lambda mesh: make_stage(run, workdir, mesh, **models),

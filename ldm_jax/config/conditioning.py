@@ -106,6 +106,18 @@ class TextConditioner:
     tags: CaptionTags | None = None
     """Shuffle and drop the tags of captions in training; None: captions as they are."""
 
+    @property
+    def chunked(self) -> bool:
+        """Whether prompts of any length are read, in chunks between CLIP's start and end tokens,
+        which tokenizers made from captions have not."""
+        return isinstance(self.encoder, CLIPText) and self.tokenizer == "clip"
+
+    @property
+    def draws_maps(self) -> bool:
+        """Whether a caption's map can be drawn from its words: all at once, padded with token 0."""
+        made = isinstance(self.encoder, CLIPText) and not self.chunked
+        return made or isinstance(self.encoder, TextTransformer)
+
     def slots(self, latent_channels: int) -> Slots:
         """What it gives the U-Net."""
         return Slots(self.encoder.width, getattr(self.encoder, "pooled_dim", None))
@@ -116,7 +128,8 @@ class CaptionMapConditioner:
     """Caption map: a rough image computed from the caption and concatenated to the latents, which
     teaches small models layout early.
 
-    It must follow a `TextConditioner` with a `TextTransformer`, and is dropped with its caption.
+    It must follow a `TextConditioner` whose tokenizer is made from captions, and is dropped with
+    its caption.
     """
 
     name: ClassVar[str] = "caption_map"
@@ -381,9 +394,9 @@ def slots_of(conditioners: Sequence[Conditioner], latent_channels: int) -> Slots
     require(len(set(names)) == len(names), "conditioners", names, "of different kinds")
     if "caption_map" in names:
         text = find(conditioners[: names.index("caption_map")], TextConditioner)
-        require(text is not None and isinstance(text.encoder, TextTransformer), "conditioners",
-                names, "a caption_map only after a text_encoder that is a TextTransformer"
-                )  # fmt: skip
+        require(text is not None and text.draws_maps, "conditioners", names,
+                "a caption_map only after a text_encoder that is a TextTransformer, or a CLIPText "
+                "with a tokenizer made from captions")  # fmt: skip
     _check_edit_dropout(find(conditioners, EditConditioner), find(conditioners, TextConditioner))
     each = [conditioner.slots(latent_channels) for conditioner in conditioners]
     context = {slots.context for slots in each} - {None}

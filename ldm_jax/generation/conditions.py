@@ -106,7 +106,8 @@ def encode_conditions(
     uncond: dict[str, np.ndarray] = {}
     for conditioner in conditioners:
         match conditioner:
-            case cfg.TextConditioner(encoder=cfg.CLIPText(max_length=length)):
+            case cfg.TextConditioner(encoder=encoder, chunked=True):
+                length = encoder.max_length
                 return _chunked(tokenizer, conditions, negative, length, emphasis, words)
             case cfg.TextConditioner(encoder=encoder):
                 captions = ["" if c is None else str(c) for c in (*conditions, negative)]

@@ -39,7 +39,7 @@ class EmbeddingShelf:
         self._files: list[Path | None] = []
         asked = choice.embeddings or choice.embeddings_dir is not None
         text = cfg.find(config.conditioners, cfg.TextConditioner)
-        if text is None or not isinstance(text.encoder, cfg.CLIPText):
+        if text is None or not text.chunked:
             if asked:
                 raise cfg.ConfigError(
                     "embeddings: only models with CLIP's text encoder know such words; leave them "

@@ -59,7 +59,7 @@ LOADED = (
 TEXT_CHOICES = {
     "clip_skip": (defaults.has_clip, "has no CLIP text encoder"),
     "literal_prompts": (defaults.takes_captions, "takes no prompts"),
-    "embeddings_dir": (defaults.has_clip, "has no CLIP text encoder"),
+    "embeddings_dir": (defaults.reads_chunks, "has no CLIP text encoder with its tokenizer"),
 }
 """Choices that not every model has: which have it, and why another does not."""
 

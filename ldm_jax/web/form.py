@@ -83,8 +83,7 @@ def _usual(model: "Model") -> dict[str, Any]:
 
 def token_limit(text: TextConditioner) -> int:
     """Tokens of a caption, or of each of CLIP's chunks, without those that frame them."""
-    framed = isinstance(text.encoder, CLIPText)
-    return text.encoder.max_length - (2 if framed else 0)
+    return text.encoder.max_length - (2 if text.chunked else 0)
 
 
 def form(name: str, facts: dict[str, Any], models: ModelList, limits: Limits) -> dict[str, Any]:

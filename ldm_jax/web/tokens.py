@@ -4,7 +4,7 @@ them, and what is refused. JAX is not asked, so any thread may."""
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ldm_jax.config import CLIPText, ConfigError, TextConditioner, find
+from ldm_jax.config import ConfigError, TextConditioner, find
 from ldm_jax.config.request import Request
 from ldm_jax.core.reading import shown
 from ldm_jax.data import prompts
@@ -32,7 +32,7 @@ def count_tokens(model: "Model", text: str) -> dict[str, Any]:
         raise Refused(422, ("text", f"text has more than {MAX_TEXT} characters"))
     text = _without_tags(model, [text])[0]
     tokenizer, limit = pipeline.tokenizer, token_limit(conditioner)
-    if isinstance(conditioner.encoder, CLIPText):
+    if conditioner.chunked:
         try:
             emphasis = not pipeline.choice.literal_prompts
             chunks = prompts.chunks_of(tokenizer, text, limit, emphasis, pipeline.words)
@@ -62,7 +62,7 @@ def cut_prompts(model: "Model", request: Request) -> list[str]:
     conditioner = find(pipeline.config.conditioners, TextConditioner)
     if conditioner is None or pipeline.tokenizer is None:
         return []
-    if isinstance(conditioner.encoder, CLIPText):
+    if conditioner.chunked:
         return []  # which reads on in further chunks
     texts = [*_without_tags(model, request.prompt), request.negative_prompt or ""]
     limit = token_limit(conditioner)

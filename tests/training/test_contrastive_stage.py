@@ -20,6 +20,7 @@ from ldm_jax.convert.loading import load
 from ldm_jax.core import tree
 from ldm_jax.core.sharding import make_mesh
 from ldm_jax.evaluation.features.clip import read_clip_embedder
+from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.losses.contrastive import softmax_loss
 from ldm_jax.models.clip_model import CLIP as ClipModel
 from ldm_jax.models.clip_model import similarities
@@ -167,3 +168,24 @@ def test_images_of_another_size_are_refused(pictures):
     data = dataclasses.replace(tiny.data(pictures), image_size=32)
     with pytest.raises(cfg.ConfigError, match="data.image_size is 32; it must be 16"):
         run_of(pictures, data=data)
+
+
+def test_what_it_conditions_draws_and_its_captions_can_be_mapped(
+    trained, pictures, trained_autoencoder, tmp_path
+):
+    """Captions are padded words here, without CLIP's start and end tokens and thus no chunks."""
+    conditioners = (cfg.TextConditioner(CLIP.text, "word"), tiny.CAPTION_MAP)
+    quiet = dataclasses.replace(
+        tiny.LOOP, steps=2, checkpoint_every=2, validate_every=2, sample_every=0
+    )
+    run = tiny.diffusion_run(
+        pictures, conditioners=conditioners, loop=quiet,
+        train=("unet", "conditioners/caption_map/.*"),
+    )  # fmt: skip
+    tiny.fit(run, tmp_path / "run", first_stage=trained_autoencoder, text_encoder=trained)
+    sampling = cfg.Sampling(steps=2, guidance_scale=2.0)
+    pipeline = Pipeline(tmp_path / "run")
+    images = pipeline.generate(["a red three alone"], sampling=sampling)
+    assert images.shape == (1, 16, 16, 3)
+    kept = pipeline.params["conditioners"]["text_encoder"]["text_model"]
+    tiny.same_bits(jax.device_get(kept), read_clip(trained).params["text_model"])
