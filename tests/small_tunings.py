@@ -15,6 +15,8 @@ from ldm_jax.adapters.hypernetwork import fresh_nets
 from ldm_jax.convert import imported_model
 from ldm_jax.convert.adapters.adapter_writer import write_adapter
 from ldm_jax.convert.adapters.module_names import ModuleNames
+from ldm_jax.convert.controlnets.control_files import ImportedControl
+from ldm_jax.convert.controlnets.control_writer import write_control
 from ldm_jax.convert.hypernetworks.hypernetwork_files import HypernetworkFile, write_hypernetwork
 from ldm_jax.convert.native import write_native
 from ldm_jax.formats.safetensors_file import write_safetensors
@@ -30,7 +32,7 @@ TAG = {"ss_tag_frequency": '{"10_cats": {"red cat": 7, "sitting": 3}, "dogs": {"
 
 
 def write_all(folder):
-    """`model`, `loras/style.safetensors`, `nets/hyper.pt` and `words/zork.safetensors`."""
+    """`model`, `net`, `loras/style.safetensors`, `nets/hyper.pt` and `words/zork.safetensors`."""
     tokenizer = clip_files.write_clip(folder / "tokenizer")
     numbers = {name: _quiet(part) for name, part in small.numbers(CONFIG).items()}
     model = imported_model.make(CONFIG, numbers, tokenizer=tokenizer)
@@ -38,6 +40,7 @@ def write_all(folder):
     names = ModuleNames.of(CONFIG, model.params)
     dotted = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
     change = (Maker(0).make("lora", names.places[dotted].shape),)
+    _write_control(folder)
     (folder / "loras").mkdir()
     adapter = Adapter({"unet": {names.places[dotted].path: change}}, "style", metadata=TAG)
     write_adapter(adapter, folder / "loras" / "style.safetensors", "kohya")
@@ -48,6 +51,17 @@ def write_all(folder):
     for name, width in (("zork", small.CLIP.width), ("wide", 768)):
         rows = random.standard_normal((2, width)).astype(np.float32)
         write_safetensors(folder / "words" / f"{name}.safetensors", {"emb_params": rows})
+
+
+def _write_control(folder):
+    """`net`, a ControlNet with numbers."""
+    branch = cfg.control_of(CONFIG.unet, CONFIG.autoencoder)
+    random = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: (0.3 * random.standard_normal(leaf.shape)).astype(np.float32),
+        imported_model.control_shapes(branch),
+    )
+    write_control(ImportedControl(branch, params, "net", {}), folder / "net", "diffusers")
 
 
 def hypernetwork(seed=0, **form):

@@ -221,6 +221,14 @@ class Pipeline:
         """The words of prompts that stand for embeddings."""
         return self.embeddings.words
 
+    def rescale(self, control: tuple[str, ...]) -> None:
+        """Other scales for the same ControlNets, spelled as in `ModelChoice.control`. Raises
+        ConfigError for other ControlNets."""
+        choices = [ControlChoice.parse(one) for one in control]
+        if [one.file for one in choices] != [one.file for one in self._controls]:
+            raise cfg.ConfigError("control: these are other ControlNets; open the model with them")
+        self.choice, self._controls = replace(self.choice, control=control), choices
+
     def unused_embeddings(self, plan: Plan) -> list[str]:
         """The words of the embeddings of the model's choice that no prompt of a plan has."""
         inputs = (one for group in plan.groups for one in (group.inputs, group.uncond))

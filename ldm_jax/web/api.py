@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ldm_jax.web import request_body
+from ldm_jax.web.controls import CONTROL
 from ldm_jax.web.form import form
 from ldm_jax.web.gallery import AS_DATA
 from ldm_jax.web.grids import Axis, axis_of, cells_of
@@ -73,7 +74,7 @@ async def jobs(request: HttpRequest) -> JSONResponse:
 async def new_job(request: HttpRequest) -> JSONResponse:
     """POST /api/jobs {model, request}, and the data of pictures and files"""
     services, body = Services.of(request), await request_body.read_json(request)
-    request_body.allow_only(body, "model", "request", *AS_DATA)
+    request_body.allow_only(body, "model", "request", CONTROL, *AS_DATA)
     job = await asyncio.to_thread(_job, services, body)
     return JSONResponse({"id": job.id}, 201)
 
@@ -89,7 +90,7 @@ def _job(services: Services, body: request_body.Json) -> Job:
 async def new_grid(request: HttpRequest) -> JSONResponse:
     """POST /api/grid {model, request, x, y}, and the data of pictures and files"""
     services, body = Services.of(request), await request_body.read_json(request)
-    request_body.allow_only(body, "model", "request", "x", "y", *AS_DATA)
+    request_body.allow_only(body, "model", "request", "x", "y", CONTROL, *AS_DATA)
     return JSONResponse(await asyncio.to_thread(_grid, services, body), 201)
 
 

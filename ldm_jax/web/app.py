@@ -39,6 +39,7 @@ def make_app(services: Services, arguments: Arguments) -> ASGIApp:
         routes=[
             Mount("/api", routes=[*api.ROUTES, *gallery_api.ROUTES]),
             Mount("/sdapi/v1", routes=sdapi_routes.ROUTES),
+            Mount("/controlnet", routes=sdapi_routes.CONTROL_ROUTES),
             Mount("/", _Page(directory=STATIC, html=True, check_dir=False)),
         ],
         exception_handlers={

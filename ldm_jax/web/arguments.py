@@ -30,6 +30,8 @@ class Arguments:
     """Folder of hypernetworks, which prompts name: <hypernet:NAME:0.8>."""
     embeddings_dir: Path | None = None
     """Folder of embeddings (textual inversion), whose names are words of prompts."""
+    control: tuple[Path, ...] = ()
+    """ControlNets that requests can name as their files or folders are called."""
     out: Path = Path("pictures")
     """Folder for the pictures; those that are in it, and `sample.py`'s, are shown, too."""
     host: str = "127.0.0.1"
@@ -73,8 +75,10 @@ class Arguments:
 
     @property
     def tunings(self) -> Tunings:
-        """What prompts can name. Raises ConfigError for a folder that is none."""
-        return Tunings(self.lora_dir, self.hypernetwork_dir, self.embeddings_dir)
+        """What prompts and requests can name. Raises ConfigError as `Tunings`."""
+        return Tunings(
+            self.lora_dir, self.hypernetwork_dir, self.embeddings_dir, self.control
+        )  # fmt: skip
 
     @property
     def is_loopback(self) -> bool:

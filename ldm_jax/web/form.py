@@ -100,7 +100,7 @@ def form(name: str, facts: dict[str, Any], models: ModelList, limits: Limits) ->
         "token_limit": facts["token_limit"], "chunks": facts["clip"],
         "adapters": models.tunings.adapters() if takes_captions else [],
         "hypernetworks": models.tunings.hypernetworks() if takes_captions else [],
-        "words": facts["words"],
+        "words": facts["words"], "controls": [*models.tunings.controls],
         "takes_picture": True, "picture_formats": FORMATS,
         "takes_mask": True, "needs_mask": facts["is_inpainting"],
         "files": [

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ldm_jax.config import ConfigError
+from ldm_jax.config.control_choice import HintChoice
 from ldm_jax.config.request import FILES, Request, paths
 from ldm_jax.core.files import check_writable, writing
 from ldm_jax.core.reading import FileFormatError, parse_json
@@ -30,6 +31,8 @@ from ldm_jax.web.refused import Refused
 
 AS_DATA = ("init_image", "mask", *FILES)
 """Settings that name files, which come as data instead."""
+OF_CONTROLS = ("control", "hint", "control_start", "control_end", "guess_mode")
+"""Settings of ControlNets, which are said together."""
 INPUTS = "inputs"
 """The folder in the output folder with the pictures and files that drawings started from."""
 LOCK = ".lock"
@@ -234,9 +237,12 @@ def _prompt(chunks: Mapping[Any, Any]) -> str | None:
 def _inputs(chunks: Mapping[Any, Any]) -> frozenset[str]:
     """The names of the files that one of our pictures was drawn from, as its text says."""
     request = _request(chunks)
-    return frozenset(
-        Path(path).name for name in AS_DATA if isinstance(path := request.get(name), str)
-    )
+    named = {Path(path).name for name in AS_DATA if isinstance(path := request.get(name), str)}
+    hints = request.get("hint")
+    for one in hints if isinstance(hints, list) else []:
+        with contextlib.suppress(ConfigError):  # of a text that somebody else wrote
+            named.add(HintChoice.parse(str(one)).file.name)
+    return frozenset(named)
 
 
 def _request(chunks: Mapping[Any, Any]) -> dict[str, Any]:
@@ -252,6 +258,8 @@ def _request(chunks: Mapping[Any, Any]) -> dict[str, Any]:
 def given_files(request: Request) -> dict[str, Path]:
     """The files that a request starts from, by their settings."""
     found = {name: request.setting(name) for name in AS_DATA}
+    hints = [HintChoice.parse(one).file for one in request.hints.hint]
+    found |= {f"control[{place}].image": path for place, path in enumerate(hints)}
     return {name: path for name, path in found.items() if path is not None}
 
 
@@ -267,11 +275,12 @@ def settings_of(path: Path, where: str) -> dict[str, Any]:
     except FileFormatError as error:
         raise Refused(422, (None, f"{where} {error.args[1]}")) from error
     request = written.request.to_dict()
+    hinted = {name: request.pop(name) for name in OF_CONTROLS if name in request}
     named = {name: request.pop(name) for name in paths() if name in request}
     if picture_text.CHUNK not in text:  # the web UI's, which knows models by their names
         named["model"] = parse_parameters(text.get(PARAMETERS) or "").settings.get("Model")
     return {
-        "request": request, "problems": [*written.problems], "paths": named,
+        "request": request, "controls": hinted, "problems": [*written.problems], "paths": named,
         "filled": [name for name in written.filled if name in request],
         "text": text.get(PARAMETERS) or "", "grid": _axes(text.get(picture_text.CHUNK)),
     }  # fmt: skip

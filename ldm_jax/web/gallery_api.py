@@ -10,15 +10,17 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from ldm_jax.config.request import FILES
+from ldm_jax.config.request import FILES, WITH_STRENGTH
 from ldm_jax.core.reading import shown
 from ldm_jax.web import request_body
+from ldm_jax.web.controls import names_in
 from ldm_jax.web.gallery import AS_DATA, INPUTS, settings_of
 from ldm_jax.web.grids import axis_of
 from ldm_jax.web.pictures import sent_file
 from ldm_jax.web.refused import Refused
 from ldm_jax.web.sent_files import MEDIA_TYPES
 from ldm_jax.web.services import Services
+from ldm_jax.web.tunings import FOLDERS
 
 MOST = 200
 """Pictures of one page of the list."""
@@ -81,7 +83,16 @@ def _settings(services: Services, path: Path, where: str) -> dict[str, Any]:
     """What a picture says, with names in the place of paths: models as they are listed, pictures
     by where they can be fetched."""
     found = settings_of(path, where)
-    named: dict[str, str] = found.pop("paths")
+    named: dict[str, Any] = found.pop("paths")
+    for name in (*WITH_STRENGTH, "embeddings", *FOLDERS):
+        if named.pop(name, None) is not None and name not in FOLDERS:
+            found["problems"].append(f"{name} is chosen for the model; name it in the prompt")
+    units = names_in(found.pop("controls"), services.models.tunings)
+    for one in units:
+        one["image"] = _fetched(services, one["image"])
+        if one["model"] is None:
+            found["problems"].append("control is none of the ControlNets that are listed here")
+    found["control"] = [one for one in units if one["model"] is not None]
     said = named.pop("model", None)
     found["grid"], problem = _grid(found["grid"])
     if problem:

@@ -86,6 +86,11 @@ def png_of_input(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return content.getvalue()
 
 
+def keep_picture(out: Path, image: Image.Image, field: str) -> Path:
+    """Writes a picture as `keep` does; returns its path. Raises Refused (422) for 32 bits."""
+    return keep(out, png_of_input(picture_of(image, field)))
+
+
 def keep(out: Path, data: bytes, suffix: str = ".png") -> Path:
     """Writes a file as OUT/inputs/SHA256.SUFFIX, or notes that it was sent again; returns its
     path."""

@@ -12,20 +12,22 @@ from starlette.requests import Request as HttpRequest
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.config.request import FILES, Request, settings
 from ldm_jax.web import pictures, refused
+from ldm_jax.web.controls import CONTROL, Unit, settings_of_units, units_of
 from ldm_jax.web.form import ABSENT, AS_DATA, BY_NAME, all_options
-from ldm_jax.web.gallery import Gallery, given_files
+from ldm_jax.web.gallery import OF_CONTROLS, Gallery, given_files
 from ldm_jax.web.grids import Grids
 from ldm_jax.web.limits import Limits
 from ldm_jax.web.model_list import ModelList
 from ldm_jax.web.refused import Refused
 from ldm_jax.web.sent_files import SentFile, sent_file_of
 from ldm_jax.web.tokens import check_conditions
+from ldm_jax.web.tunings import FOLDERS
 from ldm_jax.web.worker import Worker
 
 if TYPE_CHECKING:
     from ldm_jax.generation.library import Model
 
-Sent = Mapping[str, Image.Image | SentFile]
+Sent = Mapping[str, Image.Image | SentFile | tuple[Unit, ...]]
 """What comes with a request, by the settings that it is for: pictures, decoded, and files."""
 
 
@@ -57,11 +59,15 @@ class Services:
         return request
 
 
-def decoded(data: Mapping[str, object], limits: Limits) -> dict[str, Image.Image | SentFile]:
-    """Those of the pictures `init_image` and `mask`, and of the files that models are conditioned
-    on, that are there; raises Refused (422)."""
+def decoded(
+    data: Mapping[str, object], limits: Limits
+) -> dict[str, Image.Image | SentFile | tuple[Unit, ...]]:
+    """Those of the pictures `init_image` and `mask`, of the files that models are conditioned on,
+    and of ControlNets with what they are shown, that are there; raises Refused (422)."""
     given = {name: data[name] for name in AS_DATA if data.get(name) not in (None, "")}
-    return {
+    units = units_of(data[CONTROL], limits) if data.get(CONTROL) else ()
+    controls = {CONTROL: units} if units else {}
+    return controls | {
         name: sent_file_of(value, name, limits.max_pixels) if name in FILES
         else pictures.open_sent(pictures.decode_base64(value, name), name, limits.max_pixels)
         for name, value in given.items()
@@ -96,7 +102,9 @@ def request_of(
     """
     entry = models.find(model)
     named = Request(model=models.usual_choice(entry.path)).to_dict()
-    named = {name: named[name] for name in ("model", *vars(models.tunings)) if name in named}
+    named = {name: named[name] for name in ("model", *FOLDERS) if name in named}
+    sent = dict(sent)
+    units = sent.pop(CONTROL, ())
     if values.get("weak_model") is not None:
         named.pop("embeddings_dir", None)  # whose words it would not know
     neutral = Request()
@@ -108,19 +116,25 @@ def request_of(
             values[name] = [value]  # one prompt, or class, is a list of one
         if name in ABSENT or name in AS_DATA:
             how = "comes as data, beside the request" if name in AS_DATA else "is not for HTTP"
+            if name in OF_CONTROLS:
+                raise Refused(422, (name, f"{name} is said beside the request, in {CONTROL}"))
             raise Refused(422, (name, f"{name} names a file of this machine, which {how}"))
         if name in BY_NAME and value is not None:
             named[name] = str(models.find(value, name).path)
     # A picture's place is taken by any name until the rest is known to be in order.
     places = {name: name for name in AS_DATA if name in sent}
-    with_needs = dict(values) | named | places
+    hinted = settings_of_units(units, models.tunings, None)
+    with_needs = dict(values) | named | places | hinted
     try:
         request = Request.from_dict(with_needs)
     except ConfigError as error:
         raise refusal_of_settings(error, values) from error
     limits.check(request)
     check_sizes(sent)
-    return request.changed(**{name: _kept(gallery, what, name) for name, what in sent.items()})
+    kept = {name: _kept(gallery, what, name) for name, what in sent.items()}
+    hinted = settings_of_units(units, models.tunings, gallery)
+    return request.changed(**kept, **{n: tuple(v) if isinstance(v, list) else v
+                                      for n, v in hinted.items()})  # fmt: skip
 
 
 def refusal_of_settings(error: ConfigError, values: Mapping[str, Any]) -> Refused:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldm_jax.config import ModelChoice
+from ldm_jax.config import ConfigError, ModelChoice
+
+FOLDERS = ("lora_dir", "hypernetwork_dir", "embeddings_dir")
 
 
 @dataclass(frozen=True)
@@ -15,16 +17,29 @@ class Tunings:
     lora_dir: Path | None = None
     hypernetwork_dir: Path | None = None
     embeddings_dir: Path | None = None
+    control: tuple[Path, ...] = ()
+    """ControlNets."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for a folder that is none."""
+        """Raises ConfigError for a folder that is none, and for ControlNets that are not there or
+        have the same name."""
+        for path in self.control:
+            if not path.exists():
+                raise ConfigError(f"--control={path}: there is no such file or folder")
+        if len(self.controls) < len(self.control):
+            raise ConfigError("--control: two ControlNets have the same name; rename one")
         self.adapters()
         self.hypernetworks()
         self.embeddings()
 
     def choice(self, path: Path) -> ModelChoice:
         """The model in `path`, with nothing chosen but what prompts can name."""
-        return ModelChoice(path, **vars(self))
+        return ModelChoice(path, **{name: getattr(self, name) for name in FOLDERS})
+
+    @property
+    def controls(self) -> dict[str, Path]:
+        """The ControlNets by their names, which are those of their files or folders."""
+        return {path.name if path.is_dir() else path.stem: path for path in self.control}
 
     # What brings JAX along is imported only where it is asked for.
 

@@ -8,8 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ldm_jax.config.control_choice import ControlChoice
 from ldm_jax.config.request import ModelChoice
 from ldm_jax.core.output import say
 from ldm_jax.core.reading import printable
@@ -45,8 +47,16 @@ class Loaded:
         own = self.model.pipeline.choice
         if own.embeddings_dir is None:  # the server's, which not every model has a use for
             choice = replace(choice, embeddings_dir=None)
-        known = replace(self.choice, embeddings_dir=choice.embeddings_dir)
+        if _files_of(choice.control) == _files_of(own.control):  # scales are changed at once
+            choice = replace(choice, control=own.control)
+        known = replace(
+            self.choice, embeddings_dir=choice.embeddings_dir, control=own.control
+        )  # fmt: skip
         return own == choice or bool(optional) and known == choice
+
+
+def _files_of(control: tuple[str, ...]) -> list[Path]:
+    return [ControlChoice.parse(one).file for one in control]
 
 
 class Worker:
@@ -260,6 +270,8 @@ class Worker:
 
         loaded = self.loaded
         if loaded is not None and loaded.serves(choice, job.optional):
+            if loaded.model.pipeline.choice.control != choice.control:
+                loaded.model.pipeline.rescale(choice.control)
             return loaded.model
         self.update(job, stage="loading")
         self.loaded = None

@@ -75,9 +75,9 @@ def test_unknown_fields_scripts_and_wrong_types_are_named():
     assert refused({"hr_scale": "two", "cfg_scale": "nan"}) == ["hr_scale", "cfg_scale"]
     found = fields.check({"steps": "10", "seed": 4.0, "cfg_scale": "3.5"}, is_img2img=False)
     assert [found[name] for name in ("steps", "seed", "cfg_scale")] == [10, 4, 3.5]
-    fields.check({"alwayson_scripts": {"ControlNet": {"args": []}}}, is_img2img=False)
-    script = {"alwayson_scripts": {"ControlNet": {"args": [{"model": "x"}]}}}
-    assert refused(script) == ["alwayson_scripts.ControlNet"]
+    fields.check({"alwayson_scripts": {"ADetailer": {"args": []}}}, is_img2img=False)
+    script = {"alwayson_scripts": {"ADetailer": {"args": [{"model": "x"}]}}}
+    assert refused(script) == ["alwayson_scripts.ADetailer"]
     assert refused({"init_images": ["data"]}, is_img2img=False) == ["init_images"]
 
 

@@ -1,11 +1,16 @@
 """What prompts name beside a model, over HTTP: adapters, hypernetworks and words of embeddings."""
 
+import base64
+import io
+import json
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import requests
 import small_tunings
+from PIL import Image
 
 from ldm_jax.config import ConfigError
 from ldm_jax.images.picture_text import read_written
@@ -27,7 +32,7 @@ def server(tmp_path_factory):
     arguments = parse([
         f"--models={folder / 'model'}", f"--lora_dir={folder / 'loras'}", "--port=0",
         f"--hypernetwork_dir={folder / 'nets'}", f"--embeddings_dir={folder / 'words'}",
-        f"--out={folder / 'out'}",
+        f"--control={folder / 'net'}", f"--out={folder / 'out'}",
     ])  # fmt: skip
     models = ModelList(arguments.models, arguments.tunings)
     services = make_services(models, Gallery(arguments.out), arguments.limits)
@@ -51,6 +56,7 @@ def get(server, path, **how):
 
 def drawn(server, prompt, **more):
     answer = requests.post(f"{server.url}/sdapi/v1/txt2img", json=SMALL | {"prompt": prompt} | more)
+    assert answer.status_code in (200, 422), answer.text
     return answer.json()
 
 
@@ -111,3 +117,106 @@ def test_folders_that_are_none(tmp_path):
         arguments = parse([f"--models={tmp_path}", f"--{name}={tmp_path / 'none'}"])
         with pytest.raises(ConfigError, match=f"{name} is .*, which is no folder"):
             _ = arguments.tunings
+
+
+# --------------------------------------------------------------------------------- ControlNets
+
+
+@pytest.fixture(scope="module")
+def hint():
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def with_units(server, *units, **more):
+    return drawn(server, "a cat", alwayson_scripts={"ControlNet": {"args": [*units]}}, **more)
+
+
+def test_control_by_units(server, hint):
+    assert get(server, "/controlnet/model_list").json() == {"model_list": ["net"]}
+    assert get(server, "/controlnet/module_list").json() == {"module_list": ["none", "canny"]}
+    unit = {"image": hint, "model": "net", "weight": 5, "control_mode": "Balanced",
+            "resize_mode": 1, "pixel_perfect": True}  # fmt: skip
+    plain = drawn(server, "a cat")["images"][0]
+    found = [
+        with_units(server, unit | change)["images"][0]
+        for change in ({}, {"weight": 1.0}, {"guidance_end": 0.5}, {"control_mode": 2})
+    ]
+    assert len({plain, *found}) == 5
+    off = with_units(server, unit | {"enabled": False}, {"enabled": False})
+    assert off["images"][0] == plain
+
+
+def test_control_in_our_own_form(server, hint):
+    unit = {"model": "net", "image": hint, "scale": 5.0, "end": 0.5, "guess_mode": True}
+    sampling = {"width": 16, "height": 16, "steps": 2, "seed": 5, "prompt": "a cat"}
+    job = {"model": "model", "request": sampling, "control": [unit]}
+    made = requests.post(f"{server.url}/api/jobs", json=job).json()
+    found = server.services.worker.find(made["id"])
+    assert found.ended.wait(120) and found.refused is None
+    told = get(server, f"/api/gallery/{found.files[0]}/settings").json()
+    (said,) = told["control"]
+    assert requests.get(server.url + said.pop("image")).status_code == 200
+    assert said == {"model": "net", "scale": 5.0, "start": 0.0, "end": 0.5, "canny": False,
+                    "guess_mode": True}  # fmt: skip
+    assert not told["problems"] and not {"control", "hint"} & {*told["request"]}
+    server.services.gallery.prune((), grace=0.0)
+    picture = json.dumps(
+        read_written(server.services.gallery.path(found.files[0])).request.hints.hint
+    )
+    assert "inputs" in picture and len([*(server.folder / "out/inputs").iterdir()]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ({"model": "../net"}, "control[0].model", "no such ControlNet here, only net"),
+        ({"model": None}, "control[0].model", "must be the name of a ControlNet"),
+        ({"image": "%"}, "control[0].image", "is not base64"),
+        ({"image": 3}, "control[0].image", "must be a picture in base64"),
+        ({"scale": "1"}, "control[0].scale", "must be a number"),
+        ({"scale": True}, "control[0].scale", "must be a number"),
+        ({"scale": 1e9}, "control[0].scale", "not within"),
+        ({"start": 2}, "control[0].start", "must be a number from 0 to 1"),
+        ({"start": 0.5, "end": 0.5}, "control_start", "the end must be later"),
+        ({"canny": [3, 1]}, "control[0].canny", "the lower one first"),
+        ({"colour": 1}, "control[0].colour", "is no field here"),
+    ],
+)
+def test_refused_controls(server, hint, change, field, message):
+    unit = {"model": "net", "image": hint} | change
+    job = {"model": "model", "request": {"prompt": "a"}, "control": [unit]}
+    (error,) = requests.post(f"{server.url}/api/jobs", json=job).json()["errors"]
+    assert error["field"] == field and message in error["message"]
+
+
+@pytest.mark.parametrize("control", [3, {}, [3], [{}] * 9])
+def test_what_is_no_list_of_controls(server, control):
+    job = {"model": "model", "request": {"prompt": "a"}, "control": control or "x"}
+    (error,) = requests.post(f"{server.url}/api/jobs", json=job).json()["errors"]
+    assert error["field"].startswith("control")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"module": "openpose"}, "args[0].module is 'openpose'; it must be one of none, canny"),
+        ({"control_mode": "My prompt is more important"}, "args[0].control_mode is"),
+        ({"mask": "x"}, "args[0].mask asks for what is not here"),
+        ({"colour": 1}, "args[0].colour is no field here"),
+        ({"model": "other"}, "no such ControlNet here, only net"),
+    ],
+)
+def test_refused_units(server, hint, change, message):
+    answer = with_units(server, {"image": hint, "model": "net"} | change)
+    assert message in answer["errors"][0]["message"]
+
+
+def test_paths_are_not_taken(server):
+    for name in ("control", "hint", "lora", "hypernetwork_dir", "embeddings_dir"):
+        value = ["/etc/passwd"] if not name.endswith("_dir") else "/etc"
+        job = {"model": "model", "request": {"prompt": "a", name: value}}
+        (error,) = requests.post(f"{server.url}/api/jobs", json=job).json()["errors"]
+        assert error["field"] == name

@@ -10,6 +10,8 @@ from typing import Any
 from ldm_jax.config.checks import allowed, matches
 from ldm_jax.config.request import FILES
 from ldm_jax.web.refused import Refused, json_words
+from ldm_jax.web.sdapi.control_units import SCRIPT as CONTROL_SCRIPT
+from ldm_jax.web.sdapi.control_units import units_of_script
 
 Fields = Mapping[str, Any]
 
@@ -71,6 +73,8 @@ class Checked:
     is_img2img: bool
     shown: Fields = field(default_factory=dict)
     """Some of `SHOWN`."""
+    controls: list[dict[str, Any]] = field(default_factory=list)
+    """ControlNets, as POST /api/jobs takes them."""
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -108,7 +112,11 @@ def check(fields: Fields, is_img2img: bool) -> Checked:
             wrong.append((name, f"{name} must be {_allowed(without_effect[name])}"))
     if wrong:
         raise Refused(422, *wrong)
-    return Checked(values, is_img2img, shown)
+    scripts = fields.get(SCRIPTS) or {}
+    units = [
+        u for name, one in scripts.items() if _controls(name, one) for u in units_of_script(one)
+    ]
+    return Checked(values, is_img2img, shown, units)
 
 
 def _allowed(kind: Any) -> str:
@@ -150,12 +158,19 @@ def _scripts(value: Any) -> list[tuple[str | None, str]]:
     asking = {
         name: script for name, script in value.items()
         if not (isinstance(script, dict) and script.get("args") in ([], [False], None))
+        and not _controls(name, script)
     }  # fmt: skip
     wrong = _wrongly_shown(asking.pop(FILES_SCRIPT)) if FILES_SCRIPT in asking else []
     return wrong + [
         (f"{SCRIPTS}.{name[:80]}", f"there is no script {name[:80]!r} here; leave it out")
         for name in asking
     ]
+
+
+def _controls(name: str, script: Any) -> bool:
+    """Whether it is the script of ControlNets, and asks for something."""
+    asks = not (isinstance(script, dict) and script.get("args") in ([], [False], None))
+    return name.lower() == CONTROL_SCRIPT and asks
 
 
 def _wrongly_shown(script: Any) -> list[tuple[str | None, str]]:

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from ldm_jax.web import request_body
 from ldm_jax.web.refused import Refused
 from ldm_jax.web.sdapi import answers, lists
+from ldm_jax.web.sdapi.control_units import MODULES
 from ldm_jax.web.sdapi.request_fields import check
 from ldm_jax.web.sdapi.server_options import changed
 from ldm_jax.web.sdapi.translation import Translated, renamed, translate
@@ -173,3 +174,17 @@ ROUTES = [
     Route(f"/{name}", _answering(answer), methods=[method])
     for method, routes in (("GET", _GET), ("POST", _POST)) for name, answer in routes.items()
 ]  # fmt: skip
+
+
+async def control_models(request: HttpRequest) -> Response:
+    """GET /controlnet/model_list"""
+    return JSONResponse({"model_list": [*Services.of(request).models.tunings.controls]})
+
+
+async def control_modules(request: HttpRequest) -> Response:
+    """GET /controlnet/module_list"""
+    return JSONResponse({"module_list": [*MODULES]})
+
+
+CONTROL_ROUTES = [Route("/model_list", control_models), Route("/module_list", control_modules)]
+"""Below `/controlnet/`."""

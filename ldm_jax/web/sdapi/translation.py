@@ -13,6 +13,7 @@ from ldm_jax.config.checks import Seed
 from ldm_jax.config.request import FILES
 from ldm_jax.sampling.solvers import DEFAULT_ETA
 from ldm_jax.web import pictures
+from ldm_jax.web.controls import CONTROL
 from ldm_jax.web.jobs import Job
 from ldm_jax.web.refused import Refused
 from ldm_jax.web.sdapi import sampler_names
@@ -64,6 +65,7 @@ def translate(fields: Checked, options: Options, services: Services) -> Translat
         raise Refused(422, ("seed", f"seed is {seed}; for {count} pictures, whose seeds follow "
                             f"it, it must be at most {largest}"))  # fmt: skip
     sent = _pictures(fields, services) | _files(fields, services)
+    sent |= decoded({CONTROL: fields.controls}, services.limits)
     values = settings_of(fields) | options.settings()
     first = services.request_of(values | {"seed": seed}, name, sent)
     requests = tuple(first.changed(seed=seed + i) for i in range(count))

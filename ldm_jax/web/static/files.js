@@ -25,7 +25,7 @@ function brighter(image) {
   return most ? 255 / most : 1;
 }
 
-class FileInput {
+export class FileInput {
   constructor({ name, help }, changed) {
     this.name = name;
     this.changed = changed;

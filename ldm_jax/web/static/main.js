@@ -1,6 +1,7 @@
 // Puts the page together.
 
 import * as api from "./api.js";
+import { Control } from "./control.js";
 import { announce, either, find, make, sentence, tell, toast, words } from "./dom.js";
 import { Drop } from "./drop.js";
 import { Files } from "./files.js";
@@ -24,6 +25,7 @@ const isLoaded = () => models.find((model) => model.name === shown)?.loaded ?? f
 
 const picture = new Picture(() => form.pictureChanged());
 const files = new Files(() => form.pictureChanged());
+const control = new Control();
 const form = new Form(picture, files, () => changed(), isLoaded);
 const grid = new Grid(() => changed());
 const gallery = new Gallery((name) => viewer.open(name));
@@ -90,6 +92,7 @@ async function chooseModel(again = false) {
     shown = name;
     models = await api.models();
     form.show(description);
+    control.show(description.controls);
     grid.show(description.settings);
     find("form").dataset.model = name;
     find("draw").disabled = false;
@@ -121,6 +124,7 @@ async function draw(event) {
   const button = find("draw");
   if (button.disabled) return;
   form.forgive();
+  tell(find("control-error"), null);
   tell(find("form-error"), null);
   form.seed?.next();
   const { request, errors } = form.request();
@@ -130,7 +134,8 @@ async function draw(event) {
   if (errors.length || !axes) return;
   button.disabled = true;
   try {
-    const job = { model: shown, request, ...(await picture.data()), ...(await files.data()) };
+    const job = { model: shown, request, ...(await picture.data()), ...(await files.data()),
+      ...(await control.data(dataUrl)) };
     if (grid.wanted) await sendGrid(job, axes);
     else await queue([job]);
   } catch (error) {
@@ -171,7 +176,8 @@ function complain(errors) {
   let left = grid.wanted ? grid.complain(errors) : errors;
   left = form.complain(left);
   left = left.filter(({ field, message }) => {
-    const line = field && document.querySelector(`[data-field="${CSS.escape(field)}"] > .error`);
+    const place = field?.replace(/^control\[.*/, "control");
+    const line = place && document.querySelector(`[data-field="${CSS.escape(place)}"] > .error`);
     if (!line || line.closest("[hidden]:not(.error)")) return true;
     tell(line, message);
     line.scrollIntoView({ block: "nearest" });
@@ -209,6 +215,8 @@ async function restore(found) {
   const blobs = {};
   for (const [name, url] of Object.entries(found.files)) blobs[name] = url && await api.blob(url);
   await files.restore(blobs);
+  await control.restore(found.control, api.blob);
+  if (found.control.length > 1) notes.push("Of its ControlNets the first is in the form.");
   if (unused.length) notes.push(`This model has no ${unused.map(words).join(", ").toLowerCase()}.`);
   toast(["The settings are in the form.", ...notes].join(" "));
   (form.fields.prompt ?? form.fields.classes)?.input.focus();
