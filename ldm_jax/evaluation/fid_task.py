@@ -123,7 +123,7 @@ def open_scorer(arguments: Arguments, folder: Path) -> tuple[Any, int]:
     are left to other processes."""
     from ldm_jax.core.progress import Progress
     from ldm_jax.evaluation.evaluators import chosen
-    from ldm_jax.evaluation.networks import read_extractors
+    from ldm_jax.evaluation.network_files import read_extractors
     from ldm_jax.evaluation.scoring import Scorer, extract
 
     file, images = open_reference(arguments)

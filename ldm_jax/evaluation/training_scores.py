@@ -26,7 +26,7 @@ from ldm_jax.evaluation.image_sets import (
     has_images,
     open_images,
 )
-from ldm_jax.evaluation.networks import read_extractors
+from ldm_jax.evaluation.network_files import read_extractors
 from ldm_jax.evaluation.reference_files import is_reference, read_reference
 from ldm_jax.evaluation.scoring import Processes, Scorer, extract
 from ldm_jax.training.stage import Stage
