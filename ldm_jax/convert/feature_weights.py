@@ -28,11 +28,14 @@ class FeatureWeights:
     have other values."""
 
 
-def named_file(path: str | Path | None, variable: str, how_to_get: str) -> Path:
-    """`path`, or what the environment variable names; raises ConvertError where neither is."""
+def named_file(path: str | Path | None, option: str, variable: str, how_to_get: str) -> Path:
+    """`path`, which the option names, or what the environment variable names; raises ConvertError
+    where neither is."""
     path = path or os.environ.get(variable)
     if not path:
-        raise ConvertError(f"{how_to_get}; name it, or set the environment variable {variable}")
+        raise ConvertError(
+            f"{how_to_get}; name it with {option}=FILE, or set the environment variable {variable}"
+        )
     return Path(path)
 
 

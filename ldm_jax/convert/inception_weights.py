@@ -43,7 +43,7 @@ def read_inception(path: str | Path | None = None) -> FeatureWeights:
             or no variance.
         FileFormatError: the file is missing, damaged or of another format.
     """
-    path = named_file(path, VARIABLE, HOW_TO_GET)
+    path = named_file(path, "--inception", VARIABLE, HOW_TO_GET)
     with open_file(path) as file:
         read = read_graph if looks_like_graph(file.read(_START)) else read_tensors
     found = read_weights(path, _shapes(), _IGNORED, KNOWN, read)

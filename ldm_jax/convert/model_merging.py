@@ -8,7 +8,7 @@ import numpy as np
 
 from ldm_jax.convert.imported_model import DTYPES, ConvertError, Imported, stored
 from ldm_jax.convert.loading import load
-from ldm_jax.convert.parts import InitialParams, initial_params
+from ldm_jax.convert.parts import InitialParams, OtherNetworks, initial_params
 from ldm_jax.core import tree
 
 
@@ -47,7 +47,13 @@ def merged(
 
 def _like(base: Imported, path: str | Path, other: str | Path | None) -> InitialParams:
     """The parameters in `path` with the shapes of `base`'s, in float32."""
-    found = initial_params(path, base.config, option="MODEL")
+    try:
+        found = initial_params(path, base.config, option="MODEL")
+    except OtherNetworks as error:
+        raise ConvertError(
+            f"{path} has other networks than the first model, so they cannot be merged: "
+            f"{error.listed.replace(' here', ' in the first')}"
+        ) from error
     if found.widening and other is None:
         raise ConvertError(
             f"{path} has fewer inputs than the first model, so half of it cannot be taken; add its "

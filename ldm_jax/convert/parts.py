@@ -184,17 +184,26 @@ def text_encoder_params(
     return TextEncoder(config, params, tokenizer)
 
 
+class OtherNetworks(cfg.ConfigError):
+    """A model of other networks than are wanted; `listed` says which settings differ."""
+
+    def __init__(self, message: str, listed: str) -> None:
+        super().__init__(message)
+        self.listed = listed
+
+
 def refuse_differing(
     differing: list[tuple[str, Any, Any]], source: str, what: str, setting: str
 ) -> None:
-    """Raises ConfigError, which names the settings that differ, where any do."""
+    """Raises OtherNetworks, which names the settings that differ, where any do."""
     if differing:
         listed = "; ".join(
             f"{where} is {old!r} there, {new!r} here" for where, old, new in differing
         )
-        raise cfg.ConfigError(
+        raise OtherNetworks(
             f"{source} holds another {what} than this config's: {listed}. Set {setting} to what "
-            "is there"
+            "is there",
+            listed,
         )
 
 

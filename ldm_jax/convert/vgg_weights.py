@@ -31,7 +31,7 @@ def read_vgg16(path: str | Path | None = None) -> FeatureWeights:
             finite.
         FileFormatError: the file is missing, damaged or of another format.
     """
-    return read_weights(named_file(path, VARIABLE, HOW_TO_GET), _shapes(), _IGNORED, KNOWN)
+    return read_weights(named_file(path, "--vgg", VARIABLE, HOW_TO_GET), _shapes(), _IGNORED, KNOWN)
 
 
 @cache

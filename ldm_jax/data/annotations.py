@@ -10,6 +10,7 @@ corner, or in pixels where the line also has "size": [height, width]; a box may 
 "text". COCO's annotation files (instances_*.json, stuff_*.json) are read as they are published.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -130,8 +131,9 @@ def boxes_of(path: str | Path, where: str, entry: Mapping[str, Any]) -> Iterator
             )  # fmt: skip
             raise FileFormatError(
                 path,
-                f'{place} needs a "box" of [top, left, bottom, right], {unit}, the smaller ones '
-                'first; for pixels give "size": [height, width] beside "boxes"',
+                f'{place} has the "box" {json.dumps(box.get("box"))[:80]}; it must be [top, left, '
+                f'bottom, right], {unit}, the smaller ones first; for pixels give "size": [height, '
+                'width] beside "boxes"',
             )
         top, left, bottom, right = ends
         ends = top / size[0], left / size[1], bottom / size[0], right / size[1]

@@ -133,6 +133,8 @@ def open_scorer(arguments: Arguments, folder: Path) -> tuple[Any, int]:
         arguments.evaluator, arguments.scores, arguments.num, count,
         images is not None or nothing,
     )  # fmt: skip
+    for problem in problems:
+        print(f"note: {problem}", flush=True)
     if file is not None and all(one.compares_with != "images" for one in scores.values()):
         images = None
     extractors = read_extractors(scores, arguments.files, arguments.feature_batch)

@@ -151,13 +151,14 @@ def _chunked(
 
 
 def _check_kinds(conditioners: Sequence[cfg.Conditioner], conditions: Sequence[Condition]) -> None:
-    taken = [name for c in conditioners for name in c.inputs if name in OPTIONS]
+    taken = [name for c in conditioners for name in c.inputs]
     for condition in conditions:
         if condition is None:
             continue
         name = "caption" if isinstance(condition, str) else "label"
         if name not in taken:
-            wanted = " and ".join(OPTIONS[n] for n in dict.fromkeys(taken)) or "nothing"
+            said = (OPTIONS.get(n, f"{n} (--{n})") for n in dict.fromkeys(taken))
+            wanted = " and ".join(said) or "nothing"
             raise ValueError(
                 f"this model is conditioned on {wanted}, not on {OPTIONS[name]}: {condition!r}"
             )

@@ -30,7 +30,7 @@ def check_picture(model: cfg.Model, sampling: cfg.Sampling, picture: Picture, co
         raise cfg.ConfigError("there is a mask, but no picture (init_image)")
     if model.is_inpainting and picture.mask is None:
         raise cfg.ConfigError(
-            "this is an inpainting model; it needs a picture and a mask (init_image, mask)"
+            "this is an inpainting model; it needs a picture and a mask (--init_image, --mask)"
         )
     if sampling.resample > 1 and (picture.mask is None or model.is_inpainting):
         raise cfg.ConfigError(

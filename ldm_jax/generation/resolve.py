@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -83,7 +84,8 @@ def resolve_request(pipeline: Pipeline, request: cfg.Request) -> ResolvedRequest
         full = tuple(-(-side // multiple) * multiple for side in shown.sides)
         sampling = replace(sampling, height=full[0], width=full[1])
         wanted, shown = shown.sides, shown.padded(pipeline.config, full)
-        paste = partial(_cut, sides=wanted)
+        picture = _padded(picture, full)
+        paste = partial(_cut_and_paste, sides=wanted, paste=paste)
     picture = replace(picture, shown=shown.inputs)
     resolved = pipeline.resolve_sampling(sampling, picture)
     sampling = resolved.sampling
@@ -180,10 +182,22 @@ def _exactly(sampling: cfg.Sampling, sides: tuple[int, int]) -> cfg.Sampling:
     return replace(sampling, height=sides[0], width=sides[1])
 
 
-def _cut(
-    image: UInt8[np.ndarray, "h w 3"], sides: tuple[int, int]
+def _padded(picture: Picture, sides: tuple[int, int]) -> Picture:
+    """`picture` and its mask, whose edges are repeated up to `sides`."""
+
+    def longer(array: Any) -> Any:
+        if array is None:
+            return None
+        beyond = [(0, side - old) for side, old in zip(sides, array.shape, strict=False)]
+        return np.pad(array, beyond + [(0, 0)] * (array.ndim - 2), mode="edge")
+
+    return replace(picture, image=longer(picture.image), mask=longer(picture.mask))
+
+
+def _cut_and_paste(
+    image: UInt8[np.ndarray, "h w 3"], sides: tuple[int, int], paste: Callable[[Any], Any]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    return image[: sides[0], : sides[1]]
+    return paste(image[: sides[0], : sides[1]])
 
 
 def _as_it_is(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -45,11 +45,12 @@ def code_stage(
         cfg.ConfigError: one is not named for a new run, or it has no codes, or does not fit.
         ConvertError, FileFormatError, OSError: a model that cannot be read.
     """
-    train, validation = open_source(run.data, "train"), validation_source(run.data)
-    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     initial = None
     if not has_checkpoints(workdir):
+        # Before the data, which may have to be built.
         initial = _begin(run, workdir, first_stage, condition_stage, init)
+    train, validation = open_source(run.data, "train"), validation_source(run.data)
+    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     autoencoder, frozen = load_first_stage(run, workdir)
     of_conditions, more = load_condition_stage(run, workdir)
     frozen |= more

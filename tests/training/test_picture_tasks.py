@@ -83,6 +83,14 @@ def test_it_is_drawn_with_files(trained, pictures, annotations, tmp_path):
         (changed, *_) = model.draw(**files | {setting: value}, **how)
         assert (changed.array != first.array).any(), setting
 
+    half = np.zeros((16, 16), np.uint8)
+    half[:, 8:] = 255
+    Image.fromarray(half).save(tmp_path / "half.png")
+    (kept,) = model.draw(**files | {"mask": tmp_path / "half.png"}, **how | {"num": 1})
+    original = np.asarray(Image.open(pictures / name))
+    np.testing.assert_array_equal(kept.array[:, :8], original[:, :8])
+    assert (kept.array[:, 8:] != original[:, 8:]).any()
+
     for setting in ("low_res", "class_map", "boxes", "edit_image", "depth"):
         rest = {k: v for k, v in files.items() if k != setting}
         with pytest.raises(ValueError, match=f"{setting} is missing: a file"):
