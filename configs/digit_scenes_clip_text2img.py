@@ -6,6 +6,10 @@
 
 `runs/clip` is trained by `digit_scenes_clip`. Without `--text_encoder` and `--train` the same
 encoder begins fresh and is trained with the U-Net, as that of `digit_scenes_text2img`.
+
+1,000 steps with the frozen encoder took ten minutes on two cores that others used as well. 0.32 of
+384 test captions were then drawn right, where the encoder that is trained with the U-Net gets 0.90
+(docs/clip.md).
 """
 
 from dataclasses import replace

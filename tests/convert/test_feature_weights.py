@@ -27,11 +27,11 @@ def file(tmp_path):
 
 def test_names(monkeypatch, file):
     monkeypatch.setenv("A_VARIABLE", "elsewhere")
-    assert named_file(file, "A_VARIABLE", "weights are needed") == file
-    assert str(named_file(None, "A_VARIABLE", "weights are needed")) == "elsewhere"
+    assert named_file(file, "--one", "A_VARIABLE", "weights are needed") == file
+    assert str(named_file(None, "--one", "A_VARIABLE", "weights are needed")) == "elsewhere"
     monkeypatch.delenv("A_VARIABLE")
-    with pytest.raises(ConvertError, match="weights are needed; name it, or set .* A_VARIABLE"):
-        named_file(None, "A_VARIABLE", "weights are needed")
+    with pytest.raises(ConvertError, match="weights are needed; name it with --one=FILE, or set .* A_VARIABLE"):
+        named_file(None, "--one", "A_VARIABLE", "weights are needed")
 
 
 def test_values_and_digest(file):
