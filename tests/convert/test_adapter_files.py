@@ -26,7 +26,7 @@ from ldm_jax.adapters.adapter import Adapter
 from ldm_jax.adapters.dora import DoRA
 from ldm_jax.adapters.lokr import LoKr
 from ldm_jax.adapters.lora import LoRA
-from ldm_jax.convert.adapters.adapter_files import METADATA, read_adapter
+from ldm_jax.convert.adapters.adapter_files import METADATA, read_adapter, tag_counts
 from ldm_jax.convert.adapters.adapter_writer import write_adapter
 from ldm_jax.convert.adapters.kohya_form import kohya_form
 from ldm_jax.convert.imported_model import ConvertError
@@ -460,3 +460,16 @@ def test_targets(tmp_path):
     write_adapter(loras(), tmp_path / "folder", "peft")
     write_adapter(loras(), tmp_path / "folder", "peft", overwrite=True)
     assert isinstance(read_adapter(tmp_path / "folder", names()).components["unet"][QUERY][0], LoRA)
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ('{"10_a": {"red cat": 7, "sits": 3}, "d": {" sits": 6}}', {"sits": 9, "red cat": 7}),
+        ("{}", {}), ("[1]", {}), ("no JSON", {}), ('{"a": 3, "b": {"c": "d", "e": true}}', {}),
+    ],
+)  # fmt: skip
+def test_tags_of_captions_are_counted(text, counts):
+    found = tag_counts({"ss_tag_frequency": text})
+    assert found == counts and [*found] == [*counts]
+    assert tag_counts({}) == {}

@@ -30,7 +30,9 @@ def test_names(monkeypatch, file):
     assert named_file(file, "--one", "A_VARIABLE", "weights are needed") == file
     assert str(named_file(None, "--one", "A_VARIABLE", "weights are needed")) == "elsewhere"
     monkeypatch.delenv("A_VARIABLE")
-    with pytest.raises(ConvertError, match="weights are needed; name it with --one=FILE, or set .* A_VARIABLE"):
+    with pytest.raises(
+        ConvertError, match="weights are needed; name it with --one=FILE, or set .* A_VARIABLE"
+    ):
         named_file(None, "--one", "A_VARIABLE", "weights are needed")
 
 

@@ -7,6 +7,7 @@ python -m ldm_jax.convert.adapters WORKDIR TARGET           of a run that trains
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,9 +15,13 @@ import tyro
 
 from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import check_writable
+from ldm_jax.core.reading import shown
 
 if TYPE_CHECKING:
     from ldm_jax.adapters.adapter import Adapter
+
+TAGS = 20
+"""Of the captions that an adapter was trained on, so many of the most frequent tags are shown."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,17 @@ def run(arguments: AdapterArguments) -> str:
 def describe(adapter: "Adapter") -> str:
     """What an adapter is, in a few lines."""
     from ldm_jax.adapters.dora import DoRA
+    from ldm_jax.convert.adapters.adapter_files import tag_counts
 
     lines = [f"name: {adapter.name}"]
     if adapter.family:
         lines.append(f"made for: {adapter.family}")
     if adapter.words:
         lines.append(f"words: {', '.join(adapter.words)}")
+    if tags := tag_counts(adapter.metadata):
+        most = [f"{shown(tag)} {count}" for tag, count in islice(tags.items(), TAGS)]
+        more = ", ..." if len(tags) > TAGS else ""
+        lines.append(f"captions it was trained on: {', '.join(most)}{more}")
     for component, modules in adapter.components.items():
         kinds: Counter[str] = Counter()
         ranks = set()

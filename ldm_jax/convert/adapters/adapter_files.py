@@ -2,6 +2,7 @@
 PEFT. Every module is read by itself, for a file may have several kinds, ranks and alphas."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from ldm_jax.convert.adapters.peft_settings import PeftSettings
 from ldm_jax.convert.adapters.trained_adapter import FAMILIES, is_run, read_trained_adapter
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.state_dicts import enumerated
-from ldm_jax.core.reading import map_file, parse_json, read_json, shown
+from ldm_jax.core.reading import FileFormatError, map_file, parse_json, read_json, shown
 from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
 
@@ -122,6 +123,22 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _words(metadata: Mapping[str, str]) -> tuple[str, ...]:
     said = metadata.get("modelspec.trigger_phrase", "")
     return tuple(word.strip() for word in said.split(",") if word.strip())
+
+
+def tag_counts(metadata: Mapping[str, str]) -> dict[str, int]:
+    """How often each tag of captions was trained on, most frequent first, as kohya's programs note
+    it in `ss_tag_frequency` (folder → tag → count); {} where it is not there or malformed."""
+    text = metadata.get("ss_tag_frequency", "")
+    try:
+        folders = parse_json("metadata", "ss_tag_frequency", text).values() if text else ()
+    except FileFormatError:
+        return {}
+    counts: Counter[str] = Counter()
+    for tags in folders:
+        for tag, count in tags.items() if isinstance(tags, dict) else ():
+            if isinstance(count, int) and not isinstance(count, bool):
+                counts[tag.strip()] += count
+    return dict(counts.most_common())
 
 
 def _no_alpha(place: Place, rank: int | None) -> None:
