@@ -133,6 +133,9 @@ export class Viewer {
     for (const [name, url] of Object.entries({ init_image: picture, mask, ...files })) {
       job[name] = url ? await this.use.data(await api.blob(url)) : null;
     }
+    const units = this.found.control.map(async (unit) => (
+      { ...unit, image: unit.image && await this.use.data(await api.blob(unit.image)) }));
+    if (units.length) job.control = await Promise.all(units);
     return job;
   }
 
