@@ -6,11 +6,13 @@ import json
 import threading
 from types import SimpleNamespace
 
+import browser
 import numpy as np
 import pytest
 import requests
 import small_tunings
 from PIL import Image
+from selenium.webdriver.support.ui import WebDriverWait
 
 from ldm_jax.config import ConfigError
 from ldm_jax.images.picture_text import read_written
@@ -220,3 +222,32 @@ def test_paths_are_not_taken(server):
         job = {"model": "model", "request": {"prompt": "a", name: value}}
         (error,) = requests.post(f"{server.url}/api/jobs", json=job).json()["errors"]
         assert error["field"] == name
+
+
+def test_the_page_draws_again_with_its_control(server, hint):
+    unit = {"model": "net", "image": hint, "scale": 5.0, "canny": True, "end": 0.75}
+    request = {"prompt": "a cat", "width": 16, "height": 16, "steps": 2, "seed": 7}
+    job = {"model": "model", "request": request, "control": [unit]}
+    made = requests.post(f"{server.url}/api/jobs", json=job).json()
+    found = server.services.worker.find(made["id"])
+    assert found.ended.wait(120) and found.refused is None
+    out, (first,) = server.services.gallery.out, found.files
+    before = {path.name for path in out.glob("*.png")}
+    driver = browser.start()
+    try:
+        driver.get(server.url)
+
+        def click(selector):
+            look = lambda _: driver.find_elements("css selector", selector)  # noqa: E731
+            WebDriverWait(driver, 60).until(look)[0].click()
+
+        click("#gallery li:first-child button")
+        click("#viewer-again:enabled")
+        WebDriverWait(driver, 60).until(lambda _: len([*out.glob("*.png")]) > len(before))
+        assert not list(browser.complaints(driver))
+    finally:
+        driver.quit()
+    (second,) = {path.name for path in out.glob("*.png")} - before
+    old, new = (Image.open(out / name) for name in (first, second))
+    assert old.tobytes() == new.tobytes()
+    assert read_written(out / second).request.hints.hint[0].startswith("canny:100:200:")
