@@ -307,7 +307,7 @@ def test_a_client_that_goes_away_is_no_longer_drawn_for(api):
 
 def test_the_strict_client(backend):
     abilities = backend.get_capabilities()
-    assert abilities.scheduler and not (abilities.controlnet or abilities.interrogate)
+    assert abilities.scheduler and abilities.controlnet and not abilities.interrogate
     assert [option.name for option in backend.list_checkpoints()] == ["run", "broken.safetensors"]
     assert {"euler", "ddim", "dpmpp_2m"} <= {option.name for option in backend.list_samplers()}
     assert {"normal", "karras"} <= {option.name for option in backend.list_schedulers()}
