@@ -119,10 +119,10 @@ def test_depth_maps_are_encoded_from_their_least_to_their_largest_number(
 ):
     data = tiny.annotated(dataclasses.replace(tiny.data(pictures), batch_size=8), annotations)
     run = dataclasses.replace(run_of(pictures), condition=cfg.DepthPrefix())
-    with pytest.raises(cfg.ConfigError, match=r"has no depth maps.*data.source.depth_maps"):
-        code_stage(run, tmp_path, str(first_stage), str(first_stage))
-    run = dataclasses.replace(run, data=data, loop=dataclasses.replace(LOOP, sample_every=0))
     _, _, of_depth = tiny_codes.write_first_stages(tmp_path)
+    with pytest.raises(cfg.ConfigError, match=r"has no depth maps.*data.source.depth_maps"):
+        code_stage(run, tmp_path / "without", str(first_stage), str(of_depth))
+    run = dataclasses.replace(run, data=data, loop=dataclasses.replace(LOOP, sample_every=0))
     stage = code_stage(run, tmp_path / "run", str(first_stage), str(of_depth))
     batch = next(make_loader(stage.train, data, seed=0, train=True, inputs=stage.inputs))
     depth = batch["inputs"]["depth"]
