@@ -5,7 +5,7 @@ import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import grain
@@ -173,7 +173,12 @@ def spread(source: Source, data: cfg.Data, count: int) -> list[Example]:
     """So many examples, evenly spread over the source, or all where it has fewer; in its order,
     fitted and not augmented."""
     count = min(count, len(source))
-    return [_load_one(source, data, i * len(source) // count) for i in range(count)]
+    return examples_at(source, data, [i * len(source) // count for i in range(count)])
+
+
+def examples_at(source: Source, data: cfg.Data, rows: Iterable[int]) -> list[Example]:
+    """The examples of some rows, fitted and not augmented."""
+    return [_load_one(source, data, row) for row in rows]
 
 
 def _checked(source: Source, data: cfg.Data, rows: Sequence[int] | None) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from ldm_jax import config as cfg
 from ldm_jax.config.request import IMAGES_PER_PROMPT
 from ldm_jax.evaluation.image_sets import Batch
-from ldm_jax.evaluation.provenance import circumstances
+from ldm_jax.evaluation.provenance import identity
 from ldm_jax.generation.pipeline import Pipeline
 
 
@@ -49,7 +49,7 @@ class DrawnImages:
         request = cfg.Request(sampling=self._resolved.sampling, model=pipeline.choice)
         self.about: dict[str, Any] = {
             "kind": "drawn", "images": count, **about, "request": request.to_dict(),
-            "uint8": "round((x + 1) * 127.5)", "origin": pipeline.origin, **circumstances(pipeline),
+            "uint8": "round((x + 1) * 127.5)", "origin": pipeline.origin, **identity(pipeline),
         }  # fmt: skip
         self.warnings: list[str] = []
 

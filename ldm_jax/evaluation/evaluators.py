@@ -214,6 +214,13 @@ def usual_scores(evaluator: str) -> tuple[str, ...]:
     return tuple(n for n, s in scores.items() if s.mode == first and n != "fid_infinity")
 
 
+def compares(evaluator: str, names: Sequence[str]) -> bool:
+    """Whether any of the scores that are asked for, or of the usual ones, is of a reference."""
+    known = EVALUATORS[evaluator]
+    asked = [known[name] for name in names or usual_scores(evaluator) if name in known]
+    return not asked or any(one.compares_with != "nothing" for one in asked)
+
+
 def chosen(
     evaluator: str, names: Sequence[str], images: int, reference: int | None, has_images: bool
 ) -> tuple[dict[str, Score], list[str]]:
@@ -237,10 +244,14 @@ def chosen(
     found: dict[str, Score] = {}
     problems: list[str] = []
     for name in names or usual_scores(evaluator):
-        score, fewest = known[name], min(images, images if reference is None else reference)
-        problem = ""
+        score, problem = known[name], ""
+        fewest = images
+        if score.compares_with == "images" and reference is not None:
+            fewest = min(images, reference)
         if score.compares_with == "images" and not has_images:
             problem = "needs the reference's images, and there are statistics alone"
+        elif score.compares_with == "statistics" and (reference or 2) < 2:
+            problem = f"needs 2 images or more to compare with, and there are {reference}"
         elif fewest < score.fewest:
             problem = f"needs {score.fewest} images or more, and there are {fewest}"
         if problem and names:

@@ -49,6 +49,11 @@ class FeatureShards:
                 )
         else:
             folder.mkdir(parents=True, exist_ok=True)
+            # What another process is writing has a hidden name.
+            if any(path.name != INDEX and path.name[0] != "." for path in folder.iterdir()):
+                raise FileFormatError(
+                    folder, "holds files of something else; name another --out, or an empty folder"
+                )
             write_atomically(folder / INDEX, (json.dumps(index, indent=2) + "\n").encode())
 
     @property

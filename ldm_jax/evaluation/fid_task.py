@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -11,7 +12,7 @@ import tyro
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import ConfigError, Count, CountOrNone, Within, require, settings
 from ldm_jax.config.command_line import LineParser, parse
-from ldm_jax.core.files import remove
+from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.core.names import EvaluatorName
 from ldm_jax.core.reading import FileFormatError, read_json
 
@@ -21,6 +22,9 @@ The images are drawn by --model, or are those of --samples; the reference is --r
 data set that the model was trained on (--split). Features are kept in OUT, so that the same command
 goes on where it was interrupted. The numbers, and all that decided them, are in OUT/scores.json,
 which --verify=FILE computes again."""
+
+DRAWN = 50_000
+"""Images that are drawn where nobody says how many, as in papers."""
 
 
 @settings
@@ -35,8 +39,8 @@ class Arguments:
     scores: tuple[str, ...] = ()
     """Which of its scores, such as fid, kid, precision_recall, fid_infinity; by default those of
     its first network. docs/scores.md has all."""
-    num: Count = 50_000
-    """Images drawn, or taken of --samples; in each run."""
+    num: Count | None = None
+    """Images in each run: drawn, by default 50000; or of --samples, by default all."""
     runs: Annotated[int, Within(1, 1000)] = 1
     """Repeat with as many further images, and give mean, spread and minimum."""
     bootstrap: CountOrNone = 0
@@ -69,6 +73,8 @@ class Arguments:
     def __post_init__(self) -> None:
         require(self.process_id < self.num_processes, "--process_id", self.process_id,
                 f"below --num_processes={self.num_processes}")  # fmt: skip
+        require(self.bootstrap != 1, "--bootstrap", self.bootstrap,
+                "0, or 2 or more, of which there is a spread")  # fmt: skip
 
 
 def main(program: str, words: Sequence[str]) -> None:
@@ -76,23 +82,25 @@ def main(program: str, words: Sequence[str]) -> None:
     first = LineParser(add_help=False, allow_abbrev=False)
     first.add_argument("--verify", type=Path)
     given, rest = first.parse_known_args(words)
-    recorded = None
-    if given.verify is not None:
-        recorded = read_json(given.verify)
-        command = recorded.get("command")
-        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
-            raise FileFormatError(given.verify, "is no report of this task: it has no command")
-        # In a folder of its own: features that are there already would be believed.
-        again = given.verify.parent / "again"
-        remove(again)
-        rest = [*command, f"--out={again}", *rest]
-    arguments = parse(
-        Arguments(choice=cfg.ModelChoice()), rest, prog=program, description=ABOUT, model="model",
-        required=False,
+    if given.verify is None:
+        run(_parsed(program, rest), rest)
+        return
+    recorded = read_json(given.verify)
+    command = recorded.get("command")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        raise FileFormatError(given.verify, "is no report of this task: it has no command")
+    check_writable(given.verify.parent, f"--verify={given.verify}")
+    # Nothing that is there already is believed, and nothing is written over.
+    with TemporaryDirectory(dir=given.verify.parent, prefix=".verify_") as folder:
+        alone = [f"--out={folder}", "--samples_npz=None", "--num_processes=1", "--process_id=0"]
+        report = run(_parsed(program, [*command, *alone, *rest]), command)
+    compare(recorded, report, given.verify)
+
+
+def _parsed(program: str, words: Sequence[str]) -> Arguments:
+    return parse(
+        Arguments(), words, prog=program, description=ABOUT, model="model", required=False
     )  # fmt: skip
-    report = run(arguments, rest)
-    if report is not None and recorded is not None:
-        compare(recorded, report, given.verify)
 
 
 def run(arguments: Arguments, command: Sequence[str]) -> dict[str, Any] | None:
@@ -102,9 +110,6 @@ def run(arguments: Arguments, command: Sequence[str]) -> dict[str, Any] | None:
         ValueError, OSError: what cannot be, in words.
     """
     check_sets(arguments)
-    # JAX starts only now, so that --help and mistakes answer at once.
-    from ldm_jax.core.files import check_writable, write_atomically
-
     out = arguments.out
     check_writable(out, f"--out={out}")
     scorer, left = open_scorer(arguments, out / "features" / "reference")
@@ -130,7 +135,7 @@ def open_scorer(arguments: Arguments, folder: Path) -> tuple[Any, int]:
     count = None if images is None else len(images)
     nothing = file is None and images is None
     scores, problems = chosen(
-        arguments.evaluator, arguments.scores, arguments.num, count,
+        arguments.evaluator, arguments.scores, images_in_a_run(arguments), count,
         images is not None or nothing,
     )  # fmt: skip
     for problem in problems:
@@ -176,10 +181,12 @@ def processes(arguments: Arguments) -> Any:
 
 def check_sets(arguments: Arguments) -> None:
     """Refuses, before anything is loaded, arguments that leave out one of the two sets."""
+    from ldm_jax.evaluation.evaluators import compares
+
     drawn = arguments.choice.model is not None
     require(drawn != (arguments.samples is not None), "--samples", arguments.samples,
             "given, or --model, and not both")  # fmt: skip
-    if arguments.reference is None and compares(arguments):
+    if arguments.reference is None and compares(arguments.evaluator, arguments.scores):
         if arguments.data is None:
             raise ConfigError(
                 "nothing to compare with: give --reference=FOLDER or FILE.npz, or a data set with "
@@ -192,23 +199,15 @@ def check_sets(arguments: Arguments) -> None:
             )
 
 
-def compares(arguments: Arguments) -> bool:
-    """Whether any of the scores is of a reference."""
-    from ldm_jax.evaluation.evaluators import EVALUATORS, usual_scores
-
-    known = EVALUATORS[arguments.evaluator]
-    names = arguments.scores or usual_scores(arguments.evaluator)
-    return any(name not in known or known[name].compares_with != "nothing" for name in names)
-
-
 def open_reference(arguments: Arguments) -> tuple[Any, Any]:
     """The statistics and the images of the reference, each None where there is none."""
     from ldm_jax.data.sources import open_source
+    from ldm_jax.evaluation.evaluators import compares
     from ldm_jax.evaluation.image_sets import DataImages, has_images, open_images
     from ldm_jax.evaluation.reference_files import is_reference, read_reference
 
     path = arguments.reference
-    if not compares(arguments):
+    if not compares(arguments.evaluator, arguments.scores):
         return None, None
     if path is None:
         source = open_source(arguments.data, arguments.split)
@@ -224,7 +223,7 @@ def open_samples(arguments: Arguments, pipeline: Any = None) -> Any:
     from ldm_jax.evaluation.drawn_images import DrawnImages
     from ldm_jax.evaluation.image_sets import First, Kept, open_images
 
-    count = arguments.num * arguments.runs
+    count = images_in_a_run(arguments) * arguments.runs
     if arguments.samples is not None:
         images = First(open_images(arguments.samples), count, f"--samples={arguments.samples}")
     else:
@@ -234,6 +233,17 @@ def open_samples(arguments: Arguments, pipeline: Any = None) -> Any:
     if arguments.samples_npz is not None:
         images = Kept(images, arguments.out / "images")
     return images
+
+
+def images_in_a_run(arguments: Arguments) -> int:
+    """How many samples each run has."""
+    from ldm_jax.evaluation.image_sets import open_images
+
+    if arguments.num is not None:
+        return arguments.num
+    if arguments.samples is None:
+        return DRAWN
+    return len(open_images(arguments.samples)) // arguments.runs
 
 
 def open_pipeline(arguments: Arguments) -> Any:

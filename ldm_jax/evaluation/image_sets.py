@@ -284,6 +284,14 @@ class Kept:
         return self._folder / f"{first:08}.npy"
 
 
+def number_of(asked: int, split: str, there: int) -> int:
+    """How many images are measured of a split that has so many: `asked`, or all of them; prints
+    that there are fewer."""
+    if there < asked:
+        print(f"data: {split} has {there} images, fewer than --num={asked}; all are measured")
+    return min(asked, there)
+
+
 def has_images(path: Path) -> bool:
     """Whether an .npz file has an array of images."""
     with open_file(path) as file, zipfile.ZipFile(file) as archive:

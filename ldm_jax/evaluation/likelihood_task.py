@@ -65,7 +65,7 @@ def run(arguments: Arguments) -> None:
     from ldm_jax.core.progress import Progress
     from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.bits_per_dim import measure
-    from ldm_jax.evaluation.images import number_of
+    from ldm_jax.evaluation.image_sets import number_of
     from ldm_jax.generation.conditions import open_tokenizer
 
     data = arguments.data

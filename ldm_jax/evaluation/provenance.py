@@ -11,12 +11,18 @@ import numpy as np
 from ldm_jax.generation.pipeline import Pipeline, versions
 
 
-def circumstances(pipeline: Pipeline) -> dict[str, Any]:
-    """Versions, devices, number type and the SHA-256 of all parameters."""
+def surroundings() -> dict[str, Any]:
+    """Versions and devices: what may change from one part of a measurement to the next."""
     return versions() | {
-        "dtype": pipeline.dtype,
         "platform": jax.default_backend(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def identity(pipeline: Pipeline) -> dict[str, Any]:
+    """A model's number type and the SHA-256 of all its parameters."""
+    return {
+        "dtype": pipeline.dtype,
         "parameters_sha256": sha256_of(*jax.tree.leaves((pipeline.params, pipeline.frozen))),
     }
 

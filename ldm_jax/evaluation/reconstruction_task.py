@@ -64,7 +64,7 @@ def run(arguments: Arguments) -> None:
         measure,
         read_perceptual,
     )
-    from ldm_jax.evaluation.images import number_of
+    from ldm_jax.evaluation.image_sets import number_of
     from ldm_jax.images.grid import grid, save_png
 
     data, out = arguments.data, arguments.out

@@ -57,8 +57,8 @@ def run(arguments: Arguments) -> None:
     from ldm_jax.evaluation.feature_shards import FeatureSet
     from ldm_jax.evaluation.features.extractors import read_extractor
     from ldm_jax.evaluation.image_sets import DataImages, First, open_images
+    from ldm_jax.evaluation.provenance import surroundings
     from ldm_jax.evaluation.reference_files import KEYS, write_reference
-    from ldm_jax.generation.pipeline import versions
 
     out = arguments.out
     check_writable(out.parent, f"--out={out}")
@@ -86,7 +86,7 @@ def run(arguments: Arguments) -> None:
     moments = {tap: features.moments(layer_of(extractor.name, tap)) for tap in taps}
     provenance = {
         "evaluator": arguments.evaluator, "images": len(images), "set": images.about,
-        "extractors": [extractor.describe()], "surroundings": versions(),
+        "extractors": [extractor.describe()], "surroundings": surroundings(),
         "warnings": images.warnings,
     }  # fmt: skip
     write_reference(out, moments, provenance)

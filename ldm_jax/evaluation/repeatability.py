@@ -20,7 +20,7 @@ from jaxtyping import Float32, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import FileFormatError, open_file, read_json
-from ldm_jax.evaluation.provenance import circumstances, sha256_of
+from ldm_jax.evaluation.provenance import identity, sha256_of, surroundings
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.generation.resolve import ResolvedRequest, resolve_request
 
@@ -97,7 +97,7 @@ def benchmark(pipeline: Pipeline, path: Path, requests: Sequence[cfg.Request]) -
         )  # fmt: skip
         arrays |= {f"{number}/latents": result.latents, f"{number}/images": result.images}
         yield f"{_title(resolved.request)}: {result.seconds:.3f} s, {rate:.3f} images/s"
-    record = {"format": FORMAT} | circumstances(pipeline) | {"cases": cases}
+    record = {"format": FORMAT} | surroundings() | identity(pipeline) | {"cases": cases}
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_atomically(_arrays(path), content.getvalue())
@@ -146,7 +146,8 @@ def verify(pipeline: Pipeline, record: Record) -> Iterator[tuple[bool, str]]:
             damaged.
     """
     path, content = record.path, record.content
-    here, results = {"format": FORMAT} | circumstances(pipeline), _results(path, content["cases"])
+    here = {"format": FORMAT} | surroundings() | identity(pipeline)
+    results = _results(path, content["cases"])
     if here["parameters_sha256"] != content["parameters_sha256"]:
         raise RecordError(
             f"{path} is of other parameters (SHA-256 {content['parameters_sha256'][:12]}…, here "

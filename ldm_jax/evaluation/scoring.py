@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ldm_jax.evaluation.evaluators import Features, Score, described
 from ldm_jax.evaluation.feature_shards import FeatureSet, FeatureShards, Resampled, fill
 from ldm_jax.evaluation.image_sets import Batch, ImageSet
+from ldm_jax.evaluation.provenance import surroundings
 from ldm_jax.evaluation.reference_files import ReferenceFile
 from ldm_jax.evaluation.scores.moments import Moments
-from ldm_jax.generation.pipeline import versions
 
 SIDES = "sides"
 """The layer that holds each image's height and width."""
@@ -253,7 +252,7 @@ class Scorer:
             "samples": samples.about, "reference": self._about,
             "extractors": [one.describe() for one in self.extractors],
             "warnings": [*self._told, *samples.warnings, *self._warnings(samples, features)],
-            "surroundings": versions() | {"platform": jax.default_backend()},
+            "surroundings": surroundings(),
         }  # fmt: skip
 
     def _warnings(self, samples: ImageSet, features: FeatureSet) -> Iterator[str]:

@@ -12,6 +12,7 @@ from ldm_jax.config.command_line import HELP_WORDS, overridden, parse
 from ldm_jax.config.sampling import GuidanceScale, Steps
 from ldm_jax.config.setting_words import path_of
 from ldm_jax.evaluation import fid_task
+from ldm_jax.evaluation.table_task import cell, markdown
 
 ABOUT = """Scores a model's drawings for every combination of --guidance_scale, --steps and
 --sampler, each one or more values:
@@ -50,7 +51,7 @@ def main(program: str, words: Sequence[str]) -> None:
     arguments = parse(
         fid_task.Arguments(), rest, prog=program, description=ABOUT, model="model", required=False
     )
-    run(arguments, axes)
+    run(arguments, axes, rest)
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -67,7 +68,9 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, rest
 
 
-def run(arguments: fid_task.Arguments, axes: Axes) -> list[Point]:
+def run(
+    arguments: fid_task.Arguments, axes: Axes, command: Sequence[str]
+) -> list[Point]:  # fmt: skip
     """Scores every combination and writes table and plot. Raises ValueError, OSError."""
     if arguments.choice.model is None:
         raise ConfigError("--model=MODEL is missing: a sweep draws")
@@ -89,6 +92,8 @@ def run(arguments: fid_task.Arguments, axes: Axes) -> list[Point]:
         report = fid_task.score(one, scorer, samples, folder, left)
         if report is None:
             continue
+        # As the task fid is called for this point alone, which --verify does.
+        report["command"] = [*command, *(f"--{n}={value}" for n, value in varied.items())]
         write_atomically(folder / "scores.json", (json.dumps(report, indent=2) + "\n").encode())
         points.append(Point(varied, report))
     if len(points) < len(combinations):
@@ -102,14 +107,13 @@ def run(arguments: fid_task.Arguments, axes: Axes) -> list[Point]:
 
 def table(points: Sequence[Point]) -> str:
     """The scores of all points in Markdown."""
-    varied, scores = list(points[0].settings), list(points[0].report["scores"])
-    lines = [[*varied, *scores], ["---"] * (len(varied) + len(scores))]
-    for point in points:
-        entries = (point.report["scores"][name] for name in scores)
-        lines.append(
-            [f"{value}" for value in point.settings.values()] + [_cell(e) for e in entries]
-        )
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    scores = list(points[0].report["scores"])
+    rows = [
+        [str(value) for value in point.settings.values()]
+        + [cell(point.report["scores"][name]) for name in scores]
+        for point in points
+    ]
+    return markdown([*points[0].settings, *scores], rows) + "\n"
 
 
 def picture(points: Sequence[Point]) -> Any:
@@ -163,8 +167,3 @@ def _value(point: Point, name: str) -> float:
 
 def _named(settings: dict[str, Any], between: str = ", ") -> str:
     return between.join(f"{name.replace('_scale', '')} {value}" for name, value in settings.items())
-
-
-def _cell(entry: dict[str, Any]) -> str:
-    spread = entry.get("std", entry.get("bootstrap_std"))
-    return f"{entry['value']:.4g}" + ("" if spread is None else f" ± {spread:.2g}")

@@ -31,10 +31,15 @@ def table(reports: dict[Path, dict[str, Any]]) -> str:
     check_alike(reports)
     names = list(dict.fromkeys(name for one in reports.values() for name in one["scores"]))
     rows = [
-        [str(path)] + [_cell(one["scores"].get(name)) for name in names]
+        [str(path)] + [cell(one["scores"].get(name)) for name in names]
         for path, one in reports.items()
     ]
-    lines = [["report", *names], ["---"] * (len(names) + 1), *rows]
+    return markdown(["report", *names], rows)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -65,7 +70,8 @@ _ALIKE = {
 }
 
 
-def _cell(entry: dict[str, Any] | None) -> str:
+def cell(entry: dict[str, Any] | None) -> str:
+    """A score as a table has it, with its spread over runs or of the bootstrap."""
     if entry is None:
         return ""
     spread = entry.get("std", entry.get("bootstrap_std"))

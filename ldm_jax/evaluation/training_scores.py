@@ -1,5 +1,6 @@
 """Scores of what a model draws while it is trained."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
@@ -12,11 +13,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ldm_jax import config as cfg
+from ldm_jax.core.command import say
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.sharding import local_rows, replicated, to_global
-from ldm_jax.data.loader import TASK_SEED, in_order
+from ldm_jax.data.loader import TASK_SEED, examples_at
 from ldm_jax.data.sources import open_source
-from ldm_jax.evaluation.evaluators import HIGHER_IS_BETTER, chosen, outputs_of
+from ldm_jax.evaluation.evaluators import HIGHER_IS_BETTER, chosen, compares, outputs_of
 from ldm_jax.evaluation.feature_shards import SHARD
 from ldm_jax.evaluation.image_sets import (
     Batch,
@@ -54,8 +56,9 @@ class TrainingScores:
         file, images = self._reference()
         count = None if images is None else len(images)
         scores, problems = chosen(
-            self._how.evaluator, self._how.scores, self._how.num, count, images is not None
-        )
+            self._how.evaluator, self._how.scores, self._how.num, count,
+            images is not None or file is None,
+        )  # fmt: skip
         if file is not None and all(one.compares_with != "images" for one in scores.values()):
             images = None
         self._images = images
@@ -72,13 +75,14 @@ class TrainingScores:
         draw = partial(self._draw, params, frozen)
         samples = _Drawings(self._run, stage, mesh, draw, self._how.num)
         samples.about |= {"step": step}
-        if jax.process_index():
-            for start in range(0, len(samples), SHARD):
-                for _ in samples.batches(range(start, min(start + SHARD, len(samples)))):
-                    pass
-            values = np.zeros(len(self._names))
-        else:
-            values = self._score(step, samples)
+        values = np.full(len(self._names), np.nan)
+        if jax.process_index() == 0:
+            try:
+                values = self._score(step, samples)
+            except OSError as error:  # a full disk, which must not end the run
+                say(f"the drawings of step {step} could not be scored: {error}; training goes on")
+        # What process 0 has drawn, the others draw with it.
+        samples.draw_rest()
         if jax.process_count() > 1:
             values = multihost_utils.broadcast_one_to_all(values)
         prefix = self._how.evaluator
@@ -86,9 +90,11 @@ class TrainingScores:
 
     def _score(self, step: int, samples: "_Drawings") -> Any:
         if self._images is not None:
-            shards, _ = extract(
-                self._images, self._scorer.extractors, self._folder / "reference", Processes()
-            )
+            extractors = self._scorer.extractors
+            named = [self._images.about, *(one.describe() for one in extractors)]
+            digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+            folder = self._folder / f"reference_{digest[:12]}"
+            shards, _ = extract(self._images, extractors, folder, Processes())
             self._scorer.compare_with(self._images, shards)
             self._images = None
         with TemporaryDirectory() as folder:
@@ -114,6 +120,8 @@ class TrainingScores:
         return Criterion(f"{self._how.evaluator}/{best}", best in HIGHER_IS_BETTER)
 
     def _reference(self) -> tuple[Any, ImageSet | None]:
+        if not compares(self._how.evaluator, self._how.scores):
+            return None, None
         most = self._how.reference_num or None
         if self._how.reference:
             path = Path(self._how.reference)
@@ -146,7 +154,7 @@ class _Drawings:
         count: int,
     ) -> None:
         self._run, self._stage, self._mesh = run, stage, mesh
-        self._draw, self._count = draw, count
+        self._draw, self._count, self._drawn = draw, count, 0
         self._own = local_rows(mesh, run.data.batch_size)
         averaged = run.optim.ema_decay is not None
         self.about = {
@@ -161,28 +169,49 @@ class _Drawings:
         return self._count
 
     def batches(self, rows: range) -> Iterator[Batch]:
-        """As `ImageSet.batches`; all processes come here."""
+        """As `ImageSet.batches`, of the next rows alone; all processes come here."""
         size = self._run.data.batch_size
         for start in range(rows.start, rows.stop, size):
             stop = min(start + size, rows.stop)
             batch = to_global(self._mesh, self._batch(start, stop))
             drawn = jax.device_get(self._draw(batch))[0]
+            self._drawn = stop
             yield Batch(np.arange(start, stop), drawn[: stop - start])
+
+    def draw_rest(self) -> None:
+        """Draws what was not asked for."""
+        while self._drawn < self._count:
+            end = min((self._drawn // SHARD + 1) * SHARD, self._count)
+            for _ in self.batches(range(self._drawn, end)):
+                pass
 
     def captions(self, rows: range) -> Sequence[str] | None:
         """As `ImageSet.captions`."""
-        every = list(self._stage.train.captions())
+        every = self._captions
         return [every[row % len(every)] for row in rows] if every else None
+
+    @cached_property
+    def _captions(self) -> list[str]:
+        return list(self._stage.train.captions())
 
     def _batch(self, start: int, stop: int) -> dict[str, Any]:
         """This process's rows of a batch, which is filled up with the last picture."""
         numbers = [min(start + row, stop - 1) for row in self._own]
-        train, data = self._stage.train, self._run.data
-        inputs = []
-        for number in numbers:
-            row = number % len(train)
-            example = next(in_order(train, data, range(row, row + 1)))
-            inputs.append(self._stage.inputs(example, number, TASK_SEED))
+        train = self._stage.train
+        rows = [number % len(train) for number in numbers]
+        examples = examples_at(train, self._run.data, rows)
+        inputs = [
+            self._stage.inputs(example, number, TASK_SEED)
+            for example, number in zip(examples, numbers, strict=True)
+        ]
         batch: dict[str, Any] = {"index": np.array(numbers, np.uint32)}
         batch["inputs"] = {name: np.stack([one[name] for one in inputs]) for name in inputs[0]}
+        if self._sees_pictures:
+            batch["image"] = np.stack([example["image"] for example in examples])
         return batch
+
+    @property
+    def _sees_pictures(self) -> bool:
+        """Whether conditions are made from the images, as a picture with a hole is."""
+        names = {name for conditioner in self._run.conditioners for name in conditioner.inputs}
+        return not names <= {"caption", "label"}

@@ -64,7 +64,7 @@ def test_what_is_scored_is_what_sample_py_draws(drawn, trained_text2img, picture
 
 def test_drawings_as_a_file_have_the_same_scores(drawn, trained_text2img, tmp_path, capsys):
     options = [
-        "fid", f"--samples={drawn}/samples.npz", "--num=12", f"--out={tmp_path}",
+        "fid", f"--samples={drawn}/samples.npz", f"--out={tmp_path}",
         f"--config={trained_text2img.parent}/config.py", "--scores=fid",
     ]  # fmt: skip
     assert command.main(options) == 0
@@ -73,8 +73,13 @@ def test_drawings_as_a_file_have_the_same_scores(drawn, trained_text2img, tmp_pa
 
 
 def test_a_report_is_computed_again(drawn, capsys):
+    def there():
+        return {path: path.stat().st_mtime_ns for path in drawn.rglob("*") if path.is_file()}
+
+    before = there()
     assert command.main(["fid", f"--verify={drawn}/scores.json"]) == 0
     assert "measured again, all the same" in capsys.readouterr().out
+    assert there() == before, "nothing that was there is touched"
     changed = read(drawn)
     changed["scores"]["fid"]["value"] += 1
     other = drawn / "changed" / "scores.json"
@@ -141,6 +146,7 @@ def test_a_sweep_writes_a_table_and_a_plot(trained_text2img, tmp_path, capsys):
     assert (tmp_path / "sweep.png").stat().st_size > 1000
     reports = sorted(tmp_path.glob("*/scores.json"))
     assert len(reports) == 4
+    assert command.main(["fid", f"--verify={reports[-1]}"]) == 0
     capsys.readouterr()
     assert command.main(["table", *map(str, reports)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
@@ -170,6 +176,7 @@ def test_numbers_that_cannot_be_compared_stand_in_no_table(drawn, tmp_path, caps
             "images with their captions, and these have none",
         ),
         (["fid", "--model={model}", "--evaluator=mine"], "evaluator"),
+        (["fid", "--model={model}", "--bootstrap=1"], "--bootstrap is 1; it must be 0, or 2"),
         (["fid", "--model={model}", "--num=12", "--classes=1"], "classes are given"),
         (["fid", "--verify={out}/absent.json"], "absent.json"),
         (["sweep", "--model={model}"], "nothing varies"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm_jax.evaluation.images import number_of
+from ldm_jax.evaluation.image_sets import number_of
 from ldm_jax.evaluation.likelihood_task import parts, table
 
 REPORT = {

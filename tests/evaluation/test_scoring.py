@@ -82,6 +82,13 @@ def test_features_of_something_else_are_refused(samples, real, tmp_path):
         extracted(samples, tmp_path, extractor=other)
 
 
+def test_a_folder_of_something_else_is_refused(samples, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileFormatError, match="holds files of something else"):
+        extracted(samples, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_damaged_features_are_named(samples, tmp_path):
     shards, _ = extracted(samples, tmp_path)
     shards.path(1).write_bytes(b"no archive")
@@ -157,6 +164,15 @@ def test_what_each_evaluator_usually_computes():
     assert problems == ["kid is left out: it needs 1000 images or more, and there are 64"]
     found, problems = chosen("adm", (), 5000, None, False)
     assert "precision_recall" not in found and "statistics alone" in problems[0]
+
+
+def test_a_small_reference_limits_what_compares_images_alone():
+    names = ("fid", "inception_score", "fid_infinity")
+    assert [*chosen("adm", names, 5000, 3, True)[0]] == [*names]
+    with pytest.raises(ValueError, match="precision_recall needs 4 images or more"):
+        chosen("adm", ("precision_recall",), 5000, 3, True)
+    with pytest.raises(ValueError, match="fid needs 2 images or more to compare with"):
+        chosen("adm", ("fid",), 5000, 1, True)
 
 
 @pytest.mark.parametrize(

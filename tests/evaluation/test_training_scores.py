@@ -1,5 +1,6 @@
 """A run scores its own drawings, and keeps the checkpoint that is best by a score."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from tiny_extractors import read_tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.config.serialization import from_json, to_json
+from ldm_jax.evaluation.feature_shards import FeatureShards
 from ldm_jax.evaluation.features import extractors
 from ldm_jax.evaluation.training_scores import TrainingScores
 from ldm_jax.training.curves import BELOW, HEIGHT, WIDTH, draw_curves
@@ -62,6 +64,21 @@ def test_the_best_checkpoint_is_kept(trained):
     best = min(fids, key=lambda step: (fids[step], -step))
     kept = {int(path.name) for path in (trained / "checkpoints").iterdir() if path.name.isdigit()}
     assert kept == {best, 2}
+
+
+def test_a_full_disk_costs_a_measurement_and_not_the_run(
+    pictures, trained_autoencoder, tmp_path, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(extractors, "read_extractor", read_tiny)
+    monkeypatch.setattr(FeatureShards, "write", full)
+    run = scored(tiny.diffusion_run(pictures))
+    state = tiny.fit(run, tmp_path / "run", first_stage=trained_autoencoder)
+    assert int(state.step) == 2 and "could not be scored: " in capsys.readouterr().err
+    records = [one for one in read_metrics(tmp_path / "run" / METRICS) if "adm/fid" in one]
+    assert [one["adm/fid"] for one in records] == [None, None]
 
 
 def test_criteria():

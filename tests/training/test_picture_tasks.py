@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from tiny_extractors import read_tiny
 
 import ldm_jax
 from ldm_jax import config as cfg
 from ldm_jax.core import sharding
 from ldm_jax.data import digit_scenes
+from ldm_jax.evaluation.features import extractors
 from ldm_jax.training import loop
 
 TOKENS = cfg.LayoutTokens(num_classes=10, max_objects=3, grid=8, vocab_size=80)
@@ -39,13 +41,19 @@ def trained(pictures, annotations, trained_autoencoder, tmp_path_factory):
             base.unet, context_dim=None, pooled_dim=None, class_count=None, concat_channels=0
         ),
         loop=replace(base.loop, steps=1, sample_every=1, checkpoint_every=1),
+        evaluation=cfg.DrawnScores(every=1, evaluator="adm", scores=("fid",), num=3),
     )  # fmt: skip
     workdir = tmp_path_factory.mktemp("all") / "run"
     with pytest.MonkeyPatch.context() as patch:
         mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
         patch.setattr(loop, "make_mesh", mesh)
+        patch.setattr(extractors, "read_extractor", read_tiny)
         tiny.fit(run, workdir, first_stage=trained_autoencoder)
     return workdir
+
+
+def test_what_is_conditioned_on_pictures_is_scored(trained):
+    assert tiny.losses(trained, "adm/fid")[1] > 0
 
 
 def test_training_shows_conditions_drawing_and_truth(trained):
