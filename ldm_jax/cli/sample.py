@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,6 @@ from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import at_end
 from ldm_jax.data.unknown_words import UnknownWordsError
-from ldm_jax.images.adapter_text import Hashes
 from ldm_jax.images.sample_writer import SampleWriter, check_folder
 
 if TYPE_CHECKING:
@@ -77,6 +76,7 @@ def draw(command: Command) -> Path:
     # JAX starts only now, so that --help and mistakes answer at once.
     from ldm_jax.generation.pipeline import versions
     from ldm_jax.generation.resolve import resolve_request
+    from ldm_jax.generation.used_files import other_files
 
     pipeline = open_pipeline(command.request.model, optional=command.of_picture)
     asked_for = {"caption": "--prompt", "label": "--classes"}
@@ -86,9 +86,8 @@ def draw(command: Command) -> Path:
     resolved = resolve_request(pipeline, command.request)
     for word in pipeline.unused_embeddings(resolved.plan):
         _say(f"note: no prompt has {word!r} in it, the word of an embedding")
-    for name, then, now in other_files(command.hashes, resolved.hashes):
-        _say(f"note: {name!r} was another file when the picture was drawn: its hash is {now}, not "
-             f"{then}")  # fmt: skip
+    for line in other_files(command.hashes, resolved.hashes):
+        _say(f"note: {line}")
     request = resolved.request
     total = len(request.conditions) * request.num
     filled = {*command.filled, *resolved.filled}
@@ -99,16 +98,6 @@ def draw(command: Command) -> Path:
     with writer:
         _draw_and_write(pipeline, resolved, writer, command)
     return writer.grid
-
-
-def other_files(written: Hashes, here: Sequence[Hashes]) -> list[tuple[str, str, str]]:
-    """The adapters of which a picture says other hashes than those of the files here: names, and
-    both hashes."""
-    found = {
-        (name, written.get(kind, {}).get(name, short), short)
-        for one in here for kind, own in one.items() for name, short in own.items()
-    }  # fmt: skip
-    return sorted(one for one in found if one[1] != one[2])
 
 
 def _draw_and_write(

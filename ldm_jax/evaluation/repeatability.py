@@ -4,6 +4,7 @@ A record is RECORD.json, which says what was drawn, with what, how fast, and the
 result, and RECORD.npz with the results themselves, so that a later run can say how far off it is.
 """
 
+import contextlib
 import io
 import json
 import time
@@ -23,6 +24,8 @@ from ldm_jax.core.reading import FileFormatError, open_file, read_json
 from ldm_jax.evaluation.provenance import identity, sha256_of, surroundings
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.generation.resolve import ResolvedRequest, resolve_request
+from ldm_jax.generation.used_files import other_files
+from ldm_jax.images.adapter_text import checked_hashes
 
 FORMAT = 2
 _REQUIRED = ("format", "dtype", "parameters_sha256", "cases")
@@ -90,7 +93,8 @@ def benchmark(pipeline: Pipeline, path: Path, requests: Sequence[cfg.Request]) -
         rate = len(result.images) / result.seconds
         cases.append(
             {
-                "request": resolved.request.to_dict(), "sha256": result.digests(),
+                "request": resolved.request.to_dict(), "hashes": [*resolved.hashes],
+                "sha256": result.digests(),
                 "seconds": result.seconds, "compile_seconds": result.compile_seconds,
                 "images_per_second": rate,
             }
@@ -126,6 +130,8 @@ def read(path: Path) -> Record:
         for case in content["cases"]:
             if not {"latents", "images"} == case["sha256"].keys() or not case["seconds"] > 0:
                 raise TypeError("a case has no digests or seconds")
+            if not isinstance(case.get("hashes", []), list):
+                raise TypeError("its hashes are no list")
         requests = tuple(cfg.Request.from_dict(case["request"]) for case in content["cases"])
         if not requests:
             raise TypeError("it has no cases")
@@ -139,7 +145,7 @@ def read(path: Path) -> Record:
 def verify(pipeline: Pipeline, record: Record) -> Iterator[tuple[bool, str]]:
     """Draws a record again; yields for each case whether it is bit-equal, and a line that says so.
 
-    First it names what is different here: versions, devices, dtype.
+    First it names what is different here: files of adapters, versions, devices, dtype.
 
     Raises:
         RecordError: the pipeline's parameters are not those of the record, or its arrays are
@@ -149,11 +155,16 @@ def verify(pipeline: Pipeline, record: Record) -> Iterator[tuple[bool, str]]:
     here = {"format": FORMAT} | surroundings() | identity(pipeline)
     results = _results(path, content["cases"])
     if here["parameters_sha256"] != content["parameters_sha256"]:
+        with contextlib.suppress(ValueError):  # of a model that cannot even draw it
+            requests = [resolve_request(pipeline, request) for request in record.requests]
+            yield from ((True, line) for line in _other_files(content["cases"], requests))
         raise RecordError(
             f"{path} is of other parameters (SHA-256 {content['parameters_sha256'][:12]}…, here "
-            f"{here['parameters_sha256'][:12]}…); name the model that it was made with"
+            f"{here['parameters_sha256'][:12]}…); name the model that it was made with, and the "
+            "same adapters"
         )
     requests = [resolve_request(pipeline, request) for request in record.requests]
+    yield from ((True, line) for line in _other_files(content["cases"], requests))
     for name, value in here.items():
         if content.get(name) != value:
             yield True, f"{name} was {content.get(name)!r}, is {value!r}"
@@ -163,6 +174,16 @@ def verify(pipeline: Pipeline, record: Record) -> Iterator[tuple[bool, str]]:
         how = "bit-equal" if equal else _distance(result, recorded)
         speed = f"{case['seconds'] / result.seconds:.2f} x its speed"
         yield equal, f"{_title(resolved.request)}: {how}, {speed}"
+
+
+def _other_files(cases: Sequence[dict[str, Any]], resolved: Sequence[ResolvedRequest]) -> list[str]:
+    """A line for each file of an adapter, hypernetwork, embedding or ControlNet that is another
+    than that of the record."""
+    lines: dict[str, None] = {}
+    for case, one in zip(cases, resolved, strict=True):
+        for written, here in zip(case.get("hashes", ()), one.hashes, strict=False):
+            lines |= dict.fromkeys(other_files(checked_hashes(written), [here]))
+    return [*lines]
 
 
 def _results(path: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, np.ndarray]]:

@@ -76,7 +76,7 @@ def hashes_of(settings: Mapping[str, str]) -> Hashes:
 
 def checked_hashes(found: Any) -> Hashes:
     """`found` in a picture's text, without what is no hash of a name."""
-    kinds: Sequence[str] = (*SETTINGS, "hypernetwork")
+    kinds: Sequence[str] = (*SETTINGS, "hypernetwork", "control")
     if not isinstance(found, dict):
         return {}
     return {

@@ -45,8 +45,8 @@ def picture_text(
     """The text chunks of one picture's PNG by their keys: its resolved `request`, with what there
     is to say `about` it, and of captions the web UI's too.
 
-    `hashes` are the short ones of the files that it was drawn with, by `lora`, `hypernetwork` or
-    `embeddings`, and by the names that prompts have for them.
+    `hashes` are the short ones of the files that it was drawn with, by `lora`, `hypernetwork`,
+    `embeddings` or `control`, and by the names that prompts have for them.
     """
     tags = {tag["kind"].lower() for prompt in request.prompt for tag in TAG.finditer(prompt)}
     # Folders of which nothing is in the picture are not told.

@@ -36,5 +36,14 @@ def test_of_adapters_that_say_it(tmp_path):
     assert short_hash(path, "lora") == digest[:12]
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("lora", "adapter_model.safetensors"), ("control", "diffusion_pytorch_model.bin")],
+)
+def test_of_folders_by_their_weights(tmp_path, kind, name):
+    (tmp_path / name).write_bytes(b"some bytes")
+    assert short_hash(tmp_path, kind) == hashlib.sha256(b"some bytes").hexdigest()[:12]
+
+
 def test_there_is_none(tmp_path):
     assert short_hash(tmp_path, "lora") is None and short_hash(tmp_path / "b", "lora") is None

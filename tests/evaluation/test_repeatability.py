@@ -5,9 +5,13 @@ import json
 import jax
 import numpy as np
 import pytest
+import small_tunings
+from PIL import Image
 
 from ldm_jax.cli import sample
 from ldm_jax.cli.sample_arguments import parse
+from ldm_jax.convert.file_hashes import short_hash
+from ldm_jax.convert.hypernetworks.hypernetwork_files import write_hypernetwork
 from ldm_jax.evaluation import repeatability
 
 PROMPT = ("a red three alone",)
@@ -72,6 +76,38 @@ def test_records_of_other_parameters_and_other_files_are_refused(record, tmp_pat
         repeatability.read(tmp_path / "no.json")
     with pytest.raises(ValueError, match="absent.json: does not exist"):
         repeatability.read(tmp_path / "absent.json")
+
+
+@pytest.fixture(scope="module")
+def tunings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tunings")
+    small_tunings.write_all(folder)
+    Image.new("RGB", (16, 16)).save(folder / "hint.png")
+    return folder
+
+
+def test_files_that_are_drawn_with_are_known_by_their_hashes(tunings, tmp_path, capsys):
+    files = {
+        "lora": {"style": tunings / "loras" / "style.safetensors"},
+        "hypernetwork": {"hyper": tunings / "nets" / "hyper.pt"},
+        "embeddings": {"zork": tunings / "words" / "zork.safetensors"},
+        "control": {"net": tunings / "net"},
+    }
+    named = [f"--{kind}={path}" for kind, own in files.items() for path in own.values()]
+    words = [*named, f"--model={tunings / 'model'}", f"--hint={tunings / 'hint.png'}",
+             "--prompt", "a zork", "--sampler=ddim", "--steps=2", "--batch_size=1",
+             f"--out={tmp_path}"]  # fmt: skip
+    record = sample.benchmark(parse(words))
+    (case,) = json.loads(record.read_text())["cases"]
+    assert case["hashes"] == [
+        {kind: {name: short_hash(path, kind) for name, path in own.items()}
+         for kind, own in files.items()}
+    ]  # fmt: skip
+    write_hypernetwork(small_tunings.hypernetwork(1), tunings / "nets" / "hyper.pt", overwrite=True)
+    capsys.readouterr()
+    with pytest.raises(repeatability.RecordError, match="other parameters .* the same adapters"):
+        verify(record)
+    assert "'hyper' was another file when this was drawn" in capsys.readouterr().out
 
 
 def test_the_arrays_of_a_record_are_not_the_record(record):

@@ -73,7 +73,7 @@ def test_replay_tells_of_another_file(folder, tmp_path, capsys):
     assert picture.read_bytes() == (again / "0000_0000.png").read_bytes()
     write_hypernetwork(hypernetwork(3), net, overwrite=True)
     assert sample.main([f"--from_png={picture}", f"--out={again}", "--overwrite"]) == 0
-    assert "note: 'hyper' was another file when the picture was drawn" in capsys.readouterr().err
+    assert "note: 'hyper' was another file when this was drawn" in capsys.readouterr().err
 
 
 def test_beside_adapters_and_words(folder, pipeline):
