@@ -138,10 +138,11 @@ def apply_net(
     """x + strength · f(x), computed in float32; `keys`, one of each example, turn dropout on."""
     h = x.astype(jnp.float32)
     for layer in layers_of(config):
-        own = net.get(str(layer.number), {})
+        stored = net.get(str(layer.number), {})
+        own = {name: array.astype(jnp.float32) for name, array in stored.items()}
         match layer.kind:
             case "linear":
-                h = h @ own["weight"].astype(jnp.float32).T + own["bias"][None, None]
+                h = h @ own["weight"].T + own["bias"][None, None]
             case "activation":
                 h = ACTIVATIONS[config.activation](h)
             case "norm":

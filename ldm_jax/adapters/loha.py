@@ -35,12 +35,11 @@ class LoHa:
 
     def delta(self, weight: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
         """What is added to `weight`, in float32."""
+        a1, b1, a2, b2 = map(weights.flat, (self.w1_a, self.w1_b, self.w2_a, self.w2_b))
         if self.t1 is None:
-            first = weights.product(self.w1_a, self.w1_b)
-            second = weights.product(self.w2_a, self.w2_b)
+            first, second = weights.product(a1, b1), weights.product(a2, b2)
         else:
-            first = weights.tucker(self.t1, self.w1_a, self.w1_b)
-            second = weights.tucker(self.t2, self.w2_a, self.w2_b)
+            first, second = weights.tucker(self.t1, a1, b1), weights.tucker(self.t2, a2, b2)
         change = weights.scaled(self.alpha, self.rank, first * second)
         return weights.placed(change, weight.shape)
 

@@ -22,7 +22,8 @@ Rules = Iterable[tuple[str, str]]
 """(regular expression for a whole name, why such a tensor is not used)."""
 
 _WEIGHTS = {"kernel", "scale", "embedding"}
-_READABLE = {*DTYPES.values(), np.dtype(np.float64)}
+READABLE = {*DTYPES.values(), np.dtype(np.float64)}
+"""Number types of weights."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def from_torch(
     for name, tensor in found.items():
         leaf = known[name]
         fitted = fit(tensor, leaf.torch_shape)
-        if tensor.dtype not in _READABLE:
+        if tensor.dtype not in READABLE:
             foreign.append(f"{name} ({tensor.dtype})")
         elif fitted is None:
             wanted = list(leaf.torch_shape)
@@ -131,6 +132,12 @@ def fit(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
         return tensor
     pointwise = min(len(shape), tensor.ndim) == 2 and squeezed(tensor.shape) == squeezed(shape)
     return tensor.reshape(shape) if pointwise else None
+
+
+def is_finite(tensor: np.ndarray) -> bool:
+    """Whether all numbers of a tensor are finite in float32, which is what is computed in."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.asarray(tensor, np.float32)).all())
 
 
 def enumerated(listed: Iterable[str]) -> str:

@@ -32,19 +32,16 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     if looks_like_safetensors(start):
         return read_safetensors(path)[0]
     if start.startswith(torch_file.MAGIC) or torch_old_file.is_old_format(start):
-        return _state_dict(path, torch_file.read_torch(path))
-    if start.startswith(b"version https://git-lfs"):
-        raise FileFormatError(
-            path, "is a pointer of Git LFS in place of the weights; get them with git lfs pull"
-        )
-    raise FileFormatError(
-        path,
-        "is neither a safetensors file nor a zip of torch.save; "
-        "it may be truncated, or a page or an index that was saved under this name",
-    )
+        return state_dict(path, torch_file.read_torch(path))
+    raise FileFormatError(path, torch_file.what_else(start))
 
 
-def _state_dict(path: Path, saved: object) -> dict[str, np.ndarray]:
+def state_dict(path: Path, saved: object) -> dict[str, np.ndarray]:
+    """The tensors by name in what `torch_file.read_torch` read of `path`.
+
+    Raises:
+        FileFormatError: as `read_tensors`.
+    """
     if not isinstance(saved, dict):
         raise FileFormatError(path, f"holds a {type(saved).__name__}, not a dict of tensors")
     tensors, where = saved, "it"

@@ -36,7 +36,7 @@ def read_torch(path: Path) -> Any:
     if torch_old_file.is_old_format(data[:512]):
         return torch_old_file.read(path, data)
     if data[:4] != MAGIC:
-        raise FileFormatError(path, "is not a zip as torch.save writes it")
+        raise FileFormatError(path, what_else(data[:512]))
     records = _records(path, data)
     roots = [name.removesuffix("/data.pkl") for name in records if name.endswith("/data.pkl")]
     if len(roots) != 1:
@@ -59,6 +59,24 @@ def read_torch(path: Path) -> Any:
     }
     words = Tensors(path, data, storages).vocabulary()
     return pickles.unpickle(path, data[pickle.start : pickle.stop], words)
+
+
+def what_else(start: bytes) -> str:
+    """What a file is that begins so, where it is none of tensors, as the end of a sentence."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS in place of the weights; get them with git lfs pull"
+    if text.startswith(b"<"):
+        return (
+            "is a page that was saved under this name, as sites answer who is not logged in; "
+            "download the file itself"
+        )
+    if text.startswith((b"{", b"[")):
+        return "is JSON, an index or a message that was saved under this name; get the file itself"
+    return (
+        "is neither a safetensors file nor one of torch.save; it may be truncated, or another kind "
+        "of file under this name"
+    )
 
 
 class _BoundedReads:

@@ -20,7 +20,6 @@ from ldm_jax.convert.hypernetworks.hypernetwork_files import (
 )
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.core import rngs, tree
-from ldm_jax.formats.torch_file import read_torch
 from ldm_jax.formats.torch_writer import write_torch
 from ldm_jax.models.transformer import Attention
 
@@ -134,23 +133,6 @@ def test_networks_for_another_family_beside_the_models_own_are_told_of(file, tmp
     assert note == "both: its networks of width 6 are not used here"
 
 
-def test_what_is_no_hypernetwork_is_refused(file, tmp_path):
-    whole = read_torch(file)
-    model = convert_models.MODELS["sd1"]
+def test_networks_for_another_model_are_refused(file):
     with pytest.raises(ConvertError, match="attention of width 6, which this model has not"):
-        read_hypernetwork(file, model)
-    first = whole[6][0]
-    for changes, complaint in (
-        ({"layer_structure": [1, 2, 1]}, "dropout is .* it must be .. or 3 shares"),
-        ({"layer_structure": [1, 4, 3, 1]}, "linear.0.weight is .*, wanted"),
-        ({"activation_func": "multiheadattention"}, "activation"),
-        ({6: (first,)}, "6 must be a pair"),
-        ({6: ({**first, "linear.9.weight": first["linear.0.weight"]}, first)}, "unexpected"),
-        ({6: ({**first, "linear.0.weight": first["linear.0.bias"]}, first)}, "wanted"),
-    ):
-        write_torch(tmp_path / "wrong.pt", whole | changes)
-        with pytest.raises(ConvertError, match=complaint):
-            read_hypernetwork(tmp_path / "wrong.pt")
-    write_torch(tmp_path / "other.pt", {"state_dict": {}})
-    with pytest.raises(ConvertError, match="is no hypernetwork"):
-        read_hypernetwork(tmp_path / "other.pt")
+        read_hypernetwork(file, convert_models.MODELS["sd1"])

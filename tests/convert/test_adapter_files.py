@@ -1,4 +1,5 @@
-"""Files of adapters in all their forms: the right answer, or a refusal that says what it is."""
+"""Files of adapters: how their modules are spelled, PEFT's settings, and writing. What is refused,
+and why, is in `test_adapter_corpus`."""
 
 import json
 import re
@@ -7,7 +8,6 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-import torch_zips
 from small_adapters import (
     BLOCK,
     CONVOLUTION,
@@ -30,7 +30,6 @@ from ldm_jax.convert.adapters.adapter_files import METADATA, read_adapter, tag_c
 from ldm_jax.convert.adapters.adapter_writer import write_adapter
 from ldm_jax.convert.adapters.kohya_form import kohya_form
 from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.core.reading import FileFormatError
 from ldm_jax.formats.safetensors_file import read_safetensors, tensors_digest, write_safetensors
 
 ATTENTION = "lora_unet_" + BLOCK.replace("/", "_") + "_attn1_to_q"
@@ -131,41 +130,6 @@ def test_projections_of_old_files(tmp_path, prefix):
     np.testing.assert_array_equal(found.components["text_encoder"][TEXT][0].up, text.up)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_kinds_types_and_orders(tmp_path, dtype):
-    adapter = mixed(dtype=dtype)
-    tensors, metadata = kohya_form(adapter)
-    shuffled = dict(sorted(tensors.items(), key=lambda item: hash(item[0][::-1])))
-    write_safetensors(tmp_path / "a.safetensors", shuffled, metadata)
-    found = read_adapter(tmp_path / "a.safetensors", names())
-    same(found, adapter)
-    assert found.name == "mixed" and found.metadata == metadata
-
-
-@pytest.mark.parametrize("outer", [None, "state_dict"])
-def test_pickles_of_torch(tmp_path, outer):
-    tensors = renamed(*SPELLINGS["diffusers"])
-    stored = {str(number): np.ascontiguousarray(a) for number, a in enumerate(tensors.values())}
-    pairs = zip(tensors, stored.items(), strict=True)
-    value = torch_zips.mapping((key, torch_zips.whole(*one)) for key, one in pairs)
-    if outer:
-        value = torch_zips.mapping([(outer, value)])
-    path = torch_zips.write(tmp_path / "pytorch_lora_weights.bin", value, stored)
-    same(read_adapter(path, names()), loras())
-    same(read_adapter(tmp_path, names()), loras())
-
-
-def test_dense_and_pointwise_weights_of_other_axes(tmp_path):
-    flat = renamed(adapter=Adapter({"unet": {QUERY: loras().components["unet"][QUERY]}}))
-    key = f"{ATTENTION}.lora_down.weight"
-    flat[key] = flat[key][..., None, None]
-    write_safetensors(tmp_path / "a.safetensors", flat)
-    (one,) = read_adapter(tmp_path / "a.safetensors", names()).components["unet"][QUERY]
-    weight = np.zeros(shape_of(QUERY), np.float32)
-    (expected,) = loras().components["unet"][QUERY]
-    np.testing.assert_array_equal(np.asarray(one.delta(weight)), np.asarray(expected.delta(weight)))
-
-
 def test_nine_channels(tmp_path):
     one = Maker().make("lora", (32, 4, 3, 3))
     tensors = kohya(Adapter({"unet": {"conv_in": (one,)}}))
@@ -190,82 +154,6 @@ def test_an_embedding_in_the_file_is_kept_and_told(tmp_path):
         write_adapter(found, tmp_path / "c.safetensors", "diffusers")
 
 
-def put(key, array):
-    return lambda tensors: tensors | {key: np.asarray(array)}
-
-
-def without(key):
-    return lambda tensors: {name: array for name, array in tensors.items() if name != key}
-
-
-def only(key, array):
-    return lambda tensors: {key: np.asarray(array, np.float32)}
-
-
-F = np.float32
-REFUSED = {
-    "GLoRA": (put(f"{ATTENTION}.a1.weight", F([[1]])), "a1.weight' is GLoRA"),
-    "OFT": (put(f"{ATTENTION}.oft_blocks", F([[1]])), "oft_blocks' is of an orthogonal"),
-    "T-LoRA": (put(f"{ATTENTION}.lambda_layer", F([[1]])), "lambda_layer' is T-LoRA"),
-    "numbered": (only("unet:0:up", [[1]]), "'unet:0:up' is numbered, not named"),
-    "SDXL's second encoder": (
-        put("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", F([[1]])),
-        "is of SDXL's second text encoder"),
-    "SDXL": (put(f"{TO_K}.lora_down.weight", np.ones((3, 2048), F)),
-             r"is an adapter for SDXL, whose attention reads text of width 2048; this model reads "
-             "text of width 64"),
-    "another family": (put(f"{TO_K}.lora_down.weight", np.ones((3, 768), F)),
-                       "is an adapter for Stable Diffusion 1, whose"),
-    "another width": (put(f"{TO_K}.lora_down.weight", np.ones((3, 96), F)),
-                      "is an adapter for another model, whose attention reads text of width 96"),
-    "ControlNet": (put("lora_controlnet", F(1)), "'lora_controlnet' is of a ControlNet"),
-    "another architecture": (only("lora_transformer_a.lora_up.weight", [[1]]), "another family"),
-    "trained whole": (put("base_model.model.a.modules_to_save.weight", F([[1]])), "trained whole"),
-    "a module that is not there": (
-        put("lora_unet_down_blocks_7_conv.lora_up.weight", F([[1]])),
-        "1 of 16 tensors cannot be placed: 'lora_unet_down_blocks_7_conv"),
-    "an unknown part": (put(f"{ATTENTION}.lora_sideways.weight", F([[1]])),
-                        r"cannot be placed: .*lora_sideways"),
-    "no adapter": (only("model.diffusion_model.input_blocks.0.0.weight", [[1]]), "a whole model"),
-    "a model's weight": (only("unet.conv_in.weight", np.ones((32, 4, 3, 3))),
-                         "without on_input: no adapter's, but a whole model's"),
-    "no up": (without(f"{ATTENTION}.lora_up.weight"), "is there, but not its up"),
-    "no down": (without(f"{ATTENTION}.lora_down.weight"), "is there, but not its down"),
-    "alpha alone": (put("lora_unet_conv_out.alpha", F(1)), "conv_out.alpha' stands alone"),
-    "ranks that differ": (put(f"{ATTENTION}.lora_up.weight", np.ones((32, 4), F)),
-                          r"does not fit unet/.*: up is \[32, 4\], wanted \[32, 3\]"),
-    "wrong width": (put(f"{ATTENTION}.lora_down.weight", np.ones((3, 48), F)),
-                    r"down is \[3, 48\], wanted \[3, 32\]"),
-    "LoRA of a norm": (
-        lambda t: t | {"lora_unet_conv_norm_out.lora_down.weight": np.ones((1, 32), F),
-                       "lora_unet_conv_norm_out.lora_up.weight": np.ones((32, 1), F)},
-        "the scale of a norm, which only w_norm"),
-    "no bias": (put(f"{ATTENTION}.diff_b", np.ones(32, F)), "a bias, which this module does not"),
-    "two kinds": (put(f"{ATTENTION}.diff", np.ones((32, 32), F)), "with lora and full"),
-    "infinity": (put(f"{ATTENTION}.lora_up.weight", np.full((32, 3), np.inf, F)), "no finite"),
-    "whole numbers": (put(f"{ATTENTION}.lora_up.weight", np.ones((32, 3), np.int32)), "of int32"),
-    "alpha of nothing": (put(f"{ATTENTION}.alpha", F(0)), "must be one number other than 0"),
-    "a list of alphas": (put(f"{ATTENTION}.alpha", F([1, 2])), "must be one number other than 0"),
-    "twice": (put("unet." + QUERY.replace("/", ".") + ".lora_A.weight", np.ones((3, 32), F)),
-              "is there twice"),
-    "a magnitude of another shape": (put(f"{ATTENTION}.dora_scale", np.ones((31, 1), F)),
-                                     r"dora_scale is \[31, 1\], 31 numbers, wanted"),
-    "LyCORIS' scalar": (put(f"{ATTENTION}.scalar", F(2)), "scalar' multiplies the change"),
-    "nothing": (lambda tensors: {}, "has no tensors in it"),
-    "an embedding alone": (only("bundle_emb.a.string_to_param.*", [[1]]), "an embedding alone"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals(tmp_path, case):
-    change, message = REFUSED[case]
-    path = tmp_path / "a.safetensors"
-    write_safetensors(path, change(kohya()))
-    with pytest.raises(ConvertError, match=message) as caught:
-        read_adapter(path, names())
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-
 def test_families_that_only_the_text_tells(tmp_path):
     tensors = {k: v for k, v in kohya().items() if "attn2" not in k}
     path = tmp_path / "a.safetensors"
@@ -277,23 +165,6 @@ def test_no_text_encoder(tmp_path):
     write_safetensors(tmp_path / "a.safetensors", kohya())
     with pytest.raises(ConvertError, match="reads none|no text encoder"):
         read_adapter(tmp_path / "a.safetensors", names("faces"))
-
-
-def test_damaged_files(tmp_path):
-    path = tmp_path / "a.safetensors"
-    write_safetensors(path, kohya())
-    whole = path.read_bytes()
-    for content in (whole[:-100], whole[:50], b"", b"<html>"):
-        path.write_bytes(content)
-        with pytest.raises(FileFormatError):
-            read_adapter(path, names())
-    with pytest.raises(FileFormatError, match="does not exist"):
-        read_adapter(tmp_path / "b.safetensors", names())
-    with pytest.raises(ConvertError, match="is no adapter: a folder with"):
-        read_adapter(tmp_path, names())
-    torch_zips.write(tmp_path / "list.pt", b"]")
-    with pytest.raises(FileFormatError, match="holds a list, not a dict of tensors"):
-        read_adapter(tmp_path / "list.pt", names())
 
 
 # ------------------------------------------------------------------------------------------ PEFT

@@ -67,8 +67,9 @@ class TestReadTensors:
         [
             (b"", "is empty"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-            (b"<!DOCTYPE html><html>", "neither"),
-            (b'{"weight_map": {}}', "neither.*index"),
+            (b"<!DOCTYPE html><html>", "is a page"),
+            (b'{"weight_map": {}}', "an index"),
+            (b"a text", "neither a safetensors file nor one of torch"),
             (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "its pickle is truncated"),
             (bytes(257) + b"ustar" + bytes(300), "is a tar"),
             (b"\xff" * 8 + b"{}", "claims a header"),

@@ -262,7 +262,7 @@ class TestZip:
         tz.write(file, tz.mapping({"a": tz.whole("0", SIX)}), {"0": SIX})
         content = file.read_bytes()
         file.write_bytes(content[: int(keep * len(content)) if keep == 0.5 else keep])
-        refused(file, "zip")
+        refused(file, "zip|truncated")
 
 
 def survives(path):

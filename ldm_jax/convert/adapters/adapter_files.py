@@ -19,9 +19,9 @@ from ldm_jax.convert.adapters.module_names import ModuleNames, Place
 from ldm_jax.convert.adapters.peft_settings import PeftSettings
 from ldm_jax.convert.adapters.trained_adapter import FAMILIES, is_run, read_trained_adapter
 from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.convert.other_kinds import read_tensors_of
 from ldm_jax.convert.state_dicts import enumerated
 from ldm_jax.core.reading import FileFormatError, map_file, parse_json, read_json, shown
-from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
 
 DIFFUSERS_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
@@ -179,14 +179,14 @@ def _of_folder(folder: Path, component: str) -> _Found:
     if path is None:
         raise ConvertError(f"{folder} has {PEFT_CONFIG}, but no {PEFT_FILES[0]} beside it")
     settings = PeftSettings.read(config, str(folder / PEFT_CONFIG))
-    tensors, metadata = _tensors(path)
+    tensors, metadata = read_tensors_of(path, "adapter")
     if config.get("use_dora") and not any("lora_magnitude_vector" in key for key in tensors):
         raise ConvertError(f"{path} has no magnitudes, which use_dora in {PEFT_CONFIG} tells of")
     return _Found(str(path), tensors, metadata, {component: settings})
 
 
 def _of_file(path: Path, names: ModuleNames) -> _Found:
-    tensors, metadata = _tensors(path)
+    tensors, metadata = read_tensors_of(path, "adapter")
     settings: dict[str, PeftSettings] = {}
     if METADATA in metadata:
         said = parse_json(path, METADATA, metadata[METADATA])
@@ -196,15 +196,6 @@ def _of_file(path: Path, names: ModuleNames) -> _Found:
             if own:
                 settings[component] = PeftSettings.read(own, f"{path}, its {METADATA}")
     return _Found(str(path), tensors, metadata, settings)
-
-
-def _tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    data = map_file(path)
-    start = data[:9]
-    data.close()
-    if looks_like_safetensors(start):
-        return read_safetensors(path)
-    return read_tensors(path), {}
 
 
 # --------------------------------------------------------------------------------------- refusals
@@ -269,8 +260,8 @@ def _unknown(found: _Found, keys: list[str], names: ModuleNames, read: bool) -> 
         why = "this model has no such modules, or the kind of change is not known"
     else:
         why = "these are no keys of an adapter for this model"
-        if any(key.startswith(("model.diffusion_model.", "first_stage_model.")) for key in keys):
-            why = "this is a whole model, which is named with --model"
+        if not any("." in key for key in keys):
+            why += "; an embedding is named with --embeddings"
     return ConvertError(
         f"{found.where}: {len(keys)} of {len(found.tensors)} tensors cannot be placed: "
         f"{enumerated(map(shown, keys))}; {why}"

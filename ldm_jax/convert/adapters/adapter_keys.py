@@ -46,10 +46,12 @@ _UNREAD: dict[str, str] = {
 _XL = "is of SDXL's second text encoder, which the models here do not have"
 _OTHERS = "is of another family of models than Stable Diffusion 1 and 2"
 _CONTROL = "is of a ControlNet that is stored as an adapter, which is not read"
+_TRANSFORMER = r"(double|single|joint|single_transformer)_blocks[._]"
+"""What names of the parts of Flux and Stable Diffusion 3 begin with."""
 _FOREIGN = (
     (r"(lora_te2_|text_encoder_2\.|lycoris_te2_).*", _XL),
-    (r"(lora_te3_|lora_transformer_|transformer\.|lora_prior_|double_blocks|text_encoder_3\.).*",
-     _OTHERS),
+    (r"(lora_te3_|lora_transformer_|transformer\.|lora_prior_|text_encoder_3\.).*", _OTHERS),
+    (rf"(lora_unet_|diffusion_model\.|lycoris_|unet\.)?{_TRANSFORMER}.*", _OTHERS),
     (r"lora_controlnet|.*(input_hint_block|zero_conv|controlnet).*|lllite_.*", _CONTROL),
     (r"(unet|text_encoder):\d+:.*", "is numbered, not named (cloneofsimo's first form), which is "
                                     "not read"),

@@ -10,10 +10,10 @@ from ldm_jax.adapters.ia3 import IA3
 from ldm_jax.adapters.kind import BiasKind, Kind, WeightKind
 from ldm_jax.adapters.kinds import KINDS
 from ldm_jax.convert.adapters.module_names import Place
-from ldm_jax.convert.imported_model import DTYPES, ConvertError
+from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.convert.state_dicts import READABLE, is_finite
 from ldm_jax.core.reading import shown
 
-READABLE = {*DTYPES.values(), np.dtype(np.float64)}
 _NEEDED = {
     "lora": ("down", "up"), "loha": ("w1_a", "w1_b", "w2_a", "w2_b"), "lokr": (),
     "ia3": ("weight", "on_input"), "full": ("diff",), "norm": (),
@@ -40,11 +40,15 @@ class Group:
         """One more tensor. Raises ConvertError for one that is there already, or is no weight."""
         if part in self.tensors:
             raise self.error(key, f"is there twice, the first time as {shown(self.keys[part])}")
-        if part != ("ia3", "on_input"):
-            if tensor.dtype not in READABLE:
-                raise self.error(key, f"is of {tensor.dtype}, a type that weights do not have")
-            if not np.isfinite(np.asarray(tensor, np.float32)).all():
-                raise self.error(key, "has values that are no finite numbers; the file is damaged")
+        number = part[1] in ("alpha", "on_input")
+        # Programs write alpha as the whole number that they were given.
+        if tensor.dtype not in READABLE and not (number and tensor.dtype.kind in "biu"):
+            raise self.error(key, f"is of {tensor.dtype}, a type that weights do not have")
+        if not number and (tensor.ndim == 0 or tensor.size == 0):
+            raise self.error(key, f"has the shape {list(tensor.shape)}, which no part of a change "
+                                  "has; the file is damaged")  # fmt: skip
+        if not is_finite(tensor):
+            raise self.error(key, "has values that are no finite numbers; the file is damaged")
         self.tensors[part], self.keys[part] = tensor, key
 
     def error(self, key: str, problem: str) -> ConvertError:
@@ -101,6 +105,7 @@ class Group:
             if alpha.size != 1 or float(alpha.reshape(())) == 0:
                 raise self.error(self.keys["", "alpha"], "must be one number other than 0")
             alpha = alpha.reshape(())
+            alpha = alpha if alpha.dtype in READABLE else alpha.astype(np.float32)
         else:
             alpha = alpha_of(self.place, rank)
         if alpha is None:

@@ -45,7 +45,7 @@ class PeftSettings:
             ConvertError: names a setting that makes the adapter one that is not read.
         """
         peft_type = values.get("peft_type", "LORA")
-        if peft_type not in TYPES:
+        if not isinstance(peft_type, str) or peft_type not in TYPES:
             raise ConvertError(f"{where}: peft_type is {peft_type!r}; {', '.join(TYPES)} are read")
         for name, allowed in _UNREAD.items():
             if values.get(name) not in allowed:
@@ -68,8 +68,10 @@ class PeftSettings:
             raise ConvertError(f"{where}: r is {values['r']}, wanted a whole number")
         for name in ("rank_pattern", "alpha_pattern"):
             patterns = values.get(name) or {}
-            if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
-                raise ConvertError(f"{where}: {name} is no map of names to numbers")
+            if not isinstance(patterns, dict) or not all(
+                _is_number(value) and value > 0 for value in patterns.values()
+            ):
+                raise ConvertError(f"{where}: {name} is no map of names to numbers above 0")
         alpha = values.get("lora_alpha", values.get("alpha"))
         ranks, alphas = (values.get(f"{name}_pattern") or {} for name in ("rank", "alpha"))
         return cls(

@@ -31,9 +31,9 @@ from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.loading import workdir_of
 from ldm_jax.convert.native import read_trained
+from ldm_jax.convert.other_kinds import read_tensors_of
 from ldm_jax.core import tree
 from ldm_jax.core.reading import read_json, shown
-from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.models.control_net import EMBEDDING
 from ldm_jax.workdir.frozen import load_first_stage
 
@@ -88,6 +88,12 @@ def read_control(
     else:
         found = _of_file(path, model, params)
     _check_fits(path, found.config, model)
+    for name, leaf in tree.flatten(found.params).items():
+        if not state_dicts.is_finite(np.asarray(leaf)):
+            raise ConvertError(
+                f"{path}: {name} has values that are no finite numbers; the file is damaged, or of "
+                "a training that failed"
+            )
     return found
 
 
@@ -112,12 +118,17 @@ def _is_ours(folder: Path, path: Path) -> bool:
 
 
 def _of_folder(folder: Path, path: Path, model: cfg.Model, variant: str | None) -> ImportedControl:
+    if not (folder / CONFIG).exists():
+        raise ConvertError(
+            f"{path} is no ControlNet: a folder with {CONFIG} and diffusion_pytorch_model."
+            "safetensors is wanted, or the name of a file"
+        )
     branch, turned = read_branch(folder / CONFIG)
     _check_fits(path, branch, model)
     if path.is_dir():
         params, ignored, notes = read_component(folder, branch, variant)
     else:
-        tensors = read_tensors(path)
+        tensors, _ = read_tensors_of(path, "ControlNet")
         claims.check(branch, tensors, str(folder / CONFIG))
         shapes = imported_model.control_shapes(branch)
         params, ignored = state_dicts.from_torch(tensors, shapes, str(path))
@@ -144,6 +155,8 @@ def read_branch(path: Path) -> tuple[cfg.ControlBranch, bool]:
     pooled = own.flag("global_pool_conditions", False)
     turned = own.choice("controlnet_conditioning_channel_order", "rgb", {"rgb": False, "bgr": True})
     levels = values.get("down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
+    if not isinstance(levels, list):
+        raise ConvertError(f"{path}: down_block_types is {levels!r}; it must be a list of names")
     ups = [str(level).replace("Down", "Up") for level in reversed(levels)]
     inputs = values.get("in_channels", 4)
     rest = {name: value for name, value in values.items() if name not in _OWN} | {
@@ -161,7 +174,7 @@ def read_branch(path: Path) -> tuple[cfg.ControlBranch, bool]:
 
 
 def _of_file(path: Path, model: cfg.Model, params: Mapping[str, Any]) -> ImportedControl:
-    tensors = read_tensors(path)
+    tensors, _ = read_tensors_of(path, "ControlNet")
     other = why_not(tensors)
     if other is not None:
         raise ConvertError(
@@ -186,6 +199,11 @@ def _of_file(path: Path, model: cfg.Model, params: Mapping[str, Any]) -> Importe
     if _FIRST not in own:
         places = control_places((leaf.name for leaf in state_dicts.leaves(shapes)), branch)
         own, unknown = keys.read(own, places)
+        if twice := sorted(own.keys() & unknown.keys()):
+            raise ConvertError(
+                f"{path} holds {shown(twice[0])} twice, under the original's name and under that "
+                "of diffusers"
+            )
         own |= unknown
     found, ignored = state_dicts.from_torch(
         own, shapes, f"{path}, for the model that it is used with,", BESIDE if prefixed else (),
@@ -216,7 +234,13 @@ def _told_by(
             notes = ("as its name says shuffle, what it adds is the mean over the picture",)
     channels = int(hint[1]) if len(hint) > 1 else 3
     unet = replace(unet, dropout=0.0)
-    return cfg.ControlBranch(unet, channels, hint_widths(shapes), pooled), notes
+    try:
+        return cfg.ControlBranch(unet, channels, hint_widths(shapes), pooled), notes
+    except cfg.ConfigError as error:
+        raise ConvertError(
+            f"{path} has layers of a hint that no ControlNet for Stable Diffusion has, or lacks "
+            f"some: {error}"
+        ) from error
 
 
 def _says_pooled(path: Path) -> bool:
@@ -255,11 +279,12 @@ def _check_context(path: Path, width: int | None, model: cfg.Model) -> None:
     wanted = model.unet.context_dim
     if width == wanted:
         return
-    made_for, own = (FAMILIES.get(one or 0, "another model") for one in (width, wanted))
+    made_for, own = FAMILIES.get(width or 0, "another model"), FAMILIES.get(wanted or 0)
+    reads = "none" if wanted is None else f"text of width {wanted}"
     raise ConvertError(
         f"{path} is a ControlNet for {made_for}, whose attention reads text of width {width}; this "
-        f"model, {own}, reads {'none' if wanted is None else f'text of width {wanted}'}; use it "
-        "with a model of the family that it is made for"
+        f"model{f', {own},' if own else ''} reads {reads}; use it with a model of the family that "
+        "it is made for"
     )
 
 

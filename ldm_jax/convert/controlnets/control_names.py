@@ -26,7 +26,8 @@ OTHERS = {
     "control_add_embedding.": "is a ControlNet for several kinds of hint at once (union) of SDXL",
     "add_embedding.": "is a ControlNet for SDXL, which is not supported",
     "label_emb.0.": "is a ControlNet for SDXL, which is not supported",
-    "lora_unet_": "is a LoRA, which --lora takes",
+    "controlnet_blocks.": "is a ControlNet for Flux or Stable Diffusion 3, which are not supported",
+    "double_blocks.": "is a ControlNet for Flux, which is not supported",
 }  # fmt: skip
 """What names begin with in files that are no ControlNet of Stable Diffusion 1 or 2, and why these
 are not read."""
@@ -79,12 +80,14 @@ def hint_widths(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     for name, shape in shapes.items():
         original = re.fullmatch(rf"{re.escape(HINT)}(\d{{1,3}})\.weight", name)
         block = re.fullmatch(rf"{EMBEDDING}\.blocks\.(\d{{1,3}})\.weight", name)
+        if not shape:
+            continue
         if original is not None:
             widths[int(original[1]) // 2] = shape[0]
         elif block is not None:
             widths[int(block[1]) + 1] = shape[0]
         elif name == f"{EMBEDDING}.conv_in.weight":
             widths[0] = shape[0]
-    if f"{HINT}0.weight" in shapes:
+    if f"{HINT}0.weight" in shapes and widths:
         widths.pop(max(widths))  # the last one gives the U-Net's features
     return tuple(widths[i] for i in sorted(widths) if i % 2 == 0)

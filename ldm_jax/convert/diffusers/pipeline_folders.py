@@ -246,10 +246,16 @@ def weights_file(folder: Path, variant: str | None) -> tuple[Path, tuple[str, ..
     if len(found) == 1 and variant is None:
         only, file = next(iter(found.items()))
         return file, (f"{folder.name} has weights of the variant {only} alone, which are taken",)
+    if not found:
+        raise ConvertError(
+            f"{folder} has no weights: no file called {' or '.join(_STEMS)} that ends in "
+            ".safetensors or .bin"
+        )
     wanted = f"of the variant {variant}" if variant else "without a variant"
     present = ", ".join(file.name for file in found.values())
-    has = f"it has {present}; {imported_model.CHOOSE}--variant" if present else "it has none"
-    raise ConvertError(f"{folder} has no weights {wanted}: {has}")
+    raise ConvertError(
+        f"{folder} has no weights {wanted}: it has {present}; {imported_model.CHOOSE}--variant"
+    )
 
 
 def _variants(folder: Path) -> dict[str | None, Path]:

@@ -17,9 +17,9 @@ from ldm_jax.convert.adapters.trained_adapter import FAMILIES, is_run
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.loading import workdir_of
 from ldm_jax.convert.native import read_trained
+from ldm_jax.convert.other_kinds import check_kind, read_saved
+from ldm_jax.convert.state_dicts import is_finite
 from ldm_jax.core.reading import FileFormatError, map_file, parse_json, shown
-from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
-from ldm_jax.formats.torch_file import read_torch
 from ldm_jax.images.infotext import read_png
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
@@ -53,11 +53,7 @@ def read_embeddings(path: str | Path) -> tuple[Embedding, ...]:
     data = map_file(path)
     start = data[:512]
     data.close()
-    if start.startswith(PICTURES):
-        return _of_picture(path)
-    if looks_like_safetensors(start):
-        return _of_tensors(path, read_safetensors(path)[0])
-    return _of_torch(path, read_torch(path))
+    return _of_picture(path) if start.startswith(PICTURES) else _of_saved(path)
 
 
 def bundled_embeddings(where: str, tensors: Mapping[str, np.ndarray]) -> tuple[Embedding, ...]:
@@ -124,9 +120,13 @@ def _of_json(path: Path, word: str, one: Any) -> np.ndarray:
         raise FileFormatError(path, f"its vectors of {shown(word)} are no numbers") from error
 
 
-def _of_torch(path: Path, saved: Any) -> tuple[Embedding, ...]:
+def _of_saved(path: Path) -> tuple[Embedding, ...]:
+    saved, _ = read_saved(path)
     if isinstance(saved, np.ndarray):
         return (Embedding(path.stem, _rows(str(path), "its tensor", saved)),)
+    if isinstance(saved, dict) and (bundled := _bundled(saved)):
+        return bundled_embeddings(str(path), bundled)
+    check_kind(path, saved, "embedding")
     if not isinstance(saved, dict) or not all(isinstance(key, str) for key in saved):
         raise ConvertError(f"{path} is no embedding: {_WANTED}")
     if "string_to_param" not in saved:
@@ -145,22 +145,23 @@ _WANTED = (
 )
 
 
+def _bundled(saved: Mapping[Any, Any]) -> dict[str, Any]:
+    return {key: tensor for key, tensor in saved.items()
+            if isinstance(key, str) and embedding_of(key) is not None}  # fmt: skip
+
+
 def _of_tensors(path: Path, tensors: Mapping[str, Any]) -> tuple[Embedding, ...]:
-    """diffusers' words, kohya's one, or an adapter's."""
+    """diffusers' words, or kohya's one."""
     if {"clip_l", "clip_g"} & tensors.keys():
         raise ConvertError(_XL.format(path))
     if tensors.keys() == {KOHYA}:
         return _words(path, {STAR: tensors[KOHYA]}, path.stem, {})
-    bundled = {key: tensor for key, tensor in tensors.items() if embedding_of(key) is not None}
-    if bundled:
-        return bundled_embeddings(str(path), bundled)
     if not tensors:
         raise ConvertError(f"{path} is empty: {_WANTED}")
     for key in tensors:
         if key.endswith((".weight", ".bias", ".alpha")):
             raise ConvertError(
-                f"{path} is no embedding: it has {shown(key)}, of a model or an adapter; an "
-                "adapter is named with --lora"
+                f"{path} is no embedding: it has {shown(key)}, of a model or an adapter"
             )
     return _words(path, tensors, path.stem, {})
 
@@ -169,9 +170,12 @@ def _of_tensors(path: Path, tensors: Mapping[str, Any]) -> tuple[Embedding, ...]
 
 
 def _words(
-    path: Path, tensors: Mapping[str, Any], name: str, about: Mapping[str, Any]
+    path: Path, tensors: Mapping[Any, Any], name: str, about: Mapping[str, Any]
 ) -> tuple[Embedding, ...]:
     """An embedding of each word; one whose word says nothing is called `name`."""
+    for word in tensors:
+        if not isinstance(word, str) or not word.strip() or not word.isprintable():
+            raise ConvertError(f"{path}: {shown(word)} is no word that a prompt may have in it")
     rows = {word: _rows(str(path), word, tensor) for word, tensor in tensors.items()}
     if not rows:
         raise ConvertError(f"{path} has no vectors: {_WANTED}")
@@ -197,7 +201,7 @@ def _rows(where: str, key: str, tensor: Any) -> np.ndarray:
             f"{where}: {shown(key)} is of {tensor.dtype} {list(tensor.shape)}; an embedding has "
             "vectors of real numbers, [width] or [vectors, width]"
         )
-    if not np.isfinite(np.asarray(tensor, np.float32)).all():
+    if not is_finite(tensor):
         raise ConvertError(f"{where}: {shown(key)} has numbers that are not finite")
     return tensor.reshape(-1, tensor.shape[-1])
 

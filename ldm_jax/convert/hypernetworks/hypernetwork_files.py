@@ -9,14 +9,15 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.adapters.adapted import ADAPTERS, HYPERNETWORKS
-from ldm_jax.adapters.hypernetwork import Nets, shapes
+from ldm_jax.adapters.hypernetwork import ACTIVATIONS, Nets, shapes
 from ldm_jax.config.checks import ConfigError
 from ldm_jax.convert.adapters.trained_adapter import is_run
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.loading import workdir_of
 from ldm_jax.convert.native import read_trained
+from ldm_jax.convert.other_kinds import check_kind, read_saved
+from ldm_jax.convert.state_dicts import READABLE, is_finite
 from ldm_jax.core.reading import shown
-from ldm_jax.formats.torch_file import read_torch
 from ldm_jax.formats.torch_writer import write_torch
 
 OLD_NAMES = {"linear1": "linear.0", "linear2": "linear.1"}
@@ -96,7 +97,8 @@ def write_hypernetwork(one: HypernetworkFile, path: Path, *, overwrite: bool = F
 
 
 def _of_file(path: Path) -> HypernetworkFile:
-    saved = read_torch(path)
+    saved, _ = read_saved(path)
+    check_kind(path, saved, "hypernetwork")
     pairs = {k: v for k, v in saved.items() if type(k) is int} if isinstance(saved, dict) else {}
     if not pairs:
         raise ConvertError(
@@ -124,20 +126,33 @@ def _of_file(path: Path) -> HypernetworkFile:
 
 
 def _form(path: Path, saved: Mapping[Any, Any], widths: tuple[int, ...]) -> cfg.Hypernetwork:
-    structure = saved.get("layer_structure") or [1, 2, 1]
-    initialization = saved.get("weight_initialization") or "Normal"
     try:
+        structure = saved.get("layer_structure") or [1, 2, 1]
+        initialization = saved.get("weight_initialization") or "Normal"
+        activation = (saved.get("activation_func") or "linear").lower()
+        if activation not in ("linear", *ACTIVATIONS):
+            raise ConvertError(
+                f"{path}: its activation_func is {shown(activation)}; those that are read are "
+                f"linear, {', '.join(ACTIVATIONS)}"
+            )
         return cfg.Hypernetwork(
             widths,
             tuple(float(size) for size in structure),
-            (saved.get("activation_func") or "linear").lower(),
+            activation,
             bool(saved.get("is_layer_norm", False)),
             bool(saved.get("activate_output", True)),
             _dropout(saved, len(structure)),
             INITIALIZATIONS.get(initialization, "normal"),
         )
-    except (ConfigError, TypeError, ValueError, AttributeError) as error:
+    except ConvertError:
+        raise
+    except ConfigError as error:
         raise ConvertError(f"{path}: {error}") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ConvertError(
+            f"{path} is damaged: of layer_structure, activation_func, weight_initialization, "
+            f"dropout_structure and its other settings one cannot be read ({error})"
+        ) from error
 
 
 def _dropout(saved: Mapping[Any, Any], layers: int) -> tuple[float, ...]:
@@ -157,7 +172,10 @@ def _net(where: str, form: cfg.Hypernetwork, width: int, arrays: Any) -> dict[st
     found = {}
     for key, array in arrays.items():
         first, _, rest = str(key).partition(".")
-        found[f"{OLD_NAMES.get(first, first)}.{rest}"] = array
+        name = f"{OLD_NAMES.get(first, first)}.{rest}"
+        if name in found:
+            raise ConvertError(f"{where}: {name} is there twice, in an old and a new spelling")
+        found[name] = array
     net: dict[str, dict[str, Any]] = {}
     for number, name, shape in shapes(form, width):
         key = f"linear.{number}.{name}"
@@ -165,6 +183,15 @@ def _net(where: str, form: cfg.Hypernetwork, width: int, arrays: Any) -> dict[st
         if not isinstance(array, np.ndarray) or array.shape != shape:
             there = "missing" if array is None else f"{list(np.shape(array))}"
             raise ConvertError(f"{where}: {key} is {there}, wanted {list(shape)}")
+        if array.dtype not in READABLE:
+            raise ConvertError(
+                f"{where}: {key} is of {array.dtype}, a type that weights do not have"
+            )
+        if not is_finite(array):
+            raise ConvertError(
+                f"{where}: {key} has values that are no finite numbers; the file is damaged, or "
+                "of a training that failed"
+            )
         net.setdefault(str(number), {})[name] = array
     if found:
         raise ConvertError(
