@@ -40,8 +40,8 @@ from ldm_jax.models.layers import Conv
 
 ADAPTERS = "adapters"
 """No network has parameters of this name."""
-TEXT, TOKENS = "text_encoder", "token_embedding"
-"""What embeddings are for, and its table of tokens."""
+TEXT, TOKENS = "text_encoder", ("token_embedding", "embed_tokens")
+"""What embeddings are for, and what its table of tokens is called: CLIP's, and BERT's."""
 
 
 KEYS, HYPERNETWORKS, EMBEDDINGS = "keys", "hypernetworks", "embeddings"
@@ -278,7 +278,7 @@ def _embed(
 ) -> Any:
     """The call of a module; of the table of tokens, with `rows` behind its own."""
     path = context.module.path
-    if not path or path[-1] != TOKENS or context.method_name != "__call__":
+    if not path or path[-1] not in TOKENS or context.method_name != "__call__":
         return call(*arguments, **how)
     (tokens,) = arguments
     first = context.module.num_embeddings

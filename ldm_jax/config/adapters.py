@@ -215,10 +215,11 @@ class Hypernetwork:
 
 @settings
 class TextualInversion:
-    """New words of CLIP's text encoder, whose vectors alone are trained (Gal 2022)."""
+    """New words of a text encoder, whose vectors alone are trained (Gal 2022)."""
 
     words: tuple[str, ...] = ("sks",)
-    """The words, as prompts will have them. Of a word that CLIP knows the meaning is replaced."""
+    """The words, as prompts will have them. Of a word that the model knows, the meaning is
+    replaced."""
     vectors: Annotated[int, Within(1, 70)] = 1
     """Vectors of each word: more hold more, and leave less room in prompts."""
     init_text: str = "thing"

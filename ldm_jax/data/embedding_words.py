@@ -1,5 +1,5 @@
 """Words of a prompt that stand for vectors of their own (textual inversion): found by the tokens of
-their names, as the web UI does, and given token numbers behind those of the tokenizer."""
+their names, as the web UI does, and given token numbers behind those of the text encoder."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -34,6 +34,10 @@ class EmbeddingWords:
                 self._by_first.setdefault(name[0], []).append((name, word))
         for found in self._by_first.values():
             found.sort(key=lambda pair: -len(pair[0]))
+
+    def replaced(self, ids: Sequence[int]) -> list[int]:
+        """The tokens of a text, with rows in the place of words."""
+        return [number for unit in self.units(ids) for number in unit.ids]
 
     def units(self, ids: Sequence[int]) -> list[Unit]:
         """The tokens of a text, those of each word's name replaced by its rows. Of words that begin

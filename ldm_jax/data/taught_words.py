@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Int32
 
 from ldm_jax import config as cfg
-from ldm_jax.data import prompts
 from ldm_jax.data.embedding_words import EmbeddingWord, EmbeddingWords
 from ldm_jax.data.random_stream import RandomStream
 from ldm_jax.data.tokenizer import Tokenizer
@@ -32,14 +31,23 @@ class TaughtWords:
     """Makes the tokens of captions, in which new words stand for rows behind the table's own."""
 
     def __init__(
-        self, config: cfg.TextualInversion, tokenizer: Tokenizer, encoder: cfg.CLIPText
+        self, config: cfg.TextualInversion, tokenizer: Tokenizer, text: cfg.TextConditioner
     ) -> None:
-        self._config, self._tokenizer, self._length = config, tokenizer, encoder.max_length
-        self._first = rows = encoder.vocab_size
+        """Raises ConfigError for words that the tokenizer could not tell from others."""
+        for word in config.words:
+            if not tokenizer.takes_name(word):
+                raise cfg.ConfigError(
+                    f"adapter.words has {word!r}, which is no single word to the model's "
+                    "tokenizer, and of which it does not know all; use a word of letters alone"
+                )
+        self.tokenizer = tokenizer.knowing(config.words)
+        """That of the model, which knows the new words, too."""
+        self._config, self._length = config, text.encoder.max_length
+        self._first = rows = text.encoder.vocab_size
         count = config.vectors
         # The rows lie in the order of the names.
         self._words = EmbeddingWords(
-            tokenizer,
+            self.tokenizer,
             (
                 EmbeddingWord(word, tuple(range(rows + i * count, rows + (i + 1) * count)))
                 for i, word in enumerate(sorted(config.words))
@@ -57,11 +65,25 @@ class TaughtWords:
 
     def check_captions(self, captions: Iterable[str]) -> None:
         """Raises ConfigError where own captions are asked for and none has a word in it, so that
-        nothing would be learnt."""
-        if self._config.captions == "own" and not any(map(self._has_word, captions)):
+        nothing would be learnt; or templates, of whose words the model knows none."""
+        templates = TEMPLATES.get(self._config.captions)
+        if templates is not None:
+            self._check_templates(templates)
+        elif not any(map(self._has_word, captions)):
             raise cfg.ConfigError(
                 f"adapter.captions is 'own', but no caption has {' or '.join(self._config.words)} "
                 "in it; write the words into captions, or use templates: 'object' or 'style'"
+            )
+
+    def _check_templates(self, templates: Sequence[str]) -> None:
+        unknown = self.tokenizer.unknown([one.format(self._config.words[0]) for one in templates])
+        words = dict.fromkeys(word for one in unknown for word, _ in one.words)
+        if words:
+            some = ", ".join(map(repr, [*words][:5])) + (", …" if len(words) > 5 else "")
+            raise cfg.ConfigError(
+                f"adapter.captions is {self._config.captions!r}, templates with words that this "
+                f"model does not know: {some}; use captions of its own words that name "
+                f"{' or '.join(self._config.words)}, with --adapter.captions=own"
             )
 
     def _has_word(self, caption: str) -> bool:
@@ -69,8 +91,7 @@ class TaughtWords:
 
     def tokens(self, caption: str) -> Int32[np.ndarray, " l"]:
         """Token numbers of a caption, framed and padded; what does not fit is left out."""
-        how = {"max_length": self._length, "emphasis": False, "words": self._words}
-        return prompts.encode(self._tokenizer, [caption], **how).ids[0, 0]
+        return self.tokenizer.encode([caption], self._length, replaced=self._words.replaced)[0]
 
 
 def initial_tokens(config: cfg.TextualInversion, tokenizer: Tokenizer) -> Sequence[int]:

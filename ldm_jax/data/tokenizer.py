@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -75,12 +75,17 @@ class Tokenizer:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     def encode(
-        self, captions: Sequence[str], max_length: int, skip_unknown: bool = False
+        self,
+        captions: Sequence[str],
+        max_length: int,
+        skip_unknown: bool = False,
+        replaced: Callable[[Sequence[int]], Sequence[int]] = list,
     ) -> Int32[np.ndarray, "n l"]:
         """Token numbers of each caption, padded to `max_length`.
 
         Longer captions lose their end; the first one is named in the log. Words that are not
-        known become the unknown token, or are left out with `skip_unknown`.
+        known become the unknown token, or are left out with `skip_unknown`. The numbers of each
+        caption are `replaced` before its length is looked at.
         """
         tokens = np.full((len(captions), max_length), self.pad_id, np.int32)
         for row, caption in zip(tokens, captions, strict=True):
@@ -88,6 +93,7 @@ class Tokenizer:
             ids = found.ids
             if skip_unknown and (unknown := self.unknown_words(found)):
                 ids = [n for n, w in zip(ids, found.word_ids, strict=True) if w not in unknown]
+            ids = [*replaced(ids)]
             if len(ids) > max_length:
                 self._report_truncated(caption, len(ids), max_length)
                 ids = ids[: max_length - self._tail] + ids[len(ids) - self._tail :]
@@ -136,6 +142,25 @@ class Tokenizer:
     def pieces(self, text: str) -> list[int]:
         """Token numbers of a text: no start, end or padding, and of any length."""
         return self._backend.encode(text, add_special_tokens=False).ids
+
+    def takes_name(self, word: str) -> bool:
+        """Whether captions can name something by `word`: the tokenizer can spell it, or it is one
+        word, which it may be taught (`knowing`)."""
+        ids = self.pieces(word)
+        return self._unknown_id not in ids or (not self.spells and len(ids) == 1)
+
+    def knowing(self, names: Iterable[str]) -> "Tokenizer":
+        """The same with a token number, behind all others, for each of the `names` that it takes
+        and does not know. No text encoder knows these numbers: something stands in their place."""
+        unknown = [name for name in names if self._unknown_id in self.pieces(name)]
+        added = [self._normal(name) for name in unknown if self.takes_name(name)]
+        if not added:
+            return self
+        return Tokenizer(_with_tokens(self._backend, [*dict.fromkeys(added)]), self.pad_id)
+
+    def _normal(self, word: str) -> str:
+        normalizer = self._backend.normalizer
+        return word if normalizer is None else normalizer.normalize_str(word)
 
     def empty(self, max_length: int) -> Int32[np.ndarray, " l"]:
         """The empty condition: the tokens of the caption ''."""

@@ -95,7 +95,7 @@ def encode_conditions(
         negative: what is guided away from.
         emphasis: whether brackets in prompts are emphasis, not text.
         skip_unknown: whether words that the tokenizer does not know are left out.
-        words: those of prompts for CLIP that have vectors of their own.
+        words: those of prompts that have vectors of their own.
 
     Raises:
         ValueError: a condition of another kind than the model takes, a class that does not exist,
@@ -114,7 +114,8 @@ def encode_conditions(
                 if emphasis:
                     prompts.refuse_emphasis(captions)
                 check_words(tokenizer, captions[:-1], captions[-1], skip_unknown)
-                tokens = tokenizer.encode(captions, encoder.max_length, skip_unknown)
+                replaced = list if words is None else words.replaced
+                tokens = tokenizer.encode(captions, encoder.max_length, skip_unknown, replaced)
                 inputs["caption"], uncond["caption"] = tokens[:-1], tokens[-1:]
             case cfg.ClassConditioner(num_classes=count):
                 inputs["label"] = _labels(conditions, count)

@@ -155,12 +155,6 @@ def has_clip(config: cfg.Model) -> bool:
     return isinstance(_text_encoder(config), cfg.CLIPText)
 
 
-def reads_chunks(config: cfg.Model) -> bool:
-    """Whether the model reads prompts in chunks, as CLIP's tokenizer has them."""
-    text = cfg.find(config.conditioners, cfg.TextConditioner)
-    return text is not None and text.chunked
-
-
 def takes_captions(config: cfg.Model) -> bool:
     """Whether the model has a text encoder."""
     return _text_encoder(config) is not None

@@ -59,7 +59,7 @@ LOADED = (
 TEXT_CHOICES = {
     "clip_skip": (defaults.has_clip, "has no CLIP text encoder"),
     "literal_prompts": (defaults.takes_captions, "takes no prompts"),
-    "embeddings_dir": (defaults.reads_chunks, "has no CLIP text encoder with its tokenizer"),
+    "embeddings_dir": (defaults.takes_captions, "takes no prompts"),
 }
 """Choices that not every model has: which have it, and why another does not."""
 
@@ -179,6 +179,7 @@ class Pipeline:
             self.config, self.tokenizer, self.choice, self._shelf.bundled()
         )
         self.notes += self.embeddings.notes
+        self.tokenizer = self.embeddings.tokenizer
         rows = self.embeddings.rows
         if rows is not None and self.choice.weak_model is not None:
             raise cfg.ConfigError(

@@ -95,8 +95,9 @@ def diffusion_stage(
     control = run.adapter if isinstance(run.adapter, cfg.ControlNet) else None
     taught = None
     if isinstance(run.adapter, cfg.TextualInversion):
-        taught = TaughtWords(run.adapter, tokenizer, text.encoder)
+        taught = TaughtWords(run.adapter, tokenizer, text)
         taught.check_captions(train.captions())
+        tokenizer = taught.tokenizer
     inputs = InputMaker(
         run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor, control, taught
     )

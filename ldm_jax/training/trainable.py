@@ -85,7 +85,7 @@ def _fresh_vectors(
 ) -> dict[str, Any]:
     """The vectors of each word: rows of the table of tokens, one after the other."""
     flat = tree.flatten(params["conditioners"][TEXT])
-    table = next(leaf for path, leaf in flat.items() if f"{TOKENS}/embedding" in path)
+    table = next(leaf for path, leaf in flat.items() if path.split("/")[-2] in TOKENS)
     rows = [init_tokens[i % len(init_tokens)] for i in range(config.vectors)]
     return {word: jnp.asarray(table, jnp.float32)[jnp.array(rows)] for word in config.words}
 

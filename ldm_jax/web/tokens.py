@@ -16,6 +16,7 @@ from ldm_jax.web.refused import Refused
 
 if TYPE_CHECKING:
     from ldm_jax.generation.library import Model
+    from ldm_jax.generation.pipeline import Pipeline
 
 
 def count_tokens(model: "Model", text: str) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def count_tokens(model: "Model", text: str) -> dict[str, Any]:
             raise refused.of_error(error) from error
         count = sum(map(len, chunks))
         return {"count": count, "limit": limit, "chunks": len(chunks), "unknown": []}
-    count = len(tokenizer.encodings([text])[0].ids)
+    (count,) = _lengths(pipeline, [text])
     unknown = [word for one in tokenizer.unknown([text]) for word, _ in one.words]
     return {"count": count, "limit": limit, "chunks": 1, "unknown": unknown}
 
@@ -66,11 +67,17 @@ def cut_prompts(model: "Model", request: Request) -> list[str]:
         return []  # which reads on in further chunks
     texts = [*_without_tags(model, request.prompt), request.negative_prompt or ""]
     limit = token_limit(conditioner)
-    found = zip(texts, pipeline.tokenizer.encodings(texts), strict=True)
+    found = zip(texts, _lengths(pipeline, texts), strict=True)
     return [
-        f"the prompt {shown(text)} has {len(one.ids)} tokens; the model reads the first {limit}, "
-        "and the rest is cut off" for text, one in found if len(one.ids) > limit
+        f"the prompt {shown(text)} has {length} tokens; the model reads the first {limit}, "
+        "and the rest is cut off" for text, length in found if length > limit
     ]  # fmt: skip
+
+
+def _lengths(pipeline: "Pipeline", texts: Sequence[str]) -> list[int]:
+    """How many tokens each text has, those of embeddings' vectors included."""
+    replaced = list if pipeline.words is None else pipeline.words.replaced
+    return [len(replaced(one.ids)) for one in pipeline.tokenizer.encodings(texts)]
 
 
 def check_conditions(model: "Model", request: Request) -> None:

@@ -59,6 +59,30 @@ def test_unknown_words(words):
     assert words.known_words() == sorted(set(" ".join(CAPTIONS).split()))
 
 
+def test_names_that_it_is_taught(words):
+    """Single words have numbers behind all others; what would be read as several has none."""
+    assert all(map(words.takes_name, ("zork", "red", "red three")))
+    assert not any(map(words.takes_name, ("red zork", "<x>")))
+    more, first = words.knowing(["Zork", "red", "blub", "zork", "red zork"]), words.vocab_size
+    assert more.pieces("a zork BLUB") == [*words.pieces("a"), first, first + 1]
+    assert not more.unknown(["zork"]) and words.unknown(["zork"])
+    assert words.knowing(["red"]) is words
+    pieces = tok.train_tokenizer(CAPTIONS, 64, "bpe")
+    assert pieces.takes_name("hover") and not pieces.takes_name("kazoo")
+    assert pieces.knowing(["hover", "kazoo"]) is pieces
+
+
+def test_numbers_are_replaced_before_captions_are_cut(words):
+    red = words.pieces("red")[0]
+
+    def doubled(ids):
+        return [n for one in ids for n in ([one, one] if one == red else [one])]
+
+    tokens = words.encode(["a red three", "red red"], 4, replaced=doubled)
+    assert tokens[0].tolist() == [*words.pieces("a red red three")]
+    assert tokens[1].tolist() == [red] * 4
+
+
 def test_pieces_read_words_that_training_did_not_show():
     pieces = tok.train_tokenizer([*CAPTIONS, "It's a Café, isn't it. \"Café!\""], 200, "bpe")
     # No caption has a word that ends in v or b, nor a word that ends in é before a stop.
