@@ -1,11 +1,11 @@
-"""Teach Stable Diffusion a new word from a few pictures, by new vectors alone (textual inversion).
+"""Teach any text-to-image model a new word by new vectors alone (textual inversion).
 
     python train.py --config=textual_inversion --init=MODEL --workdir=runs/word \
         --data.source.path=FOLDER --adapter.words sks --adapter.init_text=dog
 
 FOLDER has the pictures; they need no captions (--adapter.captions=style for styles, own for your
-captions with the word in them). MODEL is whatever `python -m ldm_jax.convert` reads, with CLIP's
-text encoder; nothing of it changes. `python sample.py --model=MODEL --embeddings runs/word
+captions with the word in them). MODEL is whatever `python -m ldm_jax.convert` reads, with a text
+encoder; nothing of it changes. `python sample.py --model=MODEL --embeddings runs/word
 --prompt="a photo of sks"` draws with the word, and `python -m ldm_jax.convert.embeddings runs/word
 word.safetensors` writes the file that other programs read.
 

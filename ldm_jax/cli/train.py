@@ -362,7 +362,8 @@ def next_step(run: cfg.Run, workdir: Path) -> str:
             options.append(f"--embeddings={folder}")
         case cfg.Hypernetwork():
             options.append(f"--hypernetwork={folder}")
-        case cfg.ControlNet():
-            options.append(f"--control={folder} --hint=FILE")
+        case cfg.ControlNet(hint=hint):
+            picture = "canny:FILE" if hint == "canny" else "FILE"
+            options.append(f"--control={folder} --hint={picture}")
     what = " ".join(options) or "--num=8"
     return f"draw with the last checkpoint: python sample.py --model={folder} {what}"

@@ -43,4 +43,6 @@ def views_of(
             case cfg.DepthConditioner() | cfg.DepthPrefix():
                 depth = inputs["depth"]
                 views.append(view_of_depth(depth, sides[0] // depth.shape[0]))
+    if "hint" in inputs:
+        views.append(inputs["hint"])
     return views

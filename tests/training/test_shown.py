@@ -23,7 +23,8 @@ def wishing(run, **wishes):
 def shown(run):
     train, validation = (open_source(run.data, split) for split in ("train", "validation"))
     tokenizer = train_tokenizer(train.captions(), 64)
-    inputs = InputMaker(run.conditioners, tokenizer)
+    control = run.adapter if isinstance(run.adapter, cfg.ControlNet) else None
+    inputs = InputMaker(run.conditioners, tokenizer, run.data.sides, 2, control)
     return shown_conditions(run, lambda *given: None, inputs, tokenizer, train, validation)
 
 
@@ -75,3 +76,17 @@ def test_a_model_without_conditions_just_draws(pictures):
     (one,) = shown(tiny.diffusion_run(pictures, unet=unet, conditioners=()))
     assert (one.name, one.labels) == ("samples", None)
     assert dict(one.batch["inputs"]) == {} and len(one.batch["index"]) == SHOWN_EXAMPLES
+
+
+def test_hints_stand_before_drawings_and_images_after_them(pictures, annotations):
+    data = tiny.annotated(tiny.data(pictures), annotations)
+    run = tiny.diffusion_run(
+        pictures, data=data, adapter=cfg.ControlNet("edit_images"), train=("adapter",)
+    )
+    batch = shown(run)[0].batch
+    hints = batch["inputs"]["hint"]
+    np.testing.assert_array_equal(batch["views"], hints[:, None])
+    np.testing.assert_array_equal(batch["image"], 255 - hints)
+    assert next_step(run, tiny.ROOT).endswith(f"--control={tiny.ROOT} --hint=FILE")
+    edges = replace(run, adapter=cfg.ControlNet())
+    assert next_step(edges, tiny.ROOT).endswith("--hint=canny:FILE")
