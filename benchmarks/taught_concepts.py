@@ -50,7 +50,8 @@ SAMPLING = cfg.Sampling(steps=25, guidance_scale=2.0, batch_size=64)
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHOWN = 2
 """Pictures of each row in the sheet."""
-EDGES = "edges without a prompt"
+EDGES = "edges"
+"""The row of a ControlNet's scores that are of no concept."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Method:
 
 _WORDS_TOO = ("adapter", r"conditioners/text_encoder/embeddings/token_embedding/embedding")
 METHODS = {
-    "textual_inversion": Method(2e-2, beside="embeddings"),
-    "hypernetwork": Method(1e-3, beside="hypernetwork"),
+    "textual_inversion": Method(3e-2, beside="embeddings", steps=200),
+    "hypernetwork": Method(3e-3, beside="hypernetwork"),
     "dreambooth:lora": Method(1e-3, {
         "train": _WORDS_TOO,
         "adapter": cfg.ModuleAdapter(cfg.LoRA(rank=16), modules=("all",)),
@@ -201,25 +202,29 @@ def drawn(
     return np.stack([one(place) for place in range(len(prompts))])
 
 
-def scores(pipeline: Pipeline, rater: Rater, concept: Concept, kept: Path) -> dict[str, float]:
-    """What the model draws of the concept, whose pictures are kept, and of what it knew before."""
-    found = {}
-    for about, kind in ((concept, "new"), (None, "known")):
-        prompts = prompts_of(about)
-        pictures = [*shown(about, prompts)]
-        images = drawn(pipeline, prompts, pictures)
-        found |= {f"{kind}_{k}": v for k, v in score(rater, about, images, prompts).items()}
-        if about is not None:
-            np.savez_compressed(kept, images=images, prompts=np.array(prompts))
-    return found
+def score_new(pipeline: Pipeline, rater: Rater, concept: Concept, kept: Path) -> dict[str, float]:
+    """What the model draws of the concept; the pictures are kept."""
+    prompts = prompts_of(concept)
+    images = drawn(pipeline, prompts, [*shown(concept, prompts)])
+    np.savez_compressed(kept, images=images, prompts=np.array(prompts))
+    found = score(rater, concept, images, prompts)
+    return {f"new_{name}": value for name, value in found.items()}
+
+
+def score_known(pipeline: Pipeline, rater: Rater) -> dict[str, float]:
+    """What the model draws of the scenes that the base knew."""
+    prompts = prompts_of(None)
+    images = drawn(pipeline, prompts, [*shown(None, prompts)])
+    return {f"known_{name}": v for name, v in score(rater, None, images, prompts).items()}
 
 
 def edges_alone(pipelines: Mapping[str, Pipeline], rater: Rater) -> dict[str, float]:
-    """The share of the digits of known scenes that are drawn by their edges, without a prompt."""
+    """The share of the digits of known scenes that each model draws by their edges, without a
+    prompt."""
     prompts = prompts_of(None)
     pictures, empty = [*shown(None, prompts)], [""] * len(prompts)
     return {
-        name: digits_alike(rater, drawn(pipeline, empty, pictures), prompts)
+        f"digits_{name}": digits_alike(rater, drawn(pipeline, empty, pictures), prompts)
         for name, pipeline in pipelines.items()
     }
 
@@ -241,7 +246,7 @@ def sheet(out: Path, names: Sequence[str]) -> UInt8[np.ndarray, "h w 3"] | None:
         rows += [column[row] for row in range(SHOWN) for column in columns]
         down += prompts
     titles = [name.replace("_", " ").replace("dreambooth:", "") for name in names]
-    return axis_grid(np.stack(rows), [*titles, "its edges"], down, scale=5)
+    return axis_grid(np.stack(rows), [*titles, "its edges"], down, scale=6)
 
 
 def kept_images(out: Path, concept: Concept, name: str) -> Path:
@@ -272,11 +277,14 @@ def main(
                 if name != "before":
                     pipeline, seconds = taught(name, concept, base, out)
                 kept = kept_images(out, concept, name)
-                rows[row] = {"seconds": seconds, **scores(pipeline, rater, concept, kept)}
-                if name == "controlnet" and EDGES not in rows:
-                    rows[EDGES] = edges_alone({"before": Pipeline(base), name: pipeline}, rater)
+                rows[row] = {"seconds": seconds, **score_new(pipeline, rater, concept, kept)}
+                if name != "controlnet":
+                    rows[row] |= score_known(pipeline, rater)
+                elif EDGES not in rows:
+                    rows[EDGES] = edges_alone({"before": Pipeline(base), "after": pipeline}, rater)
+                    rows[EDGES] |= score_known(pipeline, rater)
                 write_atomically(report, (json.dumps(rows, indent=2) + "\n").encode())
-            print(row, rows[row], rows.get(EDGES, "") if name == "controlnet" else "", flush=True)
+            print(row, rows[row], flush=True)
     found = sheet(out, ("before", *METHODS))
     if found is not None:
         save_png(out / "samples.png", found)
