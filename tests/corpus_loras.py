@@ -257,6 +257,8 @@ REFUSED = {
     "PEFT's other type": Case(peft({"peft_type": ["LORA"]}), r"peft_type is \['LORA'\]; LORA, LOH"),
     "PEFT's alpha of 0": Case(peft({"alpha_pattern": {"to_q": 0}}), "no map of names to numbers a"),
     "PEFT's ranks as a list": Case(peft({"rank_pattern": [3]}), "rank_pattern is no map of names"),
+    "PEFT's endless pattern": Case(
+        peft({"alpha_pattern": {"(.+)+!": 1}}), "alpha_pattern has '.*', which may be compared fo"),
     "diffusers' settings": Case(
         safetensors(kohya(), **{METADATA: "{"}), "lora_adapter_metadata is not JSON"),
 }  # fmt: skip

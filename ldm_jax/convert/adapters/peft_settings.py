@@ -10,7 +10,11 @@ import numpy as np
 
 from ldm_jax.convert.adapters.module_names import Place
 from ldm_jax.convert.imported_model import ConvertError
+from ldm_jax.core.reading import shown
 
+MOST_REPEATS = 4
+_REPEATS, _NESTED = re.compile(r"[*+{]"), re.compile(r"\)[*+{]")
+"""In patterns of names; a group that is repeated may be compared in ways without number."""
 TYPES = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr"}
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "eva", "lora_ga")
 """Ways to begin that may leave other base weights behind than the model's."""
@@ -72,6 +76,12 @@ class PeftSettings:
                 _is_number(value) and value > 0 for value in patterns.values()
             ):
                 raise ConvertError(f"{where}: {name} is no map of names to numbers above 0")
+            for pattern in patterns:
+                if len(_REPEATS.findall(pattern)) > MOST_REPEATS or _NESTED.search(pattern):
+                    raise ConvertError(
+                        f"{where}: {name} has {shown(pattern)}, which may be compared for ever; "
+                        "name modules, or the ends of their names"
+                    )
         alpha = values.get("lora_alpha", values.get("alpha"))
         ranks, alphas = (values.get(f"{name}_pattern") or {} for name in ("rank", "alpha"))
         return cls(
