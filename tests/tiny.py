@@ -221,6 +221,25 @@ def losses(workdir: Path, name: str = "loss") -> dict[int, float]:
     return {record["step"]: record[name] for record in records if name in record}
 
 
+def trained_alike(one: tuple[Path, Any], other: tuple[Path, Any], rate: float) -> None:
+    """Asserts that two runs, each a work directory and its last state, differ by rounding alone.
+
+    They add up the same gradients in another order, an error of some 1e-7 in float32. Adam divides
+    each gradient by its own size, so that what is next to nothing, and mostly rounding, moves a
+    parameter as well: by less than a tenth of the learning `rate`.
+    """
+    import pytest
+
+    from ldm_jax.core.tree import flatten
+
+    for name in ("loss", "gradient_norm"):
+        found, expected = losses(one[0], name), losses(other[0], name)
+        assert len(found) > 1 and found == pytest.approx(expected, rel=1e-5), name
+    expected = flatten(other[1].params)
+    for path, leaf in flatten(one[1].params).items():
+        np.testing.assert_allclose(leaf, expected[path], atol=0.1 * rate, err_msg=path)
+
+
 def leaves(tree: Any) -> list[np.ndarray]:
     """The arrays of a tree, as NumPy has them."""
     import jax

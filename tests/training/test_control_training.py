@@ -18,21 +18,33 @@ from ldm_jax.data.inputs import InputMaker
 from ldm_jax.training.trainable import shapes_beside, with_adapter
 
 LOOP = dataclasses.replace(tiny.LOOP, steps=2, checkpoint_every=1, sample_every=0)
+RATE = 1e-2
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(pictures, annotations):
     """With pictures beside the images for hints."""
     data = tiny.annotated(tiny.data(pictures, validation=0.0), annotations)
     return tiny.diffusion_run(
         pictures, data=data, loop=LOOP, adapter=cfg.ControlNet("edit_images"), train=("adapter",),
-        optim=cfg.Optim(learning_rate=1e-2, ema_decay=None),
+        optim=cfg.Optim(learning_rate=RATE, ema_decay=None),
     )  # fmt: skip
 
 
-def test_only_the_control_trains_and_its_files_say_the_same(run, trained_text2img, tmp_path):
-    workdir = tmp_path / "run"
-    state = tiny.fit(run, workdir, init=trained_text2img)
+@pytest.fixture(scope="module")
+def trained(run, trained_text2img, tmp_path_factory):
+    """The work directory and the state of the whole run, on eight devices."""
+    workdir = tmp_path_factory.mktemp("control") / "run"
+    return workdir, tiny.fit(run, workdir, init=trained_text2img)
+
+
+def test_one_device_trains_as_eight_do(run, trained, trained_text2img, one_device, tmp_path):
+    alone = tiny.fit(run, tmp_path / "run", init=trained_text2img)
+    tiny.trained_alike((tmp_path / "run", alone), trained, RATE)
+
+
+def test_only_the_control_trains_and_its_files_say_the_same(trained, trained_text2img, tmp_path):
+    workdir, state = trained
     assert all(path.startswith("adapters/control/0/") for path in tree.flatten(state.params))
     base, drawn = load(trained_text2img), load(workdir)
     tiny.same_bits(materialize(drawn.params), materialize(base.params))
@@ -46,12 +58,11 @@ def test_only_the_control_trains_and_its_files_say_the_same(run, trained_text2im
         tiny.same_bits(materialize(again.params), materialize(found.params))
 
 
-def test_a_run_that_goes_on_is_the_same(run, trained_text2img, tmp_path):
-    whole = tiny.fit(run, tmp_path / "whole", init=trained_text2img)
+def test_a_run_that_goes_on_is_the_same(run, trained, trained_text2img, tmp_path):
     short = dataclasses.replace(run, loop=dataclasses.replace(LOOP, steps=1))
     tiny.fit(short, tmp_path / "parts", init=trained_text2img)
     resumed = tiny.fit(run, tmp_path / "parts")
-    tiny.same_bits(jax.device_get(resumed.params), jax.device_get(whole.params))
+    tiny.same_bits(jax.device_get(resumed.params), jax.device_get(trained[1].params))
 
 
 def test_it_begins_as_the_model_with_a_copy_of_its_way_down(run):

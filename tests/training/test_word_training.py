@@ -23,6 +23,7 @@ from ldm_jax.formats.safetensors_file import write_safetensors
 from ldm_jax.generation.pipeline import Pipeline
 
 LOOP = dataclasses.replace(tiny.LOOP, steps=2, checkpoint_every=1, sample_every=0)
+RATE = 1e-2
 CONFIG = dataclasses.replace(
     small.MODELS["sd1"],
     unet=dataclasses.replace(
@@ -41,7 +42,10 @@ CONFIG = dataclasses.replace(
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("words")
     tokenizer = clip_files.write_clip(folder / "tokenizer")
-    numbers = small.numbers(CONFIG)
+    # Of the size that layers have at first: larger ones enlarge roundings, layer by layer.
+    numbers = jax.tree.map(
+        lambda a: a * np.float32(0.2 if a.ndim > 1 else 1), small.numbers(CONFIG)
+    )
     write_native(imported_model.make(CONFIG, numbers, tokenizer=tokenizer), folder / "model")
     return folder / "model"
 
@@ -54,20 +58,31 @@ def tokenizer(model):
 def run_on(pictures, **adapter):
     return cfg.DiffusionRun(
         tiny.data(pictures, validation=0.0), CONFIG.unet, CONFIG.conditioners, CONFIG.diffusion,
-        cfg.Optim(learning_rate=1e-2, ema_decay=None), LOOP, train=("adapter",),
+        cfg.Optim(learning_rate=RATE, ema_decay=None), LOOP, train=("adapter",),
         adapter=cfg.TextualInversion(("zork", "blub"), 2, "red cat bird", **adapter),
     )  # fmt: skip
 
 
-def test_vectors_alone_train_and_a_run_goes_on(model, tokenizer, pictures, tmp_path):
-    run = run_on(pictures)
-    state = tiny.fit(run, tmp_path / "whole", init=model)
+@pytest.fixture(scope="module")
+def trained(model, pictures, tmp_path_factory):
+    """The work directory and the state of the whole run, on eight devices."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    return workdir, tiny.fit(run_on(pictures), workdir, init=model)
+
+
+def test_one_device_trains_as_eight_do(model, pictures, trained, one_device, tmp_path):
+    alone = tiny.fit(run_on(pictures), tmp_path / "run", init=model)
+    tiny.trained_alike((tmp_path / "run", alone), trained, RATE)
+
+
+def test_vectors_alone_train_and_a_run_goes_on(model, tokenizer, pictures, trained, tmp_path):
+    run, (workdir, state) = run_on(pictures), trained
     assert {path.rsplit("/", 1)[-1] for path in tree.flatten(state.params)} == {"zork", "blub"}
-    whole = load(tmp_path / "whole")
+    whole = load(workdir)
     tiny.same_bits(materialize(whole.params), materialize(load(model).params))
     assert any("--embeddings" in note for note in whole.notes)
 
-    found = {one.name: one for one in read_embeddings(tmp_path / "whole")}
+    found = {one.name: one for one in read_embeddings(workdir)}
     tokens = initial_tokens(run.adapter, tokenizer)
     path = "text_model/embeddings/token_embedding/embedding"
     table = tree.flatten(whole.params["conditioners"]["text_encoder"])[path]
