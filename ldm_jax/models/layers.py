@@ -5,7 +5,6 @@ levels called `0`, `1`, ….
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from jaxtyping import Array, Float, Key, Num
 
 from ldm_jax.core import rngs
 from ldm_jax.core.sharding import split_batch
+from ldm_jax.models.convolution import conv2d
 
 zeros = nn.initializers.zeros_init()
 lecun = nn.initializers.lecun_normal()
@@ -37,51 +37,6 @@ class ModuleList(nn.Module):
     def __call__(self, i: int, *args: Any) -> Any:
         """Module i applied to `args`."""
         return getattr(self, str(i))(*args)
-
-
-def conv2d(
-    x: Float[Array, "b h w c"],
-    kernel: Float[Array, "kh kw c d"],
-    stride: int = 1,
-    padding: tuple[int, int] = (1, 1),
-) -> Float[Array, "b h2 w2 d"]:
-    """Cross-correlation with `padding` (before, after) of zeros along both sides."""
-    if kernel.shape[:2] == (1, 1) and stride == 1 and padding == (0, 0):
-        return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
-    options = {"stride": stride, "padding": padding}
-    b, h, w, _ = x.shape
-    if h * w > 4 and b * h * w > 256:
-        return _conv_xla(x, kernel, **options)
-    # XLA's convolution on CPU is 2 to 25 times slower than a matmul over so few pixels.
-    return jax.lax.platform_dependent(
-        x, kernel, cpu=partial(conv_as_matmul, **options), default=partial(_conv_xla, **options)
-    )
-
-
-def _conv_xla(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def conv_as_matmul(
-    x: Float[Array, "b h w c"],
-    kernel: Float[Array, "kh kw c d"],
-    stride: int,
-    padding: tuple[int, int],
-) -> Float[Array, "b h2 w2 d"]:
-    """The same as one matmul over the neighbourhoods of all pixels (im2col)."""
-    kh, kw, c, features = kernel.shape
-    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
-    h = (x.shape[1] - kh) // stride + 1
-    w = (x.shape[2] - kw) // stride + 1
-    shifted = [
-        x[:, i : i + (h - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
-        for i in range(kh)
-        for j in range(kw)
-    ]
-    columns = jnp.concatenate(shifted, axis=-1).reshape(-1, kh * kw * c)
-    return (columns @ kernel.reshape(-1, features)).reshape(-1, h, w, features)
 
 
 class Conv(nn.Module):

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from ldm_jax.models.backbones import BACKBONES, Name
-from ldm_jax.models.layers import conv2d
+from ldm_jax.models.convolution import conv2d
 
 EPSILON = 1e-10
 # From [-1, 1] to what the networks were trained on: ImageNet's mean and deviation, for pixels in

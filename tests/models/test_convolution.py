@@ -1,0 +1,91 @@
+"""Convolutions have the values and all derivatives of flax's, in the form of each platform."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from ldm_jax.models.convolution import conv2d, conv_as_matmul
+
+FORMS = [(3, 1, (1, 1)), (3, 2, (1, 1)), (3, 2, (0, 1)), (4, 2, (1, 1)), (7, 3, (2, 3)),
+         (1, 1, (0, 0)), (1, 2, (0, 0))]  # fmt: skip
+"""Kernel, stride, padding."""
+
+
+def _normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def _reference(x, kernel, stride, padding):
+    conv = nn.Conv(kernel.shape[-1], kernel.shape[:2], stride, [padding] * 2, use_bias=False)
+    return conv.apply({"params": {"kernel": kernel}}, x)
+
+
+@pytest.mark.parametrize("side", [2, 4, 12])
+@pytest.mark.parametrize(("size", "stride", "padding"), FORMS)
+def test_values_and_gradients(side, size, stride, padding):
+    # 4 x 4 at batch 2 is computed as a matmul on CPU, 12 x 12 as a convolution.
+    if side + sum(padding) < size:
+        pytest.skip("no place for the kernel")
+    x, kernel = _normal(0, 2, side, side, 6), _normal(1, size, size, 6, 5)
+
+    def scalar(conv):
+        return lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel, stride, padding)))
+
+    want = jax.value_and_grad(scalar(_reference), (0, 1))(x, kernel)
+    for conv in (conv2d, conv_as_matmul):
+        got = jax.jit(jax.value_and_grad(scalar(conv), (0, 1)))(x, kernel)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=4e-4), got, want)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), FORMS[:3])
+def test_all_derivatives_in_float64(size, stride, padding):
+    """Forward, reverse, and one after the other; checked against finite differences."""
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        x, kernel = random.normal(size=(2, 12, 13, 2)), random.normal(size=(size, size, 2, 3))
+
+        @jax.jit
+        def scalar(x, kernel):
+            return jnp.sum(jnp.sin(conv2d(x, kernel, stride, padding)))
+
+        check_grads(scalar, (x, kernel), order=2, rtol=1e-4)
+
+
+def test_mapped_and_rematerialised():
+    x, kernels = _normal(0, 3, 2, 12, 12, 4), _normal(1, 3, 3, 3, 4, 4)
+
+    def loss(conv, x, kernel):
+        return jnp.sum(conv(conv(x, kernel), kernel) ** 2)
+
+    def gradients(conv):
+        remade = jax.checkpoint(partial(loss, conv))
+        return jax.jit(jax.vmap(jax.grad(remade, (0, 1))))(x, kernels)
+
+    plain = partial(_reference, stride=1, padding=(1, 1))
+    for got, want in zip(gradients(conv2d), gradients(plain), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+
+
+def _lowered(platform, function, *shapes):
+    given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return jax.export.export(jax.jit(function), platforms=[platform])(*given).mlir_module()
+
+
+def test_a_cpu_takes_matmuls_where_they_are_faster():
+    """Over few pixels, and for the gradient of the kernel; other platforms take convolutions."""
+
+    def count(platform, side):
+        def gradients(x, kernel):
+            return jax.grad(lambda *both: jnp.sum(conv2d(*both) ** 2), (0, 1))(x, kernel)
+
+        text = _lowered(platform, gradients, (64, side, side, 8), (3, 3, 8, 8))
+        return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
+
+    assert count("cpu", 8) == (2, 9)
+    assert count("cuda", 8) == count("tpu", 8) == count("cuda", 2) == (3, 0)
+    assert count("cpu", 2)[0] == 0
