@@ -35,12 +35,12 @@ class DrawnScores:
     scores: tuple[str, ...] = ()
     """Which of its scores; by default those of its first network."""
     num: Count = 2000
-    """Drawings; conditions are those of as many images of the data, in their order."""
+    """Drawings, with the conditions of as many images of the data."""
     reference: str = ""
     """Images or statistics to compare with, as --reference of the task fid has them; by default the
     images that are trained on."""
     reference_num: CountOrNone = 10_000
-    """Of these at most so many; 0: all."""
+    """Of these at most so many, evenly spread; 0: all."""
     best_by: str = ""
     """Keep the best checkpoint by this score, such as fid, instead of by the validation loss."""
     files: FeatureFiles = field(default_factory=FeatureFiles)

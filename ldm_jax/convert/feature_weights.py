@@ -63,6 +63,11 @@ def read_weights(
     for name, value in tree.flatten(params).items():
         if not np.isfinite(value).all():
             raise ConvertError(f"{path}: {name} has values that are not finite")
-    with open_file(path) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of_file(path)
     return FeatureWeights(materialize(params), digest, digest.startswith(known))
+
+
+def sha256_of_file(path: Path) -> str:
+    """Of its bytes, in hexadecimal. Raises FileFormatError where it cannot be read."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

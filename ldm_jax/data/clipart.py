@@ -1,6 +1,7 @@
-"""Writes a thousand captioned pictures of Open Clip Art (public domain) as a folder to train from:
+"""Writes pictures of Open Clip Art (public domain) as a folder to train from, a thousand with
+captions or some 6,500 with classes:
 
-python -m ldm_jax.data.clipart --out=FOLDER
+python -m ldm_jax.data.clipart --out=FOLDER [--classes]
 """
 
 if __name__ == "__main__":  # what is imported below takes seconds
@@ -11,24 +12,29 @@ if __name__ == "__main__":  # what is imported below takes seconds
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from ldm_jax.config.command_line import LineParser, check_given
-from ldm_jax.core.command import run_command, run_program
+from ldm_jax.core.command import run_command, run_program, say
 from ldm_jax.core.files import check_writable, write_atomically
+from ldm_jax.core.reading import FileFormatError
 from ldm_jax.images.grid import save_png
 from ldm_jax.images.picture_files import read_picture
 
 PROGRAM = "ldm_jax.data.clipart"
-HELP = """Takes playing cards, flags, food, animals, icons, arrows and jigsaw pieces from Open Clip
-Art's PNG files, lays them on white squares, and makes captions of their names. Debian has the files
-in its package openclipart-png."""
+HELP = """Lays Open Clip Art's PNG files on white squares: playing cards, flags, food, animals,
+icons, arrows and jigsaw pieces, with captions that are made of their names; or with --classes all,
+in a subfolder for each class. Debian has the files in its package openclipart-png."""
 INSTALLED = Path("/usr/share/openclipart/png")
 SIZE = 128
+FEWEST = 50
+"""Pictures of a class."""
+NO_CLASS = "unsorted"
 
 SUITS = {"c": "clubs", "d": "diamonds", "h": "hearts", "s": "spades"}
 RANKS = {"a": "ace", "j": "jack", "q": "queen", "k": "king"} | dict(
@@ -67,44 +73,72 @@ def caption_of(name: str) -> str | None:
     return f"{begins[0]} {coloured}{outline}" if coloured else None
 
 
-def pictures(source: Path) -> Iterator[tuple[str, str]]:
+def captioned(source: Path) -> Iterator[tuple[str, str]]:
     """Path below `source` and caption of every picture that has one; no picture twice."""
+    names = (file.relative_to(source).as_posix() for file in sorted(source.rglob("*.png")))
+    return ((name, caption_of(name)) for name in _once(source, filter(caption_of, names)))
+
+
+def classified(source: Path) -> Iterator[tuple[str, str]]:
+    """Path below `source` and class of every picture: its folder among those in `source`. No
+    picture is there twice, and no class of less than `FEWEST`."""
+    names = (file.relative_to(source).as_posix() for file in sorted(source.rglob("*/*.png")))
+    classes: dict[str, list[str]] = {}
+    for name in _once(source, names):
+        classes.setdefault(name.partition("/")[0], []).append(name)
+    for label, members in classes.items():
+        if label != NO_CLASS and len(members) >= FEWEST:
+            yield from ((name, label) for name in members)
+
+
+def _once(source: Path, names: Iterable[str]) -> Iterator[str]:
+    """Those whose files are not copies of one before."""
     seen = set()
-    for file in sorted(source.rglob("*.png")):
-        name = file.relative_to(source).as_posix()
-        caption = caption_of(name)
-        digest = hashlib.sha256(file.read_bytes()).digest() if caption else None
-        if caption and digest not in seen:
+    for name in names:
+        digest = hashlib.sha256((source / name).read_bytes()).digest()
+        if digest not in seen:
             seen.add(digest)
-            yield name, caption
+            yield name
 
 
-def write(source: Path, folder: Path) -> int:
-    """Writes the pictures of `source` and `metadata.jsonl` into `folder`, which is made, and
-    returns how many there are.
+def write(source: Path, folder: Path, classes: bool = False) -> int:
+    """Writes pictures of `source` into `folder`, which is made: with captions in `metadata.jsonl`,
+    or in a subfolder for each class. Returns how many there are. What cannot be read is left out,
+    and said.
 
     Raises:
         ValueError: `source` has none.
     """
     check_writable(folder, f"--out={folder}")
-    found = list(pictures(source))
+    found = list(classified(source) if classes else captioned(source))
     if not found:
         raise ValueError(
             f"{source} has no pictures of Open Clip Art; install Debian's openclipart-png, or name "
             "the folder of its PNG files with --source=FOLDER"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    for number, (name, caption) in enumerate(found):
-        picture = Image.fromarray(read_picture(source / name))
-        picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
-        square = Image.new("RGB", (SIZE, SIZE), "white")
-        square.paste(picture, tuple((SIZE - side) // 2 for side in picture.size))
-        file = f"{number:04d}.png"
-        save_png(folder / file, np.asarray(square))
-        lines.append(json.dumps({"file_name": file, "text": caption}) + "\n")
-    write_atomically(folder / "metadata.jsonl", "".join(lines).encode())
-    return len(found)
+    for number, (name, words) in enumerate(found):
+        file = f"{words}/{number:04d}.png" if classes else f"{number:04d}.png"
+        try:
+            picture = _on_white(read_picture(source / name, SIZE))
+        except FileFormatError as error:
+            say(f"left out: {error}")
+            continue
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        save_png(folder / file, picture)
+        lines.append(json.dumps({"file_name": file, "text": words}) + "\n")
+    if not classes:
+        write_atomically(folder / "metadata.jsonl", "".join(lines).encode())
+    return len(lines)
+
+
+def _on_white(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "size size 3"]:
+    """In the middle of a white square of `SIZE` pixels, not enlarged."""
+    image = Image.fromarray(picture)
+    image.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (SIZE, SIZE), "white")
+    square.paste(image, tuple((SIZE - side) // 2 for side in image.size))
+    return np.asarray(square)
 
 
 def main(arguments: list[str]) -> int:
@@ -116,9 +150,13 @@ def main(arguments: list[str]) -> int:
         parser.add_argument(
             "--source", type=Path, default=INSTALLED, help=f"Open Clip Art's PNGs ({INSTALLED})"
         )
+        parser.add_argument(
+            "--classes", action="store_true", help="classes, in subfolders, instead of captions"
+        )
         check_given(words, ("out", "source"))
         given = parser.parse_args(words)
-        print(f"{write(given.source, given.out)} captioned pictures in {given.out}")
+        count = write(given.source, given.out, given.classes)
+        print(f"{count} pictures with {'classes' if given.classes else 'captions'} in {given.out}")
 
     return run_command(PROGRAM, take, arguments)
 

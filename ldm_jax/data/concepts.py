@@ -86,6 +86,10 @@ class ConceptSource:
         """All captions, in order."""
         return (picture.caption for picture in self._pictures)
 
+    def labels(self) -> Iterator[int]:
+        """Nothing."""
+        return iter(())
+
     def names(self) -> Iterator[str]:
         """The files, in order."""
         return (f"{one.path.parent.name}/{one.path.name}" for one in self._pictures)

@@ -93,6 +93,10 @@ class DigitScenesSource:
         """All captions, in order."""
         return (self[index]["caption"] for index in range(len(self)))
 
+    def labels(self) -> Iterator[int]:
+        """As `Source.labels`."""
+        return (self[index]["label"] for index in range(len(self)))
+
     def names(self) -> Iterator[str]:
         """Nothing: the examples are no files."""
         return iter(())

@@ -265,6 +265,12 @@ class LatentsSource:
             for record in self._records:
                 yield self._told(record)["caption"]
 
+    def labels(self) -> Iterator[int]:
+        """As `Source.labels`."""
+        if self.class_names:
+            for record in self._records:
+                yield self._told(record)["label"]
+
     def names(self) -> Iterator[str]:
         """What the images' source calls them, in order; all files are read for it."""
         for record in self._records:

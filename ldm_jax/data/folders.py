@@ -110,6 +110,10 @@ class FolderSource:
         """All captions, in order; nothing where the folder has none."""
         return iter(self._captions or ())
 
+    def labels(self) -> Iterator[int]:
+        """As `Source.labels`."""
+        return iter(self._labels if self.class_names else ())
+
     def names(self) -> Iterator[str]:
         """The files' paths below the folder, with '/', in order."""
         return iter(self._names)

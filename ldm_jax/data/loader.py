@@ -159,10 +159,10 @@ def validation_batches(
     return batches
 
 
-def in_order(source: Source, data: cfg.Data, rows: range) -> Iterator[Example]:
+def in_order(source: Source, data: cfg.Data, rows: Sequence[int]) -> Iterator[Example]:
     """The examples `rows` of a source of images, each once, fitted and not augmented."""
     load = functools.partial(_load_one, source, data)
-    ahead = _read_ahead(grain.MapDataset.range(rows.start, rows.stop).map(load), data.workers)
+    ahead = _read_ahead(grain.MapDataset.source(rows).map(load), data.workers)
     try:
         yield from ahead
     finally:
@@ -172,8 +172,19 @@ def in_order(source: Source, data: cfg.Data, rows: range) -> Iterator[Example]:
 def spread(source: Source, data: cfg.Data, count: int) -> list[Example]:
     """So many examples, evenly spread over the source, or all where it has fewer; in its order,
     fitted and not augmented."""
-    count = min(count, len(source))
-    return examples_at(source, data, [i * len(source) // count for i in range(count)])
+    return examples_at(source, data, spread_rows(len(source), count))
+
+
+def spread_rows(length: int, count: int) -> list[int]:
+    """So many of `length` rows, evenly spread, or all where there are fewer; in order."""
+    count = min(count, length)
+    return [i * length // count for i in range(count)]
+
+
+def mixed_rows(length: int) -> list[int]:
+    """All rows in an order that is the same every time, and of which any part is like the whole
+    even where the source is sorted."""
+    return np.random.default_rng(0).permutation(length).tolist()
 
 
 def examples_at(source: Source, data: cfg.Data, rows: Iterable[int]) -> list[Example]:

@@ -78,6 +78,10 @@ class Source(Protocol):
         """All captions, in order; nothing where there are none."""
         ...
 
+    def labels(self) -> Iterator[int]:
+        """All labels, in order; nothing where there are no classes."""
+        ...
+
     def names(self) -> Iterator[str]:
         """What the examples are called, in order; nothing where they are no files of the user's."""
         ...

@@ -41,11 +41,9 @@ class DrawnImages:
         self._resolved = pipeline.resolve_sampling(sampling)
         self.conditions = _conditions(pipeline.config, captions, classes)
         about: dict[str, Any] = {}
-        if "caption" in pipeline.config.inputs:
-            digest = hashlib.sha256("\n".join(captions).encode()).hexdigest()
-            about = {"captions": len(captions), "captions_sha256": digest}
-        if isinstance(self.conditions[0], int):
-            about = {"classes": self.conditions}
+        if (kind := self._kind) is not None:
+            digest = hashlib.sha256("\n".join(map(str, self.conditions)).encode()).hexdigest()
+            about = {kind: len(self.conditions), f"{kind}_sha256": digest}
         request = cfg.Request(sampling=self._resolved.sampling, model=pipeline.choice)
         self.about: dict[str, Any] = {
             "kind": "drawn", "images": count, **about, "request": request.to_dict(),
@@ -55,6 +53,11 @@ class DrawnImages:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def _kind(self) -> str | None:
+        """What conditions are."""
+        return {str: "captions", int: "classes"}.get(type(self.conditions[0]))
 
     def condition(self, row: int) -> str | int | None:
         """What picture `row` is drawn of."""

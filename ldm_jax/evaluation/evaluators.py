@@ -182,6 +182,10 @@ EVALUATORS: dict[str, dict[str, Score]] = {
         "caption_right": Score("digit-scenes", "right", _mean("caption_right"), "nothing"),
         "places_right": Score("digit-scenes", "places", _mean("places_right"), "nothing"),
     },
+    "ldm-jax": {
+        "fd_vgg": Score("ldm-jax", "relu5_3", partial(_fid, "fd_vgg")),
+        "density_coverage": Score("ldm-jax", "relu5_3", _density_coverage, "images", 6),
+    },
     "prdc": {
         "density_coverage": Score(
             "torch-fidelity-vgg16", "fc2_relu", _density_coverage, "images", 6

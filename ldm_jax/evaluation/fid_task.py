@@ -52,9 +52,9 @@ class Arguments:
     split: Literal["train", "validation", "test"] = "train"
     """Of the data set: what captions and, without --reference, the images are of."""
     reference_num: Count | None = None
-    """Images of the data set to compare with; by default all."""
+    """Images of the data set to compare with, evenly spread over it; by default all."""
     classes: tuple[int, ...] = ()
-    """Classes to draw, in turn; by default all that the model has."""
+    """Classes to draw, in turn; by default those of the data set's images, else all."""
     samples_npz: Path | None = None
     """Write the images, too, as other programs read them: arr_0 in an .npz file."""
     num_processes: Annotated[int, Within(1, 65536)] = 1
@@ -228,8 +228,9 @@ def open_samples(arguments: Arguments, pipeline: Any = None) -> Any:
         images = First(open_images(arguments.samples), count, f"--samples={arguments.samples}")
     else:
         pipeline = pipeline or open_pipeline(arguments)
-        captions = captions_of(arguments) if "caption" in pipeline.config.inputs else ()
-        images = DrawnImages(pipeline, arguments.sampling, count, captions, arguments.classes)
+        captions, labels = conditions_of(arguments, pipeline.config)
+        classes = arguments.classes or labels
+        images = DrawnImages(pipeline, arguments.sampling, count, captions, classes)
     if arguments.samples_npz is not None:
         images = Kept(images, arguments.out / "images")
     return images
@@ -253,13 +254,19 @@ def open_pipeline(arguments: Arguments) -> Any:
     return Pipeline.open(arguments.choice)
 
 
-def captions_of(arguments: Arguments) -> Sequence[str]:
-    """Those of the data set's split, in its order."""
+def conditions_of(arguments: Arguments, model: cfg.Model) -> tuple[Sequence[str], Sequence[int]]:
+    """Captions and classes of the data set's split that the model is drawn with, in one order that
+    mixes a sorted set."""
+    from ldm_jax.data.loader import mixed_rows
     from ldm_jax.data.sources import open_source
 
-    if arguments.data is None:
-        return ()
-    return list(open_source(arguments.data, arguments.split).captions())
+    if arguments.data is None or not {"caption", "label"}.intersection(model.inputs):
+        return (), ()
+    source = open_source(arguments.data, arguments.split)
+    order = mixed_rows(len(source))
+    captions = list(source.captions()) if "caption" in model.inputs else []
+    labels = list(source.labels()) if "label" in model.inputs else []
+    return [captions[i] for i in order if captions], [labels[i] for i in order if labels]
 
 
 def table(report: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core.files import temporary, write_atomically, writing
 from ldm_jax.core.reading import FileFormatError, open_file
 from ldm_jax.data.folders import find_images, read_captions
-from ldm_jax.data.loader import in_order
+from ldm_jax.data.loader import in_order, spread_rows
 from ldm_jax.data.sources import Source
 from ldm_jax.images.picture_files import read_picture
 
@@ -52,8 +52,8 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, rows: range) -> Iterator[Batch]:
-        """Each of `rows` once.
+    def batches(self, rows: Sequence[int]) -> Iterator[Batch]:
+        """Each of `rows` once; they rise.
 
         Raises FileFormatError where one cannot be read: a set with holes has no score.
         """
@@ -93,7 +93,7 @@ class FolderImages:
     def __len__(self) -> int:
         return len(self.names)
 
-    def batches(self, rows: range) -> Iterator[Batch]:
+    def batches(self, rows: Sequence[int]) -> Iterator[Batch]:
         """As `ImageSet.batches`; raises FileFormatError for images of more than MAX_SIZES sizes."""
         pictures = ((row, read_picture(self.folder / self.names[row])) for row in rows)
         for size, alike in groupby(pictures, lambda numbered: numbered[1].shape):
@@ -131,18 +131,20 @@ class SamplesFile:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def batches(self, rows: range) -> Iterator[Batch]:
+    def batches(self, rows: Sequence[int]) -> Iterator[Batch]:
         """As `ImageSet.batches`."""
-        size = math.prod(self.shape[1:])
+        yield from _together(zip(rows, self._images(rows), strict=True))
+
+    def _images(self, rows: Sequence[int]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        size, next_row = math.prod(self.shape[1:]), 0
         with _samples_in(self.path) as (member, _):
-            member.seek(rows.start * size, 1)
-            for start in range(rows.start, rows.stop, TOGETHER):
-                count = min(TOGETHER, rows.stop - start)
-                data = member.read(count * size)
-                if len(data) < count * size:
+            for row in rows:
+                member.seek((row - next_row) * size, 1)
+                next_row = row + 1
+                data = member.read(size)
+                if len(data) < size:
                     raise FileFormatError(self.path, "is cut off; copy it again")
-                images = np.frombuffer(data, np.uint8).reshape(count, *self.shape[1:])
-                yield Batch(start + np.arange(count), images)
+                yield np.frombuffer(data, np.uint8).reshape(self.shape[1:])
 
     def captions(self, rows: range) -> Sequence[str] | None:
         """None: such files have none."""
@@ -172,13 +174,14 @@ def _samples_in(path: Path) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
 
 
 class DataImages:
-    """The first `count` images of a data set, cropped and resized as the model was shown them."""
+    """`count` images of a data set, evenly spread over it, cropped and resized as the model was
+    shown them."""
 
     def __init__(self, source: Source, data: cfg.Data, split: str, count: int | None) -> None:
         self.source, self.data = source, data
-        self._count = len(source) if count is None else min(count, len(source))
+        self._rows = spread_rows(len(source), len(source) if count is None else count)
         self.about = {
-            "kind": "data", "split": split, "images": self._count, "of": len(source),
+            "kind": "data", "split": split, "images": len(self), "of": len(source),
             "image_size": data.image_size, "fingerprint": source.fingerprint,
             "found": source.found,
         }  # fmt: skip
@@ -186,17 +189,18 @@ class DataImages:
         self.sorted_by_class = False
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._rows)
 
-    def batches(self, rows: range) -> Iterator[Batch]:
+    def batches(self, rows: Sequence[int]) -> Iterator[Batch]:
         """As `ImageSet.batches`."""
-        images = (example["image"] for example in in_order(self.source, self.data, rows))
+        examples = in_order(self.source, self.data, [self._rows[row] for row in rows])
+        images = (example["image"] for example in examples)
         yield from _together(zip(rows, images, strict=True))
 
     def captions(self, rows: range) -> Sequence[str] | None:
         """As `ImageSet.captions`."""
-        every = list(islice(self.source.captions(), rows.start, rows.stop))
-        return every or None
+        every = list(self.source.captions())
+        return [every[self._rows[row]] for row in rows] if every else None
 
 
 class First:
@@ -215,13 +219,35 @@ class First:
     def __len__(self) -> int:
         return self._count
 
-    def batches(self, rows: range) -> Iterator[Batch]:
+    def batches(self, rows: Sequence[int]) -> Iterator[Batch]:
         """As `ImageSet.batches`."""
         return self._images.batches(rows)
 
     def captions(self, rows: range) -> Sequence[str] | None:
         """As `ImageSet.captions`."""
         return self._images.captions(rows)
+
+
+class Spread:
+    """So many images of a set, evenly spread over it; all where it has fewer."""
+
+    def __init__(self, images: ImageSet, count: int) -> None:
+        self._images, self._rows = images, spread_rows(len(images), count)
+        self.about = images.about | {"images": len(self), "of": len(images)}
+        self.warnings, self.sorted_by_class = images.warnings, images.sorted_by_class
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batches(self, rows: Sequence[int]) -> Iterator[Batch]:
+        """As `ImageSet.batches`."""
+        for batch in self._images.batches([self._rows[row] for row in rows]):
+            yield Batch(np.searchsorted(self._rows, batch.rows), batch.images)
+
+    def captions(self, rows: range) -> Sequence[str] | None:
+        """As `ImageSet.captions`."""
+        every = self._images.captions(range(len(self._images)))
+        return None if every is None else [every[self._rows[row]] for row in rows]
 
 
 class Kept:

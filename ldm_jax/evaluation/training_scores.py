@@ -16,15 +16,15 @@ from ldm_jax import config as cfg
 from ldm_jax.core.command import say
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.sharding import local_rows, replicated, to_global
-from ldm_jax.data.loader import TASK_SEED, examples_at
+from ldm_jax.data.loader import TASK_SEED, examples_at, mixed_rows
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.evaluators import HIGHER_IS_BETTER, chosen, compares, outputs_of
 from ldm_jax.evaluation.feature_shards import SHARD
 from ldm_jax.evaluation.image_sets import (
     Batch,
     DataImages,
-    First,
     ImageSet,
+    Spread,
     has_images,
     open_images,
 )
@@ -42,8 +42,9 @@ FEATURE_BATCH = 50
 class TrainingScores:
     """A judge of the loop, `training.evaluator.Judge`, of a run with `evaluation`.
 
-    Picture i has the condition of the i-th training image, noise of number i, and the steps and
-    guidance of the pictures that are shown. All processes draw; process 0 computes features.
+    Picture i has the condition of a training image, the same in each measurement, noise of number
+    i, and the steps and guidance of the pictures that are shown. All processes draw; process 0
+    computes features.
 
     Raises:
         ValueError, OSError: scores that cannot be, or files of networks that are missing.
@@ -128,9 +129,7 @@ class TrainingScores:
             if is_reference(path):
                 return read_reference(path), open_images(path) if has_images(path) else None
             images = open_images(path)
-            if most is not None and len(images) > most:
-                images = First(images, most, "evaluation.reference")
-            return None, images
+            return None, images if most is None else Spread(images, most)
         if isinstance(self._run.data.source, cfg.EncodedLatents):
             raise cfg.ConfigError(
                 "evaluation.reference is missing: the data are latents, so name a folder of the "
@@ -188,18 +187,25 @@ class _Drawings:
     def captions(self, rows: range) -> Sequence[str] | None:
         """As `ImageSet.captions`."""
         every = self._captions
-        return [every[row % len(every)] for row in rows] if every else None
+        return [every[self._example(row)] for row in rows] if every else None
 
     @cached_property
     def _captions(self) -> list[str]:
         return list(self._stage.train.captions())
 
+    def _example(self, row: int) -> int:
+        """The training example whose condition a picture has."""
+        return self._order[row % len(self._order)]
+
+    @cached_property
+    def _order(self) -> list[int]:
+        return mixed_rows(len(self._stage.train))
+
     def _batch(self, start: int, stop: int) -> dict[str, Any]:
         """This process's rows of a batch, which is filled up with the last picture."""
         numbers = [min(start + row, stop - 1) for row in self._own]
         train = self._stage.train
-        rows = [number % len(train) for number in numbers]
-        examples = examples_at(train, self._run.data, rows)
+        examples = examples_at(train, self._run.data, map(self._example, numbers))
         inputs = [
             self._stage.inputs(example, number, TASK_SEED)
             for example, number in zip(examples, numbers, strict=True)

@@ -92,6 +92,22 @@ BACKBONES: dict[Name, Backbone] = {
 """By the name that LPIPS calls them: relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 of VGG16, and
 each of the five convolutions of AlexNet."""
 
+RELU5_3 = "relu5_3"
+
+
+class VGG16Convolutions(nn.Module):
+    """Images of 16 x 16 pixels or more, normalised as ImageNet's, to the mean over the picture of
+    what the last convolution of VGG16 finds. Computed in float32."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w 3"]) -> dict[str, Float32[Array, "b 512"]]:
+        backbone = BACKBONES["vgg"]
+        modules = backbone.modules(jnp.float32)
+        for i in range(len(backbone.stages)):
+            x = backbone.stage(modules, i, x)
+        return {RELU5_3: x.mean((1, 2))}
+
+
 VGG16_SIDE = 224
 VGG16_TAPS = {"fc2": 4096, "fc2_relu": 4096}
 

@@ -25,6 +25,9 @@ class Numbered:
     def captions(self):
         return (str(index) for index in range(self.n))
 
+    def labels(self):
+        return iter(())
+
     def names(self):
         return iter(())
 

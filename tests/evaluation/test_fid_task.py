@@ -1,17 +1,22 @@
 """The commands `fid`, `reference`, `sweep` and `table`, with a network that is quickly run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tiny_extractors import read_tiny
 
+from ldm_jax import config as cfg
 from ldm_jax.config import Sampling
+from ldm_jax.data.loader import mixed_rows
 from ldm_jax.evaluation import __main__ as command
+from ldm_jax.evaluation import fid_task
 from ldm_jax.evaluation.features import extractors
 from ldm_jax.evaluation.image_sets import FolderImages
 from ldm_jax.evaluation.rater import accuracy, train_rater
 from ldm_jax.generation.pipeline import Pipeline
+from ldm_jax.images.grid import save_png
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +62,26 @@ def test_what_is_scored_is_what_sample_py_draws(drawn, trained_text2img, picture
     from ldm_jax.data.sources import open_source
 
     data = from_json((trained_text2img / "config.json").read_text()).data
-    captions = list(open_source(data, "train").captions())[:12]
+    every = list(open_source(data, "train").captions())
+    captions = [every[i] for i in mixed_rows(len(every))[:12]]
     expected = pipeline.generate(captions, sampling=Sampling(steps=2, batch_size=8))
     np.testing.assert_array_equal(images, expected)
+
+
+def test_classes_are_drawn_as_often_as_the_data_set_has_them(tmp_path):
+    """Of a folder that is sorted by class, so also when few are drawn."""
+    for name, count in (("a", 30), ("b", 90)):
+        for number in range(count):
+            (tmp_path / name).mkdir(exist_ok=True)
+            save_png(tmp_path / name / f"{number}.png", np.zeros((2, 2, 3), np.uint8))
+    source = cfg.ImageFolder(path=str(tmp_path), validation_fraction=0.0)
+    run = cfg.load("image_folder_class", num_classes=2)
+    model = run.model(cfg.load("image_folder_autoencoder").autoencoder)
+    arguments = fid_task.Arguments(data=replace(run.data, source=source))
+    captions, classes = fid_task.conditions_of(arguments, model)
+    assert not captions and len(classes) == 120
+    for start in range(0, 120, 40):
+        assert 4 < classes[start : start + 40].count(0) < 16
 
 
 def test_drawings_as_a_file_have_the_same_scores(drawn, trained_text2img, tmp_path, capsys):

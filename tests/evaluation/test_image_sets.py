@@ -7,7 +7,7 @@ from PIL import Image
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import FileFormatError
 from ldm_jax.data.sources import open_source
-from ldm_jax.evaluation.image_sets import DataImages, First, Kept, SamplesFile, open_images
+from ldm_jax.evaluation.image_sets import DataImages, First, Kept, SamplesFile, Spread, open_images
 
 
 def read(images, rows):
@@ -118,8 +118,11 @@ def test_damaged_files_are_refused(tmp_path, file):
         SamplesFile(tmp_path / "cut.npz")
 
 
-def test_fewer_images_than_are_asked_for_are_refused(file):
+def test_fewer_images_than_are_asked_for_are_refused(file, many):
     assert len(First(open_images(file), 20, "--samples")) == 20
+    some = Spread(open_images(file), 20)
+    found = np.concatenate([batch.images for batch in some.batches(range(20))])
+    np.testing.assert_array_equal(found, many[[i * len(many) // 20 for i in range(20)]])
     with pytest.raises(cfg.ConfigError, match="--samples has 130 images, fewer than the 131"):
         First(open_images(file), 131, "--samples")
 

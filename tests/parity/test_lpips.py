@@ -21,7 +21,7 @@ from sklearn.datasets import load_sample_image
 from ldm_jax.convert import state_dicts, vgg_weights
 from ldm_jax.convert.lpips_weights import read_installed_lpips
 from ldm_jax.convert.state_dicts import leaves
-from ldm_jax.evaluation.features.extractors import MODES
+from ldm_jax.evaluation.features.extractors import MODES, read_extractor
 from ldm_jax.models.lpips import LPIPS
 
 with warnings.catch_warnings():
@@ -104,6 +104,21 @@ def test_blur_is_further_than_brightness(both):
     blurred = np.stack([_blurred(image, 1.0) for image in images])
     offset = np.sqrt(np.mean((blurred - images) ** 2, (1, 2, 3), keepdims=True))
     assert (np.asarray(ours(images, blurred)) > 3 * np.asarray(ours(images, images + offset))).all()
+
+
+def test_convolutions_of_vgg16():
+    """The features of the scores that need no file, by torchvision's network."""
+    extractor = read_extractor("ldm-jax", batch_size=2)
+    images = np.stack([load_sample_image(name)[100:228, 200:328] for name in PHOTOGRAPHS])
+    theirs = torchvision.models.vgg16(init_weights=False).features[:30]
+    given = state_dicts.to_torch(extractor.weights.params)
+    theirs.load_state_dict({n.removeprefix("features."): torch.tensor(t) for n, t in given.items()})
+    mean, deviation = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
+    pixels = ((images / 255 - mean) / deviation).astype(np.float32)
+    with torch.no_grad():
+        want = theirs(torch.tensor(pixels).permute(0, 3, 1, 2)).mean((2, 3)).numpy()
+    found = extractor.features(images)["relu5_3"]
+    np.testing.assert_allclose(found, want, atol=1e-5 * want.max())
 
 
 def _vgg_weight(name, shape):

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Float32, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.convert.feature_weights import FeatureWeights
 from ldm_jax.convert.inception_weights import read_inception
+from ldm_jax.convert.lpips_weights import read_installed_vgg16
 from ldm_jax.convert.vgg_weights import read_vgg16
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
 from ldm_jax.evaluation.features.preprocessing import (
@@ -51,6 +52,10 @@ class Mode:
 
 
 INCEPTION = Network("Inception 2015-12-05", inception.Inception(), inception.TAPS, read_inception)
+VGG16_CONVOLUTIONS = Network(
+    "VGG16's convolutions", backbones.VGG16Convolutions(), {backbones.RELU5_3: 512},
+    lambda _: read_installed_vgg16(),
+)  # fmt: skip
 VGG16 = Network("VGG16", backbones.VGG16(), backbones.VGG16_TAPS, read_vgg16)
 
 _to_299 = partial(Preprocessing, side=inception.SIDE)
@@ -72,6 +77,11 @@ MODES = {
         ("fc2_relu",),
     ),
     "pytorch-fid": Mode(INCEPTION, _to_299("torch_bilinear", **_HALF), ("2048",)),
+    "ldm-jax": Mode(
+        VGG16_CONVOLUTIONS,
+        Preprocessing("pillow_bicubic", 128, IMAGENET_MEAN, IMAGENET_DEVIATION),
+        (backbones.RELU5_3,),
+    ),
     "clean-fid": Mode(INCEPTION, _to_299("pillow_bicubic", **_GREY), ("2048",)),
 }
 """By the name of the program."""
