@@ -1,9 +1,9 @@
 """Convolutions over pixels, with the forms that are fast on each platform.
 
-On a CPU, XLA computes the gradient of a kernel at a sixth of the speed of the convolution itself:
-its "kernel" is then as large as the picture. One matmul of pixels and gradients for each place of
-the kernel is the same sum. So the convolution is a primitive of its own, which says how it is
-transposed; which form is used is chosen where a program is lowered.
+On a CPU XLA takes up to seven times as long for the gradient of a kernel as for the convolution
+itself, the larger the picture the longer; matmuls that are the same sum do not. So the convolution
+is a primitive of its own, which says how it is transposed, and the form is chosen where a program
+is lowered for a platform.
 """
 
 from functools import partial
@@ -14,6 +14,13 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+NARROW = 16
+"""Channels of an output that a matmul over places leaves too thin to be fast."""
+MANY_PIXELS = 64 * 64
+"""Of a picture, from which on matmuls of bands are faster than XLA's own gradient of a kernel."""
+BAND = 2048
+"""Pixels of a band at most."""
 
 
 def conv2d(
@@ -71,24 +78,72 @@ def _conv_xla(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) ->
 # ------------------------------------------------------------------------------ the primitive
 
 
-def _transposed_to_x(out_bar: Any, x: Any, kernel: Array, **options: Any) -> Any:
+def _transposed_to_x(out_bar: Array, x: Any, kernel: Array, **options: Any) -> Array:
     """What a gradient of the output is for the input."""
     return jax.linear_transpose(lambda x: _conv_xla(x, kernel, **options), x.aval)(out_bar)[0]
 
 
-def _transposed_to_kernel(out_bar: Any, x: Array, kernel: Any, **options: Any) -> Any:
+def _transposed_to_kernel(out_bar: Array, x: Array, kernel: Any, **options: Any) -> Array:
     """What it is for the kernel."""
+    shape = kernel.aval.shape
 
     def by_xla(x: Array, out_bar: Array) -> Array:
-        conv = partial(_conv_xla, x, **options)
-        return jax.linear_transpose(conv, kernel.aval)(out_bar)[0]
+        return jax.linear_transpose(partial(_conv_xla, x, **options), kernel.aval)(out_bar)[0]
 
-    def by_places(x: Array, out_bar: Array) -> Array:
-        shifted = _shifted(x, kernel.aval.shape[:2], **options)
-        places = [jnp.einsum("bhwc,bhwd->cd", pixels, out_bar) for pixels in shifted]
-        return jnp.stack(places).reshape(kernel.aval.shape)
+    _, h, w, features = out_bar.shape
+    if features <= NARROW and options["stride"] == 1:
+        on_cpu = partial(_gradient_of_narrow, shape=shape, padding=options["padding"])
+    elif h * w >= MANY_PIXELS:
+        on_cpu = partial(_gradient_by_bands, shape=shape, **options)
+    else:
+        return by_xla(x, out_bar)
+    return jax.lax.platform_dependent(x, out_bar, cpu=on_cpu, default=by_xla)
 
-    return jax.lax.platform_dependent(x, out_bar, cpu=by_places, default=by_xla)
+
+def _gradient_by_bands(
+    x: Float[Array, "b h w c"],
+    out_bar: Float[Array, "b h2 w2 d"],
+    shape: tuple[int, ...],
+    stride: int,
+    padding: tuple[int, int],
+) -> Float[Array, "kh kw c d"]:
+    """A matmul for each place of the kernel, of bands of rows that stay in the cache."""
+    images, h, w, _ = out_bar.shape
+    rows = max(rows for rows in range(1, h + 1) if h % rows == 0 and rows * w <= max(BAND, w))
+    seen = (rows - 1) * stride + shape[0]
+    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+
+    def add_band(total: Array, index: Array) -> tuple[Array, None]:
+        image, first = index // (h // rows), index % (h // rows) * rows
+        band = jax.lax.dynamic_index_in_dim(x, image)
+        band = jax.lax.dynamic_slice_in_dim(band, first * stride, seen, axis=1)
+        bar = jax.lax.dynamic_index_in_dim(out_bar, image)
+        bar = jax.lax.dynamic_slice_in_dim(bar, first, rows, axis=1)
+        shifted = _shifted(band, shape[:2], stride, padding=(0, 0))
+        found = jnp.stack([jnp.einsum("bhwc,bhwd->cd", pixels, bar) for pixels in shifted])
+        return total + found.reshape(shape), None
+
+    bands = jnp.arange(images * (h // rows))
+    return jax.lax.scan(add_band, jnp.zeros(shape, out_bar.dtype), bands)[0]
+
+
+def _gradient_of_narrow(
+    x: Float[Array, "b h w c"],
+    out_bar: Float[Array, "b h2 w2 d"],
+    shape: tuple[int, ...],
+    padding: tuple[int, int],
+) -> Float[Array, "kh kw c d"]:
+    """One matmul, of pixels and of what they did to all outputs: few numbers for each pixel."""
+    kh, kw, c, features = shape
+    # A pixel under place i of the kernel is seen by the output i places before it, and by none
+    # where that is beyond the border.
+    before, after = padding
+    rows, columns = ((k - 1 - before, k - 1 - after, 0) for k in (kh, kw))
+    none = jnp.zeros((), out_bar.dtype)
+    around = jax.lax.pad(out_bar, none, [(0, 0, 0), rows, columns, (0, 0, 0)])
+    seen_by = jnp.concatenate(_shifted(around, (kh, kw), 1, (0, 0))[::-1], axis=-1)
+    found = jnp.einsum("bhwc,bhwk->ck", x, seen_by)
+    return found.reshape(c, kh, kw, features).transpose(1, 2, 0, 3)
 
 
 def _batched(arguments: Any, axes: Any, **options: Any) -> Any:
