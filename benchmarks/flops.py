@@ -19,6 +19,8 @@ def count(jaxpr: Any) -> int:
             total += 2 * math.prod(out.shape) * math.prod(shape[i] for i in contracted)
         elif name == "conv_general_dilated":
             total += 2 * math.prod(out.shape) * _taps(equation)
+        elif name == "conv2d":  # of models.convolution
+            total += 2 * math.prod(out.shape) * math.prod(equation.invars[1].aval.shape[:3])
         elif name == "cond":
             total += max(count(branch.jaxpr) for branch in equation.params["branches"])
         elif name == "scan":

@@ -112,7 +112,7 @@ def test_text_to_image(models, kind, sampler, size):
 
 @pytest.mark.parametrize(
     ("sampler", "steps"),
-    [*(("ddim", steps) for steps in (7, 10, 30, 45, 300)), ("plms", 30), ("euler", 45),
+    [*(("ddim", steps) for steps in (7, 10, 30, 45)), ("plms", 30), ("euler", 45),
      ("heun", 7), ("dpmpp_2m", 30), ("unipc", 45)],
 )  # fmt: skip
 def test_step_counts_that_do_not_divide_the_schedule(models, sampler, steps):
