@@ -37,8 +37,8 @@ class DrawnScores:
     num: Count = 2000
     """Drawings, with the conditions of as many images of the data."""
     reference: str = ""
-    """Images or statistics to compare with, as --reference of the task fid has them; by default the
-    images that are trained on."""
+    """Images or statistics to compare with, as --reference of the task fid has them, but that those
+    of a folder are fitted to the size of training; by default the images that are trained on."""
     reference_num: CountOrNone = 10_000
     """Of these at most so many, evenly spread; 0: all."""
     best_by: str = ""

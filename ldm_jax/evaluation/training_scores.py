@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -124,19 +125,21 @@ class TrainingScores:
         if not compares(self._how.evaluator, self._how.scores):
             return None, None
         most = self._how.reference_num or None
-        if self._how.reference:
-            path = Path(self._how.reference)
-            if is_reference(path):
-                return read_reference(path), open_images(path) if has_images(path) else None
+        path, data = Path(self._how.reference), self._run.data
+        if self._how.reference and is_reference(path):
+            return read_reference(path), open_images(path) if has_images(path) else None
+        if self._how.reference and not path.is_dir():
             images = open_images(path)
             return None, images if most is None else Spread(images, most)
-        if isinstance(self._run.data.source, cfg.EncodedLatents):
+        if self._how.reference:
+            folder = cfg.ImageFolder(path=str(path), validation_fraction=0.0)
+            data = replace(data, source=folder)
+        if isinstance(data.source, cfg.EncodedLatents):
             raise cfg.ConfigError(
                 "evaluation.reference is missing: the data are latents, so name a folder of the "
                 "images, or their statistics"
             )
-        source = open_source(self._run.data, "train")
-        return None, DataImages(source, self._run.data, "train", most)
+        return None, DataImages(open_source(data, "train"), data, "train", most)
 
 
 class _Drawings:

@@ -14,6 +14,7 @@ from ldm_jax.config.serialization import from_json, to_json
 from ldm_jax.evaluation.feature_shards import FeatureShards
 from ldm_jax.evaluation.features import extractors
 from ldm_jax.evaluation.training_scores import TrainingScores
+from ldm_jax.images.grid import save_png
 from ldm_jax.training.curves import BELOW, HEIGHT, WIDTH, draw_curves
 from ldm_jax.training.metrics import read_metrics
 from ldm_jax.workdir.checkpoints import Criterion
@@ -103,6 +104,21 @@ def test_what_cannot_be_scored_is_refused_before_training(
     monkeypatch.setattr(extractors, "read_extractor", read_tiny)
     with pytest.raises(ValueError, match=problem):
         TrainingScores(scored(tiny.diffusion_run(pictures), **changes), tmp_path)
+
+
+def test_a_folder_to_compare_with_is_fitted_to_the_size_of_training(
+    tmp_path, monkeypatch, pictures
+):
+    """Whatever trains, so that latents can be trained on and their images be compared with."""
+    monkeypatch.setattr(extractors, "read_extractor", read_tiny)
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for number in range(8):
+        save_png(folder / f"{number}.png", np.zeros((40, 60, 3), np.uint8))
+    run = scored(tiny.diffusion_run(pictures), reference=str(folder), reference_num=4)
+    images = TrainingScores(run, tmp_path / "run")._images
+    (batch,) = images.batches(range(len(images)))
+    assert batch.images.shape == (4, *run.data.sides, 3)
 
 
 def test_weights_that_are_missing_are_named_before_training(pictures, tmp_path, monkeypatch):
