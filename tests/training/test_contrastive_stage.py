@@ -27,7 +27,6 @@ from ldm_jax.models.clip_model import similarities
 from ldm_jax.training import loop
 from ldm_jax.training.contrastive_stage import contrastive_stage
 from ldm_jax.training.contrastive_step import bounded, compare, make_contrastive_scores
-from ldm_jax.training.diffusion_stage import diffusion_stage
 
 STEPS = 8
 CLIP = cfg.CLIP(
@@ -132,19 +131,7 @@ def test_what_was_trained_embeds_converts_and_goes_on(trained, pictures, tmp_pat
         contrastive_stage(run_of(pictures, clip=other), tmp_path / "third", str(trained))
 
 
-def test_its_text_encoder_conditions_a_diffusion_model(
-    trained, pictures, trained_autoencoder, tmp_path
-):
-    text = cfg.TextConditioner(CLIP.text, "word")
-    run = tiny.diffusion_run(pictures, conditioners=(text,), train=("unet",))
-    stage = diffusion_stage(
-        run, tmp_path / "run", tiny.mesh(), str(trained_autoencoder), text_encoder=str(trained)
-    )
-    kept = tree.flatten(stage.frozen["untrained"]["conditioners"]["text_encoder"])
-    for path, value in tree.flatten(
-        {"text_model": read_clip(trained).params["text_model"]}
-    ).items():
-        np.testing.assert_array_equal(kept[path], value)
+def test_it_is_no_model_to_draw_with(trained):
     with pytest.raises(ConvertError, match="is a CLIP, which compares pictures with texts"):
         load(trained)
 
