@@ -30,8 +30,8 @@ bench: $(DEV)/.parity  ## measure ours beside diffusers in one process
 pods: $(DEV)/.test  ## compile the SD 1.5 step and sampler for TPU pods, without a TPU
 	$(CPU) $(DEV)/bin/python -m benchmarks.pods
 
-gpus: $(DEV)/.gpus  ## compile a small SD's steps and sampler for CUDA GPUs, without one
-	$(CPU) $(DEV)/bin/python -m benchmarks.pods --reduced --topology h100:8 a100:8
+gpus: $(DEV)/.gpus  ## compile a small SD's programs for CUDA GPUs, without one, and say what they became
+	$(CPU) $(DEV)/bin/python -m benchmarks.gpus --reduced --topology h100:1 h100:8 a100:1
 
 clean:
 	rm -rf $(VENV) $(DEV) runs

@@ -92,27 +92,38 @@ def reduced() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
 
 
 def trace_training_step(
-    run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
+    run: cfg.DiffusionRun,
+    autoencoder: cfg.Autoencoder,
+    mesh: Mesh,
+    batch_size: int,
+    encoded: bool = False,
 ) -> jax.stages.Traced:
-    """The step of stage two as the training loop compiles it: state donated, all sharded."""
+    """The step of stage two as the training loop compiles it: state donated, all sharded. The batch
+    has images, or `encoded` what the first stage made of them."""
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
     optimizer = make_optimizer(run.optim, run.loop.steps)
     frozen = abstract_frozen(model)
     params = jax.eval_shape(partial(ldm.init_params, model, run.loop.seed))
     if run.adapter is not None:
         params = jax.eval_shape(partial(with_adapter, run=run, model=model.config), params)
-        params, frozen["untrained"] = split(params, run)
         model = adapt(model, run.adapter)
+    if run.train != ("all",):
+        params, frozen["untrained"] = split(params, run)
 
     def init(params: Any) -> Any:
         return create_state(params, optimizer, run.optim.ema_decay)
 
     side = run.data.image_size
     batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8),
         "index": jax.ShapeDtypeStruct((batch_size,), jnp.uint32),
         "inputs": jax.eval_shape(partial(ldm.zero_inputs, model.config, batch_size)),
     }
+    if encoded:
+        *sides, channels = model.latent_shape
+        moments = (batch_size, *sides, 2 * channels)
+        batch["encoded"] = jax.ShapeDtypeStruct(moments, jnp.float16)
+    else:
+        batch["image"] = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
     state = jax.eval_shape(init, params)
     where = sharding.state_sharding(mesh, state)
     uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}

@@ -1,0 +1,105 @@
+"""Reads a compiled program's text: which operations run, how often, and how many bytes they write.
+
+Loops are multiplied out where the compiler knows how often they run; a fusion is one operation."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_OPERATION = re.compile(r"\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z\-0-9]*)\((.*)$")
+_ARRAY = re.compile(r"\b([a-z]+\d*)(?:e\dm\d\w*)?\[([\d,]*)\]")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)"
+    r"|branch_computations=\{([^}]*)\}"
+)
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_TARGET = re.compile(r'custom_call_target="([^"]*)"')
+_SOURCE = re.compile(r'op_name="([^"]*)"')
+_FREE = {
+    "parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all", "partition-id",
+    "iota", "broadcast",
+}  # fmt: skip
+"""What moves nothing, or nothing that was there before."""
+_MOVES = {"transpose", "copy", "reshape"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a program."""
+
+    kind: str
+    """The name that XLA has for it; of a call of a library, the function's."""
+    bytes: int
+    """Of what it writes, once."""
+    times: int
+    """How often it runs."""
+    moves: bool
+    """Whether it does nothing but put values in another order."""
+    source: str
+    """Where in the traced program it comes from."""
+    layout: str
+    """The axes of a convolution: pixels, kernel, result; of all else nothing."""
+
+
+def operations(text: str) -> list[Operation]:
+    """All that run, of the text of a compiled program, as `compiled.as_text()` gives it."""
+    computations: dict[str, list[str]] = {}
+    entry = ""
+    for line in text.splitlines():
+        if found := _COMPUTATION.match(line):
+            computations[found[2]] = current = []
+            entry = found[2] if found[1] else entry
+        elif line.startswith(" ") and computations:
+            current.append(line)
+    return list(_run(computations, entry, 1))
+
+
+def _run(computations: dict[str, list[str]], name: str, times: int) -> Iterator[Operation]:
+    for line in computations[name]:
+        found = _OPERATION.match(line)
+        if found is None or found[2] in _FREE:
+            continue
+        shape, kind, rest = found.groups()
+        called = [one for many in _CALLED.findall(rest) for one in _names(many)]
+        if kind in ("while", "call", "conditional", "async-start"):
+            trips = _TRIPS.search(rest)
+            for inner in called:
+                yield from _run(computations, inner, times * int(trips[1] if trips else 1))
+            continue
+        if kind.endswith("-done"):
+            continue
+        operation = Operation(
+            kind, _bytes(shape), times, kind in _MOVES, _first(_SOURCE, rest), _axes(rest)
+        )
+        if kind == "custom-call":
+            operation = replace(operation, kind=_first(_TARGET, rest))
+        if kind == "fusion":
+            inner = {_OPERATION.match(one)[2] for one in computations[called[0]]}
+            operation = replace(operation, moves=bool(inner & _MOVES) and inner <= _MOVES | _FREE)
+        yield operation
+
+
+def _names(called: tuple[str, str]) -> list[str]:
+    one, many = called
+    return [one] if one else [name.strip().removeprefix("%") for name in many.split(",")]
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found[1] if found else ""
+
+
+def _axes(rest: str) -> str:
+    return _first(re.compile(r"dim_labels=(\S+?)[, ]"), rest)
+
+
+def _bytes(shape: str) -> int:
+    """Of all arrays in a type's text."""
+    total = 0
+    for kind, sides in _ARRAY.findall(shape):
+        bits = re.search(r"\d+", kind)
+        size = math.prod(int(side) for side in sides.split(",") if side)
+        total += size * (int(bits[0]) if bits else 8) // 8
+    return total
