@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 
 from benchmarks import pods
 from benchmarks.compiled import Operation, operations
-from benchmarks.topologies import compiler_options, topology
+from benchmarks.topologies import attention_of, compiler_options, topology
 from ldm_jax import config as cfg
 from ldm_jax.core import sharding
 from ldm_jax.models.build import build_autoencoder
@@ -191,8 +191,9 @@ def main() -> int:
             sizes: dict[int, Compiled] = {}
             for images in arguments.images or usual:
                 try:
-                    traced = trace(run, autoencoder, mesh, images * mesh.size)
-                    sizes[images] = found = compile_for(traced, mesh)
+                    with attention_of(name.partition(":")[0]):
+                        traced = trace(run, autoencoder, mesh, images * mesh.size)
+                        sizes[images] = found = compile_for(traced, mesh)
                 except jax.errors.JaxRuntimeError as error:
                     print(f"{name} {program}, {images} images: does not compile: {error}")
                     failed = True

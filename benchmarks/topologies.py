@@ -1,7 +1,10 @@
 """Chips that programs can be compiled for without having them: TPU pods and CUDA GPUs."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -31,6 +34,8 @@ GPUS = {
     ),
 }
 """What XLA's compiler must know of a GPU, as it would ask the driver."""
+CAPABILITIES = {"a100": 8, "h100": 9}
+"""Of CUDA, the major number."""
 
 
 def topology(name: str) -> list[Any]:
@@ -53,6 +58,21 @@ def topology(name: str) -> list[Any]:
     else:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name)
     return list(described.devices)
+
+
+@contextmanager
+def attention_of(kind: str) -> Iterator[None]:
+    """Attention is chosen by the GPUs of the machine: here as if they were of this kind."""
+    from jax._src.cudnn import fused_attention_stablehlo as kernels
+
+    from ldm_jax.models import attention
+
+    major = CAPABILITIES[kind]
+    with (
+        patch.object(kernels, "check_compute_capability", lambda least: major >= float(least)),
+        patch.object(attention, "widest_cudnn_head", lambda: attention.CUDNN_WIDTHS[major]),
+    ):
+        yield
 
 
 def compiler_options(device: Any) -> dict[str, Any]:

@@ -24,11 +24,10 @@ MANY_SCORES = 2**21
 FLASH_LENGTH = 1024
 FLASH_BLOCKS = (512, 256, 128)
 TPU_LANES = 128
-# CUDA: the widest head, and what it is a multiple of, that cuDNN takes on every GPU that it serves.
-CUDNN_WIDTH = 128
+# CUDA: the widest head that cuDNN takes by the GPU's compute capability, from Ampere on; the GPUs
+# before it have plain attention.
+CUDNN_WIDTHS = {8: 128, 9: 256}
 CUDNN_MULTIPLE = 8
-CUDNN_CAPABILITY = 8
-"""Ampere; the GPUs before it have plain attention."""
 # The mesh axis over which the kernels divide their heads.
 HEAD_AXIS = "tensor"
 
@@ -177,13 +176,13 @@ def _softmax_matmul(q: Array, k: Array, v: Array, rows: Array | None) -> Array:
 def _cudnn_takes(*inputs: Array) -> bool:
     half = {x.dtype for x in inputs} in ({jnp.dtype("float16")}, {jnp.dtype("bfloat16")})
     width = inputs[0].shape[-1]
-    fits = width % CUDNN_MULTIPLE == 0 and width <= CUDNN_WIDTH
-    return half and fits and _has_cudnn()
+    return half and width % CUDNN_MULTIPLE == 0 and width <= widest_cudnn_head()
 
 
 @functools.cache
-def _has_cudnn() -> bool:
-    """Whether this machine can trace cuDNN's attention, and its GPUs, if it has any, can run it.
+def widest_cudnn_head() -> int:
+    """Channels of a head that cuDNN's attention takes on all GPUs of this machine; where there are
+    none, those that it takes on any GPU; 0 where it cannot be traced.
 
     JAX's CUDA plugin brings it. Without it a program for CUDA is lowered with plain attention.
     """
@@ -192,9 +191,10 @@ def _has_cudnn() -> bool:
     try:
         jax.eval_shape(kernel, x, x, x)
     except RuntimeError:
-        return False
+        return 0
     gpus = [gpu for gpu in jax.local_devices() if "cuda" in gpu.client.platform_version]
-    return all(int(gpu.compute_capability.split(".")[0]) >= CUDNN_CAPABILITY for gpu in gpus)
+    least = min((int(gpu.compute_capability.split(".")[0]) for gpu in gpus), default=8)
+    return max((width for start, width in CUDNN_WIDTHS.items() if least >= start), default=0)
 
 
 def _flash_block(queries: int, keys: int) -> int | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import export
 
+from benchmarks.topologies import attention_of
 from ldm_jax import config as cfg
 from ldm_jax.core.sharding import batch_sharding, make_mesh
 from ldm_jax.models import attention as module
@@ -115,9 +116,9 @@ def traces_cudnn(monkeypatch):
     if kernels.cuda_versions is None:
         installed = SimpleNamespace(cudnn_get_version=lambda: 91000)
         monkeypatch.setattr(kernels, "cuda_versions", installed)
-    module._has_cudnn.cache_clear()
+    module.widest_cudnn_head.cache_clear()
     yield
-    module._has_cudnn.cache_clear()
+    module.widest_cudnn_head.cache_clear()
 
 
 def _for_cuda(length, keys, dim, dtype, causal=False, **options):
@@ -146,8 +147,16 @@ def test_cudnn_differentiates_every_length(length, keys, causal, dtype, traces_c
 @pytest.mark.parametrize(
     ("dim", "dtype"), [(160, "bfloat16"), (36, "bfloat16"), (40, "float32")], ids=str
 )
-def test_what_cudnn_does_not_take_is_plain_on_cuda(dim, dtype, traces_cudnn):
+def test_what_not_every_gpu_takes_is_plain_on_cuda(dim, dtype, traces_cudnn):
     assert "cudnn" not in _for_cuda(64, 77, dim, dtype)
+
+
+def test_hopper_takes_wide_heads(traces_cudnn):
+    """Such as those of 160 channels that Stable Diffusion has."""
+    with attention_of("h100"):
+        assert "__cudnn$fmhaSoftmaxBackward(" in _for_cuda(64, 77, 160, "bfloat16")
+    with attention_of("a100"):
+        assert "cudnn" not in _for_cuda(64, 77, 160, "bfloat16")
 
 
 def test_gpus_before_ampere_have_plain_attention(traces_cudnn, monkeypatch):
