@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format, Layout
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -23,6 +24,9 @@ BATCH_AXES = ("data", "fsdp")
 
 MIN_SHARDED_SIZE = 4096
 """Arrays of fewer values are kept whole: gathering them costs more than they occupy."""
+
+FREE_LAYOUTS = {"gpu"}
+"""Platforms whose compiler chooses how the state of training lies in memory."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,18 @@ def check_batch(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None:
             f"{shards} devices share a batch (mesh.data {mesh.shape['data']} times mesh.fsdp "
             f"{mesh.shape['fsdp']}), in optim.accumulation {accumulation} micro-batches"
         )
+
+
+def free_layouts(shardings: Any, mesh: Mesh) -> Any:
+    """The same places for arrays whose order in memory the compiler of a program may choose, on
+    platforms where that pays.
+
+    On GPUs kernels of convolutions would else be transposed in each step, 9 GB in one of Stable
+    Diffusion's.
+    """
+    if mesh.devices.flat[0].platform not in FREE_LAYOUTS:
+        return shardings
+    return jax.tree.map(lambda sharding: Format(Layout.AUTO, sharding), shardings)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

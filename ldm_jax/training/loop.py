@@ -18,6 +18,7 @@ from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import (
     batch_sharding,
     check_batch,
+    free_layouts,
     local_rows,
     make_mesh,
     replicated,
@@ -155,6 +156,7 @@ class _Training:
             abstract,
             self.shardings,
         )
+        self.formats = free_layouts(self.shardings, mesh)
         self.frozen = jax.device_put(stage.frozen, jax.tree.map(lambda _: everywhere, stage.frozen))
         self.rows = local_rows(mesh, run.data.batch_size)
         self.validation = []
@@ -192,7 +194,8 @@ class _Training:
                 waiting = time.perf_counter()
                 batch = to_global(self.mesh, next(loader))
                 self.data_wait += time.perf_counter() - waiting
-                state, metrics = self._step(state, batch)(state, self.frozen, batch)
+                program, state = self._step(state, batch)
+                state, metrics = program(state, self.frozen, batch)
                 self.unread.append((step, metrics))
                 stopping = _stopping(self.stop, step, loop.log_every)
                 self._after(step, state, loader, stopping is not None)
@@ -223,28 +226,41 @@ class _Training:
         self.writer.rewind(latest)
         return state, loader
 
-    def _step(self, state: TrainState, batch: Any) -> Any:
-        """The training step compiled for the shapes of `batch`; it takes its state's memory for
-        the new state."""
+    def _step(self, state: TrainState, batch: Any) -> tuple[Any, TrainState]:
+        """The training step compiled for the shapes of `batch`, and the state, laid in memory as
+        the first one wants it; it takes the state's memory for the new state."""
         shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
         if shapes not in self.steps:
-            self.steps[shapes] = self._compile(state, batch)
-        return self.steps[shapes]
+            chosen = not self.steps and self.formats is not self.shardings
+            self.steps[shapes] = self._compile(batch, chosen)
+            if chosen:
+                lay_out = jax.jit(lambda x: x, out_shardings=self.formats, donate_argnums=0)
+                state = lay_out(state)
+        return self.steps[shapes], state
 
-    def _compile(self, state: TrainState, batch: Any) -> Any:
+    def _compile(self, batch: Any, chosen: bool) -> Any:
+        """`chosen`: by its compiler is how the state lies in memory, as it then does for all."""
         began = time.perf_counter()
-        step = jax.jit(
-            self.stage.step,
-            in_shardings=(
-                self.shardings, replicated(self.mesh),
-                jax.tree.map(lambda _: batch_sharding(self.mesh), batch),
-            ),
-            out_shardings=(self.shardings, replicated(self.mesh)),
-            donate_argnums=0,
-        )  # fmt: skip
+
+        def compiled() -> Any:
+            step = jax.jit(
+                self.stage.step,
+                in_shardings=(
+                    self.formats, replicated(self.mesh),
+                    jax.tree.map(lambda _: batch_sharding(self.mesh), batch),
+                ),
+                out_shardings=(self.formats, replicated(self.mesh)),
+                donate_argnums=0,
+            )  # fmt: skip
+            return step.lower(self.abstract, self.frozen, batch).compile()
+
         with self.progress.paused():
             _tell("compiling the training step …")
-            program = step.lower(state, self.frozen, batch).compile()
+            program = compiled()
+            if chosen:
+                self.formats = program.input_formats[0][0]
+                if program.output_formats[0] != self.formats:
+                    program = compiled()
             seconds = time.perf_counter() - began
             self.compile_seconds += seconds
             _tell(f"compiled in {seconds:.3g} s")

@@ -1,12 +1,16 @@
 """What the loop does when a loss is not finite, and when batches differ in shape."""
 
 import dataclasses
+import re
 
+import jax
 import numpy as np
 import optax
 import pytest
 import tiny
+from jax.experimental.layout import Format, Layout
 
+from ldm_jax.core import sharding
 from ldm_jax.core.command import Failed
 from ldm_jax.training import autoencoder_step, loop
 from ldm_jax.training.loop import NonFiniteLoss
@@ -63,6 +67,45 @@ def test_the_best_validation_loss_is_said(best, losses, words):
     assert loop._best_note("validation loss", best, losses) == words
 
 
+def test_the_state_lies_in_memory_as_the_step_wants_it(pictures, one_device, tmp_path, monkeypatch):
+    """Kernels of convolutions in another order, as on a GPU: validation, pictures and checkpoints
+    are the same, to the rounding of sums in another order."""
+    run = short(tiny.autoencoder_run(pictures), checkpoint_every=3)
+    tiny.fit(run, tmp_path / "usual")
+
+    def outputs_first(shardings, mesh):
+        def lay_out(path, sharding):
+            kernel = re.search(
+                r"conv(1|2|_in|_out)/kernel$",
+                jax.tree_util.keystr(path, simple=True, separator="/"),
+            )
+            return Format(Layout((3, 0, 1, 2)), sharding) if kernel else sharding
+
+        return jax.tree.map_with_path(lay_out, shardings)
+
+    monkeypatch.setattr(loop, "free_layouts", outputs_first)
+    state = tiny.fit(run, tmp_path / "run")
+    assert (3, 0, 1, 2) in {leaf.format.layout.major_to_minor for leaf in jax.tree.leaves(state)}
+    for name in ("loss", "validation_loss"):
+        found, wanted = (tiny.losses(tmp_path / folder, name) for folder in ("run", "usual"))
+        assert found.keys() == wanted.keys()
+        np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-4)
+    (_, kept), (_, wanted) = (
+        Checkpoints.load_params(tmp_path / folder, "raw") for folder in ("run", "usual")
+    )
+    for one, other in zip(tiny.leaves(kept), tiny.leaves(wanted), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_compiler_may_choose_how_the_state_lies_in_memory(
+    pictures, one_device, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sharding, "FREE_LAYOUTS", {"cpu"})
+    run = short(tiny.autoencoder_run(pictures), sample_every=0)
+    assert int(tiny.fit(run, tmp_path / "run").step) == 6
+    assert len(tiny.losses(tmp_path / "run", "validation_loss")) == 1
+
+
 class Buckets:
     """A loader every second batch of which is of narrower pictures."""
 
@@ -83,8 +126,8 @@ def test_each_shape_of_batches_is_compiled_once(pictures, one_device, tmp_path, 
     monkeypatch.setattr(loop, "make_loader", lambda *args, **named: Buckets(usual(*args, **named)))
     monkeypatch.setattr(
         loop._Training, "_compile",
-        lambda self, state, batch: compiled.append(batch["image"].shape) or compile_step(
-            self, state, batch
+        lambda self, batch, chosen: compiled.append(batch["image"].shape) or compile_step(
+            self, batch, chosen
         ),
     )  # fmt: skip
     tiny.fit(short(tiny.autoencoder_run(pictures), steps=4), tmp_path / "run")
