@@ -125,7 +125,7 @@ def trace_training_step(
     else:
         batch["image"] = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
     state = jax.eval_shape(init, params)
-    where = sharding.state_sharding(mesh, state)
+    where = sharding.free_layouts(sharding.state_sharding(mesh, state), mesh)
     uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}
     step = jax.jit(
         make_diffusion_step(model, optimizer, run, uncond),
@@ -162,7 +162,8 @@ def trace_first_stage(
     module = build_autoencoder(autoencoder, first.loop.dtype, first.loop.remat)
     losses = AutoencoderLoss(module, first)
     state = jax.eval_shape(lambda: create_autoencoder_state(first, fresh_params(losses)))
-    where, rows = sharding.state_sharding(mesh, state), sharding.batch_sharding(mesh)
+    where = sharding.free_layouts(sharding.state_sharding(mesh, state), mesh)
+    rows = sharding.batch_sharding(mesh)
     step = jax.jit(
         make_autoencoder_step(module, first),
         in_shardings=(where, None, rows),

@@ -28,6 +28,9 @@ TPU_LANES = 128
 # before it have plain attention.
 CUDNN_WIDTHS = {8: 128, 9: 256}
 CUDNN_MULTIPLE = 8
+# CUDA: from this many scores of one head on, plain attention goes by blocks of so many queries.
+BLOCKED_SCORES = 2**22
+CUDA_BLOCK = 512
 # The mesh axis over which the kernels divide their heads.
 HEAD_AXIS = "tensor"
 
@@ -54,6 +57,8 @@ def attention(
         branches["tpu"] = functools.partial(flash, causal=causal)
     if _cudnn_takes(q, k, v):
         branches["cuda"] = functools.partial(cudnn, causal=causal)
+    elif q.shape[1] * k.shape[1] >= BLOCKED_SCORES:
+        branches["cuda"] = functools.partial(queries_by_blocks, causal=causal)
     default = functools.partial(direct, causal=causal)
     if not branches:
         return default(q, k, v)
@@ -108,6 +113,26 @@ def block_by_block(
 
     out = jax.lax.map(head, (q, k, v)).reshape(b, n, rows, d)
     return out.swapaxes(1, 2)[:, :length]
+
+
+def queries_by_blocks(
+    q: Float[Array, "b l n d"], k: Float[Array, "b m n d"], v: Float[Array, "b m n d"], causal: bool
+) -> Float[Array, "b l n d"]:
+    """One block of queries of all examples and heads after the other, so that memory stays linear
+    in the length: for a head that is too wide for the kernels, such as that of first stages."""
+    length = q.shape[1]
+    rows = -(-length // CUDA_BLOCK) * CUDA_BLOCK
+    q = jnp.pad(q, ((0, 0), (0, rows - length), (0, 0), (0, 0)))
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    starts = jnp.arange(0, rows, CUDA_BLOCK)
+
+    @jax.checkpoint
+    def block(start: Array) -> Array:
+        queries = jax.lax.dynamic_slice_in_dim(q, start, CUDA_BLOCK, axis=2)
+        return _softmax_matmul(queries, k, v, start + jnp.arange(CUDA_BLOCK) if causal else None)
+
+    out = jax.lax.map(block, starts)
+    return jnp.moveaxis(out, 0, 2).reshape(q.shape).swapaxes(1, 2)[:, :length]
 
 
 def flash(

@@ -58,7 +58,9 @@ def test_attention_and_its_gradients(length, keys, causal):
 @pytest.mark.parametrize("causal", [False, True])
 def test_blocked_form_with_several_blocks(causal, monkeypatch):
     monkeypatch.setattr(module, "CPU_BLOCK", 16)
+    monkeypatch.setattr(module, "CUDA_BLOCK", 16)
     _assert_agree(module.block_by_block, _inputs(40, 24), causal)
+    _assert_agree(module.queries_by_blocks, _inputs(40, 24), causal)
 
 
 @pytest.mark.parametrize("length", [24, 1100])
