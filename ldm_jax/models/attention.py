@@ -4,7 +4,6 @@ The choice of platform happens at lowering, so that one traced program exports f
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
@@ -18,8 +17,6 @@ from ldm_jax.core.sharding import BATCH_AXES, dividing
 # CPU: from this many scores of one head on, heads and blocks of queries go one by one.
 MAPPED_SCORES = 2**20
 CPU_BLOCK = 512
-# CPU: from this many scores on in all, which no cache holds, examples go one by one.
-MANY_SCORES = 2**21
 # TPU: from this length on, of queries and of keys, the flash kernel.
 FLASH_LENGTH = 1024
 FLASH_BLOCKS = (512, 256, 128)
@@ -51,8 +48,6 @@ def attention(
     branches = {}
     if q.shape[1] * k.shape[1] >= MAPPED_SCORES:
         branches["cpu"] = functools.partial(block_by_block, causal=causal)
-    elif q.shape[0] > 1 and math.prod(q.shape[:3]) * k.shape[1] >= MANY_SCORES:
-        branches["cpu"] = functools.partial(example_by_example, causal=causal)
     if _flash_block(q.shape[1], k.shape[1]) is not None:
         branches["tpu"] = functools.partial(flash, causal=causal)
     if _cudnn_takes(q, k, v):
@@ -73,18 +68,6 @@ def direct(
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     rows = jnp.arange(q.shape[2]) if causal else None
     return _softmax_matmul(q, k, v, rows).swapaxes(1, 2)
-
-
-def example_by_example(
-    q: Float[Array, "b l n d"], k: Float[Array, "b m n d"], v: Float[Array, "b m n d"], causal: bool
-) -> Float[Array, "b l n d"]:
-    """All scores of one example after the other, which the backward pass computes again."""
-
-    @jax.checkpoint
-    def example(args: tuple[Array, Array, Array]) -> Array:
-        return direct(*(x[None] for x in args), causal=causal)[0]
-
-    return jax.lax.map(example, (q, k, v))
 
 
 def block_by_block(
