@@ -170,10 +170,11 @@ def shrunk(run, pictures, annotations):
             num_heads=(2,), norm_num_groups=4,
         )  # fmt: skip
         return replace(run, classifier=classifier)
+    classes = sum(folder.is_dir() for folder in pictures.iterdir())
     if isinstance(run, cfg.CodeTransformerRun):
         condition = run.condition
         if isinstance(condition, cfg.ClassPrefix):
-            condition = cfg.ClassPrefix(sum(folder.is_dir() for folder in pictures.iterdir()))
+            condition = cfg.ClassPrefix(classes)
         elif isinstance(condition, cfg.ClassMapPrefix):
             maps = cfg.ClassMaps(tiny_codes.CLASS_MAPS.image_channels, ignore=None)
             condition, data = cfg.ClassMapPrefix(maps), tiny.annotated(data, annotations)
@@ -189,6 +190,8 @@ def shrunk(run, pictures, annotations):
             conditioner = replace(conditioner, encoder=encoder)
         elif isinstance(conditioner, cfg.CaptionMapConditioner):
             conditioner = tiny.CAPTION_MAP
+        elif isinstance(conditioner, cfg.ClassConditioner):
+            conditioner = replace(conditioner, num_classes=classes)
         elif isinstance(conditioner, cfg.ClassMapConditioner | cfg.LayoutConditioner):
             data = tiny.annotated(data, annotations)
             conditioner = replace(conditioner, class_names=())
