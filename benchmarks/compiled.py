@@ -5,7 +5,7 @@ Loops are multiplied out where the compiler knows how often they run; a fusion i
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _OPERATION = re.compile(r"\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z\-0-9]*)\((.*)$")
@@ -35,12 +35,17 @@ class Operation:
     """Of what it writes, once."""
     times: int
     """How often it runs."""
-    moves: bool
-    """Whether it does nothing but put values in another order."""
+    inner: frozenset[str]
+    """The kinds that a fusion is made of; of all else its own."""
     source: str
     """Where in the traced program it comes from."""
     layout: str
     """The axes of a convolution: pixels, kernel, result; of all else nothing."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it does nothing but put values in another order."""
+        return bool(self.inner & _MOVES) and self.inner <= _MOVES | _FREE
 
 
 def operations(text: str) -> list[Operation]:
@@ -70,15 +75,12 @@ def _run(computations: dict[str, list[str]], name: str, times: int) -> Iterator[
             continue
         if kind.endswith("-done"):
             continue
-        operation = Operation(
-            kind, _bytes(shape), times, kind in _MOVES, _first(_SOURCE, rest), _axes(rest)
-        )
-        if kind == "custom-call":
-            operation = replace(operation, kind=_first(_TARGET, rest))
+        inner = {kind}
         if kind == "fusion":
             inner = {_OPERATION.match(one)[2] for one in computations[called[0]]}
-            operation = replace(operation, moves=bool(inner & _MOVES) and inner <= _MOVES | _FREE)
-        yield operation
+        name = _first(_TARGET, rest) if kind == "custom-call" else kind
+        source, layout = _first(_SOURCE, rest), _axes(rest)
+        yield Operation(name, _bytes(shape), times, frozenset(inner), source, layout)
 
 
 def _names(called: tuple[str, str]) -> list[str]:

@@ -38,7 +38,7 @@ KEPT = 0.92
 """The share of them that JAX may use."""
 PLAIN = re.compile(r"\.\.\.ld,\.\.\.md->\.\.\.lm")
 """The product of queries and keys where attention is no kernel, as `models.attention` writes it."""
-UNORDERED = ("scatter", "select-and-scatter")
+UNORDERED = {"scatter", "select-and-scatter"}
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Compiled:
         """Bytes at its fullest."""
         return self.arguments + self.temporaries
 
-    def count(self, *parts: str) -> int:
-        """How often operations run whose kinds have one of `parts` in them."""
-        return sum(o.times for o in self.operations if any(part in o.kind for part in parts))
+    def count(self, part: str) -> int:
+        """How often operations run whose kinds have `part` in them."""
+        return sum(o.times for o in self.operations if part in o.kind)
 
     def written(self, chosen: Callable[[Operation], bool] = lambda _: True) -> int:
         """Bytes that some operations write."""
@@ -162,12 +162,13 @@ def described(found: Compiled) -> str:
             layouts[operation.layout] += operation.times
     moved = found.written(lambda o: o.moves)
     sent = found.written(lambda o: any(kind in o.kind for kind in pods.COLLECTIVES))
+    unordered = sum(o.times for o in found.operations if o.inner & UNORDERED)
     words = [
         f"attention {flash} flash, {plain} plain",
         "convolutions " + (", ".join(f"{n} {kind}" for kind, n in layouts.most_common()) or "none"),
         f"moved {moved / 1e9:.3f} GB ({moved / found.written():.1%} of what is written)",
         f"sent {sent / 1e9:.3f} GB" if sent else "",
-        f"{unordered} sums in no fixed order" if (unordered := found.count(*UNORDERED)) else "",
+        f"{unordered} sums in no fixed order" if unordered else "",
     ]
     return "; ".join(filter(None, words))
 

@@ -12,7 +12,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.attention import attention
 from ldm_jax.models.conditioners import Condition
-from ldm_jax.models.layers import LayerNorm, ModuleList
+from ldm_jax.models.layers import Embed, LayerNorm, ModuleList
 
 
 class BERTAttention(nn.Module):
@@ -68,10 +68,10 @@ class BERTStack(nn.Module):
                 f"{tokens.shape[1]} tokens; the text encoder takes at most {config.max_length}"
             )
         embed = partial(
-            nn.Embed, features=config.width, dtype=self.dtype,
+            Embed, features=config.width, dtype=self.dtype,
             embedding_init=nn.initializers.normal(0.02),
         )  # fmt: skip
-        places = embed(config.max_length, name="embed_positions")(jnp.arange(tokens.shape[1]))
+        places = embed(config.max_length, name="embed_positions").first(tokens.shape[1])
         x = embed(config.vocab_size, name="embed_tokens")(tokens) + places[None]
         layer = partial(BERTLayer, config.num_heads, config.head_dim, self.dtype)
         layers = ModuleList((layer,) * config.layers, name="layers")

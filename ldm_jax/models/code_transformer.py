@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ldm_jax import config as cfg
 from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.attention import attention
-from ldm_jax.models.layers import Dropout, LayerNorm, ModuleList, zeros
+from ldm_jax.models.layers import Dropout, Embed, LayerNorm, ModuleList, zeros
 
 normal = nn.initializers.normal(0.02)
 Start = Int[Array, ""] | int
@@ -126,7 +126,7 @@ class CodeTransformer(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        embed = partial(nn.Embed, features=config.width, dtype=self.dtype)
+        embed = partial(Embed, features=config.width, dtype=self.dtype)
         self.tok_emb = embed(config.vocab_size, embedding_init=normal)
         self.pos_emb = embed(config.block_size, embedding_init=zeros)
         self.drop = Dropout(config.embedding_dropout)

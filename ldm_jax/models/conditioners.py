@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from ldm_jax.models.emphasis import weigh
+from ldm_jax.models.layers import Embed
 
 Inputs = Mapping[str, Any]
 """Arrays by name, one row for each example."""
@@ -187,7 +188,7 @@ class ClassEmbedding(nn.Module):
     @nn.compact
     def __call__(self, labels: Int[Array, " b"]) -> Float[Array, "b 1 d"]:
         init = nn.initializers.normal(1.0)
-        embedding = nn.Embed(
+        embedding = Embed(
             self.class_count, self.width, dtype=self.dtype, embedding_init=init, name="embedding"
         )
         return embedding(labels)[:, None]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key, Num
+from jaxtyping import Array, Float, Int, Key, Num
 
 from ldm_jax.core import rngs
 from ldm_jax.core.sharding import split_batch
@@ -59,6 +59,27 @@ class Conv(nn.Module):
             bias = self.param("bias", zeros, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype)[None, None, None]
         return split_batch(x)
+
+
+class Embed(nn.Module):
+    """Rows of a float32 table, which are cast after they are taken: a row that many tokens take,
+    such as that of padding, gets the sum of their gradients in float32."""
+
+    num_embeddings: int
+    features: int
+    dtype: DTypeLike = jnp.float32
+    embedding_init: Callable[..., Any] = nn.initializers.normal(1.0)
+
+    def setup(self) -> None:
+        shape = (self.num_embeddings, self.features)
+        self.embedding = self.param("embedding", self.embedding_init, shape, jnp.float32)
+
+    def __call__(self, numbers: Int[Array, "*s"]) -> Float[Array, "*s d"]:
+        return jnp.take(self.embedding, numbers, axis=0).astype(self.dtype)
+
+    def first(self, count: int) -> Float[Array, "n d"]:
+        """Rows 0 to `count` - 1."""
+        return self.embedding[:count].astype(self.dtype)
 
 
 class GroupNorm(nn.Module):

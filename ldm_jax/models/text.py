@@ -14,7 +14,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.attention import attention
 from ldm_jax.models.conditioners import Condition
-from ldm_jax.models.layers import LayerNorm, ModuleList, lecun, zeros
+from ldm_jax.models.layers import Embed, LayerNorm, ModuleList, lecun, zeros
 
 
 def quick_gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -45,14 +45,14 @@ class TextEmbeddings(nn.Module):
                 f"{tokens.shape[1]} tokens; the text encoder takes at most {self.max_length}"
             )
         normal = nn.initializers.normal
-        embed = partial(nn.Embed, features=self.width, dtype=self.dtype)
+        embed = partial(Embed, features=self.width, dtype=self.dtype)
         words = embed(
             self.vocab_size, embedding_init=normal(self.token_stddev), name="token_embedding"
         )
         places = embed(
             self.max_length, embedding_init=normal(self.position_stddev), name="position_embedding"
         )
-        return words(tokens) + places(jnp.arange(tokens.shape[1]))[None]
+        return words(tokens) + places.first(tokens.shape[1])[None]
 
 
 class SelfAttention(nn.Module):

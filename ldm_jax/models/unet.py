@@ -13,6 +13,7 @@ from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.layers import (
     Conv,
     Downsample,
+    Embed,
     GroupNorm,
     ModuleList,
     ResnetBlock,
@@ -147,7 +148,7 @@ class WayDown(nn.Module):
         self.conv_in = Conv(widths[0], dtype=self.dtype)
         self.time_embedding = TimeEmbedding(4 * widths[0], self.dtype)
         if config.class_count is not None:
-            self.class_embedding = nn.Embed(
+            self.class_embedding = Embed(
                 config.class_count, 4 * widths[0], dtype=self.dtype,
                 embedding_init=nn.initializers.normal(1.0),
             )  # fmt: skip

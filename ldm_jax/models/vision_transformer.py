@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from ldm_jax import config as cfg
-from ldm_jax.models.layers import LayerNorm, check_sides, fold, lecun, zeros
+from ldm_jax.models.layers import Embed, LayerNorm, check_sides, fold, lecun, zeros
 from ldm_jax.models.text import TextLayer, TextLayers
 
 
@@ -63,11 +63,11 @@ class CLIPVisionEmbeddings(nn.Module):
             config.width, config.patch_size, False, self.dtype, name="patch_embedding"
         )
         x = with_class_token(token, embed(pixels))
-        places = nn.Embed(
+        places = Embed(
             x.shape[1], config.width, dtype=self.dtype, embedding_init=init,
             name="position_embedding",
         )  # fmt: skip
-        return x + places(jnp.arange(x.shape[1]))[None]
+        return x + places.first(x.shape[1])[None]
 
 
 class CLIPVisionStack(nn.Module):

@@ -16,6 +16,17 @@ def _normal(seed: int, *shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
+def test_a_row_that_many_tokens_take_learns_from_all():
+    """In bfloat16 a sum of ones would stay at 256."""
+    embed = layers.Embed(3, 4, dtype=jnp.bfloat16)
+    tokens = jnp.ones((1, 1000), jnp.int32)
+    params = embed.init(jax.random.key(0), tokens)
+    out = embed.apply(params, tokens)
+    np.testing.assert_array_equal(out[0, 0], embed.apply(params, 2, method="first")[1])
+    gradient = jax.grad(lambda p: embed.apply(p, tokens).astype(jnp.float32).sum())(params)
+    np.testing.assert_array_equal(gradient["params"]["embedding"], np.outer([0, 1000, 0], [1] * 4))
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 3, 12), (3, 7, 12)])
 def test_group_norm_is_flax_group_norm(shape):
     x = 3 * _normal(0, *shape) + 1
