@@ -17,10 +17,10 @@ from jaxtyping import Array, Float
 
 NARROW = 16
 """Channels of an output that a matmul over places leaves too thin to be fast."""
-MANY_PIXELS = 64 * 64
+MANY_PIXELS = 128 * 128
 """Of a picture, from which on matmuls of bands are faster than XLA's own gradient of a kernel."""
 BAND = 2048
-"""Pixels of a band at most."""
+"""Pixels of a band at most, unless one row of each image has more."""
 
 
 def conv2d(
@@ -107,24 +107,22 @@ def _gradient_by_bands(
     stride: int,
     padding: tuple[int, int],
 ) -> Float[Array, "kh kw c d"]:
-    """A matmul for each place of the kernel, of bands of rows that stay in the cache."""
+    """A matmul for each place of the kernel, of bands of rows that stay in the cache; all images
+    together, so that devices keep their own."""
     images, h, w, _ = out_bar.shape
-    rows = max(rows for rows in range(1, h + 1) if h % rows == 0 and rows * w <= max(BAND, w))
+    wide = images * w
+    rows = max(rows for rows in range(1, h + 1) if h % rows == 0 and rows * wide <= max(BAND, wide))
     seen = (rows - 1) * stride + shape[0]
     x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
 
-    def add_band(total: Array, index: Array) -> tuple[Array, None]:
-        image, first = index // (h // rows), index % (h // rows) * rows
-        band = jax.lax.dynamic_index_in_dim(x, image)
-        band = jax.lax.dynamic_slice_in_dim(band, first * stride, seen, axis=1)
-        bar = jax.lax.dynamic_index_in_dim(out_bar, image)
-        bar = jax.lax.dynamic_slice_in_dim(bar, first, rows, axis=1)
+    def add_band(total: Array, first: Array) -> tuple[Array, None]:
+        band = jax.lax.dynamic_slice_in_dim(x, first * stride, seen, axis=1)
+        bar = jax.lax.dynamic_slice_in_dim(out_bar, first, rows, axis=1)
         shifted = _shifted(band, shape[:2], stride, padding=(0, 0))
         found = jnp.stack([jnp.einsum("bhwc,bhwd->cd", pixels, bar) for pixels in shifted])
         return total + found.reshape(shape), None
 
-    bands = jnp.arange(images * (h // rows))
-    return jax.lax.scan(add_band, jnp.zeros(shape, out_bar.dtype), bands)[0]
+    return jax.lax.scan(add_band, jnp.zeros(shape, out_bar.dtype), jnp.arange(0, h, rows))[0]
 
 
 def _gradient_of_narrow(

@@ -79,7 +79,7 @@ class Embed(nn.Module):
 
     def first(self, count: int) -> Float[Array, "n d"]:
         """Rows 0 to `count` - 1."""
-        return self.embedding[:count].astype(self.dtype)
+        return jnp.asarray(self.embedding)[:count].astype(self.dtype)
 
 
 class GroupNorm(nn.Module):
