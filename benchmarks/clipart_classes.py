@@ -17,7 +17,8 @@ from jaxtyping import Float32, Int, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import read_text
-from ldm_jax.data.loader import examples_at, spread_rows
+from ldm_jax.data.example_order import spread_rows
+from ldm_jax.data.loader import examples_at
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.features.extractors import read_extractor
 from ldm_jax.generation.pipeline import Pipeline

@@ -12,7 +12,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core.reading import printable, read_text
 from ldm_jax.data.folders import find_images
 from ldm_jax.data.picture_reader import PictureReader
-from ldm_jax.data.sources import DataError, Example, Split
+from ldm_jax.data.sources import DataError, Example, Parts, Split
 
 CAPTION_SUFFIXES = (".caption", ".txt")
 """Of files beside a picture whose first line is its caption, in place of the folder's."""
@@ -47,15 +47,15 @@ class ConceptSource:
             root = Path(config.class_path)
             classes, told_classes = _concepts(root, "", "data.source.class_path", True)
             told = f"{told}; of classes {told_classes}"
-        self.parts = (len(subjects), len(classes)) if classes else (len(subjects),)
-        """How many examples there are of subjects, and then of classes."""
+        sizes = (len(subjects), len(classes)) if classes else (len(subjects),)
+        self.parts = Parts(sizes, (1.0,) * len(sizes))
         self._pictures = (*subjects, *classes)
         self._importance = {False: 2.0, True: 2.0 * config.prior_weight} if classes else None
         self._reader = PictureReader(config, sides)
         self.broken = self._reader.broken
         self.found = told
         identity = [(p.path.parent.name, p.path.name, p.caption) for p in self._pictures]
-        text = json.dumps([identity, self.parts, config.prior_weight])
+        text = json.dumps([identity, sizes, config.prior_weight])
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -68,7 +68,8 @@ class ConceptSource:
             DataError: the image is broken and the run is to stop there, or none is readable.
         """
         index = range(len(self))[index]
-        first, size = (0, self.parts[0]) if index < self.parts[0] else self.parts
+        sizes = self.parts.sizes
+        first, size = (0, sizes[0]) if index < sizes[0] else sizes
         for offset in range(size):
             picture = self._pictures[first + (index - first + offset) % size]
             image = self._reader.read(str(picture.path), picture.path)

@@ -2,7 +2,6 @@
 rows that it is asked for, and whose position can be saved and restored exactly."""
 
 import functools
-import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,8 +14,8 @@ from jaxtyping import Float, Int, UInt8, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.data import transforms
-from ldm_jax.data.concepts import ConceptSource
-from ldm_jax.data.sources import DataError, Example, Source
+from ldm_jax.data.example_order import ExampleOrder, spread_rows
+from ldm_jax.data.sources import DataError, Example, Source, parts_of
 
 MakeInputs = Callable[[Example, int, int], Mapping[str, np.ndarray]]
 """(example, its position, seed) → what it is conditioned on, as arrays by name, such as the tokens
@@ -107,8 +106,8 @@ def make_loader(
     Position p = step * batch_size + row of the run shows example p mod n of the source, in
     training through a permutation of the whole source that is new in every epoch; epochs follow
     each other without a gap, within a batch if need be. The global batch depends neither on the
-    number of processes nor on which rows each of them loads. Of a source of k parts position p
-    shows an example of part p mod k, each of which is gone through as a source by itself.
+    number of processes nor on which rows each of them loads. A source of several parts shows each
+    by its weight and goes through it by itself: `ExampleOrder`.
 
     Args:
         seed: of the shuffle and of random crops and flips.
@@ -126,8 +125,8 @@ def make_loader(
     """
     rows = _checked(source, data, rows)
     load = functools.partial(_load_batch, source, data, seed if train else None, inputs)
-    orders = _orders(source, seed if train else None)
-    wanted = functools.partial(_pairs_of_step, orders, data.batch_size, rows)
+    order = ExampleOrder(parts_of(source), seed if train else None)
+    wanted = functools.partial(_pairs_of_step, order, data.batch_size, rows)
     steps = grain.MapDataset.range(sys.maxsize // data.batch_size).map(wanted).map(load)
     identity = {
         "examples": len(source), "source": source.fingerprint, "batch_size": data.batch_size,
@@ -175,18 +174,6 @@ def spread(source: Source, data: cfg.Data, count: int) -> list[Example]:
     return examples_at(source, data, spread_rows(len(source), count))
 
 
-def spread_rows(length: int, count: int) -> list[int]:
-    """So many of `length` rows, evenly spread, or all where there are fewer; in order."""
-    count = min(count, length)
-    return [i * length // count for i in range(count)]
-
-
-def mixed_rows(length: int) -> list[int]:
-    """All rows in an order that is the same every time, and of which any part is like the whole
-    even where the source is sorted."""
-    return np.random.default_rng(0).permutation(length).tolist()
-
-
 def examples_at(source: Source, data: cfg.Data, rows: Iterable[int]) -> list[Example]:
     """The examples of some rows, fitted and not augmented."""
     return [_load_one(source, data, row) for row in rows]
@@ -206,30 +193,12 @@ def _checked(source: Source, data: cfg.Data, rows: Sequence[int] | None) -> tupl
     return rows
 
 
-def _shuffle_seed(seed: int) -> int:
-    # Grain adds the epoch to its seed: without this, seed 0's second epoch is seed 1's first.
-    return transforms.draws(seed, 2**64 - 1)(2**32)
-
-
-def _orders(source: Source, seed: int | None) -> list[grain.MapDataset]:
-    """The endless order of each part of the source; shuffled where there is a seed."""
-    sizes = source.parts if isinstance(source, ConceptSource) else (len(source),)
-    orders = []
-    for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
-        order = grain.MapDataset.range(end - size, end)
-        if seed is not None:
-            order = order.shuffle(seed=_shuffle_seed(seed))
-        orders.append(order.repeat())
-    return orders
-
-
 def _pairs_of_step(
-    orders: list[grain.MapDataset], batch_size: int, rows: tuple[int, ...], step: int
+    order: ExampleOrder, batch_size: int, rows: tuple[int, ...], step: int
 ) -> Int[np.ndarray, "b 2"]:
     """(position, example number) of `rows` of the batch of `step`."""
     positions = [step * batch_size + row for row in rows]
-    parts = len(orders)
-    return np.array([(p, orders[p % parts][p // parts]) for p in positions], np.int64)
+    return np.array([(p, order[p]) for p in positions], np.int64)
 
 
 def _load_batch(
@@ -240,7 +209,7 @@ def _load_batch(
     pairs: Int[np.ndarray, "b 2"],
 ) -> Batch:
     """The batch of (position, example number) pairs; augmented where there is a seed."""
-    kind = "encoded" if isinstance(data.source, cfg.EncodedLatents) else "image"
+    kind = "image" if source.has_images else "encoded"
     shown, made, importance = [], [], []
     for position, row in pairs.tolist():
         example = fit_example(source[row], data, seed, position)

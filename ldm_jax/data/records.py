@@ -3,41 +3,54 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from ldm_jax.data.sources import DataError
 
+OPEN_FILES = 256
+"""Files of one source that a process keeps open; systems allow a thousand or so in all."""
 _RAISED = (RuntimeError, ValueError, OSError)
 """What the library raises; its text says what is wrong, and seldom where."""
 
 
 class Records:
-    """The records of several files, one file's after the other's."""
+    """The records of several files, one file's after the other's.
 
-    def __init__(self, paths: Sequence[str | Path], remedy: str) -> None:
-        """Opens `paths`; `remedy` says what to do about a damaged one.
+    A file is opened when it is first read, and at most `OPEN_FILES` at a time.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | Path], remedy: str, counts: Sequence[int] | None = None
+    ) -> None:
+        """Of the files `paths`; `remedy` says what to do about a damaged one. `counts`: how many
+        records each has, where that is known; otherwise all are opened to count them.
 
         Raises:
             DataError: one cannot be opened.
         """
-        self._paths, self._remedy, self._files = paths, remedy, []
-        for path in paths:
-            with self._naming(path):
-                self._files.append(ArrayRecordDataSource([str(path)]))
-        self._ends = list(accumulate(len(file) for file in self._files))
+        self._paths, self._remedy = [*map(str, paths)], remedy
+        self._open = lru_cache(OPEN_FILES)(self._opened)
+        if counts is None:
+            counts = []
+            for path in self._paths:
+                with self._naming(path):
+                    counts.append(len(ArrayRecordDataSource([path])))
+        self._counts = [*counts]
+        self._ends = [*accumulate(self._counts)]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, row: int) -> bytes:
         """Raises DataError where its file is damaged."""
-        row, file = int(row), bisect_right(self._ends, row)
+        file, at = self.place(row)
         with self._naming(self._paths[file]):
-            return self._files[file][row - self._ends[file] + len(self._files[file])]
+            return self._open(file).read([at])[0]
 
     def __iter__(self) -> Iterator[bytes]:
         """All records, a thousand read at a time.
@@ -45,15 +58,34 @@ class Records:
         Raises:
             DataError: a file is damaged.
         """
-        for path, file in zip(self._paths, self._files, strict=True):
-            for start in range(0, len(file), 1024):
-                rows = list(range(start, min(start + 1024, len(file))))
+        for file, (path, count) in enumerate(zip(self._paths, self._counts, strict=True)):
+            for start in range(0, count, 1024):
+                rows = [*range(start, min(start + 1024, count))]
                 with self._naming(path):
-                    found = file.__getitems__(rows)
+                    found = self._open(file).read(rows)
                 yield from found
 
+    def place(self, row: int) -> tuple[int, int]:
+        """The number of the file that has a record, and which of its records it is."""
+        file = bisect_right(self._ends, int(row))
+        return file, int(row) - self._ends[file] + self._counts[file]
+
+    def named(self, row: int) -> str:
+        """Where a record lies, in words."""
+        file, at = self.place(row)
+        return f"{self._paths[file]}, record {at} (from 0)"
+
+    def _opened(self, file: int) -> ArrayRecordReader:
+        reader = ArrayRecordReader(
+            self._paths[file], options="readahead_buffer_size:0", file_reader_buffer_size=2**15
+        )
+        # One that was cut short has none, and reads as if it were empty.
+        if reader.num_records() != self._counts[file]:
+            raise ValueError(f"{reader.num_records()} records instead of {self._counts[file]}")
+        return reader
+
     @contextmanager
-    def _naming(self, path: str | Path) -> Iterator[None]:
+    def _naming(self, path: str) -> Iterator[None]:
         try:
             yield
         except _RAISED as error:

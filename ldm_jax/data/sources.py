@@ -1,6 +1,7 @@
 """Random-access sources of training examples: what they have in common."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
@@ -47,6 +48,16 @@ class Example(TypedDict):
     """What the source calls it: a file's path below its folder, or split and number."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a source, one after the other, each of which is gone through by itself."""
+
+    sizes: tuple[int, ...]
+    """How many examples each has."""
+    weights: tuple[float, ...]
+    """What each is shown for, in proportion."""
+
+
 @runtime_checkable
 class Source(Protocol):
     """Examples by number, the same at every call."""
@@ -85,6 +96,18 @@ class Source(Protocol):
     def names(self) -> Iterator[str]:
         """What the examples are called, in order; nothing where they are no files of the user's."""
         ...
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """A source of several parts."""
+
+    parts: Parts
+
+
+def parts_of(source: Source) -> Parts:
+    """The parts of a source; itself where it has none."""
+    return source.parts if isinstance(source, Parted) else Parts((len(source),), (1.0,))
 
 
 def open_source(data: cfg.Data, split: Split) -> Source:

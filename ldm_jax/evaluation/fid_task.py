@@ -257,7 +257,7 @@ def open_pipeline(arguments: Arguments) -> Any:
 def conditions_of(arguments: Arguments, model: cfg.Model) -> tuple[Sequence[str], Sequence[int]]:
     """Captions and classes of the data set's split that the model is drawn with, in one order that
     mixes a sorted set."""
-    from ldm_jax.data.loader import mixed_rows
+    from ldm_jax.data.example_order import mixed_rows
     from ldm_jax.data.sources import open_source
 
     if arguments.data is None or not {"caption", "label"}.intersection(model.inputs):

@@ -16,8 +16,9 @@ from jaxtyping import Int, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.core.files import temporary, write_atomically, writing
 from ldm_jax.core.reading import FileFormatError, open_file
+from ldm_jax.data.example_order import spread_rows
 from ldm_jax.data.folders import find_images, read_captions
-from ldm_jax.data.loader import in_order, spread_rows
+from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import Source
 from ldm_jax.images.picture_files import read_picture
 

@@ -17,7 +17,8 @@ from ldm_jax import config as cfg
 from ldm_jax.core.command import say
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.sharding import local_rows, replicated, to_global
-from ldm_jax.data.loader import TASK_SEED, examples_at, mixed_rows
+from ldm_jax.data.example_order import mixed_rows
+from ldm_jax.data.loader import TASK_SEED, examples_at
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.evaluators import HIGHER_IS_BETTER, chosen, compares, outputs_of
 from ldm_jax.evaluation.feature_shards import SHARD

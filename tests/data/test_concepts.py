@@ -36,7 +36,7 @@ def data(folders, **changes) -> cfg.Data:
 def test_subjects_are_repeated_and_classes_are_the_other_half(folders):
     config = data(folders)
     source = open_source(config, "train")
-    assert source.parts == (7, 10) and len(source) == 17
+    assert source.parts.sizes == (7, 10) and len(source) == 17
     assert sorted(source.captions()) == sorted(
         3 * ["sks dog", "sks dog running"] + ["a red toy"] + 10 * ["dog"]
     )
@@ -75,7 +75,7 @@ def test_without_classes_all_count_alike(folders):
     config = data(folders, class_path="", prior_weight=1.0)
     source = open_source(config, "train")
     loader = make_loader(source, config, seed=0, train=True)
-    assert source.parts == (7,) and "importance" not in next(loader)
+    assert source.parts.sizes == (7,) and "importance" not in next(loader)
     loader.close()
 
 

@@ -9,7 +9,7 @@ from tiny_extractors import read_tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.config import Sampling
-from ldm_jax.data.loader import mixed_rows
+from ldm_jax.data.example_order import mixed_rows
 from ldm_jax.evaluation import __main__ as command
 from ldm_jax.evaluation import fid_task
 from ldm_jax.evaluation.features import extractors
