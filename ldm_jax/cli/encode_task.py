@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ldm_jax import config as cfg
+from ldm_jax.cli.shared_work import SharedWork
 from ldm_jax.config.checks import Count, Within, require, settings
 from ldm_jax.config.command_line import parse
 from ldm_jax.core.files import check_apart, check_writable
+from ldm_jax.data.sources import has_validation
 
 HELP = """Writes what a first stage makes of every image, with captions, labels and names.
 What is there already stays: the same command goes on where it was interrupted."""
 
 
 @settings
-class Arguments:
+class Arguments(SharedWork):
     first_stage: str = ""
     """Work directory, native or diffusers folder or single file; of a whole model its first
     stage."""
@@ -36,20 +38,9 @@ class Arguments:
     data: cfg.Data = field(default_factory=cfg.Data)
     coordinator: str | None = None
     """HOST:PORT of process 0, where the devices of several processes make one machine (TPU)."""
-    num_processes: Annotated[int, Within(1, 65536)] = 1
-    """Processes that share the work; each writes its own shards."""
-    process_id: Annotated[int, Within(0, 65535)] | None = None
-    """Which of them this is, from 0."""
 
     def __post_init__(self) -> None:
-        require(
-            (self.process_id is None) == (self.num_processes == 1),
-            "--process_id",
-            self.process_id,
-            "given with --num_processes of 2 or more, and only with it",
-        )
-        require((self.process_id or 0) < self.num_processes, "--process_id", self.process_id,
-                f"below --num_processes={self.num_processes}")  # fmt: skip
+        super().__post_init__()
         require(self.coordinator is None or self.num_processes > 1, "--num_processes",
                 self.num_processes, "given with --coordinator, and be 2 or more")  # fmt: skip
 
@@ -63,8 +54,8 @@ def run(arguments: Arguments) -> list[str]:
     require(arguments.out is not None, "--out", None, "the folder of latents")
     check_writable(arguments.out, f"--out={arguments.out}")
     check_apart(arguments.out, "--out", Path(arguments.first_stage), "the first stage", below=False)
-    if isinstance(arguments.data.source, cfg.ImageFolder):
-        check_apart(arguments.out, "--out", Path(arguments.data.source.path), "the images")
+    for folder in cfg.folders_of(arguments.data.source):
+        check_apart(arguments.out, "--out", folder, "the images")
     # JAX starts only now, so that --help and mistakes answer at once.
     import jax
 
@@ -97,10 +88,7 @@ def run(arguments: Arguments) -> list[str]:
 def _splits(arguments: Arguments) -> tuple[Literal["train", "validation", "test"], ...]:
     if arguments.split != "both":
         return (arguments.split,)
-    source = arguments.data.source
-    if isinstance(source, cfg.ImageFolder) and not source.validation_fraction:
-        return ("train",)
-    return ("train", "validation")
+    return ("train", "validation") if has_validation(arguments.data.source) else ("train",)
 
 
 def main(program: str, words: list[str]) -> None:

@@ -151,9 +151,8 @@ def check_places(run: cfg.Run, places: argparse.Namespace) -> None:
         cfg.ConfigError, ValueError: names the option.
     """
     workdir = Path(places.workdir)
-    for name in ("path", "class_path"):
-        if folder := getattr(run.data.source, name, ""):
-            check_apart(workdir, "--workdir", Path(folder), "the training data")
+    for folder in cfg.folders_of(run.data.source):
+        check_apart(workdir, "--workdir", folder, "the training data")
     for option in MODELS:
         path = getattr(places, option)
         # A run that goes on has its own parts, and what it began with may be gone.

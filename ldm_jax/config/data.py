@@ -1,10 +1,12 @@
 """Where images come from."""
 
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from ldm_jax.config.checks import (
     ImageSize,
+    Positive,
     Share,
     Weight,
     Within,
@@ -72,7 +74,11 @@ class ImageFolder(FittedPictures):
     depth_maps: str = ""
     """Folder of depth maps, PNG or .npy files with the names of the images."""
     validation_fraction: Share = 0.05
-    """Share of the images held out for validation, chosen by a hash of the file name."""
+    """Share of the images held out for validation, chosen by a hash of the file name, where there
+    is no validation_path."""
+    validation_path: str = ""
+    """A folder of images for validation, with captions or classes as `path` has; "": some of
+    `path` are held out."""
 
 
 @settings
@@ -108,6 +114,65 @@ class DreamBooth(FittedPictures):
 
 
 @settings
+class Shards(FittedPictures):
+    """Pictures in shards of records, as `python -m ldm_jax.cli.shards` writes them, with their own
+    split for validation; see docs/shards.md."""
+
+    path: str = ""
+    """The folder of shards."""
+
+
+@settings
+class WebDataset(FittedPictures):
+    """Pictures in tar files of WebDataset's layout, read where they are in any order; `python -m
+    ldm_jax.cli.webdataset` makes the index for it. See docs/shards.md."""
+
+    path: str = ""
+    """The tar files: one, a folder of them, or a name such as train-{000000..000099}.tar."""
+    validation_path: str = ""
+    """Those for validation; "": none."""
+    index: str = ""
+    """The folder of the index; "": the folder `index` beside the tar files."""
+    caption: str = "txt"
+    """Where captions are: `txt`, the member KEY.txt, or `json.NAME`, a text in KEY.json."""
+    label: str = "cls"
+    """Where classes are: `cls`, a number in KEY.cls, or `json.NAME`, a number in KEY.json."""
+    class_names: tuple[str, ...] = ()
+    """What the classes' numbers mean; (): the numbers, where each example has a `cls`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("caption", "label"):
+            value, own = getattr(self, name), type(self).__dataclass_fields__[name].default
+            named = value.startswith("json.") and len(value) > len("json.")
+            require(value == own or named, f"data.source.{name}", value,
+                    f"{own}, or json. and a name")  # fmt: skip
+        require(self.label == "cls" or len(self.class_names) > 0, "data.source.class_names",
+                self.class_names, f"given with data.source.label={self.label}")  # fmt: skip
+
+
+@settings
+class TFDS(FittedPictures):
+    """A data set of TensorFlow Datasets that is prepared in array_record files; see
+    docs/shards.md."""
+
+    path: str = ""
+    """The folder that was its data_dir."""
+    name: str = ""
+    """Such as cifar10, or name/config, or name/config:1.0.0."""
+    split: str = "train"
+    """Which of its splits is trained on."""
+    validation_split: str = ""
+    """Which of its splits is for validation; "": none."""
+    image: str = "image"
+    """The feature that has the picture."""
+    caption: str = ""
+    """The feature that has the caption, a text; "": none."""
+    label: str = ""
+    """The feature that has the class; "": none."""
+
+
+@settings
 class EncodedLatents:
     """Latents precomputed by `python -m ldm_jax.cli.encode`, for stage two."""
 
@@ -116,10 +181,47 @@ class EncodedLatents:
 
 
 @settings
+class Mixture:
+    """Several sources, of which each batch has shares by their weights. All must have captions, or
+    none, and the same classes; for validation each gives what it has. See docs/shards.md."""
+
+    sources: tuple[
+        DigitScenes | ImageFolder | Shards | WebDataset | TFDS | EncodedLatents, ...
+    ] = ()  # fmt: skip
+    """The sources."""
+    weights: tuple[Positive, ...] = ()
+    """What each is shown for, in proportion; (): how many examples it has."""
+
+    def __post_init__(self) -> None:
+        require(len(self.weights) in (0, len(self.sources)), "data.source.weights", self.weights,
+                f"one for each of the {len(self.sources)} sources, or none")  # fmt: skip
+
+
+Source = (
+    DigitScenes | ImageFolder | DreamBooth | Shards | WebDataset | TFDS | EncodedLatents | Mixture
+)  # fmt: skip
+
+
+def sources_in(source: Source) -> tuple[Source, ...]:
+    """The sources of a mixture; another source itself."""
+    return source.sources if isinstance(source, Mixture) else (source,)
+
+
+def folders_of(source: Source) -> tuple[Path, ...]:
+    """The folders that a source reads, as far as they are named; for tar files theirs."""
+    found = []
+    for one in sources_in(source):
+        named = [getattr(one, name, "") for name in ("path", "validation_path", "class_path")]
+        paths = [Path(name) for name in named if name]
+        if isinstance(one, WebDataset):
+            paths = [path.parent if path.suffix == ".tar" else path for path in paths]
+        found += paths
+    return tuple(found)
+
+
+@settings
 class Data:
-    source: DigitScenes | ImageFolder | DreamBooth | EncodedLatents = field(
-        default_factory=DigitScenes
-    )
+    source: Source = field(default_factory=DigitScenes)
     image_size: ImageSize = 32
     """Size of the training images in pixels: 32 for a square, or height and width."""
     batch_size: Annotated[int, Within(1, 2**20)] = 64
@@ -135,6 +237,6 @@ class Data:
 
     def __post_init__(self) -> None:
         self.sides  # noqa: B018 - its own checks
-        if isinstance(self.source, DigitScenes):
+        if any(isinstance(one, DigitScenes) for one in sources_in(self.source)):
             sizes = (16, 32, 64)
             require(self.image_size in sizes, "data.image_size", self.image_size, f"one of {sizes}")

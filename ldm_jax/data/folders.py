@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import (
+    open_file,
     parse_json,
     printable,
     read_lines,
@@ -23,6 +24,7 @@ from ldm_jax.data.companions import Companions
 from ldm_jax.data.edit_pairs import is_list, only_edited, read_edit_pairs
 from ldm_jax.data.picture_reader import PictureReader
 from ldm_jax.data.sources import DataError, Example, Split
+from ldm_jax.data.stored_pictures import Stored
 from ldm_jax.images.picture_files import SUFFIXES
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -34,7 +36,8 @@ class FolderSource:
 
     Labels: where every image lies in a subfolder, the top-level subfolders are the classes, in
     the order of their names. Captions: `read_captions` has their forms. An image belongs to
-    validation by a hash of its path, which adding images does not change.
+    validation by a hash of its path, which adding images does not change; or validation has a
+    folder of its own.
 
     Where images are resized, JPEG files larger than twice `sides`, and other very large
     pictures, are decoded at a reduced scale that is still at least that size, which costs a
@@ -42,10 +45,11 @@ class FolderSource:
     """
 
     def __init__(self, folder: cfg.ImageFolder, sides: tuple[int, int], split: Split):
-        root = Path(folder.path)
         if split == "test":
             raise DataError("a folder of images has no test split; use 'train' or 'validation'")
-        listing = find_images(root)
+        apart = folder.validation_path if split == "validation" else ""
+        root = Path(apart or folder.path)
+        listing = find_images(root, f"data.source.{'validation_' * bool(apart)}path")
         if is_list(folder.edit_images):
             pairs = read_edit_pairs(folder.edit_images)
             listing = replace(listing, names=only_edited(listing.names, pairs))
@@ -54,14 +58,7 @@ class FolderSource:
         self.class_names = _class_names(root, names, captions is not None)
         self.has_captions = captions is not None
         self.has_images = True
-        share = folder.validation_fraction
-        kept = [n for n in names if (name_hash(n) < share) == (split == "validation")]
-        if not kept:
-            raise DataError(
-                f"none of the {len(names)} images of {root} is in the {split} split at "
-                f"data.source.validation_fraction={share}; change that setting, add images, or "
-                "use another split"
-            )
+        kept = names if folder.validation_path else _of_split(root, names, folder, split)
         self._names = tuple(kept)
         self._pictures = PictureReader(folder, sides)
         self.broken = self._pictures.broken
@@ -70,7 +67,11 @@ class FolderSource:
         self.box_classes = None if annotations is None else annotations.class_names
         self.map_classes = 0 if folder.class_maps else None
         self.beside = companions.beside
-        self.found = _told(listing, split, len(kept), captions, origin, len(self.class_names))
+        shares = f" for {'training' if split == 'train' else 'validation'}"
+        if not folder.validation_path:
+            train = len(kept) if split == "train" else len(names) - len(kept)
+            shares = f" ({train} for training, {len(names) - train} for validation)"
+        self.found = _told(listing, shares, captions, origin, len(self.class_names))
         self.found += companions.told()
         self._root = root
         self._captions = [captions[n] for n in kept] if captions is not None else None
@@ -106,6 +107,14 @@ class FolderSource:
                 return found | self._companions.of(name)
         raise DataError(f"none of the {len(self)} images in {self._root} can be read")
 
+    def stored(self, index: int) -> Stored:
+        """As `Storing.stored`; `FileFormatError` where the file cannot be read."""
+        index = range(len(self))[index]
+        name = self._names[index]
+        caption = self._captions[index] if self._captions is not None else ""
+        with open_file(self._root / name) as file:
+            return Stored(file.read(), caption, self._labels[index], name)
+
     def captions(self) -> Iterator[str]:
         """All captions, in order; nothing where the folder has none."""
         return iter(self._captions or ())
@@ -125,16 +134,24 @@ def name_hash(name: str) -> float:
     return int.from_bytes(hashlib.sha256(data).digest()[:6], "big") / 2**48
 
 
+def _of_split(root: Path, names: list[str], folder: cfg.ImageFolder, split: Split) -> list[str]:
+    """The images that belong to a split by their names."""
+    share = folder.validation_fraction
+    kept = [n for n in names if (name_hash(n) < share) == (split == "validation")]
+    if not kept:
+        raise DataError(
+            f"none of the {len(names)} images of {root} is in the {split} split at "
+            f"data.source.validation_fraction={share}; change that setting, add images, or "
+            "use another split"
+        )
+    return kept
+
+
 def _told(
-    listing: "Listing", split: Split, kept: int, captions: dict[str, str] | None, origin: str,
-    classes: int,
-) -> str:  # fmt: skip
-    """What was found, in a line."""
-    train = kept if split == "train" else len(listing.names) - kept
-    words = [
-        f"{len(listing.names)} images in {printable(str(listing.root))} ({train} for training, "
-        f"{len(listing.names) - train} for validation)"
-    ]
+    listing: "Listing", shares: str, captions: dict[str, str] | None, origin: str, classes: int
+) -> str:
+    """What was found, in a line; `shares` says for what."""
+    words = [f"{len(listing.names)} images in {printable(str(listing.root))}{shares}"]
     if captions is not None:
         empty = sum(not caption for caption in captions.values())
         words.append(f"captions from {origin}{f' ({empty} of them empty)' if empty else ''}")
@@ -174,8 +191,8 @@ class Listing:
         return f"; left out: {', '.join(kinds)}" if kinds else ""
 
 
-def find_images(root: Path) -> Listing:
-    """All images below `root`, by their suffixes.
+def find_images(root: Path, setting: str = "data.source.path") -> Listing:
+    """All images below `root`, which `setting` names, by their suffixes.
 
     Hidden names, folders that were read already, and what is no file are left out.
 
@@ -183,9 +200,9 @@ def find_images(root: Path) -> Listing:
         DataError: no such folder, one that cannot be read, or no image in it.
     """
     if root == Path():
-        raise DataError("data.source.path is missing: name the folder with --data.source.path=DIR")
+        raise DataError(f"{setting} is missing: name the folder with --{setting}=DIR")
     if not root.is_dir():
-        raise DataError(f"data.source.path is {str(root)!r}, which is not a folder")
+        raise DataError(f"{setting} is {str(root)!r}, which is not a folder")
     found = Listing(root, (), Counter(), Counter(), (), Counter())
     names: list[str] = []
     texts: list[str] = []

@@ -1,6 +1,7 @@
 """Pictures of a source, of which broken ones stop a run or are skipped."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import UInt8
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import FileFormatError
 from ldm_jax.data.sources import DataError
-from ldm_jax.images.picture_files import read_picture
+from ldm_jax.images.picture_files import decode_picture, read_picture
 
 _log = logging.getLogger(__name__)
 
@@ -31,10 +32,19 @@ class PictureReader:
         Raises:
             DataError: it is broken, and such stop the run.
         """
+        return self._checked(name, lambda: read_picture(path, self._at_least))
+
+    def decode(self, name: str, content: bytes) -> UInt8[np.ndarray, "h w 3"] | None:
+        """As `read`, of a picture that is not a file of its own but has the content of one."""
+        return self._checked(name, lambda: decode_picture(name, content, self._at_least))
+
+    def _checked(
+        self, name: str, read: Callable[[], UInt8[np.ndarray, "h w 3"]]
+    ) -> UInt8[np.ndarray, "h w 3"] | None:
         if name in self.broken:
             return None
         try:
-            return read_picture(path, self._at_least)
+            return read()
         except FileFormatError as error:
             if not self._skip:
                 raise DataError(

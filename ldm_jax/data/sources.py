@@ -135,6 +135,45 @@ def open_source(data: cfg.Data, split: Split) -> Source:
         from ldm_jax.data.concepts import ConceptSource
 
         return ConceptSource(source, sides, split)
+    if isinstance(source, cfg.Shards):
+        from ldm_jax.data.shards_source import ShardsSource
+
+        return ShardsSource(source, sides, split)
     from ldm_jax.data.folders import FolderSource
 
     return FolderSource(source, sides, split)
+
+
+def check_alike(first: Source, second: Source) -> None:
+    """Raises DataError, which says what both have, unless one model can be shown both sources."""
+    for what, name in (
+        ("images", "has_images"), ("captions", "has_captions"), ("classes", "class_names"),
+        ("classes of boxes", "box_classes"),
+    ):  # fmt: skip
+        one, other = getattr(first, name), getattr(second, name)
+        if one != other:
+            told = [
+                f"{'all' if has is True else has if has else 'none'}"[:200] for has in (one, other)
+            ]
+            raise DataError(
+                f"data that are used together differ in their {what}: {told[0]} in {first.found}; "
+                f"{told[1]} in {second.found}; give all of them the same"
+            )
+
+
+def has_validation(source: cfg.Source) -> bool:
+    """Whether a source keeps examples for validation."""
+    match source:
+        case cfg.DreamBooth():
+            return False
+        case cfg.ImageFolder(validation_fraction=share, validation_path=path):
+            return bool(share or path)
+        case cfg.Shards():
+            from ldm_jax.data.shards_source import has_split
+
+            return has_split(source, "validation")
+        case cfg.EncodedLatents():
+            from ldm_jax.data.encoded_latents import is_encoded
+
+            return is_encoded(source, "validation")
+    return True

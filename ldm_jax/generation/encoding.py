@@ -33,7 +33,7 @@ from ldm_jax.models.bottlenecks import Gaussian
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.models.pixels import to_pixels
 
-_WHERE = ("path", "data_dir")
+_WHERE = ("path", "data_dir", "validation_path", "index")
 
 
 class NonFiniteLatents(ValueError):
@@ -208,7 +208,11 @@ def _check_still(data: cfg.Data) -> None:
             "subjects with pictures of their classes are trained on as images: encoded ones do not "
             "say which is which; encode a folder of images"
         )
-    if isinstance(source, cfg.ImageFolder) and (source.flip or source.crop == "random"):
+    if isinstance(source, cfg.Mixture):
+        raise DataError(
+            "a mixture is not encoded: encode each of its sources by itself, and mix the latents"
+        )
+    if isinstance(source, cfg.FittedPictures) and (source.flip or source.crop == "random"):
         raise DataError(
             f"data.source has crop={source.crop!r} and flip={source.flip}: encoded images cannot "
             "be cropped or mirrored. Encode them with --data.source.crop=center "

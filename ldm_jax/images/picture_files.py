@@ -1,5 +1,6 @@
 """Picture files, read as what they are: regular files of known formats, within limits of size."""
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ldm_jax.core.reading import FileFormatError, open_file
 
@@ -58,14 +59,19 @@ _room = _Room(AT_ONCE)
 
 
 @contextmanager
-def open_picture(path: str | Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+def open_picture(
+    path: str | Path, formats: tuple[str, ...] = FORMATS, content: bytes | None = None
+) -> Iterator[Image.Image]:
     """Opens a picture whose pixels are not decoded yet; decode them inside.
+
+    Args:
+        content: of a picture that is no file of its own; `path` is then what errors call it.
 
     Raises:
         FileFormatError: no regular file, no picture of these formats, a damaged one (also when it
             is decoded inside), or one of more than `MAX_PIXELS`.
     """
-    with open_file(path) as file:
+    with open_file(path) if content is None else io.BytesIO(content) as file:
         try:
             with Image.open(file, formats=formats) as image:
                 if image.width * image.height > MAX_PIXELS:
@@ -101,12 +107,38 @@ def read_picture(path: str | Path, at_least: int | None = None) -> UInt8[np.ndar
     Raises:
         FileFormatError: as `open_picture`, or pixels of 32 bits, whose range no file says.
     """
-    with open_picture(path) as image:
+    return _read(path, at_least, None)
+
+
+def decode_picture(
+    name: str, content: bytes, at_least: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """As `read_picture`, of the content of a picture file that errors call `name`."""
+    return _read(name, at_least, content)
+
+
+def _read(
+    path: str | Path, at_least: int | None, content: bytes | None
+) -> UInt8[np.ndarray, "h w 3"]:
+    with open_picture(path, content=content) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         with _room.take(image.width * image.height):
             ImageOps.exif_transpose(image, in_place=True)
             return _pixels(image, at_least)
+
+
+def describe_picture(name: str, content: bytes) -> tuple[str, tuple[int, int]]:
+    """The format of the content of a picture file, as Pillow calls it, and the picture's height and
+    width, upright; its pixels are not decoded.
+
+    Raises:
+        FileFormatError: as `open_picture`; errors call it `name`.
+    """
+    with open_picture(name, content=content) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.format, (width, height) if turned else (height, width)
 
 
 def _pixels(image: Image.Image, at_least: int | None) -> UInt8[np.ndarray, "h w 3"]:

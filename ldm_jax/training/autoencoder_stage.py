@@ -76,7 +76,8 @@ def autoencoder_stage(
     def scores(params: Any, frozen: Any, batch: Any) -> Metrics:
         return losses.scores(bind(params, frozen), frozen, batch)
 
-    train, validation = open_source(run.data, "train"), validation_source(run.data)
+    train = open_source(run.data, "train")
+    validation = validation_source(run.data, train)
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     inputs = InputMaker(run.conditioners, None, run.data.sides) if run.conditioners else None
     if fresh:

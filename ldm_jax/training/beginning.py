@@ -143,7 +143,7 @@ def all_captions(data: cfg.Data, train: Source) -> Iterator[str]:
     """The training captions, then those kept for validation, whose words and letters a tokenizer
     is to know too."""
     yield from train.captions()
-    validation = validation_source(data)
+    validation = validation_source(data, train)
     if validation is not None:
         yield from validation.captions()
 

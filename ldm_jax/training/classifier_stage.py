@@ -41,7 +41,7 @@ def classifier_stage(
         keep_first_stage(run, train, workdir, mesh, stage)
         wait_for_all("frozen parts")
     stage_one, frozen = load_first_stage(run, workdir)
-    validation = validation_source(run.data)
+    validation = validation_source(run.data, train)
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
     autoencoder = build_autoencoder(stage_one, jnp.dtype(run.loop.dtype))

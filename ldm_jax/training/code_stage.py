@@ -49,7 +49,8 @@ def code_stage(
     if not has_checkpoints(workdir):
         # Before the data, which may have to be built.
         initial = _begin(run, workdir, first_stage, condition_stage, init)
-    train, validation = open_source(run.data, "train"), validation_source(run.data)
+    train = open_source(run.data, "train")
+    validation = validation_source(run.data, train)
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     autoencoder, frozen = load_first_stage(run, workdir)
     of_conditions, more = load_condition_stage(run, workdir)

@@ -32,7 +32,8 @@ def contrastive_stage(run: cfg.ContrastiveRun, workdir: Path, init: str | None =
         cfg.ConfigError: examples have no captions, or `init` does not fit.
         ConvertError, FileFormatError, TokenizerError, OSError: what cannot be read.
     """
-    train, validation = open_source(run.data, "train"), validation_source(run.data)
+    train = open_source(run.data, "train")
+    validation = validation_source(run.data, train)
     check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
     initial = None if has_checkpoints(workdir) else _begin(run, train, workdir, init)
     (text,) = run.conditioners

@@ -102,7 +102,7 @@ def diffusion_stage(
         run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor, control, taught
     )
     uncond = jax.tree.map(jnp.asarray, inputs.uncond())
-    validation = validation_source(run.data)
+    validation = validation_source(run.data, train)
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)

@@ -9,9 +9,8 @@ import jax
 from ldm_jax import config as cfg
 from ldm_jax.convert.exporting import obstacles_told
 from ldm_jax.core.output import say
-from ldm_jax.data.encoded_latents import is_encoded
 from ldm_jax.data.loader import MakeInputs
-from ldm_jax.data.sources import Source, open_source
+from ldm_jax.data.sources import Source, check_alike, has_validation, open_source
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.state import TrainState
 
@@ -56,15 +55,17 @@ class Stage:
     """Trained parameters to begin with, as `init` takes them; fresh ones for what it has not."""
 
 
-def validation_source(data: cfg.Data) -> Source | None:
-    """The images kept for validation, or None where the config keeps none."""
-    if isinstance(data.source, cfg.DreamBooth):
+def validation_source(data: cfg.Data, train: Source) -> Source | None:
+    """The images kept for validation, or None where the config keeps none.
+
+    Raises:
+        DataError: they have other classes than `train`, or no captions where it has some.
+    """
+    if not has_validation(data.source):
         return None
-    if isinstance(data.source, cfg.ImageFolder) and not data.source.validation_fraction:
-        return None
-    if isinstance(data.source, cfg.EncodedLatents) and not is_encoded(data.source, "validation"):
-        return None
-    return open_source(data, "validation")
+    found = open_source(data, "validation")
+    check_alike(train, found)
+    return found
 
 
 def tell_obstacles(config: cfg.Model | cfg.Autoencoder) -> None:

@@ -17,7 +17,7 @@ from ldm_jax.workdir.record import (
     has_checkpoints,
     read_record,
 )
-from ldm_jax.workdir.run_config import FREE_FIELDS, read_config
+from ldm_jax.workdir.run_config import is_free, read_config
 
 
 def check_workdir(workdir: Path, config: cfg.Run) -> None:
@@ -43,7 +43,7 @@ def check_workdir(workdir: Path, config: cfg.Run) -> None:
 
 def check_same_run(workdir: Path, config: cfg.Run) -> None:
     """Raises ConfigError, naming the fields, where `config` is another run than `workdir`'s."""
-    changed = [c for c in cfg.differences(read_config(workdir), config) if c[0] not in FREE_FIELDS]
+    changed = [c for c in cfg.differences(read_config(workdir), config) if not is_free(c[0])]
     if changed:
         listed = "; ".join(f"{where} was {old!r}, is {new!r}" for where, old, new in changed)
         raise cfg.ConfigError(
@@ -82,7 +82,7 @@ def _part_changes(workdir: Path, directory: Path) -> list[str]:
     found = [
         f"in {workdir / CONFIG} {field} was {old!r}, is {new!r}"
         for field, old, new in cfg.differences(run, now)
-        if field not in FREE_FIELDS
+        if not is_free(field)
     ]
     noted = record.get("frozen")
     if noted is None:

@@ -1,6 +1,7 @@
 """The config of a work directory, and what may change in it when a run goes on."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,20 @@ FREE_FIELDS = {
     "loop.validation_batches", "loop.sample_every", "loop.sample_guidance", "loop.prompts",
     "loop.classes", "loop.remat", "sampling.temperature", "sampling.top_k", "sampling.top_p",
     "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",
-    "data.source.data_dir", "data.source.path", "data.source.class_path", "data.source.on_broken",
+    "data.source.data_dir", "data.source.path", "data.source.validation_path", "data.source.index",
+    "data.source.class_path", "data.source.on_broken",
     "loss.perceptual.vgg", "loss.perceptual.heads",
 }  # fmt: skip
 """What may change when a run goes on: how long, how often, what is shown, on what devices,
 from which folder.
 
 Before the first checkpoint there is nothing to go on with, and everything may change."""
+
+
+def is_free(field: str) -> bool:
+    """Whether a setting may change when a run goes on; those of a mixture's sources as those of
+    one source."""
+    return re.sub(r"\.sources\.\d+", "", field) in FREE_FIELDS
 
 
 def write_config(workdir: Path, config: Any) -> None:

@@ -1,0 +1,138 @@
+"""What `python -m ldm_jax.cli.shards` does."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Literal
+
+import ldm_jax
+from ldm_jax import config as cfg
+from ldm_jax.cli.shared_work import SharedWork
+from ldm_jax.config.checks import Count, Side, require, settings
+from ldm_jax.config.choices import choose
+from ldm_jax.config.command_line import check_given, overridden
+from ldm_jax.core.command import Failed
+from ldm_jax.core.files import check_apart, check_writable
+from ldm_jax.data.sources import Split
+
+HELP = """Writes the pictures of a source, with captions, labels and names, into shards of records.
+What is there already stays: the same command goes on where it was interrupted."""
+
+
+@settings
+class Arguments(SharedWork):
+    out: Path | None = None
+    """The folder of shards."""
+    split: Literal["train", "validation", "test", "both"] = "both"
+    """`both` is train, and validation where the source keeps images for it."""
+    size: Side | None = None
+    """Make larger pictures smaller, so that their shorter side has so many pixels; None: as they
+    are."""
+    shard_size: Count = 4096
+    """Images in one file. An interrupted file is begun again."""
+    verify: bool = False
+    """Write nothing; compare all shards in `out` with their checksums."""
+    data: cfg.Data = field(default_factory=lambda: cfg.Data(cfg.ImageFolder()))
+
+
+def run(arguments: Arguments) -> list[str]:
+    """Writes the splits and returns a line about each.
+
+    Raises:
+        ValueError, OSError: it cannot be.
+        Failed: shards that are to be verified are damaged.
+    """
+    require(arguments.out is not None, "--out", None, "the folder of shards")
+    if arguments.verify:
+        return [_verified(split, arguments) for split in _written(arguments)]
+    source = arguments.data.source
+    require(not isinstance(source, cfg.DreamBooth | cfg.EncodedLatents | cfg.Mixture),
+            "data.source", type(source).__name__,
+            "a source of images; of a mixture, each of its sources by itself")  # fmt: skip
+    check_writable(arguments.out, f"--out={arguments.out}")
+    for folder in cfg.folders_of(source):
+        check_apart(arguments.out, "--out", folder, "the images")
+    return [_write(split, arguments) for split in _splits(arguments)]
+
+
+def _splits(arguments: Arguments) -> Sequence[Split]:
+    from ldm_jax.data.sources import has_validation
+
+    if arguments.split != "both":
+        return (arguments.split,)
+    return ("train", "validation") if has_validation(arguments.data.source) else ("train",)
+
+
+def _write(split: Split, arguments: Arguments) -> str:
+    from ldm_jax.core.progress import Progress
+    from ldm_jax.data.picture_shards import plan_of, write_pictures
+    from ldm_jax.data.sources import open_source
+
+    data = arguments.data
+    source = open_source(data, split)
+    print(f"data: {source.found}", flush=True)
+    versions = {"ldm_jax": ldm_jax.__version__, "pillow": importlib.metadata.version("pillow")}
+    plan = plan_of(source, data.source, arguments.size, arguments.shard_size, **versions)
+    index, count = arguments.process_id or 0, arguments.num_processes
+    own = sum(len(plan.rows(shard)) for shard in range(index, plan.shards, count))
+    with Progress(f"writing {split}", own, images=1) as bar:
+        missing = write_pictures(
+            source, arguments.out / split, plan, tell=bar.update,
+            skip=getattr(data.source, "on_broken", "stop") == "skip",
+            process_index=index, process_count=count,
+        )  # fmt: skip
+    if missing:
+        return f"{split}: other processes have {missing} of {plan.shards} shards to write"
+    return f"{split}: {plan.shards} shards in {arguments.out / split}"
+
+
+def _written(arguments: Arguments) -> list[Split]:
+    from ldm_jax.data.shard_lists import INDEX
+
+    every: tuple[Split, ...] = ("train", "validation", "test")
+    splits = [one for one in every if arguments.split in ("both", one)]
+    found = [one for one in splits if (arguments.out / one / INDEX).exists()]
+    require(len(found) > 0, "--out", str(arguments.out), "a folder of shards that are finished")
+    return found
+
+
+def _verified(split: Split, arguments: Arguments) -> str:
+    from ldm_jax.data import shard_lists
+    from ldm_jax.data.picture_shards import Common
+
+    remedy = "the command that wrote it, without --verify, writes again what is amiss"
+    folder = arguments.out / split
+    shards, _ = shard_lists.read_list(folder, shard_lists.Shard, Common, remedy)
+    return verified(split, folder, shards[arguments.process_id or 0 :: arguments.num_processes])
+
+
+def verified(what: str, folder: Path, shards: Sequence) -> str:
+    """A line about `shards`, once all have been compared with their checksums.
+
+    Raises:
+        Failed: names those that differ.
+    """
+    from ldm_jax.core.progress import Progress
+    from ldm_jax.data import shard_lists
+
+    total = sum(one.bytes for one in shards)
+    with Progress(f"comparing {what} (bytes)", total) as bar:
+        problems = shard_lists.damaged_shards(folder, shards, bar.update)
+    if problems:
+        raise Failed(
+            f"{len(problems)} of {len(shards)} shards are not what was written: "
+            f"{'; '.join(problems[:5])}{'; ...' * (len(problems) > 5)}"
+        )
+    return f"{what}: all {len(shards)} shards are as they were written, {total:,} bytes"
+
+
+def main(program: str, words: list[str]) -> None:
+    """Writes, or verifies, what a command line says.
+
+    Raises:
+        ValueError, OSError: it cannot be.
+    """
+    check_given(words, ("out", "data.source.path"))
+    arguments, words = choose(Arguments(), words)
+    print("\n".join(run(overridden(arguments, words, program, HELP))))
