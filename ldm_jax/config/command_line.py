@@ -14,7 +14,7 @@ import tyro
 from ldm_jax.config.checks import ConfigError, field_hints
 from ldm_jax.config.choices import leaves
 from ldm_jax.config.config_files import open_config
-from ldm_jax.config.data import Data, EncodedLatents, ImageFolder
+from ldm_jax.config.data import Data, EncodedLatents, ImageFolder, has_kind
 from ldm_jax.config.serialization import from_json
 from ldm_jax.config.setting_words import check_words
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
@@ -173,9 +173,10 @@ def parse(
             raise ConfigError("no images are named: give --config=FILE or --images=FOLDER")
     default = replace(default, data=data or (Data() if required or asked_for_help else None))
     parsed = overridden(default, rest, prog, description + HELP, places)
-    if required and isinstance(parsed.data.source, EncodedLatents):
+    if required and has_kind(parsed.data.source, EncodedLatents):
+        path = getattr(parsed.data.source, "path", "a mixture")
         raise ConfigError(
-            f"data.source.path={parsed.data.source.path} is already encoded; name the folder of "
+            f"data.source.path={path} is already encoded; name the folder of "
             "the images with --config=FILE or --images=FOLDER"
         )
     return parsed

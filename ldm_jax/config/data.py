@@ -2,7 +2,7 @@
 
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ldm_jax.config.checks import (
     ImageSize,
@@ -207,6 +207,11 @@ def sources_in(source: Source) -> tuple[Source, ...]:
     return source.sources if isinstance(source, Mixture) else (source,)
 
 
+def has_kind(source: Source, kind: Any) -> bool:
+    """Whether a source, or one of a mixture, is of a kind."""
+    return any(isinstance(one, kind) for one in sources_in(source))
+
+
 def folders_of(source: Source) -> tuple[Path, ...]:
     """The folders that a source reads, as far as they are named; for tar files theirs."""
     found = []
@@ -237,6 +242,6 @@ class Data:
 
     def __post_init__(self) -> None:
         self.sides  # noqa: B018 - its own checks
-        if any(isinstance(one, DigitScenes) for one in sources_in(self.source)):
+        if has_kind(self.source, DigitScenes):
             sizes = (16, 32, 64)
             require(self.image_size in sizes, "data.image_size", self.image_size, f"one of {sizes}")

@@ -34,7 +34,7 @@ from ldm_jax.config.conditioning import (
     TextConditioner,
     find,
 )
-from ldm_jax.config.data import Data, DreamBooth, EncodedLatents
+from ldm_jax.config.data import Data, DreamBooth, EncodedLatents, has_kind
 from ldm_jax.config.diffusion_objective import Objective
 from ldm_jax.config.drawn_scores import DrawnScores
 from ldm_jax.config.first_stage_loss import AutoencoderLoss, check_loss, check_map_loss
@@ -65,7 +65,7 @@ class AutoencoderRun:
     def __post_init__(self) -> None:
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, self.conditioners)
-        require(not isinstance(self.data.source, EncodedLatents), "data.source", self.data.source,
+        require(not has_kind(self.data.source, EncodedLatents), "data.source", self.data.source,
                 "a source of images in stage one")  # fmt: skip
         channels = 3 if self.maps is None else self.maps.num_classes
         require(self.autoencoder.image_channels == channels, "autoencoder.image_channels",
@@ -281,7 +281,7 @@ class ContrastiveRun:
         _check_wishes(self.loop, ())
         require(self.optim.accumulation == 1, "optim.accumulation", self.optim.accumulation,
                 "1: images are compared with the captions of the whole batch")  # fmt: skip
-        require(not isinstance(self.data.source, EncodedLatents | DreamBooth), "data.source",
+        require(not has_kind(self.data.source, EncodedLatents | DreamBooth), "data.source",
                 self.data.source, "a source of images with captions")  # fmt: skip
         side = self.clip.vision.image_size
         require(self.data.sides == (side, side), "data.image_size", self.data.image_size,

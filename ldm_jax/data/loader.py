@@ -150,10 +150,10 @@ def validation_batches(
     beginning of the source. Batches are as in `make_loader`, and so are the errors.
     """
     rows = _checked(source, data, rows)
+    order = ExampleOrder(parts_of(source), None)
     batches = []
     for step in range(min(n, max(1, len(source) // data.batch_size))):
-        positions = step * data.batch_size + np.array(rows)
-        pairs = np.stack([positions, positions % len(source)], axis=1)
+        pairs = _pairs_of_step(order, data.batch_size, rows, step)
         batches.append(_load_batch(source, data, None, inputs, pairs))
     return batches
 
@@ -236,9 +236,10 @@ def fit_example(example: Example, data: cfg.Data, seed: int | None, position: in
     if "image" not in example:
         return example
     whole = example["image"].shape[:2]
-    if isinstance(data.source, cfg.FittedPictures):
+    how = example.get("fitting", data.source)
+    if isinstance(how, cfg.FittedPictures):
         below = None if seed is None else transforms.draws(seed, position)
-        crop = transforms.choose_crop(whole, data.source, data.sides, below)
+        crop = transforms.choose_crop(whole, how, data.sides, below)
         return {**example, "image": crop.image(example["image"]), "crop": crop}
     if whole != data.sides:
         raise DataError(

@@ -38,6 +38,8 @@ class Example(TypedDict):
     """The picture that `image` is an edited version of."""
     depth: NotRequired[Path]
     """The file with the depth of each place of the whole image."""
+    fitting: NotRequired[cfg.FittedPictures]
+    """How the image is resized and cropped, where its source says it of each."""
     importance: NotRequired[float]
     """What its loss counts for; 1 where there is none."""
     crop: NotRequired[Crop]
@@ -117,7 +119,7 @@ def open_source(data: cfg.Data, split: Split) -> Source:
     processes on a file system one builds and the others wait for it. Images of a folder come at
     their own size (JPEG at least twice that of `data`; see `FolderSource`), and a folder has no
     test split, one of subjects training examples alone. Encoded latents have the splits that were
-    encoded.
+    encoded, shards those that were written; a mixture what its sources have.
 
     Raises:
         DataError: the folder does not make a dataset, or the split is empty.
@@ -135,6 +137,10 @@ def open_source(data: cfg.Data, split: Split) -> Source:
         from ldm_jax.data.concepts import ConceptSource
 
         return ConceptSource(source, sides, split)
+    if isinstance(source, cfg.Mixture):
+        from ldm_jax.data.mixtures import MixtureSource
+
+        return MixtureSource(data, split)
     if isinstance(source, cfg.Shards):
         from ldm_jax.data.shards_source import ShardsSource
 
@@ -146,24 +152,25 @@ def open_source(data: cfg.Data, split: Split) -> Source:
 
 def check_alike(first: Source, second: Source) -> None:
     """Raises DataError, which says what both have, unless one model can be shown both sources."""
-    for what, name in (
-        ("images", "has_images"), ("captions", "has_captions"), ("classes", "class_names"),
-        ("classes of boxes", "box_classes"),
-    ):  # fmt: skip
-        one, other = getattr(first, name), getattr(second, name)
+    for what, one, other in (
+        ("images instead of latents", first.has_images, second.has_images),
+        ("captions", first.has_captions, second.has_captions),
+        ("classes", first.class_names, second.class_names),
+    ):
         if one != other:
-            told = [
-                f"{'all' if has is True else has if has else 'none'}"[:200] for has in (one, other)
-            ]
+            told = [", ".join(has)[:80] if isinstance(has, tuple) and has else
+                    "yes" if has else "none" for has in (one, other)]  # fmt: skip
             raise DataError(
-                f"data that are used together differ in their {what}: {told[0]} in {first.found}; "
-                f"{told[1]} in {second.found}; give all of them the same"
+                f"data that are used together must all have the same {what}: {told[0]} in "
+                f"{first.found}; {told[1]} in {second.found}"
             )
 
 
 def has_validation(source: cfg.Source) -> bool:
     """Whether a source keeps examples for validation."""
     match source:
+        case cfg.Mixture(sources=sources):
+            return any(map(has_validation, sources))
         case cfg.DreamBooth():
             return False
         case cfg.ImageFolder(validation_fraction=share, validation_path=path):

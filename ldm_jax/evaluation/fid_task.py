@@ -263,9 +263,9 @@ def conditions_of(arguments: Arguments, model: cfg.Model) -> tuple[Sequence[str]
     if arguments.data is None or not {"caption", "label"}.intersection(model.inputs):
         return (), ()
     source = open_source(arguments.data, arguments.split)
-    order = mixed_rows(len(source))
     captions = list(source.captions()) if "caption" in model.inputs else []
     labels = list(source.labels()) if "label" in model.inputs else []
+    order = mixed_rows(len(captions or labels))
     return [captions[i] for i in order if captions], [labels[i] for i in order if labels]
 
 

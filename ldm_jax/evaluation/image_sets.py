@@ -20,6 +20,7 @@ from ldm_jax.data.example_order import spread_rows
 from ldm_jax.data.folders import find_images, read_captions
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import Source
+from ldm_jax.data.stored_pictures import caption_at
 from ldm_jax.images.picture_files import read_picture
 
 TOGETHER = 64
@@ -200,8 +201,9 @@ class DataImages:
 
     def captions(self, rows: range) -> Sequence[str] | None:
         """As `ImageSet.captions`."""
-        every = list(self.source.captions())
-        return [every[self._rows[row]] for row in rows] if every else None
+        if not self.source.has_captions:
+            return None
+        return [caption_at(self.source, self._rows[row]) for row in rows]
 
 
 class First:

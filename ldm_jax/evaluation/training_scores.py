@@ -20,6 +20,7 @@ from ldm_jax.core.sharding import local_rows, replicated, to_global
 from ldm_jax.data.example_order import mixed_rows
 from ldm_jax.data.loader import TASK_SEED, examples_at
 from ldm_jax.data.sources import open_source
+from ldm_jax.data.stored_pictures import caption_at
 from ldm_jax.evaluation.evaluators import HIGHER_IS_BETTER, chosen, compares, outputs_of
 from ldm_jax.evaluation.feature_shards import SHARD
 from ldm_jax.evaluation.image_sets import (
@@ -135,12 +136,13 @@ class TrainingScores:
         if self._how.reference:
             folder = cfg.ImageFolder(path=str(path), validation_fraction=0.0)
             data = replace(data, source=folder)
-        if isinstance(data.source, cfg.EncodedLatents):
+        source = open_source(data, "train")
+        if not source.has_images:
             raise cfg.ConfigError(
                 "evaluation.reference is missing: the data are latents, so name a folder of the "
                 "images, or their statistics"
             )
-        return None, DataImages(open_source(data, "train"), data, "train", most)
+        return None, DataImages(source, data, "train", most)
 
 
 class _Drawings:
@@ -190,12 +192,10 @@ class _Drawings:
 
     def captions(self, rows: range) -> Sequence[str] | None:
         """As `ImageSet.captions`."""
-        every = self._captions
-        return [every[self._example(row)] for row in rows] if every else None
-
-    @cached_property
-    def _captions(self) -> list[str]:
-        return list(self._stage.train.captions())
+        train = self._stage.train
+        if not train.has_captions:
+            return None
+        return [caption_at(train, self._example(row)) for row in rows]
 
     def _example(self, row: int) -> int:
         """The training example whose condition a picture has."""

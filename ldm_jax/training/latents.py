@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, UInt32
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
 from ldm_jax.data.encoded_latents import LatentsSource, encoder_hash
+from ldm_jax.data.mixtures import MixtureSource
 from ldm_jax.data.sources import Source
 from ldm_jax.latent_diffusion import LatentDiffusion, Params, sample_posterior
 from ldm_jax.models.autoencoder import Autoencoder
@@ -72,6 +73,9 @@ def check_encoder(
 ) -> None:
     """Raises ConfigError where `source` holds what another encoder than that in `params` made, or
     codes where `wanted` are latents, or the reverse."""
+    if isinstance(source, MixtureSource):
+        for one in source.sources:
+            check_encoder(one, params, wanted)
     if not isinstance(source, LatentsSource):
         return
     there = "codes" if source.index.kind == "codes" else "latents"
