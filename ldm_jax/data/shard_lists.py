@@ -38,6 +38,11 @@ class Shard:
     sha256: str
 
 
+@dataclass(frozen=True)
+class NothingInCommon:
+    """What is noted of all shards together where that is nothing."""
+
+
 def record_of(kind: type[Kind], path: Path, found: Any, remedy: str) -> Kind:
     """The dataclass `kind` from the JSON object `found`, which `path` holds.
 
@@ -85,9 +90,10 @@ def read_list(
 
 def write_list(folder: Path, shards: Sequence[Shard], common: Any) -> None:
     """Writes what `read_list` reads, a line for each shard."""
-    lines = ",\n".join(f"  {json.dumps(asdict(one))}" for one in shards)
-    about = json.dumps(asdict(common), indent=1)[1:]
-    write_atomically(folder / INDEX, f'{{\n "shards": [\n{lines}\n ],{about}\n'.encode())
+    entries = ",\n".join(f"  {json.dumps(asdict(one))}" for one in shards)
+    about = [f" {json.dumps(name)}: {json.dumps(v)}," for name, v in asdict(common).items()]
+    text = "\n".join(["{", *about, ' "shards": [', entries, " ]", "}", ""])
+    write_atomically(folder / INDEX, text.encode())
 
 
 def note_shard(folder: Path, shard: Shard) -> None:

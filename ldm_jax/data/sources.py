@@ -145,6 +145,10 @@ def open_source(data: cfg.Data, split: Split) -> Source:
         from ldm_jax.data.shards_source import ShardsSource
 
         return ShardsSource(source, sides, split)
+    if isinstance(source, cfg.WebDataset):
+        from ldm_jax.data.tar_source import TarSource
+
+        return TarSource(source, sides, split)
     from ldm_jax.data.folders import FolderSource
 
     return FolderSource(source, sides, split)
@@ -175,6 +179,10 @@ def has_validation(source: cfg.Source) -> bool:
             return False
         case cfg.ImageFolder(validation_fraction=share, validation_path=path):
             return bool(share or path)
+        case cfg.WebDataset(validation_path=path):
+            return bool(path)
+        case cfg.TFDS(validation_split=name):
+            return bool(name)
         case cfg.Shards():
             from ldm_jax.data.shards_source import has_split
 
