@@ -145,6 +145,10 @@ def open_source(data: cfg.Data, split: Split) -> Source:
         from ldm_jax.data.shards_source import ShardsSource
 
         return ShardsSource(source, sides, split)
+    if isinstance(source, cfg.TFDS):
+        from ldm_jax.data.tfds_source import TFDSSource
+
+        return TFDSSource(source, sides, split)
     if isinstance(source, cfg.WebDataset):
         from ldm_jax.data.tar_source import TarSource
 
