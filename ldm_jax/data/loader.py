@@ -44,8 +44,17 @@ class Batch(TypedDict):
 class Loader(Iterator[Batch]):
     """Endless batches; made by `make_loader`. Close it to stop its threads and processes."""
 
-    def __init__(self, steps: grain.MapDataset, workers: int, identity: dict[str, Any]):
-        self._steps, self._workers, self._identity = steps, workers, identity
+    def __init__(
+        self,
+        chosen: grain.MapDataset,
+        load: Callable[[Int[np.ndarray, "b 2"]], Batch],
+        workers: int,
+        identity: dict[str, Any],
+    ) -> None:
+        """`chosen`: of each step (position, example number) of the rows that `load` makes a batch
+        of."""
+        self._chosen, self._steps = chosen, chosen.map(load)
+        self._workers, self._identity = workers, identity
         self._step = 0
         self._batches: grain.DatasetIterator | None = None
 
@@ -84,6 +93,10 @@ class Loader(Iterator[Batch]):
                 )
         self.close()
         self._step = int(state["step"])
+
+    def numbers(self) -> Int[np.ndarray, "b 2"]:
+        """Position and example number of each row of the next batch, of which nothing is read."""
+        return self._chosen[self._step]
 
     def close(self) -> None:
         """Stops reading ahead. The next batch starts it again."""
@@ -127,12 +140,12 @@ def make_loader(
     load = functools.partial(_load_batch, source, data, seed if train else None, inputs)
     order = ExampleOrder(parts_of(source), seed if train else None)
     wanted = functools.partial(_pairs_of_step, order, data.batch_size, rows)
-    steps = grain.MapDataset.range(sys.maxsize // data.batch_size).map(wanted).map(load)
+    chosen = grain.MapDataset.range(sys.maxsize // data.batch_size).map(wanted)
     identity = {
         "examples": len(source), "source": source.fingerprint, "batch_size": data.batch_size,
         "seed": seed, "train": train,
     }  # fmt: skip
-    return Loader(steps, data.workers, identity)
+    return Loader(chosen, load, data.workers, identity)
 
 
 def validation_batches(

@@ -53,7 +53,10 @@ def record_of(kind: type[Kind], path: Path, found: Any, remedy: str) -> Kind:
     members = found if isinstance(found, dict) else {}
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in members.items()}
     wrong = sorted(hints.keys() ^ values.keys())
-    wrong += [name for name, v in values.items() if name in hints and not matches(v, hints[name])]
+    wrong += [
+        name for name, hint in hints.items()
+        if name in values and type(values[name]) is not hint and not matches(values[name], hint)
+    ]  # fmt: skip
     if wrong:
         raise DataError(
             f"{path} is damaged ({', '.join(wrong)} is not what it should be); {remedy}"

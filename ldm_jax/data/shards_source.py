@@ -34,7 +34,7 @@ class ShardsSource(StoredSource):
         remedy = f"copy it again, or repeat the {command} that wrote it, which writes what is amiss"
         shards, common = shard_lists.read_list(folder, Shard, Common, remedy)
         shard_lists.check_present(folder, shards, SUFFIX, remedy)
-        paths = [str(folder / one.file) for one in shards]
+        paths = [os.path.join(folder, one.file) for one in shards]
         self._records = Records(paths, remedy, [one.examples for one in shards])
         self.class_names, self.has_captions = common.class_names, common.has_captions
         if not len(self):
