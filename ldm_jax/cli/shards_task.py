@@ -14,7 +14,7 @@ from ldm_jax.config.choices import choose
 from ldm_jax.config.command_line import check_given, overridden
 from ldm_jax.core.command import Failed
 from ldm_jax.core.files import check_apart, check_writable
-from ldm_jax.data.sources import Split
+from ldm_jax.data.sources import Source, Split
 
 HELP = """Writes the pictures of a source, with captions, labels and names, into shards of records.
 What is there already stays: the same command goes on where it was interrupted."""
@@ -53,7 +53,13 @@ def run(arguments: Arguments) -> list[str]:
     check_writable(arguments.out, f"--out={arguments.out}")
     for folder in cfg.folders_of(source):
         check_apart(arguments.out, "--out", folder, "the images")
-    return [_write(split, arguments) for split in _splits(arguments)]
+    from ldm_jax.data.sources import open_source
+
+    sources = {split: open_source(arguments.data, split) for split in _splits(arguments)}
+    # Splits of one folder say the same of it.
+    for found in dict.fromkeys(source.found for source in sources.values()):
+        print(f"data: {found}", flush=True)
+    return [_write(split, source, arguments) for split, source in sources.items()]
 
 
 def _splits(arguments: Arguments) -> Sequence[Split]:
@@ -64,27 +70,33 @@ def _splits(arguments: Arguments) -> Sequence[Split]:
     return ("train", "validation") if has_validation(arguments.data.source) else ("train",)
 
 
-def _write(split: Split, arguments: Arguments) -> str:
+def _write(split: Split, source: Source, arguments: Arguments) -> str:
     from ldm_jax.core.progress import Progress
-    from ldm_jax.data.picture_shards import plan_of, write_pictures
-    from ldm_jax.data.sources import open_source
+    from ldm_jax.data.picture_shards import (
+        begin_pictures,
+        finish_pictures,
+        plan_of,
+        write_pictures,
+    )
 
-    data = arguments.data
-    source = open_source(data, split)
-    print(f"data: {source.found}", flush=True)
+    settings, folder = arguments.data.source, arguments.out / split
     versions = {"ldm_jax": ldm_jax.__version__, "pillow": importlib.metadata.version("pillow")}
-    plan = plan_of(source, data.source, arguments.size, arguments.shard_size, **versions)
+    plan = plan_of(source, settings, arguments.size, arguments.shard_size, **versions)
+    skip = getattr(settings, "on_broken", "stop") == "skip"
     index, count = arguments.process_id or 0, arguments.num_processes
-    own = sum(len(plan.rows(shard)) for shard in range(index, plan.shards, count))
-    with Progress(f"writing {split}", own, images=1) as bar:
-        missing = write_pictures(
-            source, arguments.out / split, plan, tell=bar.update,
-            skip=getattr(data.source, "on_broken", "stop") == "skip",
-            process_index=index, process_count=count,
-        )  # fmt: skip
+    own = [shard for shard in begin_pictures(folder, plan) if shard % count == index]
+    images = sum(len(plan.rows(shard)) for shard in own)
+    with Progress(f"writing {split}", images, images=1) as bar:
+        written = sum(
+            write_pictures(source, folder, plan, shard, skip=skip, tell=bar.update) for shard in own
+        )
+    missing = finish_pictures(folder, plan)
     if missing:
         return f"{split}: other processes have {missing} of {plan.shards} shards to write"
-    return f"{split}: {plan.shards} shards in {arguments.out / split}"
+    done = f"{written} images written" if own else "nothing was left to write"
+    if written < images:
+        done += f", {images - written} left out that cannot be read"
+    return f"{split}: {done}; {plan.shards} shards in {folder}"
 
 
 def _written(arguments: Arguments) -> list[Split]:

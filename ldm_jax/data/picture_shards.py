@@ -63,48 +63,60 @@ class PicturePlan(ShardPlan):
     versions: dict[str, str] = field(compare=False)
 
 
+def begin_pictures(folder: Path, plan: PicturePlan) -> list[int]:
+    """Begins to write `plan` into `folder`, or goes on; returns the shards that are missing.
+
+    Raises:
+        DataError: the folder holds what another plan made.
+    """
+    path, found = folder / PLAN, None
+    if os.path.lexists(path):
+        remedy = f"delete {folder} and write it anew"
+        found = shard_lists.record_of(PicturePlan, path, read_json(path), remedy)
+    begin(path, found, plan, "pictures written")
+    done = shard_lists.noted(folder, _names(folder, plan), Shard, folder)
+    return [n for n, name in enumerate(_names(folder, plan)) if name not in done]
+
+
 def write_pictures(
     source: Source,
     folder: Path,
     plan: PicturePlan,
+    shard: int,
     *,
     skip: bool,
     tell: Callable[[int], None],
-    process_index: int = 0,
-    process_count: int = 1,
 ) -> int:
-    """Writes this process's missing shards of `plan` into `folder`, and the list of shards if all
-    are there then. Returns how many are missing still.
+    """Writes one shard of `plan`; returns how many examples it has.
 
     Args:
         skip: leave pictures out that cannot be read, instead of stopping.
         tell: is given how many examples are done now.
 
     Raises:
-        DataError: the folder holds what another plan made, or a picture cannot be read.
+        DataError: a picture cannot be read.
         OSError: names the file that cannot be written.
     """
-    path = folder / PLAN
-    found = None
-    if os.path.lexists(path):
-        remedy = f"delete {folder} and write it anew"
-        found = shard_lists.record_of(PicturePlan, path, read_json(path), remedy)
-    begin(path, found, plan, "pictures written")
-    names = [plan.path(folder, shard).name for shard in range(plan.shards)]
-    done = shard_lists.noted(folder, names, Shard, folder)
-    for shard in range(process_index, plan.shards, process_count):
-        if names[shard] in done:
-            tell(len(plan.rows(shard)))
-            continue
-        made = _Counted(_records(source, plan.rows(shard), plan.shorter_side, skip, tell))
-        write_shard(folder / names[shard], made)
-        digest = digests(folder, [names[shard]])[names[shard]]
-        shard_lists.note_shard(folder, Shard(names[shard], made.count, **digest))
+    path = plan.path(folder, shard)
+    made = _Counted(_records(source, plan.rows(shard), plan.shorter_side, skip, tell))
+    write_shard(path, made)
+    digest = digests(folder, [path.name])[path.name]
+    shard_lists.note_shard(folder, Shard(path.name, made.count, **digest))
+    return made.count
+
+
+def finish_pictures(folder: Path, plan: PicturePlan) -> int:
+    """Writes the list of shards if all are there; returns how many are missing."""
+    names = _names(folder, plan)
     done = shard_lists.noted(folder, names, Shard, folder)
     if len(done) == len(names):
         common = Common(plan.class_names, plan.has_captions)
         shard_lists.write_list(folder, [done[name] for name in names], common)
     return len(names) - len(done)
+
+
+def _names(folder: Path, plan: PicturePlan) -> list[str]:
+    return [plan.path(folder, shard).name for shard in range(plan.shards)]
 
 
 class _Counted(Iterator[bytes]):

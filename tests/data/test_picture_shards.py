@@ -11,6 +11,7 @@ from PIL import Image
 from ldm_jax import config as cfg
 from ldm_jax.cli import shards as command
 from ldm_jax.data import records, stored_pictures
+from ldm_jax.data.loader import make_loader
 from ldm_jax.data.picture_shards import read_record, record
 from ldm_jax.data.sources import DataError, open_source
 from ldm_jax.data.stored_pictures import Stored
@@ -68,6 +69,21 @@ def test_examples_are_those_of_the_folder(folder, shards):
     assert pickle.loads(pickle.dumps(source))[3]["name"] == source[3]["name"]
     with pytest.raises(DataError, match="has no validation split"):
         _open(shards, "validation")
+
+
+def test_batches_are_those_of_the_folder(folder, shards):
+    """The same order over epochs, crops and flips."""
+
+    def batches(source):
+        data = cfg.Data(source, 4, batch_size=4)
+        loader = make_loader(open_source(data, "train"), data, seed=3, train=True)
+        found = [next(loader)["image"] for _ in range(6)]
+        loader.close()
+        return found
+
+    how = {"crop": "random", "flip": True}
+    whole = cfg.ImageFolder(path=str(folder), validation_fraction=0.0, **how)
+    np.testing.assert_array_equal(batches(whole), batches(cfg.Shards(path=str(shards), **how)))
 
 
 def test_validation_has_shards_of_its_own(folder, tmp_path):
@@ -143,6 +159,7 @@ def test_broken_pictures_stop_or_are_left_out(folder, tmp_path, capsys):
     assert _write(folder, tmp_path / "out", plain) == 2
     assert "4.png: cannot be read as a picture" in capsys.readouterr().err
     assert _write(folder, tmp_path / "out", plain, "--data.source.on_broken=skip") == 0
+    assert "9 images written, 1 left out that cannot be read" in capsys.readouterr().out
     names = [one["name"] for one in map(_open(tmp_path / "out").__getitem__, range(9))]
     assert len(_open(tmp_path / "out")) == 9 and "a/4.png" not in names
 
