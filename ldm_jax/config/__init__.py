@@ -70,6 +70,7 @@ from ldm_jax.config.data import (
     Shards,
     Source,
     WebDataset,
+    called,
     folders_of,
     sources_in,
 )
@@ -213,6 +214,7 @@ __all__ = [
     "VP",
     "VQ",
     "WebDataset",
+    "called",
     "concat_slice",
     "control_of",
     "differences",

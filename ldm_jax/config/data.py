@@ -212,14 +212,19 @@ def has_kind(source: Source, kind: Any) -> bool:
     return any(isinstance(one, kind) for one in sources_in(source))
 
 
+def called(source: Source) -> str:
+    """What a source is called in messages: its folder, or its kind."""
+    return getattr(source, "path", type(source).__name__)
+
+
 def folders_of(source: Source) -> tuple[Path, ...]:
-    """The folders that a source reads, as far as they are named; for tar files theirs."""
+    """The folders that a source reads as a whole."""
     found = []
     for one in sources_in(source):
         named = [getattr(one, name, "") for name in ("path", "validation_path", "class_path")]
         paths = [Path(name) for name in named if name]
         if isinstance(one, WebDataset):
-            paths = [path.parent if path.suffix == ".tar" else path for path in paths]
+            paths = [path for path in paths if path.suffix != ".tar"]
         found += paths
     return tuple(found)
 

@@ -41,7 +41,7 @@ class ShardsSource(StoredSource):
             raise DataError(f"{folder} has no examples; {remedy}")
         self.fingerprint = shard_lists.fingerprint(shards, self.class_names, self.has_captions)
         self.found = (
-            f"{len(self)} images of {split} in {len(shards)} shards in "
+            f"{len(self)} images of {split} in {len(shards)} shard{'s' * (len(shards) > 1)} in "
             f"{printable(source.path)}, {'captions' if self.has_captions else 'no captions'}, "
             f"{len(self.class_names) or 'no'} classes"
         )

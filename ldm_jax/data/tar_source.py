@@ -46,8 +46,9 @@ class TarSource(StoredSource):
             every, self.class_names, source.caption, source.label
         )
         self.found = (
-            f"{len(self)} images of {split} in {len(paths)} tar files, {printable(str(paths[0]))} "
-            f"first, {'captions' if self.has_captions else 'no captions'}, "
+            f"{len(self)} images of {split} in {len(paths)} tar file{'s' * (len(paths) > 1)}, "
+            f"{printable(str(paths[0]))} first, "
+            f"{'captions' if self.has_captions else 'no captions'}, "
             f"{len(self.class_names) or 'no'} classes"
         )
 

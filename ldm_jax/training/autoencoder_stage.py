@@ -78,7 +78,7 @@ def autoencoder_stage(
 
     train = open_source(run.data, "train")
     validation = validation_source(run.data, train)
-    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
+    check_source(run.conditioners, train, cfg.called(run.data.source))
     inputs = InputMaker(run.conditioners, None, run.data.sides) if run.conditioners else None
     if fresh:
         tell_obstacles(run.autoencoder)

@@ -11,9 +11,13 @@ def caption_note(
     tokenizer: Tokenizer,
     training: Iterable[str],
     validation: Iterable[str] | None,
+    examples: int | None = None,
 ) -> str:
     """How many training captions are cut, and what share of the words of held-out captions (of
-    training captions where none are held out) the tokenizer does not know."""
+    training captions where none are held out) the tokenizer does not know.
+
+    Of more `examples` than there are captions in `training`, it says that these are some of them.
+    """
     length = text.encoder.max_length
     found = caption_statistics(tokenizer, training, length)
     held_out = found
@@ -30,4 +34,6 @@ def caption_note(
     if held_out.unknown:
         share = 100 * held_out.unknown / held_out.words
         unknown = f"{share:.2g} % of the words of the {which} ones are unknown to the tokenizer"
-    return f"captions: {cut}; {unknown}"
+    some = examples is not None and found.captions < examples
+    of = f"captions ({found.captions:,} of {examples:,})" if some else "captions"
+    return f"{of}: {cut}; {unknown}"

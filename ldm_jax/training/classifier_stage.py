@@ -34,7 +34,7 @@ def classifier_stage(
         cfg.ConfigError: none is named for a new run, or it does not fit.
     """
     train = open_source(run.data, "train")
-    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
+    check_source(run.conditioners, train, cfg.called(run.data.source))
     if not has_checkpoints(workdir):
         stage = open_first_stage(workdir, first_stage)
         run.check_first_stage(stage.config)

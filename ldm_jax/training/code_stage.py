@@ -51,7 +51,7 @@ def code_stage(
         initial = _begin(run, workdir, first_stage, condition_stage, init)
     train = open_source(run.data, "train")
     validation = validation_source(run.data, train)
-    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
+    check_source(run.conditioners, train, cfg.called(run.data.source))
     autoencoder, frozen = load_first_stage(run, workdir)
     of_conditions, more = load_condition_stage(run, workdir)
     frozen |= more

@@ -34,7 +34,7 @@ def contrastive_stage(run: cfg.ContrastiveRun, workdir: Path, init: str | None =
     """
     train = open_source(run.data, "train")
     validation = validation_source(run.data, train)
-    check_source(run.conditioners, train, getattr(run.data.source, "path", "DigitScenes"))
+    check_source(run.conditioners, train, cfg.called(run.data.source))
     initial = None if has_checkpoints(workdir) else _begin(run, train, workdir, init)
     (text,) = run.conditioners
     tokenizer = read_tokenizer(tokenizer_of(workdir), text)
@@ -52,7 +52,7 @@ def contrastive_stage(run: cfg.ContrastiveRun, workdir: Path, init: str | None =
 
     def note() -> str:
         held_out = None if validation is None else validation.captions()
-        return caption_note(text, tokenizer, train.captions(), held_out)
+        return caption_note(text, tokenizer, train.captions(), held_out, len(train))
 
     return Stage(
         init=init_state,

@@ -76,9 +76,9 @@ def diffusion_stage(
             "a first stage"
         )
     train = open_source(run.data, "train")
-    check_source(_readers(run), train, getattr(run.data.source, "path", "DigitScenes"))
+    check_source(_readers(run), train, cfg.called(run.data.source))
     if isinstance(run.adapter, cfg.ControlNet):
-        check_hints(run.adapter, train, getattr(run.data.source, "path", "DigitScenes"))
+        check_hints(run.adapter, train, cfg.called(run.data.source))
     initial, fresh = {}, not has_checkpoints(workdir)
     if fresh:
         # What an earlier attempt left may be of other images.
@@ -149,7 +149,7 @@ def diffusion_stage(
 
     def note() -> str:
         held_out = None if validation is None else validation.captions()
-        return caption_note(text, tokenizer, train.captions(), held_out)
+        return caption_note(text, tokenizer, train.captions(), held_out, len(train))
 
     return Stage(
         init=init,

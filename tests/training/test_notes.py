@@ -80,6 +80,8 @@ def test_captions_that_are_cut_and_words_that_are_unknown_are_counted():
         "captions: 1 of 3 lose their end: they are longer than 4 tokens (max_length of the text "
         "encoder); 25 % of the words of the held-out ones are unknown to the tokenizer"
     )
+    assert caption_note(text, tokenizer, train, None, 3).startswith("captions: ")
+    assert caption_note(text, tokenizer, train, None, 3000).startswith("captions (3 of 3,000): ")
     text = cfg.TextConditioner(cfg.TextTransformer(max_length=6))
     assert caption_note(text, tokenizer, train, None) == (
         "captions: none is longer than 6 tokens; the tokenizer knows every word of the training "
