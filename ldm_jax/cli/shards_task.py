@@ -50,6 +50,9 @@ def run(arguments: Arguments) -> list[str]:
     require(not isinstance(source, cfg.DreamBooth | cfg.EncodedLatents | cfg.Mixture),
             "data.source", type(source).__name__,
             "a source of images; of a mixture, each of its sources by itself")  # fmt: skip
+    for name in ("boxes", "class_maps", "edit_images", "depth_maps"):
+        beside = getattr(source, name, "")
+        require(not beside, f"data.source.{name}", beside, '"": shards do not hold these')
     check_writable(arguments.out, f"--out={arguments.out}")
     for folder in cfg.folders_of(source):
         check_apart(arguments.out, "--out", folder, "the images")

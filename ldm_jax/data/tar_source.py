@@ -1,5 +1,6 @@
 """Tar files in WebDataset's layout as a source."""
 
+import os
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +25,13 @@ class TarSource(StoredSource):
         lacking = [path for path in paths if path.name not in known]
         if lacking:
             raise DataError(f"{folder} has no index of {lacking[0]}; {remedy}")
+        there = {*os.listdir(paths[0].parent)} if paths[0].parent.is_dir() else set()
+        missing = [path for path in paths if path.name not in there]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(paths)} tar files are missing, {missing[0]} first; copy "
+                "them again, or change data.source.path"
+            )
         chosen = [(path, known[path.name]) for path in paths]
         self._members = TarMembers(chosen, folder, remedy)
         self._ends = [*accumulate(one.examples for _, one in chosen)]

@@ -1,6 +1,7 @@
 """Mixtures of sources: their shares, their order, and sources that do not fit each other."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_each_source_is_fitted_as_it_says(two, tmp_path):
     left = cfg.ImageFolder(path=two[0].path, validation_fraction=0.0, resize="exact")
     source = open_source(_data(left, two[1]), "train")
     assert source[0]["fitting"] == left and source[15]["fitting"] == two[1]
+    assert pickle.loads(pickle.dumps(source))[15]["name"] == source[15]["name"]
     assert source.found.startswith("25.00% of 4 images in ") and "; 75.00% of 12" in source.found
 
 

@@ -164,6 +164,20 @@ def test_broken_pictures_stop_or_are_left_out(folder, tmp_path, capsys):
     assert len(_open(tmp_path / "out")) == 9 and "a/4.png" not in names
 
 
+def test_what_cannot_be_stored_is_refused(folder, tmp_path, capsys):
+    for words, message in (
+        (
+            ["--data.source.boxes=x.jsonl"],
+            "boxes is 'x.jsonl'; it must be",
+        ),
+        (["--data.source=Mixture"], "data.source is 'Mixture'; it must be a source of images; of"),
+    ):
+        assert command.main([f"--out={tmp_path / 'out'}", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert _write(folder, folder / "out") == 2
+    assert "the folder of the images" in capsys.readouterr().err
+
+
 def test_shards_that_are_not_what_was_written(shards, capsys):
     first = shards / "train/00000-of-00003.array_record"
     content = first.read_bytes()

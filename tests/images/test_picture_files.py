@@ -117,3 +117,22 @@ def test_damaged_pictures_are_named(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(FileFormatError, match="a.png"):
             picture_files.read_picture(path)
+
+
+def test_pictures_without_a_file_of_their_own(tmp_path):
+    """Their content is read as that of a file, and described without being decoded."""
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(NOISE[..., :3]).save(path, exif=exif)
+    content = path.read_bytes()
+    np.testing.assert_array_equal(
+        picture_files.decode_picture("x", content), picture_files.read_picture(path)
+    )
+    assert picture_files.describe_picture("x", content) == ("JPEG", (24, 40))
+    assert picture_files.decode_picture("x", content).shape == (24, 40, 3)
+    assert picture_files.describe_picture("x", content[:700]) == ("JPEG", (24, 40))
+    with pytest.raises(FileFormatError, match="x: cannot be read as a picture"):
+        picture_files.decode_picture("x", content[:700])
+    with pytest.raises(FileFormatError, match="x: is no picture that can be read"):
+        picture_files.describe_picture("x", b"text")
