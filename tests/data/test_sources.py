@@ -34,6 +34,25 @@ def test_subfolders_are_classes(tmp_path):
     assert isinstance(source, sources.Source)
 
 
+def test_validation_can_have_a_folder_of_its_own(tmp_path):
+    for name in ("a/cat/1.png", "a/cat/2.png", "b/cat/1.png", "c/dog/1.png"):
+        _write(tmp_path / name)
+    how = {"validation_path": str(tmp_path / "b"), "validation_fraction": 0.05}
+    train, found = (_open(tmp_path / "a", split, **how) for split in ("train", "validation"))
+    assert (len(train), len(found)) == (2, 1)
+    assert train.found.startswith(f"2 images in {tmp_path / 'a'} for training, no captions")
+    assert found.found.startswith(f"1 images in {tmp_path / 'b'} for validation, no captions")
+    assert sources.has_validation(cfg.ImageFolder(**how | {"validation_fraction": 0.0}))
+    sources.check_alike(train, found)
+    other = _open(tmp_path / "a", "validation", **how | {"validation_path": str(tmp_path / "c")})
+    with pytest.raises(
+        sources.DataError, match="same classes: cat in 2 images .*; dog in 1 images"
+    ):
+        sources.check_alike(train, other)
+    with pytest.raises(sources.DataError, match="data.source.validation_path is 'd', which is not"):
+        _open(tmp_path / "a", "validation", **how | {"validation_path": "d"})
+
+
 def test_images_beside_classes_are_an_error(tmp_path):
     _write(tmp_path / "cat/a.png")
     _write(tmp_path / "b.png")
