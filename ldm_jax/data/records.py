@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -13,15 +14,22 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from ldm_jax.data.sources import DataError
 
 OPEN_FILES = 256
-"""Files of one source that a process keeps open; systems allow a thousand or so in all."""
+"""Files of sources that a process keeps open; systems allow a thousand or so in all."""
 _RAISED = (RuntimeError, ValueError, OSError)
 """What the library raises; its text says what is wrong, and seldom where."""
+
+
+@lru_cache(OPEN_FILES)
+def opened(owner: Any, file: int) -> Any:
+    """What `owner.open_file(file)` gives. It is kept for the `OPEN_FILES` that were used last, of
+    whichever owners; others close when nobody reads them any more."""
+    return owner.open_file(file)
 
 
 class Records:
     """The records of several files, one file's after the other's.
 
-    A file is opened when it is first read, and at most `OPEN_FILES` at a time.
+    A file is opened when it is first read: see `opened`.
     """
 
     def __init__(
@@ -34,7 +42,6 @@ class Records:
             DataError: one cannot be opened.
         """
         self._paths, self._remedy = [*map(str, paths)], remedy
-        self._open = lru_cache(OPEN_FILES)(self._opened)
         if counts is None:
             counts = []
             for path in self._paths:
@@ -50,7 +57,7 @@ class Records:
         """Raises DataError where its file is damaged."""
         file, at = self.place(row)
         with self._naming(self._paths[file]):
-            return self._open(file).read([at])[0]
+            return opened(self, file).read([at])[0]
 
     def __iter__(self) -> Iterator[bytes]:
         """All records, a thousand read at a time.
@@ -62,7 +69,7 @@ class Records:
             for start in range(0, count, 1024):
                 rows = [*range(start, min(start + 1024, count))]
                 with self._naming(path):
-                    found = self._open(file).read(rows)
+                    found = opened(self, file).read(rows)
                 yield from found
 
     def place(self, row: int) -> tuple[int, int]:
@@ -75,7 +82,8 @@ class Records:
         file, at = self.place(row)
         return f"{self._paths[file]}, record {at} (from 0)"
 
-    def _opened(self, file: int) -> ArrayRecordReader:
+    def open_file(self, file: int) -> ArrayRecordReader:
+        """A reader of one file. Raises ValueError where it has another number of records."""
         reader = ArrayRecordReader(
             self._paths[file], options="readahead_buffer_size:0", file_reader_buffer_size=2**15
         )

@@ -10,9 +10,9 @@ import io
 import os
 import re
 import tarfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby, product
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ import numpy as np
 
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import FileFormatError, open_file
-from ldm_jax.data.records import OPEN_FILES
+from ldm_jax.data.records import opened
 from ldm_jax.data.shard_lists import Shard
 from ldm_jax.data.sources import DataError
 from ldm_jax.images.picture_files import SUFFIXES
@@ -176,13 +176,12 @@ def class_number(where: str, text: bytes) -> int:
 class TarMembers:
     """The members of examples of several tar files, one file's after the other's.
 
-    A file is opened when it is first read, and at most `OPEN_FILES` at a time.
+    A file is opened when it is first read: see `records.opened`.
     """
 
     def __init__(self, shards: list[tuple[Path, TarShard]], folder: Path, remedy: str) -> None:
         """Of tar files with their entries in the index in `folder`."""
         self._shards, self._folder, self._remedy = shards, folder, remedy
-        self._open = lru_cache(OPEN_FILES)(self._opened)
 
     def read(self, shard: int, row: int, kind: str) -> tuple[str, bytes]:
         """The name and content of a member of an example; its content is empty without one.
@@ -190,7 +189,7 @@ class TarMembers:
         Raises:
             DataError: the file is missing, or not the one that was indexed.
         """
-        tar = self._open(shard)
+        tar = opened(self, shard)
         at, size = (int(tar.members[row][name]) for name in (kind, f"{kind}_bytes"))
         if not at:
             return "", b""
@@ -207,7 +206,12 @@ class TarMembers:
         """Of a tar file."""
         return self._shards[shard][0]
 
-    def _opened(self, shard: int) -> "_Tar":
+    def open_file(self, shard: int) -> "_Tar":
+        """A tar file with its index.
+
+        Raises:
+            DataError: it is missing, or not the one that was indexed.
+        """
         path, noted = self._shards[shard]
         try:
             file, index = open_file(path), self._folder / f"{path.name}.npy"
@@ -236,6 +240,4 @@ class _Tar:
 
     def __init__(self, descriptor: int, members: Any) -> None:
         self.descriptor, self.members = descriptor, members
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+        weakref.finalize(self, os.close, descriptor)
