@@ -22,15 +22,18 @@ class Arguments(SharedWork):
     stage."""
     out: Path | None = None
     """The folder of latents."""
+    text_encoder: str | None = None
+    """The model whose text encoder reads the captions; training then takes what it made of them
+    beside the latents, and does not run it."""
     split: Literal["train", "validation", "test", "both"] = "both"
     """`both` is train, and validation where the data keep images for it."""
     what: Literal["latents", "codes"] = "latents"
     """Moments of the posterior (KL) or latents before quantisation, to train from; or the numbers
     of the codebook's vectors."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """What latents are stored in."""
+    """What latents and text states are stored in."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """What the encoder computes in."""
+    """What the encoders compute in."""
     batch_size: Annotated[int, Within(1, 65536)] = 32
     """Images encoded at once."""
     shard_size: Count = 4096
@@ -73,7 +76,7 @@ def run(arguments: Arguments) -> list[str]:
     lines = []
     done = encode(
         arguments.first_stage, arguments.data, _splits(arguments), arguments.out, storage,
-        process_index=index, process_count=count,
+        arguments.text_encoder, process_index=index, process_count=count,
     )  # fmt: skip
     for split, written in done.items():
         line = f"{split}: {written.images} images encoded, {written.rate:.1f} images/s"

@@ -356,6 +356,8 @@ Conditioner = (
 )
 WITH_EMPTY = frozenset({"caption", "label", "class_map", "boxes", "edit_given"})
 """Inputs that have a value for no condition."""
+ENCODED_CAPTION = ("caption_states", "caption_pooled")
+"""Inputs beside `caption` where a text encoder has read it before."""
 
 
 def _check_names(where: str, names: tuple[str, ...], count: int) -> None:

@@ -3,8 +3,10 @@
     FOLDER/SPLIT/index.json                        how the split was made: an `Index`
     FOLDER/SPLIT/00003-of-00008.array_record       its examples, in the order of the source
 
-A record is the array of the index's dtype and shape (little endian, C order), then a JSON object
-with `caption`, `label` and `name`. A shard appears complete or not at all.
+A record is the array of the index's dtype and shape (little endian, C order), then those of what a
+text encoder made of its caption, if there was one: `caption_states` and, where the encoder has one,
+the vector `caption_pooled`; then a JSON object with `caption`, `label` and `name`. A shard appears
+complete or not at all.
 """
 
 import hashlib
@@ -27,6 +29,7 @@ from ldm_jax.core.files import temporary, write_atomically, writing
 from ldm_jax.core.reading import FileFormatError, parse_json, read_json
 from ldm_jax.data.records import Records, count, write_records
 from ldm_jax.data.sources import DataError, Example, Split
+from ldm_jax.data.tokenizer import Tokenizer
 
 INDEX = "index.json"
 DTYPES = {
@@ -40,6 +43,24 @@ of the codebook's vectors."""
 
 _AFTER_LATENTS = ("decoder", "post_quant_conv")
 """Parts of an autoencoder that latents do not depend on."""
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """What a text encoder made of the captions."""
+
+    encoder: str
+    """`text_encoder_hash` of what encoded them."""
+    shape: tuple[int, int]
+    """Tokens of a caption, and channels of the state of each."""
+    pooled: int | None
+    """Length of the vector of all of a caption; None where the encoder gives none."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the arrays of one caption, by name, in order."""
+        shapes: dict[str, tuple[int, ...]] = {"caption_states": self.shape}
+        return shapes if self.pooled is None else shapes | {"caption_pooled": (self.pooled,)}
 
 
 @dataclass(frozen=True)
@@ -67,11 +88,28 @@ class Index:
     class_names: tuple[str, ...]
     has_captions: bool
     versions: dict[str, str] = field(compare=False)
+    text: EncodedText | None = None
+    """None where captions are not encoded."""
 
     @property
-    def bytes(self) -> int:
-        """Of one image's array."""
-        return DTYPES[self.dtype].itemsize * math.prod(self.shape)
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the arrays of one example, by name, in the order in which a record has them."""
+        return {"encoded": self.shape} | ({} if self.text is None else self.text.shapes)
+
+    @property
+    def array_bytes(self) -> int:
+        """Of one example's arrays."""
+        values = sum(math.prod(shape) for shape in self.shapes.values())
+        return DTYPES[self.dtype].itemsize * values
+
+    def arrays(self, record: bytes) -> dict[str, np.ndarray]:
+        """The arrays of one example, by name."""
+        found, dtype, start = {}, DTYPES[self.dtype], 0
+        for name, shape in self.shapes.items():
+            count = math.prod(shape)
+            found[name] = np.frombuffer(record, dtype, count, start).reshape(shape)
+            start += count * dtype.itemsize
+        return found
 
     @property
     def shards(self) -> int:
@@ -116,7 +154,10 @@ def read_index(folder: Path) -> Index | None:
     try:
         found = read_json(path)
         lists = {name: tuple(found[name]) for name in ("image_size", "shape", "class_names")}
-        index = Index(**{**found, **lists})
+        text = found.get("text")
+        if text is not None:
+            text = EncodedText(**{**text, "shape": tuple(text["shape"])})
+        index = Index(**{**found, **lists, "text": text})
         wrong = [
             f.name for f in fields(Index) if not matches(getattr(index, f.name), _HINTS[f.name])
         ]
@@ -136,13 +177,19 @@ def encoder_hash(params: Mapping[str, Any]) -> str:
 
     Two autoencoders with the same hash make the same latents of an image.
     """
-    digest = hashlib.sha256()
-    for path, leaf in sorted(tree.flatten(params).items()):
-        if path.split("/")[0] not in _AFTER_LATENTS:
-            array = np.ascontiguousarray(leaf, np.dtype("<f4"))
-            digest.update(f"{path} {array.shape}\n".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+    before = {name: part for name, part in params.items() if name not in _AFTER_LATENTS}
+    return tree.fingerprint(before)
+
+
+def text_encoder_hash(
+    text: cfg.TextConditioner, params: Mapping[str, Any], tokenizer: Tokenizer
+) -> str:
+    """SHA-256 of a text encoder's form, parameters (as float32) and tokenizer.
+
+    Two with the same hash make the same states of a caption.
+    """
+    parts = f"{text.encoder} {tree.fingerprint(params)} {tokenizer.fingerprint}"
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def begin(folder: Path, index: Index) -> None:
@@ -169,10 +216,8 @@ def begin(folder: Path, index: Index) -> None:
         )
 
 
-def write_shard(
-    folder: Path, index: Index, shard: int, examples: Iterable[tuple[np.ndarray, Example]]
-) -> None:
-    """Writes one shard from (array, what it belongs to); nothing is left where that fails.
+def write_shard(folder: Path, index: Index, shard: int, examples: Iterable[Example]) -> None:
+    """Writes one shard of examples with the index's arrays; nothing is left where that fails.
 
     What killed processes have left of it is removed.
 
@@ -183,15 +228,17 @@ def write_shard(
     for left in folder.glob(f".{path.name}.*.tmp"):
         left.unlink()
     with writing(path), temporary(path) as draft:
-        write_records(draft, (_record(index, *one) for one in examples))
+        write_records(draft, (_record(index, one) for one in examples))
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         draft.replace(path)
 
 
-def _record(index: Index, values: np.ndarray, example: Example) -> bytes:
+def _record(index: Index, example: Example) -> bytes:
     told = {key: example[key] for key in ("caption", "label", "name")}
-    return np.ascontiguousarray(values, DTYPES[index.dtype]).tobytes() + json.dumps(told).encode()
+    dtype = DTYPES[index.dtype]
+    arrays = [np.ascontiguousarray(example[name], dtype).tobytes() for name in index.shapes]
+    return b"".join([*arrays, json.dumps(told).encode()])
 
 
 class LatentsSource:
@@ -230,9 +277,13 @@ class LatentsSource:
         self.fingerprint = (
             f"{index.fingerprint}, encoded by {index.encoder[:16]} as {index.kind} {index.dtype}"
         )
+        captions = "captions" if self.has_captions else "no captions"
+        if index.text is not None:
+            self.fingerprint += f", captions by {index.text.encoder[:16]}"
+            captions = "encoded captions"
         self.found = (
             f"{index.examples} encoded images of {split} in {source.path} ({index.kind}, "
-            f"{index.dtype}), {'captions' if self.has_captions else 'no captions'}, "
+            f"{index.dtype}), {captions}, "
             f"{len(self.class_names) or 'no'} classes"
         )
         paths = [str(index.path(self.folder, shard)) for shard in range(index.shards)]
@@ -252,12 +303,8 @@ class LatentsSource:
     def __getitem__(self, index: int) -> Example:
         record = self._records[range(len(self))[index]]
         told = self._told(record)
-        dtype = DTYPES[self.index.dtype]
-        array = np.frombuffer(record[: self.index.bytes], dtype).reshape(self.index.shape)
-        return {
-            "encoded": array, "caption": told["caption"], "label": told["label"],
-            "name": told["name"],
-        }  # fmt: skip
+        named = {name: told[name] for name in ("caption", "label", "name")}
+        return {**self.index.arrays(record), **named}
 
     def captions(self) -> Iterator[str]:
         """All captions, in order; nothing where there are none."""
@@ -278,8 +325,8 @@ class LatentsSource:
 
     def _told(self, record: bytes) -> dict[str, Any]:
         """What a record says beside its array."""
-        told = parse_json(self.folder, "a record", record[self.index.bytes :])
-        if not {"caption", "label", "name"} <= told.keys() or len(record) < self.index.bytes:
+        told = parse_json(self.folder, "a record", record[self.index.array_bytes :])
+        if not {"caption", "label", "name"} <= told.keys() or len(record) < self.index.array_bytes:
             raise DataError(
                 f"{self.folder} has records that do not match its {INDEX}; encode the images again"
             )

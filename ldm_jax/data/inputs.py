@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int16, Int32, UInt8
 
 from ldm_jax import config as cfg
+from ldm_jax.config.conditioning import ENCODED_CAPTION
 from ldm_jax.data.caption_tags import changed_tags
 from ldm_jax.data.class_maps import read_class_map
 from ldm_jax.data.coordinates import coordinate_tokens
@@ -21,7 +22,8 @@ from ldm_jax.data.taught_words import TaughtWords
 from ldm_jax.data.tokenizer import Tokenizer
 
 Inputs = Mapping[str, np.ndarray]
-"""Arrays by the input's name: `caption` int32 [l], `label` int32 [], `mask` uint8 [h w 1],
+"""Arrays by the input's name: `caption` int32 [l], `caption_states` [l d] and `caption_pooled` [p]
+where a text encoder has read it before, `label` int32 [], `mask` uint8 [h w 1],
 `low_res` uint8 [zh zw 3], `noise_level` int32 [], `class_map` int16 [h w], `boxes` int32 [l]
 (tokens), `box_map` int16 [h w], `edit_image` uint8 [h w 3], `edit_given` int32 [] (1, or 0 for
 none), `hint` uint8 [h w 3], `depth` float32 [zh zw], `coordinates` int32 [zh zw] (tokens)."""
@@ -65,6 +67,7 @@ class InputMaker:
                     if self._taught is not None:
                         caption = self._taught.caption(caption, stream("template"))
                     made["caption"] = self.tokens(caption, encoder.max_length)
+                    made |= {name: example[name] for name in ENCODED_CAPTION if name in example}
                 case cfg.ClassConditioner():
                     made["label"] = np.asarray(example["label"], np.int32)
                 case cfg.InpaintingConditioner(masks=masks):

@@ -1,6 +1,7 @@
 """Captions to token numbers: word or sub-word tokenizers trained from the captions, and CLIP's
 and BERT's read from their files. Each is one `tokenizer.json`."""
 
+import hashlib
 import json
 import logging
 import os
@@ -73,6 +74,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of tokens, the special ones included; what an embedding needs at least."""
         return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of what decides which tokens a caption has."""
+        return hashlib.sha256(f"{self.pad_id} {self._backend.to_str()}".encode()).hexdigest()
 
     def encode(
         self,

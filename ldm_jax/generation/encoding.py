@@ -1,4 +1,5 @@
-"""Writes what a first stage makes of a data set's images, for stage two to train from.
+"""Writes what a first stage makes of a data set's images, and a text encoder of its captions, for
+stage two to train from.
 
 Processes need not speak with each other: each writes the shards that are its own, and what is
 there already stays. What is written depends on neither their number nor the batch size.
@@ -7,7 +8,7 @@ there already stays. What is written depends on neither their number nor the bat
 import importlib.metadata
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 import ldm_jax
 from ldm_jax import config as cfg
@@ -28,6 +29,7 @@ from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
 from ldm_jax.data.encoded_latents import Index, Kind, begin, encoder_hash, write_shard
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import DataError, Example, Source, Split, open_source
+from ldm_jax.generation.caption_encoder import CaptionEncoder
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.bottlenecks import Gaussian
 from ldm_jax.models.build import build_autoencoder
@@ -47,9 +49,9 @@ class Storage:
     what: Literal["latents", "codes"] = "latents"
     """Moments of the posterior (or latents before quantisation), or numbers of code vectors."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the stored latents; codes are int32."""
+    """Of the stored latents and text states; codes are int32."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """What the encoder computes in."""
+    """What the encoders compute in."""
     shard_size: int = 4096
     """Images in one file; a file that is interrupted is begun again."""
     batch_size: int = 32
@@ -78,17 +80,26 @@ def encode(
     splits: Sequence[Split],
     out: Path,
     storage: Storage,
+    text_encoder: str | None = None,
     **processes: int,
 ) -> dict[str, Written]:
-    """Encodes splits of a data set with the first stage of any model; see `encode_split`.
+    """Encodes splits of a data set with the first stage of any model, and captions with the text
+    encoder of any; see `encode_split`.
 
     Raises:
-        ConfigError: codes of a first stage that has none.
+        ConfigError: codes of a first stage that has none, or a text encoder without captions or
+            without a tokenizer.
     """
     _check_still(data)
     stage = read_first_stage(first_stage)
-    encoder = Encoder(stage, storage)
+    captions = None if text_encoder is None else CaptionEncoder.read(text_encoder)
+    encoder = Encoder(stage, storage, captions)
     sources = {split: open_source(data, split) for split in splits}
+    if captions is not None and not all(one.has_captions for one in sources.values()):
+        raise cfg.ConfigError(
+            f"--text_encoder={text_encoder}: the images have no captions; put them into "
+            "metadata.jsonl, metadata.csv, or a .txt beside each image"
+        )
     # Splits of one folder say the same of it.
     for found in dict.fromkeys(source.found for source in sources.values()):
         print(f"data: {found}", flush=True)
@@ -119,40 +130,63 @@ def encode_split(
     """
     _check_still(data)
     began = time.perf_counter()
-    index = _index(stage, data, source, storage, encode.kind)
+    index = _index(stage, data, source, storage, encode)
     begin(folder, index)
     todo = [n for n in index.missing(folder) if n % process_count == process_index]
     images = sum(len(index.rows(shard)) for shard in todo)
-    rows = encode.rows
     with Progress(f"encoding {folder.name}", images, images=1) as bar:
         for shard in todo:
             examples = in_order(source, data, index.rows(shard))
-            write_shard(folder, index, shard, _encoded(encode, examples, rows, bar))
+            write_shard(folder, index, shard, _encoded(encode, examples, bar))
     return Written(images, time.perf_counter() - began, len(index.missing(folder)))
 
 
-class Encoder:
-    """A first stage's encoder, compiled for batches of `rows` images on this process's devices."""
+class OnDevices:
+    """A function `(params, rows) -> arrays`, compiled for batches of some number of rows on this
+    process's devices."""
 
-    def __init__(self, stage: FirstStage, storage: Storage) -> None:
+    def __init__(self, function: Callable[[Any, Array], Any], params: Any, batch_size: int) -> None:
+        mesh = make_mesh(cfg.Mesh(), jax.local_devices())
+        self.rows = -(-batch_size // mesh.size) * mesh.size
+        self._sharding = batch_sharding(mesh)
+        self._params = jax.device_put(params, replicated(mesh))
+        self._program = jax.jit(function)
+
+    def __call__(self, values: Shaped[np.ndarray, "n ..."]) -> Any:
+        """Of at most `rows` rows; it comes as soon as it is begun.
+
+        The last row is repeated to fill a batch.
+        """
+        full = values[np.minimum(np.arange(self.rows), len(values) - 1)]
+        return self._program(self._params, jax.device_put(full, self._sharding))
+
+
+class Encoder:
+    """What encodes examples: a first stage's encoder, and a text encoder where there is one."""
+
+    def __init__(
+        self, stage: FirstStage, storage: Storage, captions: CaptionEncoder | None = None
+    ) -> None:
         autoencoder = build_autoencoder(stage.config, jnp.dtype(storage.compute))
         self.kind: Kind = _kind(stage.config, storage)
-        mesh = make_mesh(cfg.Mesh(), jax.local_devices())
-        devices = mesh.size
-        self.rows = -(-storage.batch_size // devices) * devices
-        self._sharding = batch_sharding(mesh)
-        self._params = jax.device_put(stage.params, replicated(mesh))
-        dtype = "int32" if self.kind == "codes" else storage.dtype
-        program = partial(encoded, autoencoder, self.kind, jnp.dtype(dtype))
-        self._program = jax.jit(program)
+        self.text = None if captions is None else captions.index
+        require(self.text is None or self.kind != "codes", "--what", storage.what,
+                "latents with --text_encoder")  # fmt: skip
+        dtype = jnp.dtype("int32" if self.kind == "codes" else storage.dtype)
+        program = partial(encoded, autoencoder, self.kind, dtype)
+        self._images = OnDevices(program, stage.params, storage.batch_size)
+        self._captions = captions
+        self.rows = self._images.rows
+        if captions is not None:
+            program = partial(captions.encoded, dtype, storage.compute)
+            self._tokens = OnDevices(program, captions.params, self.rows)
 
-    def __call__(self, images: UInt8[np.ndarray, "n h w 3"]) -> Array:
-        """The stored form of at most `rows` images; it comes as soon as it is begun.
-
-        The last rows are repeated to fill a batch.
-        """
-        full = images[np.minimum(np.arange(self.rows), len(images) - 1)]
-        return self._program(self._params, jax.device_put(full, self._sharding))
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Array]:
+        """The arrays of at most `rows` examples, by name as an `Index` has them."""
+        found = {"encoded": self._images(np.stack([one["image"] for one in examples]))}
+        if self._captions is not None:
+            found |= self._tokens(self._captions.tokens([one["caption"] for one in examples]))
+        return found
 
 
 def encoded(
@@ -173,27 +207,33 @@ def encoded(
     return found.mode.astype(dtype)
 
 
-def _encoded(
-    encode: Encoder, examples: Iterator[Example], rows: int, bar: Progress
-) -> Iterator[tuple[np.ndarray, Example]]:
-    """Each example with its array. A batch is fetched once the next one has been begun."""
-    waiting: tuple[list[Example], Array] | None = None
+def _encoded(encode: Encoder, examples: Iterator[Example], bar: Progress) -> Iterator[Example]:
+    """Each example with its arrays. A batch is fetched once the next one has been begun."""
+    waiting: tuple[list[Example], dict[str, Array]] | None = None
     while True:
-        batch = list(islice(examples, rows))
-        begun = (batch, encode(np.stack([e["image"] for e in batch]))) if batch else None
+        batch = list(islice(examples, encode.rows))
+        begun = (batch, encode(batch)) if batch else None
         if waiting is not None:
             done, arrays = waiting
-            for example, array in zip(done, np.asarray(arrays), strict=False):
-                if not np.isfinite(array).all():
-                    raise NonFiniteLatents(
-                        f"the latents of {example['name']} are not all finite; try "
-                        "--compute=float32, and check that the first stage reconstructs pictures"
-                    )
-                yield array, example
+            arrays = {name: np.asarray(array) for name, array in arrays.items()}
+            for row, example in enumerate(done):
+                own = {name: array[row] for name, array in arrays.items()}
+                for name, array in own.items():
+                    _check_finite(name, array, example)
+                yield {**example, **own}
             bar.update(len(done))
         if begun is None:
             return
         waiting = begun
+
+
+def _check_finite(name: str, array: np.ndarray, example: Example) -> None:
+    if not np.isfinite(array).all():
+        what = "latents" if name == "encoded" else "text states"
+        raise NonFiniteLatents(
+            f"the {what} of {example['name']} are not all finite; try --compute=float32, and "
+            "check that the first stage reconstructs pictures"
+        )
 
 
 def _check_still(data: cfg.Data) -> None:
@@ -229,8 +269,9 @@ def _kind(config: cfg.Autoencoder, storage: Storage) -> Kind:
 
 
 def _index(
-    stage: FirstStage, data: cfg.Data, source: Source, storage: Storage, kind: Kind
+    stage: FirstStage, data: cfg.Data, source: Source, storage: Storage, encode: Encoder
 ) -> Index:
+    kind = encode.kind
     factor, channels = stage.config.factor, stage.config.latent_channels
     require_divisible("data.image_size", data.sides, factor, "the first stage's factor")
     last = {"gaussian": (2 * channels,), "point": (channels,), "codes": ()}[kind]
@@ -249,6 +290,7 @@ def _index(
         shard_size=storage.shard_size,
         class_names=source.class_names,
         has_captions=source.has_captions,
+        text=encode.text,
         versions={
             "ldm_jax": ldm_jax.__version__,
             **{name: importlib.metadata.version(name) for name in ("jax", "array_record")},

@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
+from ldm_jax.config.conditioning import ENCODED_CAPTION
 from ldm_jax.models.emphasis import weigh
 from ldm_jax.models.layers import Embed
 
@@ -106,7 +107,8 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """Tokens of the `caption` [b l], encoded.
+    """Tokens of the `caption` [b l], encoded; or what was made of them before, `caption_states`
+    [b l d] and `caption_pooled` [b p].
 
     With `caption_weights` [b k l] the caption is k chunks of tokens, [b k l], whose states are
     weighed (`emphasis.weigh`) and put one after the other.
@@ -121,6 +123,9 @@ class TextEncoder:
     def __call__(
         self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
     ) -> Condition:
+        if "caption_states" in inputs:
+            found = (inputs.get(name) for name in ENCODED_CAPTION)
+            return Condition(*(one if one is None else one.astype(jnp.float32) for one in found))
         tokens, weights = inputs["caption"], inputs.get("caption_weights")
         if weights is None:
             return self.module.apply({"params": params}, tokens)
@@ -128,6 +133,14 @@ class TextEncoder:
         condition = self.module.apply({"params": params}, tokens.reshape(b * k, length))
         context = weigh(condition.context, weights.reshape(b * k, length))
         return condition._replace(context=context.reshape(b, k * length, -1))
+
+    def encoded(
+        self, params: Any, tokens: Int[Array, "n l"], dtype: DTypeLike
+    ) -> dict[str, Float[Array, "n ..."]]:
+        """What is kept of captions that are read once and for all, as inputs by name."""
+        condition = self.module.apply({"params": params}, tokens)
+        found = zip(ENCODED_CAPTION, (condition.context, condition.pooled), strict=True)
+        return {name: array.astype(dtype) for name, array in found if array is not None}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
 from ldm_jax.training.beginning import begin
 from ldm_jax.training.caption_note import caption_note
+from ldm_jax.training.caption_states import check_captions, empty_caption, encoded_text
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import batch_inputs, batch_latents, check_encoder
@@ -101,10 +102,15 @@ def diffusion_stage(
     inputs = InputMaker(
         run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor, control, taught
     )
-    uncond = jax.tree.map(jnp.asarray, inputs.uncond())
+    uncond = inputs.uncond()
     validation = validation_source(run.data, train)
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
+        check_captions(run, source, initial, frozen["untrained"], tokenizer)
+    if text is not None and encoded_text(train) is not None:
+        params = frozen["untrained"]["conditioners"][text.name]
+        uncond |= empty_caption(text, params, tokenizer, train)
+    uncond = jax.tree.map(jnp.asarray, uncond)
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
     if control is not None:
         branch = cfg.control_of(model.config.unet, autoencoder_config)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.adapters.adapted import with_keys
-from ldm_jax.config.conditioning import WITH_EMPTY
+from ldm_jax.config.conditioning import ENCODED_CAPTION, WITH_EMPTY
 from ldm_jax.core import rngs
 from ldm_jax.diffusion.losses import distance_loss
 from ldm_jax.diffusion.parameterization import (
@@ -47,7 +47,10 @@ def drop_inputs(
         if not conditioner.dropout:
             continue
         drop = _dropped(conditioner, conditioners, seed, index)
-        for name in WITH_EMPTY.intersection(conditioner.inputs):
+        names = WITH_EMPTY.intersection(conditioner.inputs)
+        if "caption" in names:
+            names = names.union(kept.keys() & set(ENCODED_CAPTION))
+        for name in names:
             there = kept[name]
             rows = drop.reshape(-1, *[1] * (there.ndim - 1))
             kept[name] = jnp.where(rows, uncond[name][None], there)

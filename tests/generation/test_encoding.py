@@ -23,6 +23,7 @@ from ldm_jax.data.loader import make_loader
 from ldm_jax.data.records import write_records
 from ldm_jax.data.sources import DataError, open_source
 from ldm_jax.generation import encoding
+from ldm_jax.generation.caption_encoder import CaptionEncoder
 from ldm_jax.training import diffusion_stage
 
 PLAIN = cfg.UNet(
@@ -74,7 +75,7 @@ def test_latents_are_those_of_the_images_with_all_that_belongs_to_them(
         image, example = images[row], found[row]
         assert all(example[key] == image[key] for key in ("caption", "label", "name"))
         # The same program: the same bits, whatever else is in the batch.
-        expected = np.asarray(encoder(image["image"][None]))[0]
+        expected = np.asarray(encoder([image])["encoded"])[0]
         np.testing.assert_array_equal(example["encoded"], expected)
     assert example["encoded"].shape == (8, 8, 8) and example["encoded"].dtype == np.float32
 
@@ -129,6 +130,64 @@ def test_training_from_latents_is_training_from_images(
     # four steps changes a parameter by the rate, 1e-3.
     far = [np.abs(x - y) > 1e-5 for x, y in zip(*map(tiny.leaves, (a[2], b[2])), strict=True)]
     assert np.mean(np.concatenate([values.reshape(-1) for values in far])) < 0.01
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory, stage, pictures, trained_text2img):
+    """Both splits of the pictures with what a text encoder makes of the captions, in float32."""
+    out = tmp_path_factory.mktemp("captioned")
+    encoder = encoding.Encoder(stage, EXACT, CaptionEncoder.read(str(trained_text2img)))
+    for split in ("train", "validation"):
+        encode_split(stage, tiny.data(pictures), split, out, EXACT, encoder)
+    return out
+
+
+@pytest.fixture
+def frozen_text(pictures, captioned):
+    """A run that leaves the text encoder as it is and drops half of the captions."""
+    run = tiny.diffusion_run(pictures, data=of(captioned), train=("unet",))
+    text = dataclasses.replace(run.conditioners[0], dropout=0.5)
+    return dataclasses.replace(run, conditioners=(text, *run.conditioners[1:]))
+
+
+def test_training_from_encoded_captions_is_training_from_captions(
+    frozen_text, latents, trained_text2img, tmp_path
+):
+    trained, given = [], (tiny.mesh(), None, str(trained_text2img))
+    for name, data in (("captions", of(latents)), ("states", frozen_text.data)):
+        run = dataclasses.replace(frozen_text, data=data)
+        stage = diffusion_stage.diffusion_stage(run, tmp_path / name, *given)
+        loader = make_loader(stage.train, data, seed=0, train=True, inputs=stage.inputs)
+        batch = next(loader)
+        loader.close()
+        assert ("caption_states" in batch["inputs"]) == (name == "states")
+        step = jax.jit(stage.step)
+        trained.append(step(jax.jit(stage.init)(stage.initial), stage.frozen, batch)[1])
+    # The text encoder read other batches, whose products are summed up in another order.
+    found, expected = ({name: float(value) for name, value in one.items()} for one in trained)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_encoded_captions_are_refused_where_training_would_change_them(
+    frozen_text, captioned, trained_text2img, tmp_path
+):
+    def begin(run):
+        diffusion_stage.diffusion_stage(
+            run, tmp_path / "run", tiny.mesh(), None, str(trained_text2img)
+        )
+
+    with pytest.raises(cfg.ConfigError, match="trains its text encoder"):
+        begin(dataclasses.replace(frozen_text, train=("all",)))
+    text = dataclasses.replace(frozen_text.conditioners[0], tags=cfg.CaptionTags())
+    with pytest.raises(cfg.ConfigError, match="changes the tags of captions"):
+        begin(dataclasses.replace(frozen_text, conditioners=(text, *frozen_text.conditioners[1:])))
+    index = captioned / "train" / "index.json"
+    whole = json.loads(index.read_text())
+    changed = whole | {"text": whole["text"] | {"encoder": "0" * 64}}
+    index.write_text(json.dumps(changed))
+    with pytest.raises(cfg.ConfigError, match="read by another text encoder"):
+        begin(frozen_text)
+    index.write_text(json.dumps(whole))
 
 
 def test_latents_of_another_encoder_are_refused(latents, pictures, trained_autoencoder, tmp_path):
@@ -210,7 +269,8 @@ def test_damaged_latents_are_named(latents, tmp_path):
 
 def test_a_full_disk_is_named_and_nothing_unfinished_stays(latents, tmp_path, monkeypatch):
     index = read_index(latents / "train")
-    image = (np.zeros(index.shape, np.float32), {"caption": "", "label": 0, "name": "a"})
+    zeros = np.zeros(index.shape, np.float32)
+    image = {"encoded": zeros, "caption": "", "label": 0, "name": "a"}
 
     def to_full_disk(path, *more):
         path.symlink_to("/dev/full")
@@ -247,13 +307,13 @@ def test_augmented_images_are_refused(pictures, stage, encoder, tmp_path, settin
 
 def test_latents_that_are_not_finite_are_refused(stage, pictures, tmp_path):
     class Broken(encoding.Encoder):
-        rows, kind = 8, "gaussian"
+        rows, kind, text = 8, "gaussian", None
 
         def __init__(self):
             pass
 
-        def __call__(self, images):
-            return jnp.zeros((8, 8, 8, 8)).at[2].set(jnp.nan)
+        def __call__(self, examples):
+            return {"encoded": jnp.zeros((8, 8, 8, 8)).at[2].set(jnp.nan)}
 
     name = open_source(cfg.Data(tiny.data(pictures).source, 16), "train")[2]["name"]
     with pytest.raises(encoding.NonFiniteLatents, match=f"latents of {name} are not"):

@@ -1,0 +1,75 @@
+"""Captions that a text encoder has read before: whether they are what a run's own makes of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax import config as cfg
+from ldm_jax.core import tree
+from ldm_jax.data.encoded_latents import EncodedText, LatentsSource, text_encoder_hash
+from ldm_jax.data.inputs import Inputs
+from ldm_jax.data.sources import Source
+from ldm_jax.data.tokenizer import Tokenizer
+from ldm_jax.models.build import build_conditioner
+
+
+def check_captions(
+    run: cfg.DiffusionRun,
+    source: Source | None,
+    begun_with: Any,
+    untrained: Mapping[str, Any],
+    tokenizer: Tokenizer | None,
+) -> None:
+    """Raises ConfigError where `source` has captions that were encoded otherwise than `run` would
+    encode them.
+
+    Args:
+        run: its config.
+        source: the examples.
+        begun_with: parameters to be trained that models gave, or their shapes.
+        untrained: parameters of the networks that it leaves as they are.
+        tokenizer: the run's own.
+    """
+    found = encoded_text(source)
+    text = cfg.find(run.conditioners, cfg.TextConditioner)
+    if found is None or text is None:
+        return
+    where, remedy = source.folder, "encode the images again without --text_encoder"
+    params = untrained.get("conditioners", {}).get(text.name)
+    paths = tree.flatten(begun_with)
+    if params is None or any(path.startswith(f"conditioners/{text.name}/") for path in paths):
+        raise cfg.ConfigError(
+            f"{where} has captions that a text encoder has read before, but this run trains its "
+            f"text encoder (train is {' '.join(run.train)!r}): {remedy}, or leave the text encoder "
+            "as it is, such as with --train unet"
+        )
+    if text.tags is not None:
+        raise cfg.ConfigError(
+            f"{where} has captions that a text encoder has read before, but this run changes the "
+            f"tags of captions: {remedy}, or leave the conditioner's tags None"
+        )
+    own = text_encoder_hash(text, params, tokenizer)
+    if own != found.encoder:
+        raise cfg.ConfigError(
+            f"{where} has captions read by another text encoder ({found.encoder[:16]}) than this "
+            f"run's ({own[:16]}): begin the run with the model that encoded them, or encode them "
+            "again"
+        )
+
+
+def encoded_text(source: Source | None) -> EncodedText | None:
+    """How the captions of `source` were encoded; None where they were not."""
+    return source.index.text if isinstance(source, LatentsSource) else None
+
+
+def empty_caption(
+    text: cfg.TextConditioner, params: Any, tokenizer: Tokenizer, source: LatentsSource
+) -> Inputs:
+    """What stands for no caption among those of `source`: the states of an empty one, computed and
+    rounded as these were."""
+    encoder = build_conditioner(text, source.index.compute)
+    tokens = jnp.asarray(tokenizer.empty(text.encoder.max_length))[None]
+    made = encoder.encoded(params, tokens, source.index.dtype)
+    return {name: np.asarray(array[0]) for name, array in made.items()}
