@@ -60,6 +60,7 @@ from ldm_jax.config.control_branch import ControlBranch, control_of
 from ldm_jax.config.control_choice import ControlHints
 from ldm_jax.config.data import (
     TFDS,
+    Buckets,
     Data,
     DigitScenes,
     DreamBooth,
@@ -125,6 +126,7 @@ __all__ = [
     "BERTText",
     "BSRGAN",
     "Bicubic",
+    "Buckets",
     "Bottleneck",
     "Boxes",
     "CLIP",

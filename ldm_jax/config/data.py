@@ -1,5 +1,6 @@
 """Where images come from."""
 
+import math
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,6 +9,7 @@ from ldm_jax.config.checks import (
     ImageSize,
     Positive,
     Share,
+    Side,
     Weight,
     Within,
     height_and_width,
@@ -57,6 +59,43 @@ class FittedPictures:
 
 
 @settings
+class Buckets:
+    """Aspect-ratio buckets: pictures keep their proportions and are cropped a little, each to the
+    size among these whose proportions are nearest. A batch has pictures of one size. The sizes
+    have about the area of data.image_size."""
+
+    step: Side = 64
+    """Sides are multiples of this; Stable Diffusion needs 64."""
+    shortest: Side = 256
+    """Sides are at least this many pixels."""
+    longest: Side = 1024
+    """Sides are at most this many pixels."""
+    sizes: tuple[tuple[Side, Side], ...] = ()
+    """Exactly these sizes, (height, width), in place of those that the other settings give."""
+
+    def __post_init__(self) -> None:
+        require(self.shortest <= self.longest, "buckets.shortest", self.shortest,
+                f"at most buckets.longest, {self.longest}")  # fmt: skip
+        require(self.shortest % self.step == 0, "buckets.shortest", self.shortest,
+                f"a multiple of buckets.step, {self.step}")  # fmt: skip
+        require(len({*self.sizes}) == len(self.sizes), "buckets.sizes", self.sizes,
+                "different sizes")  # fmt: skip
+
+    def all_sizes(self, sides: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """Heights and widths, of about the area of `sides`: each width with the greatest height
+        that does not exceed the area, both orientations, and the square. 17 for 512 x 512 with the
+        usual settings."""
+        area, step = math.prod(sides), self.step
+        side = math.isqrt(area) // step * step
+        found = {*self.sizes} or {(side, side)}
+        for width in () if self.sizes else range(self.shortest, self.longest + 1, step):
+            height = min(self.longest, area // width // step * step)
+            if height >= self.shortest:
+                found |= {(height, width), (width, height)}
+        return tuple(sorted(found, key=lambda size: size[::-1]))
+
+
+@settings
 class ImageFolder(FittedPictures):
     """A folder of images, with captions (`metadata.jsonl`, `metadata.csv` or a `.txt` beside each
     image) or classes (subfolders)."""
@@ -79,6 +118,13 @@ class ImageFolder(FittedPictures):
     validation_path: str = ""
     """A folder of images for validation, with captions or classes as `path` has; "": some of
     `path` are held out."""
+    buckets: Buckets | None = None
+    """Train on pictures of several proportions; None: all become data.image_size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.buckets is None or self.resize == "shorter_side", "data.source.resize",
+                self.resize, "shorter_side with data.source.buckets")  # fmt: skip
 
 
 @settings
@@ -250,3 +296,12 @@ class Data:
         if has_kind(self.source, DigitScenes):
             sizes = (16, 32, 64)
             require(self.image_size in sizes, "data.image_size", self.image_size, f"one of {sizes}")
+        if self.buckets is not None and not self.buckets.sizes:
+            require(self.buckets.step <= min(self.sides), "data.source.buckets.step",
+                    self.buckets.step,
+                    f"at most {min(self.sides)}, a side of data.image_size")  # fmt: skip
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """The sizes of training images, where there are several."""
+        return getattr(self.source, "buckets", None)

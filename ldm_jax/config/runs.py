@@ -63,6 +63,7 @@ class AutoencoderRun:
     what a transformer over codes is conditioned on. Their loss is binary cross-entropy."""
 
     def __post_init__(self) -> None:
+        _check_one_size(self.data)
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, self.conditioners)
         require(not has_kind(self.data.source, EncodedLatents), "data.source", self.data.source,
@@ -189,6 +190,7 @@ class ClassifierRun:
     mesh: Mesh = field(default_factory=Mesh)
 
     def __post_init__(self) -> None:
+        _check_one_size(self.data)
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, ())
 
@@ -226,6 +228,7 @@ class CodeTransformerRun:
     mesh: Mesh = field(default_factory=Mesh)
 
     def __post_init__(self) -> None:
+        _check_one_size(self.data)
         _check_accumulation(self.data, self.optim)
         _check_wishes(self.loop, self.conditioners)
 
@@ -278,6 +281,7 @@ class ContrastiveRun:
     mesh: Mesh = field(default_factory=Mesh)
 
     def __post_init__(self) -> None:
+        _check_one_size(self.data)
         _check_wishes(self.loop, ())
         require(self.optim.accumulation == 1, "optim.accumulation", self.optim.accumulation,
                 "1: images are compared with the captions of the whole batch")  # fmt: skip
@@ -345,6 +349,11 @@ def _check_objective(objective: Objective, diffusion: Diffusion) -> None:
 
 def _check_accumulation(data: Data, optim: Optim) -> None:
     require_divisible("data.batch_size", data.batch_size, optim.accumulation, "optim.accumulation")
+
+
+def _check_one_size(data: Data) -> None:
+    require(data.buckets is None, "data.source.buckets", data.buckets,
+            "None: diffusion models alone are trained on several sizes")  # fmt: skip
 
 
 def _check_evaluation(evaluation: DrawnScores | None, loop: Loop) -> None:

@@ -3,6 +3,8 @@
     FOLDER/SPLIT/index.json                        how the split was made: an `Index`
     FOLDER/SPLIT/00003-of-00008.array_record       its examples, in the order of the source
 
+Images in buckets have a folder `FOLDER/SPLIT/512x768` (height and width) of this kind for each.
+
 A record is the array of the index's dtype and shape (little endian, C order), then those of what a
 text encoder made of its caption, if there was one: `caption_states` and, where the encoder has one,
 the vector `caption_pooled`; then a JSON object with `caption`, `label` and `name`. A shard appears
@@ -14,8 +16,10 @@ import json
 import math
 import os
 import typing
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +31,7 @@ from ldm_jax.config.checks import matches
 from ldm_jax.core import tree
 from ldm_jax.core.files import temporary, write_atomically, writing
 from ldm_jax.core.reading import FileFormatError, parse_json, read_json
+from ldm_jax.data.buckets import Bucket, told_buckets
 from ldm_jax.data.records import Records, count, write_records
 from ldm_jax.data.sources import DataError, Example, Split
 from ldm_jax.data.tokenizer import Tokenizer
@@ -127,11 +132,11 @@ class Index:
 
     def missing(self, folder: Path) -> list[int]:
         """The shards that are not yet written, or damaged: with other than their examples."""
-        return [
-            shard
-            for shard in range(self.shards)
-            if count(self.path(folder, shard)) != len(self.rows(shard))
-        ]
+        return [shard for shard in range(self.shards) if not self.is_written(folder, shard)]
+
+    def is_written(self, folder: Path, shard: int) -> bool:
+        """Whether a shard is there, with as many examples as it has."""
+        return count(self.path(folder, shard)) == len(self.rows(shard))
 
 
 _HINTS = typing.get_type_hints(Index)
@@ -139,7 +144,21 @@ _HINTS = typing.get_type_hints(Index)
 
 def is_encoded(source: cfg.EncodedLatents, split: Split) -> bool:
     """Whether a split was encoded, or was begun."""
-    return os.path.lexists(Path(source.path) / split / INDEX)
+    return bool(encoded_folders(Path(source.path) / split))
+
+
+def encoded_folders(folder: Path) -> list[Path]:
+    """Where a split has an index: in its `folder`, or in that of each of its buckets; in their
+    order."""
+    if os.path.lexists(folder / INDEX):
+        return [folder]
+    found = [path for path in folder.glob("*x*") if os.path.lexists(path / INDEX)]
+    return sorted(found, key=lambda path: read_index(path).image_size[::-1])
+
+
+def bucket_folder(folder: Path, sides: tuple[int, int]) -> Path:
+    """Where a bucket of the split in `folder` lies."""
+    return folder / "{}x{}".format(*sides)
 
 
 def read_index(folder: Path) -> Index | None:
@@ -242,7 +261,8 @@ def _record(index: Index, example: Example) -> bytes:
 
 
 class LatentsSource:
-    """The examples of one split as they were encoded, in the order of their images' source."""
+    """The examples of one split as they were encoded, in the order of their images' source; of
+    images in buckets, one bucket after the other."""
 
     def __init__(self, source: cfg.EncodedLatents, sides: tuple[int, int], split: Split):
         self.broken: dict[str, str] = {}
@@ -252,27 +272,30 @@ class LatentsSource:
         if not source.path:
             raise DataError("data.source.path is missing: name the folder of encoded images")
         self.folder = Path(source.path) / split
-        index = read_index(self.folder)
-        if index is None:
+        folders = encoded_folders(self.folder)
+        if not folders:
             raise DataError(
                 f"{source.path} has no encoded {split} images ({self.folder / INDEX} does not "
                 "exist); encode them with python -m ldm_jax.cli.encode --first_stage=MODEL "
                 "--out=FOLDER and name that, or train on images, without --latents"
             )
-        missing = index.missing(self.folder)
-        if missing:
-            raise DataError(
-                f"{self.folder} is incomplete: {len(missing)} of {index.shards} shards are "
-                f"missing or damaged, {index.path(self.folder, missing[0]).name} first; run the "
-                "command that began it again to continue"
+        remedy = (
+            "copy it again, or delete it and encode it anew: the python -m ldm_jax.cli.encode "
+            f"--out={source.path} that wrote it writes again what is missing"
+        )
+        self._parts = [_Part(folder, remedy) for folder in folders]
+        self.index = index = self._parts[0].index
+        for other in self._parts[1:]:
+            _check_alike(self.folder, index, other.index)
+        self._ends = list(accumulate(len(part) for part in self._parts))
+        self.buckets = None
+        if folders != [self.folder]:
+            starts = [0, *self._ends]
+            self.buckets = tuple(
+                Bucket(part.index.image_size, range(start, start + len(part)))
+                for part, start in zip(self._parts, starts, strict=False)
             )
-        if sides != index.image_size:
-            asked, encoded = ("{} x {}".format(*pair) for pair in (sides, index.image_size))
-            raise DataError(
-                f"data.image_size is {asked}, but {source.path} was encoded from images of "
-                f"{encoded} pixels (height x width)"
-            )
-        self.index = index
+        _check_sides(source, index, sides, self.buckets)
         self.class_names, self.has_captions = index.class_names, index.has_captions
         self.fingerprint = (
             f"{index.fingerprint}, encoded by {index.encoder[:16]} as {index.kind} {index.dtype}"
@@ -282,52 +305,107 @@ class LatentsSource:
             self.fingerprint += f", captions by {index.text.encoder[:16]}"
             captions = "encoded captions"
         self.found = (
-            f"{index.examples} encoded images of {split} in {source.path} ({index.kind}, "
-            f"{index.dtype}), {captions}, "
-            f"{len(self.class_names) or 'no'} classes"
+            f"{len(self)} encoded images of {split} in {source.path} ({index.kind}, "
+            f"{index.dtype}), {captions}, {len(self.class_names) or 'no'} classes"
         )
-        paths = [str(index.path(self.folder, shard)) for shard in range(index.shards)]
-        remedy = (
-            "copy it again, or delete it and encode it anew: the python -m ldm_jax.cli.encode "
-            f"--out={source.path} that wrote it writes again what is missing"
-        )
-        self._records = Records(paths, remedy)
+        if self.buckets is not None:
+            self.found += f"; in {told_buckets(self.buckets)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A loader process opens the files anew.
         return LatentsSource, self._opened_with
 
     def __len__(self) -> int:
-        return self.index.examples
+        return self._ends[-1]
 
     def __getitem__(self, index: int) -> Example:
-        record = self._records[range(len(self))[index]]
+        row = range(len(self))[int(index)]
+        part = bisect_right(self._ends, row)
+        return self._parts[part].example(row - self._ends[part] + len(self._parts[part]))
+
+    def captions(self) -> Iterator[str]:
+        """All captions, in order; nothing where there are none."""
+        return self._all("caption") if self.has_captions else iter(())
+
+    def labels(self) -> Iterator[int]:
+        """As `Source.labels`."""
+        return self._all("label") if self.class_names else iter(())
+
+    def names(self) -> Iterator[str]:
+        """What the images' source calls them, in order; all files are read for it."""
+        return self._all("name")
+
+    def _all(self, name: str) -> Iterator[Any]:
+        return (told[name] for part in self._parts for told in part.told())
+
+
+class _Part:
+    """The examples in one folder with an index."""
+
+    def __init__(self, folder: Path, remedy: str) -> None:
+        index = read_index(folder)
+        missing = index.missing(folder)
+        if missing:
+            raise DataError(
+                f"{folder} is incomplete: {len(missing)} of {index.shards} shards are "
+                f"missing or damaged, {index.path(folder, missing[0]).name} first; run the "
+                "command that began it again to continue"
+            )
+        self.index, self._folder = index, folder
+        paths = [str(index.path(folder, shard)) for shard in range(index.shards)]
+        self._records = Records(paths, remedy)
+
+    def __len__(self) -> int:
+        return self.index.examples
+
+    def example(self, row: int) -> Example:
+        record = self._records[row]
         told = self._told(record)
         named = {name: told[name] for name in ("caption", "label", "name")}
         return {**self.index.arrays(record), **named}
 
-    def captions(self) -> Iterator[str]:
-        """All captions, in order; nothing where there are none."""
-        if self.has_captions:
-            for record in self._records:
-                yield self._told(record)["caption"]
-
-    def labels(self) -> Iterator[int]:
-        """As `Source.labels`."""
-        if self.class_names:
-            for record in self._records:
-                yield self._told(record)["label"]
-
-    def names(self) -> Iterator[str]:
-        """What the images' source calls them, in order; all files are read for it."""
-        for record in self._records:
-            yield self._told(record)["name"]
+    def told(self) -> Iterator[dict[str, Any]]:
+        """What each record says beside its arrays."""
+        return map(self._told, self._records)
 
     def _told(self, record: bytes) -> dict[str, Any]:
-        """What a record says beside its array."""
-        told = parse_json(self.folder, "a record", record[self.index.array_bytes :])
+        told = parse_json(self._folder, "a record", record[self.index.array_bytes :])
         if not {"caption", "label", "name"} <= told.keys() or len(record) < self.index.array_bytes:
             raise DataError(
-                f"{self.folder} has records that do not match its {INDEX}; encode the images again"
+                f"{self._folder} has records that do not match its {INDEX}; encode the images again"
             )
         return told
+
+
+_OF_BUCKET = ("image_size", "shape", "examples", "versions")
+"""What buckets of one encoding may differ in."""
+
+
+def _check_alike(folder: Path, one: Index, other: Index) -> None:
+    same = {name: getattr(one, name) for name in _OF_BUCKET}
+    if replace(other, **same) != one:
+        raise DataError(
+            f"{folder} has buckets of different encodings; encode the images again into an empty "
+            "folder"
+        )
+
+
+def _check_sides(
+    source: cfg.EncodedLatents,
+    index: Index,
+    sides: tuple[int, int],
+    buckets: tuple[Bucket, ...] | None,
+) -> None:
+    asked, encoded = ("{} x {}".format(*pair) for pair in (sides, index.image_size))
+    if buckets is None and sides != index.image_size:
+        raise DataError(
+            f"data.image_size is {asked}, but {source.path} was encoded from images of "
+            f"{encoded} pixels (height x width)"
+        )
+    if buckets is not None:
+        settings = cfg.from_json(json.dumps(index.source["buckets"]))
+        if not {one.sides for one in buckets} <= {*settings.all_sizes(sides)}:
+            raise DataError(
+                f"data.image_size is {asked}, but {source.path} was encoded in buckets of another "
+                "size"
+            )

@@ -33,10 +33,7 @@ class ExampleOrder:
         for end, size in zip(accumulate(parts.sizes), parts.sizes, strict=True):
             if not 0 < size <= MOST:
                 raise DataError(f"a part of the data has {size} examples; it needs 1 to {MOST}")
-            order = grain.MapDataset.range(end - size, end)
-            if seed is not None:
-                order = order.shuffle(seed=_shuffle_seed(seed))
-            self._orders.append(order.repeat())
+            self._orders.append(endless(grain.MapDataset.range(end - size, end), seed))
         weights = [Fraction(weight) for weight in parts.weights]
         left = [*accumulate(reversed(weights))][::-1]
         self._shares = [weight / rest for weight, rest in zip(weights, left, strict=True)]
@@ -56,13 +53,19 @@ class ExampleOrder:
         return len(self._shares) - 1, position
 
 
+def endless(order: grain.MapDataset, seed: int | None) -> grain.MapDataset:
+    """Repeated; with a seed through a permutation that is new each time."""
+    return (order if seed is None else order.shuffle(seed=shuffle_seed(seed))).repeat()
+
+
 def _ceil(number: Fraction) -> int:
     return -(-number.numerator // number.denominator)
 
 
-def _shuffle_seed(seed: int) -> int:
+def shuffle_seed(seed: int, use: int = 0) -> int:
+    """What grain shuffles by, for one of several uses."""
     # Grain adds the epoch to its seed: without this, seed 0's second epoch is seed 1's first.
-    return transforms.draws(seed, 2**64 - 1)(2**32)
+    return transforms.draws(seed, 2**64 - 1 - use)(2**32)
 
 
 def spread_rows(length: int, count: int) -> list[int]:

@@ -7,12 +7,14 @@ import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import (
+    FileFormatError,
     open_file,
     parse_json,
     printable,
@@ -20,12 +22,13 @@ from ldm_jax.core.reading import (
     read_text,
     shown,
 )
+from ldm_jax.data.buckets import Bucket, Sides, bucket_of, in_buckets, told_buckets
 from ldm_jax.data.companions import Companions
 from ldm_jax.data.edit_pairs import is_list, only_edited, read_edit_pairs
 from ldm_jax.data.picture_reader import PictureReader
 from ldm_jax.data.sources import DataError, Example, Split
 from ldm_jax.data.stored_pictures import Stored
-from ldm_jax.images.picture_files import SUFFIXES
+from ldm_jax.images.picture_files import SUFFIXES, picture_sides
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 """Lists of captions at the top of a folder, as Hugging Face's `imagefolder` has them."""
@@ -60,7 +63,11 @@ class FolderSource:
         self.has_images = True
         kept = names if folder.validation_path else _of_split(root, names, folder, split)
         self._names = tuple(kept)
-        self._pictures = PictureReader(folder, sides)
+        self._pictures, self._sides = PictureReader(folder, sides), sides
+        self.buckets, self._bucket_of = None, None
+        if folder.buckets is not None:
+            self.buckets = _buckets(folder, [root / name for name in kept], sides)
+            self._bucket_of = bucket_of(self.buckets)
         self.broken = self._pictures.broken
         companions = Companions.find(folder, kept)
         annotations, self._companions = companions.annotations, companions
@@ -73,12 +80,16 @@ class FolderSource:
             shares = f" ({train} for training, {len(names) - train} for validation)"
         self.found = _told(listing, shares, captions, origin, len(self.class_names))
         self.found += companions.told()
+        if self.buckets is not None:
+            self.found += f"; in {told_buckets(self.buckets)}"
         self._root = root
         self._captions = [captions[n] for n in kept] if captions is not None else None
         classes = {name: number for number, name in enumerate(self.class_names)}
         self._labels = [classes[n.split("/")[0]] if classes else 0 for n in kept]
         told = json.dumps([self._names, self.class_names, self._captions])
         told += companions.identity()
+        if self.buckets is not None:
+            told += json.dumps([[one.sides, one.rows.tolist()] for one in self.buckets])
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -94,9 +105,10 @@ class FolderSource:
         for offset in range(len(self)):
             at = (index + offset) % len(self)
             name = self._names[at]
-            image = self._pictures.read(name, self._root / name)
+            sides = self._fitted_to(at)
+            image = self._pictures.read(name, self._root / name, sides)
             original = self._companions.edit_images.get(name)
-            edited = None if original is None else self._pictures.read(name, original)
+            edited = None if original is None else self._pictures.read(name, original, sides)
             if image is not None and (original is None or edited is not None):
                 caption = self._captions[at] if self._captions is not None else ""
                 found: Example = {
@@ -115,6 +127,10 @@ class FolderSource:
         with open_file(self._root / name) as file:
             return Stored(file.read(), caption, self._labels[index], name)
 
+    def _fitted_to(self, index: int) -> Sides:
+        """The height and width that an example is fitted to."""
+        return self._sides if self.buckets is None else self.buckets[self._bucket_of[index]].sides
+
     def captions(self) -> Iterator[str]:
         """All captions, in order; nothing where the folder has none."""
         return iter(self._captions or ())
@@ -126,6 +142,20 @@ class FolderSource:
     def names(self) -> Iterator[str]:
         """The files' paths below the folder, with '/', in order."""
         return iter(self._names)
+
+
+def _buckets(folder: cfg.ImageFolder, paths: Sequence[Path], sides: Sides) -> tuple[Bucket, ...]:
+    """The pictures in their buckets, told by their headers; a broken one, which is refused or
+    skipped when it is read, with the squarest."""
+
+    def size(path: Path) -> Sides:
+        try:
+            return picture_sides(path)
+        except FileFormatError:
+            return (1, 1)
+
+    with ThreadPoolExecutor(8) as threads:
+        return in_buckets(folder.buckets.all_sizes(sides), threads.map(size, paths))
 
 
 def name_hash(name: str) -> float:

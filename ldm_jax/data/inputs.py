@@ -58,6 +58,7 @@ class InputMaker:
             return RandomStream(seed, position, name)
 
         made: dict[str, np.ndarray] = {}
+        sides = example["crop"].size if "crop" in example else self._sides
         for conditioner in self._conditioners:
             match conditioner:
                 case cfg.TextConditioner(encoder=encoder, tags=tags):
@@ -71,7 +72,7 @@ class InputMaker:
                 case cfg.ClassConditioner():
                     made["label"] = np.asarray(example["label"], np.int32)
                 case cfg.InpaintingConditioner(masks=masks):
-                    made["mask"] = draw_mask(self._sides, masks, stream("mask"))[..., None]
+                    made["mask"] = draw_mask(sides, masks, stream("mask"))[..., None]
                 case cfg.LowResConditioner(degradation=how, noise=noise):
                     made["low_res"] = degrade(
                         example["image"], self._factor, how, stream("degradation")
@@ -86,7 +87,7 @@ class InputMaker:
                         example["boxes"], example["classes"], how, example["crop"],
                         stream("boxes"), example.get("flags"),
                     )  # fmt: skip
-                    made |= box_maps(self._conditioners, made, self._sides)
+                    made |= box_maps(self._conditioners, made, sides)
                 case cfg.EditConditioner():
                     made["edit_image"] = _edit_image(example)
                     made["edit_given"] = np.asarray(1, np.int32)

@@ -5,7 +5,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import grain
 import numpy as np
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8, UInt32
 
 from ldm_jax import config as cfg
 from ldm_jax.data import transforms
+from ldm_jax.data.buckets import BatchOrder, buckets_of
 from ldm_jax.data.example_order import ExampleOrder, spread_rows
 from ldm_jax.data.sources import DataError, Example, Source, parts_of
 
@@ -96,7 +97,7 @@ class Loader(Iterator[Batch]):
 
     def numbers(self) -> Int[np.ndarray, "b 2"]:
         """Position and example number of each row of the next batch, of which nothing is read."""
-        return self._chosen[self._step]
+        return self._chosen[self._step].pairs
 
     def close(self) -> None:
         """Stops reading ahead. The next batch starts it again."""
@@ -120,7 +121,8 @@ def make_loader(
     training through a permutation of the whole source that is new in every epoch; epochs follow
     each other without a gap, within a batch if need be. The global batch depends neither on the
     number of processes nor on which rows each of them loads. A source of several parts shows each
-    by its weight and goes through it by itself: `ExampleOrder`.
+    by its weight and goes through it by itself: `ExampleOrder`. Of a source in buckets a batch is
+    of one of these: `BatchOrder`.
 
     Args:
         seed: of the shuffle and of random crops and flips.
@@ -137,9 +139,9 @@ def make_loader(
         DataError: the batch has no such rows, or the source is empty.
     """
     rows = _checked(source, data, rows)
-    load = functools.partial(_load_batch, source, data, seed if train else None, inputs)
-    order = ExampleOrder(parts_of(source), seed if train else None)
-    wanted = functools.partial(_pairs_of_step, order, data.batch_size, rows)
+    shuffle = seed if train else None
+    load = functools.partial(_load_batch, source, data, shuffle, inputs)
+    wanted = _rows_of_steps(source, data, shuffle, rows)
     chosen = grain.MapDataset.range(sys.maxsize // data.batch_size).map(wanted)
     identity = {
         "examples": len(source), "source": source.fingerprint, "batch_size": data.batch_size,
@@ -163,17 +165,17 @@ def validation_batches(
     beginning of the source. Batches are as in `make_loader`, and so are the errors.
     """
     rows = _checked(source, data, rows)
-    order = ExampleOrder(parts_of(source), None)
-    batches = []
-    for step in range(min(n, max(1, len(source) // data.batch_size))):
-        pairs = _pairs_of_step(order, data.batch_size, rows, step)
-        batches.append(_load_batch(source, data, None, inputs, pairs))
-    return batches
+    wanted = _rows_of_steps(source, data, None, rows)
+    steps = range(min(n, max(1, len(source) // data.batch_size)))
+    return [_load_batch(source, data, None, inputs, wanted(step)) for step in steps]
 
 
-def in_order(source: Source, data: cfg.Data, rows: Sequence[int]) -> Iterator[Example]:
-    """The examples `rows` of a source of images, each once, fitted and not augmented."""
-    load = functools.partial(_load_one, source, data)
+def in_order(
+    source: Source, data: cfg.Data, rows: Sequence[int], sides: tuple[int, int] | None = None
+) -> Iterator[Example]:
+    """The examples `rows` of a source of images, each once, fitted to `sides` (those of `data` by
+    default) and not augmented."""
+    load = functools.partial(_load_one, source, data, sides)
     ahead = _read_ahead(grain.MapDataset.source(rows).map(load), data.workers)
     try:
         yield from ahead
@@ -189,7 +191,7 @@ def spread(source: Source, data: cfg.Data, count: int) -> list[Example]:
 
 def examples_at(source: Source, data: cfg.Data, rows: Iterable[int]) -> list[Example]:
     """The examples of some rows, fitted and not augmented."""
-    return [_load_one(source, data, row) for row in rows]
+    return [_load_one(source, data, None, row) for row in rows]
 
 
 def _checked(source: Source, data: cfg.Data, rows: Sequence[int] | None) -> tuple[int, ...]:
@@ -206,12 +208,36 @@ def _checked(source: Source, data: cfg.Data, rows: Sequence[int] | None) -> tupl
     return rows
 
 
-def _pairs_of_step(
-    order: ExampleOrder, batch_size: int, rows: tuple[int, ...], step: int
-) -> Int[np.ndarray, "b 2"]:
-    """(position, example number) of `rows` of the batch of `step`."""
+class Rows(NamedTuple):
+    """Rows of a batch: which examples they are, and what size these become."""
+
+    pairs: Int[np.ndarray, "b 2"]
+    """Position and example number of each."""
+    sides: tuple[int, int]
+
+
+def _rows_of_steps(
+    source: Source, data: cfg.Data, seed: int | None, rows: tuple[int, ...]
+) -> Callable[[int], Rows]:
+    """`rows` of the batch of a step."""
+    if (buckets := buckets_of(source)) is not None:
+        order = BatchOrder(buckets, data.batch_size, seed)
+        return functools.partial(_rows_of_bucket, order, data.batch_size, rows)
+    order = ExampleOrder(parts_of(source), seed)
+    return functools.partial(_rows_of_parts, order, data.batch_size, rows, data.sides)
+
+
+def _rows_of_parts(
+    order: ExampleOrder, batch_size: int, rows: tuple[int, ...], sides: tuple[int, int], step: int
+) -> Rows:
     positions = [step * batch_size + row for row in rows]
-    return np.array([(p, order[p]) for p in positions], np.int64)
+    return Rows(np.array([(p, order[p]) for p in positions], np.int64), sides)
+
+
+def _rows_of_bucket(order: BatchOrder, batch_size: int, rows: tuple[int, ...], step: int) -> Rows:
+    batch = order[step]
+    pairs = [(step * batch_size + row, batch.examples[row]) for row in rows]
+    return Rows(np.array(pairs, np.int64), batch.sides)
 
 
 def _load_batch(
@@ -219,18 +245,18 @@ def _load_batch(
     data: cfg.Data,
     seed: int | None,
     inputs: MakeInputs | None,
-    pairs: Int[np.ndarray, "b 2"],
+    rows: Rows,
 ) -> Batch:
-    """The batch of (position, example number) pairs; augmented where there is a seed."""
+    """The batch of `rows`; augmented where there is a seed."""
     kind = "image" if source.has_images else "encoded"
     shown, made, importance = [], [], []
-    for position, row in pairs.tolist():
-        example = fit_example(source[row], data, seed, position)
+    for position, row in rows.pairs.tolist():
+        example = fit_example(source[row], data, seed, position, rows.sides)
         shown.append(example[kind])
         importance.append(example.get("importance"))
         if inputs is not None:
             made.append(inputs(example, position, TASK_SEED if seed is None else seed))
-    index = (pairs[:, 0] % 2**32).astype(np.uint32)
+    index = (rows.pairs[:, 0] % 2**32).astype(np.uint32)
     batch: Batch = {kind: np.stack(shown), "index": index}
     if None not in importance:
         batch["importance"] = np.array(importance, np.float32)
@@ -239,20 +265,27 @@ def _load_batch(
     return batch
 
 
-def _load_one(source: Source, data: cfg.Data, row: int) -> Example:
-    return fit_example(source[row], data, None, row)
+def _load_one(source: Source, data: cfg.Data, sides: tuple[int, int] | None, row: int) -> Example:
+    return fit_example(source[row], data, None, row, sides)
 
 
-def fit_example(example: Example, data: cfg.Data, seed: int | None, position: int) -> Example:
+def fit_example(
+    example: Example,
+    data: cfg.Data,
+    seed: int | None,
+    position: int,
+    sides: tuple[int, int] | None = None,
+) -> Example:
     """The example with its image resized, cropped and mirrored, at random where there is a seed;
-    `crop` says how. What lies on the image, boxes and class map, stays as it is."""
+    `crop` says how. What lies on the image, boxes and class map, stays as it is. `sides` are those
+    that it gets, `data.sides` by default."""
     if "image" not in example:
         return example
     whole = example["image"].shape[:2]
     how = example.get("fitting", data.source)
     if isinstance(how, cfg.FittedPictures):
         below = None if seed is None else transforms.draws(seed, position)
-        crop = transforms.choose_crop(whole, how, data.sides, below)
+        crop = transforms.choose_crop(whole, how, sides or data.sides, below)
         return {**example, "image": crop.image(example["image"]), "crop": crop}
     if whole != data.sides:
         raise DataError(

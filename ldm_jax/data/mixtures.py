@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import accumulate, chain
 
 from ldm_jax import config as cfg
+from ldm_jax.data.buckets import buckets_of
 from ldm_jax.data.sources import (
     DataError,
     Example,
@@ -36,6 +37,10 @@ class MixtureSource:
             if split != "validation" or has_validation(one):
                 self.sources.append(open_source(replace(data, source=one), split))
                 chosen.append((one, weight))
+        if any(buckets_of(one) is not None for one in self.sources):
+            raise DataError(
+                "data.source.sources has one with buckets; the pictures of a mixture become one size"
+            )
         first, *others = self.sources
         for other in others:
             check_alike(first, other)

@@ -19,24 +19,32 @@ class PictureReader:
     """Reads pictures as a folder's settings say; those that are broken once are not tried again."""
 
     def __init__(self, folder: cfg.FittedPictures, sides: tuple[int, int]) -> None:
-        """Of pictures that are fitted to `sides`."""
-        needed = round(2 * max(sides) / folder.smallest_crop)
-        self._at_least = None if folder.resize == "none" else needed
+        """Of pictures that are fitted to `sides`, where nothing else is said."""
+        self._smallest = None if folder.resize == "none" else folder.smallest_crop
+        self._sides = sides
         self._skip = folder.on_broken == "skip"
         self.broken: dict[str, str] = {}
         """Names of images skipped so far by this process, and why."""
 
-    def read(self, name: str, path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
+    def read(
+        self, name: str, path: Path, sides: tuple[int, int] | None = None
+    ) -> UInt8[np.ndarray, "h w 3"] | None:
         """A picture of the example `name`; None where one of it is broken and skipped.
 
         Raises:
             DataError: it is broken, and such stop the run.
         """
-        return self._checked(name, lambda: read_picture(path, self._at_least))
+        at_least = self._at_least(sides or self._sides)
+        return self._checked(name, lambda: read_picture(path, at_least))
 
     def decode(self, name: str, content: bytes) -> UInt8[np.ndarray, "h w 3"] | None:
         """As `read`, of a picture that is not a file of its own but has the content of one."""
-        return self._checked(name, lambda: decode_picture(name, content, self._at_least))
+        at_least = self._at_least(self._sides)
+        return self._checked(name, lambda: decode_picture(name, content, at_least))
+
+    def _at_least(self, sides: tuple[int, int]) -> int | None:
+        """The shorter side from which a picture is fitted to `sides`."""
+        return None if self._smallest is None else round(2 * max(sides) / self._smallest)
 
     def _checked(
         self, name: str, read: Callable[[], UInt8[np.ndarray, "h w 3"]]

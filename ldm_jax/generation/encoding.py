@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,15 @@ from ldm_jax.config.checks import require, require_divisible
 from ldm_jax.convert.parts import FirstStage, read_first_stage
 from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import batch_sharding, make_mesh, replicated
-from ldm_jax.data.encoded_latents import Index, Kind, begin, encoder_hash, write_shard
+from ldm_jax.data.buckets import buckets_of
+from ldm_jax.data.encoded_latents import (
+    Index,
+    Kind,
+    begin,
+    bucket_folder,
+    encoder_hash,
+    write_shard,
+)
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import DataError, Example, Source, Split, open_source
 from ldm_jax.generation.caption_encoder import CaptionEncoder
@@ -120,7 +128,8 @@ def encode_split(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Written:
-    """Encodes this process's missing shards of one split, the images of `source`, into `folder`.
+    """Encodes this process's missing shards of one split, the images of `source`, into `folder`;
+    those in buckets into a folder in it for each.
 
     Raises:
         DataError: the images come augmented, the folder holds another encoding, or an image
@@ -130,15 +139,36 @@ def encode_split(
     """
     _check_still(data)
     began = time.perf_counter()
-    index = _index(stage, data, source, storage, encode)
-    begin(folder, index)
-    todo = [n for n in index.missing(folder) if n % process_count == process_index]
-    images = sum(len(index.rows(shard)) for shard in todo)
+    index = partial(_index, stage, data, source, storage, encode)
+    parts = [_Part(folder, index(data.sides, len(source)), range(len(source)), data.sides)]
+    if (buckets := buckets_of(source)) is not None:
+        parts = [
+            _Part(bucket_folder(folder, sides), index(sides, len(rows)), rows, sides)
+            for sides, rows in buckets
+        ]
+    for part in parts:
+        begin(part.folder, part.index)
+    every = [(part, shard) for part in parts for shard in range(part.index.shards)]
+    own = every[process_index::process_count]
+    todo = [(part, shard) for part, shard in own if not part.index.is_written(part.folder, shard)]
+    images = sum(len(part.index.rows(shard)) for part, shard in todo)
     with Progress(f"encoding {folder.name}", images, images=1) as bar:
-        for shard in todo:
-            examples = in_order(source, data, index.rows(shard))
-            write_shard(folder, index, shard, _encoded(encode, examples, bar))
-    return Written(images, time.perf_counter() - began, len(index.missing(folder)))
+        for part, shard in todo:
+            rows = [int(part.rows[row]) for row in part.index.rows(shard)]
+            examples = in_order(source, data, rows, part.sides)
+            write_shard(part.folder, part.index, shard, _encoded(encode, examples, bar))
+    left = sum(len(part.index.missing(part.folder)) for part in parts)
+    return Written(images, time.perf_counter() - began, left)
+
+
+class _Part(NamedTuple):
+    """The images of a split that are encoded at one size."""
+
+    folder: Path
+    index: Index
+    rows: Int[np.ndarray, " n"] | range
+    """Which of the source's they are."""
+    sides: tuple[int, int]
 
 
 class OnDevices:
@@ -269,24 +299,30 @@ def _kind(config: cfg.Autoencoder, storage: Storage) -> Kind:
 
 
 def _index(
-    stage: FirstStage, data: cfg.Data, source: Source, storage: Storage, encode: Encoder
+    stage: FirstStage,
+    data: cfg.Data,
+    source: Source,
+    storage: Storage,
+    encode: Encoder,
+    sides: tuple[int, int],
+    examples: int,
 ) -> Index:
     kind = encode.kind
     factor, channels = stage.config.factor, stage.config.latent_channels
-    require_divisible("data.image_size", data.sides, factor, "the first stage's factor")
+    require_divisible("data.image_size", sides, factor, "the first stage's factor")
     last = {"gaussian": (2 * channels,), "point": (channels,), "codes": ()}[kind]
     settings = json.loads(cfg.to_json(data.source))
     return Index(
         encoder=encoder_hash(stage.params),
         source={k: v for k, v in settings.items() if k not in _WHERE},
         fingerprint=source.fingerprint,
-        image_size=data.sides,
+        image_size=sides,
         kind=kind,
         dtype="int32" if kind == "codes" else storage.dtype,
-        shape=(*(side // factor for side in data.sides), *last),
+        shape=(*(side // factor for side in sides), *last),
         latent_scale=stage.latent_scale,
         compute=storage.compute,
-        examples=len(source),
+        examples=examples,
         shard_size=storage.shard_size,
         class_names=source.class_names,
         has_captions=source.has_captions,

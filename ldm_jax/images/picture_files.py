@@ -29,6 +29,9 @@ AT_ONCE = 2**26
 _BAND = 2**20
 """Pixels that are converted at a time."""
 
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations of pictures whose height is stored as their width."""
+
 # Pillow warns from its own limit on, and refuses above twice that.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
@@ -136,9 +139,23 @@ def describe_picture(name: str, content: bytes) -> tuple[str, tuple[int, int]]:
         FileFormatError: as `open_picture`; errors call it `name`.
     """
     with open_picture(name, content=content) as image:
-        width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return image.format, (width, height) if turned else (height, width)
+        return image.format, _sides(image)
+
+
+def picture_sides(path: str | Path) -> tuple[int, int]:
+    """Height and width of a picture, upright, by its header alone.
+
+    Raises:
+        FileFormatError: as `open_picture`.
+    """
+    with open_picture(path) as image:
+        return _sides(image)
+
+
+def _sides(image: Image.Image) -> tuple[int, int]:
+    """Height and width, upright."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+    return image.size if turned else image.size[::-1]
 
 
 def _pixels(image: Image.Image, at_least: int | None) -> UInt8[np.ndarray, "h w 3"]:

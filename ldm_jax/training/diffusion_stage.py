@@ -12,6 +12,7 @@ from ldm_jax import latent_diffusion as ldm
 from ldm_jax.adapters.adapted import adapt
 from ldm_jax.convert.imported_model import normalized
 from ldm_jax.core import tree
+from ldm_jax.data.buckets import buckets_of, check_buckets
 from ldm_jax.data.inputs import InputMaker, check_hints, check_source
 from ldm_jax.data.sources import open_source
 from ldm_jax.data.taught_words import TEMPLATES, TaughtWords
@@ -111,6 +112,7 @@ def diffusion_stage(
         params = frozen["untrained"]["conditioners"][text.name]
         uncond |= empty_caption(text, params, tokenizer, train)
     uncond = jax.tree.map(jnp.asarray, uncond)
+    check_buckets(buckets_of(train), run.model(autoencoder_config))
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
     if control is not None:
         branch = cfg.control_of(model.config.unet, autoencoder_config)

@@ -25,6 +25,7 @@ from ldm_jax.core.sharding import (
     state_sharding,
     to_global,
 )
+from ldm_jax.data.buckets import buckets_of
 from ldm_jax.data.loader import make_loader, validation_batches
 from ldm_jax.images.plot import number
 from ldm_jax.images.sheet import sheet
@@ -255,7 +256,9 @@ class _Training:
             return step.lower(self.abstract, self.frozen, batch).compile()
 
         with self.progress.paused():
-            _tell("compiling the training step …")
+            size = batch.get("image", batch.get("encoded")).shape[1:3]
+            several = f" for {size[0]} x {size[1]}" if buckets_of(self.stage.train) else ""
+            _tell(f"compiling the training step{several} …")
             program = compiled()
             if chosen:
                 self.formats = program.input_formats[0][0]

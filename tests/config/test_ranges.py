@@ -19,7 +19,7 @@ INSTANCES = (
     cfg.InpaintingConditioner(), cfg.LowResConditioner(), cfg.ClassMapConditioner(),
     cfg.LayoutConditioner(), cfg.EditConditioner(), cfg.DepthConditioner(),
     cfg.NoiseAugmentation(), cfg.Data(),
-    cfg.DigitScenes(), cfg.ImageFolder(), cfg.EncodedLatents(), cfg.Diffusion(),
+    cfg.DigitScenes(), cfg.ImageFolder(), cfg.Buckets(), cfg.EncodedLatents(), cfg.Diffusion(),
     tiny.diffusion_run("folder").model(tiny.AUTOENCODER), cfg.Autoencoder(), cfg.Pixels(),
     cfg.UNet(), cfg.ControlBranch(), cfg.Objective(), cfg.Discrete(), cfg.VP(), cfg.SubVP(),
     cfg.VE(), cfg.EDM(), cfg.RectifiedFlow(),
