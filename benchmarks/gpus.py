@@ -117,6 +117,7 @@ PROGRAMS: dict[str, tuple[Callable, tuple[int, ...]]] = {
     "latents": (_latents, (8, 16)),
     "latents, no remat": (_changed(_latents, {"remat": False}), (4, 8)),
     "latents, frozen text": (_changed(_latents, train=("unet",)), (8, 16)),
+    "latents and text states": (pods.trace_frozen_step, (8, 16)),
     "lora": (pods.trace_lora_step, (4, 8)),
     "sample": (pods.trace_sampler, (1, 8)),
     "encode": (trace_encoder, (1, 8)),

@@ -97,9 +97,10 @@ def trace_training_step(
     mesh: Mesh,
     batch_size: int,
     encoded: bool = False,
+    states: bool = False,
 ) -> jax.stages.Traced:
     """The step of stage two as the training loop compiles it: state donated, all sharded. The batch
-    has images, or `encoded` what the first stage made of them."""
+    has images, or `encoded` what the first stage made of them; captions, or `states` of these."""
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
     optimizer = make_optimizer(run.optim, run.loop.steps)
     frozen = abstract_frozen(model)
@@ -124,9 +125,15 @@ def trace_training_step(
         batch["encoded"] = jax.ShapeDtypeStruct(moments, jnp.float16)
     else:
         batch["image"] = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
+    uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}
+    if states:
+        text = cfg.find(run.conditioners, cfg.TextConditioner).encoder
+        shape = (text.max_length, text.width)
+        uncond["caption_states"] = jnp.zeros(shape, jnp.bfloat16)
+        rows = jax.ShapeDtypeStruct((batch_size, *shape), jnp.bfloat16)
+        batch["inputs"]["caption_states"] = rows
     state = jax.eval_shape(init, params)
     where = sharding.free_layouts(sharding.state_sharding(mesh, state), mesh)
-    uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}
     step = jax.jit(
         make_diffusion_step(model, optimizer, run, uncond),
         in_shardings=(where, sharding.replicated(mesh), sharding.batch_sharding(mesh)),
@@ -136,6 +143,14 @@ def trace_training_step(
     # The mesh in context lets attention divide its kernels.
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         return step.trace(state, frozen, batch)
+
+
+def trace_frozen_step(
+    run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
+) -> jax.stages.Traced:
+    """The step of the U-Net alone, from latents and captions that were encoded before."""
+    run = replace(run, train=("unet",))
+    return trace_training_step(run, autoencoder, mesh, batch_size, encoded=True, states=True)
 
 
 def trace_lora_step(
@@ -245,6 +260,7 @@ def count_collectives(text: str) -> dict[str, int]:
 
 PROGRAMS = {
     "train": (trace_training_step, TRAIN_IMAGES),
+    "frozen": (trace_frozen_step, TRAIN_IMAGES),
     "lora": (trace_lora_step, TRAIN_IMAGES),
     "sample": (trace_sampler, SAMPLE_IMAGES),
     "first": (trace_first_stage, FIRST_STAGE_IMAGES),

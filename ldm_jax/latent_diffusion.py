@@ -240,6 +240,8 @@ def zero_inputs(config: cfg.Model, rows: int = 1) -> dict[str, Array]:
                 zeros["edit_given"] = jnp.zeros((rows,), jnp.int32)
             case cfg.DepthConditioner():
                 zeros["depth"] = jnp.zeros((rows, *small), jnp.float32)
+            case cfg.SizeConditioner():
+                zeros["size"] = jnp.zeros((rows, 6), jnp.int32)
     return zeros
 
 

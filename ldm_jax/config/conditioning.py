@@ -343,6 +343,30 @@ class DepthConditioner:
         return Slots(concat=1)
 
 
+@settings
+class SizeConditioner:
+    """Size and crop as conditions (Podell 2023, arXiv:2307.01952, section 2.2): the model is told
+    how large a training picture was, where it was cropped, and how large it is shown, so that
+    drawings look neither enlarged nor cut off though some training pictures were.
+
+    Drawings are asked for as pictures of their own size that are not cropped.
+    """
+
+    name: ClassVar[str] = "size"
+    inputs: ClassVar[tuple[str, ...]] = ("size",)
+    dropout: ClassVar[float] = 0.0
+
+    width: Width = 256
+    """Width of the sinusoidal embedding of each of the six numbers."""
+
+    def __post_init__(self) -> None:
+        require(self.width % 2 == 0, "SizeConditioner.width", self.width, "even")
+
+    def slots(self, latent_channels: int) -> Slots:
+        """What it gives the U-Net."""
+        return Slots(pooled=6 * self.width)
+
+
 Conditioner = (
     TextConditioner
     | CaptionMapConditioner
@@ -353,9 +377,12 @@ Conditioner = (
     | LayoutConditioner
     | EditConditioner
     | DepthConditioner
+    | SizeConditioner
 )
 WITH_EMPTY = frozenset({"caption", "label", "class_map", "boxes", "edit_given"})
 """Inputs that have a value for no condition."""
+WITHOUT_PICTURES = frozenset({"caption", "label", "size"})
+"""Inputs that no file must be named for."""
 ENCODED_CAPTION = ("caption_states", "caption_pooled")
 """Inputs beside `caption` where a text encoder has read it before."""
 

@@ -14,6 +14,7 @@ from ldm_jax.config.checks import (
 )
 from ldm_jax.config.conditioning import (
     WITH_EMPTY,
+    WITHOUT_PICTURES,
     CaptionMapConditioner,
     Conditioner,
     EditConditioner,
@@ -121,6 +122,11 @@ class Model:
     def sees_pictures(self) -> bool:
         """Whether it is conditioned on more than captions and classes."""
         return not {*self.inputs} <= {"caption", "label"}
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether something must be named beside captions and classes for it to draw."""
+        return not WITHOUT_PICTURES.issuperset(self.inputs)
 
     @property
     def has_unconditional(self) -> bool:

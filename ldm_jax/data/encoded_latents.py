@@ -7,8 +7,8 @@ Images in buckets have a folder `FOLDER/SPLIT/512x768` (height and width) of thi
 
 A record is the array of the index's dtype and shape (little endian, C order), then those of what a
 text encoder made of its caption, if there was one: `caption_states` and, where the encoder has one,
-the vector `caption_pooled`; then a JSON object with `caption`, `label` and `name`. A shard appears
-complete or not at all.
+the vector `caption_pooled`; then a JSON object with `caption`, `label`, `name` and `size`, what
+models may be told of the picture's size and crop. A shard appears complete or not at all.
 """
 
 import hashlib
@@ -253,8 +253,11 @@ def write_shard(folder: Path, index: Index, shard: int, examples: Iterable[Examp
         draft.replace(path)
 
 
+_TOLD = ("caption", "label", "name")
+
+
 def _record(index: Index, example: Example) -> bytes:
-    told = {key: example[key] for key in ("caption", "label", "name")}
+    told = {name: example[name] for name in _TOLD} | {"size": example["size"].tolist()}
     dtype = DTYPES[index.dtype]
     arrays = [np.ascontiguousarray(example[name], dtype).tobytes() for name in index.shapes]
     return b"".join([*arrays, json.dumps(told).encode()])
@@ -361,8 +364,9 @@ class _Part:
     def example(self, row: int) -> Example:
         record = self._records[row]
         told = self._told(record)
-        named = {name: told[name] for name in ("caption", "label", "name")}
-        return {**self.index.arrays(record), **named}
+        named = {name: told[name] for name in _TOLD}
+        size = np.array(told["size"], np.int32)
+        return {**self.index.arrays(record), **named, "size": size}
 
     def told(self) -> Iterator[dict[str, Any]]:
         """What each record says beside its arrays."""
@@ -370,7 +374,7 @@ class _Part:
 
     def _told(self, record: bytes) -> dict[str, Any]:
         told = parse_json(self._folder, "a record", record[self.index.array_bytes :])
-        if not {"caption", "label", "name"} <= told.keys() or len(record) < self.index.array_bytes:
+        if not {*_TOLD, "size"} <= told.keys() or len(record) < self.index.array_bytes:
             raise DataError(
                 f"{self._folder} has records that do not match its {INDEX}; encode the images again"
             )

@@ -112,7 +112,8 @@ class FolderSource:
             if image is not None and (original is None or edited is not None):
                 caption = self._captions[at] if self._captions is not None else ""
                 found: Example = {
-                    "image": image, "caption": caption, "label": self._labels[at], "name": name
+                    "image": image, "caption": caption, "label": self._labels[at], "name": name,
+                    "file": self._root / name,
                 }  # fmt: skip
                 if edited is not None:
                     found["edit_image"] = edited

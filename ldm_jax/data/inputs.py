@@ -20,13 +20,15 @@ from ldm_jax.data.random_stream import RandomStream
 from ldm_jax.data.sources import DataError, Example, Source
 from ldm_jax.data.taught_words import TaughtWords
 from ldm_jax.data.tokenizer import Tokenizer
+from ldm_jax.images.picture_files import picture_sides
 
 Inputs = Mapping[str, np.ndarray]
 """Arrays by the input's name: `caption` int32 [l], `caption_states` [l d] and `caption_pooled` [p]
 where a text encoder has read it before, `label` int32 [], `mask` uint8 [h w 1],
 `low_res` uint8 [zh zw 3], `noise_level` int32 [], `class_map` int16 [h w], `boxes` int32 [l]
 (tokens), `box_map` int16 [h w], `edit_image` uint8 [h w 3], `edit_given` int32 [] (1, or 0 for
-none), `hint` uint8 [h w 3], `depth` float32 [zh zw], `coordinates` int32 [zh zw] (tokens)."""
+none), `size` int32 [6] (as `Crop.told`), `hint` uint8 [h w 3], `depth` float32 [zh zw],
+`coordinates` int32 [zh zw] (tokens)."""
 
 
 class InputMaker:
@@ -94,6 +96,8 @@ class InputMaker:
                 case cfg.DepthConditioner():
                     depth = read_depth_map(example["depth"])
                     made["depth"] = example["crop"].depth_map(depth, self._factor)
+                case cfg.SizeConditioner():
+                    made["size"] = size_of(example)
                 case cfg.DepthPrefix():
                     depth = to_unit_range(read_depth_map(example["depth"]))
                     made["depth"] = example["crop"].depth_map(depth, 1)
@@ -111,6 +115,11 @@ class InputMaker:
         if self._taught is not None:
             return self._taught.tokens(caption)
         return self._tokenizer.encode([caption], max_length)[0]
+
+    def of_drawing(self) -> Inputs:
+        """The inputs of a drawing that nothing is asked of."""
+        sized = cfg.find(self._conditioners, cfg.SizeConditioner) is not None
+        return {**self.uncond(), **({"size": drawn_size(self._sides)} if sized else {})}
 
     def uncond(self) -> Inputs:
         """The inputs that stand for no condition, of those that have such."""
@@ -213,6 +222,19 @@ def _check_beside(what: str, name: str, setting: str, source: Source, where: str
             f"{where} has no {what}, which this config is conditioned on; name them with "
             f"data.source.{setting}"
         )
+
+
+def size_of(example: Example) -> Int32[np.ndarray, " 6"]:
+    """What a model may be told of the size and the crop of an example."""
+    if "size" in example:
+        return example["size"]
+    whole = picture_sides(example["file"]) if "file" in example else example["crop"].whole
+    return example["crop"].told(whole)
+
+
+def drawn_size(sides: tuple[int, int]) -> Int32[np.ndarray, " 6"]:
+    """What a model is told of a drawing: a picture of this size that is not cropped."""
+    return np.array([*sides, 0, 0, *sides], np.int32)
 
 
 def _edit_image(example: Example) -> UInt8[np.ndarray, "h w 3"]:

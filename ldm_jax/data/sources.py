@@ -44,6 +44,10 @@ class Example(TypedDict):
     """What its loss counts for; 1 where there is none."""
     crop: NotRequired[Crop]
     """What is shown of the whole image, once it has been fitted."""
+    file: NotRequired[Path]
+    """Of the image, which may have been read smaller than it is."""
+    size: NotRequired[Int[np.ndarray, " 6"]]
+    """`Crop.told` of an encoded image."""
     caption_states: NotRequired[Float[np.ndarray, "l d"]]
     """What a text encoder made of the caption: the state of each token,"""
     caption_pooled: NotRequired[Float[np.ndarray, " p"]]

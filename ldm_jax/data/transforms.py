@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int, UInt8
+from jaxtyping import Float, Float32, Float64, Int, Int32, UInt8
 from PIL import Image
 
 from ldm_jax import config as cfg
@@ -67,6 +67,15 @@ class Crop:
         """Top, left, bottom, right of what is shown, as shares of the picture as it is."""
         (top, left), (height, width), (h, w) = self.corner, self.size, self.resized
         return top / h, left / w, (top + height) / h, (left + width) / w
+
+    def told(self, original: tuple[int, int]) -> Int32[np.ndarray, " 6"]:
+        """What a model may be told of a picture that was read from one of the size `original`: that
+        size, top and left of what is shown of the resized picture, and the size that is shown;
+        heights and tops first."""
+        (top, left), (_, width) = self.corner, self.size
+        if self.mirrored:
+            left = self.resized[1] - left - width
+        return np.array([*original, top, left, *self.size], np.int32)
 
     def boxes(self, boxes: Float[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n 4"]:
         """Boxes (top, left, bottom, right) as shares of what is shown, from such of the picture.

@@ -83,7 +83,7 @@ class DrawnImages:
 def _conditions(
     model: cfg.Model, captions: Sequence[str], classes: Sequence[int]
 ) -> list[str | int | None]:
-    if model.sees_pictures:
+    if model.needs_files:
         raise cfg.ConfigError(
             f"the model is conditioned on {', '.join(model.inputs)}; draw its pictures with "
             "sample.py, and score them with --samples=FOLDER"

@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ldm_jax import config as cfg
+from ldm_jax.config.conditioning import WITHOUT_PICTURES
 from ldm_jax.core.command import say
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.sharding import local_rows, replicated, to_global
@@ -224,4 +225,4 @@ class _Drawings:
     def _sees_pictures(self) -> bool:
         """Whether conditions are made from the images, as a picture with a hole is."""
         names = {name for conditioner in self._run.conditioners for name in conditioner.inputs}
-        return not names <= {"caption", "label"}
+        return not WITHOUT_PICTURES.issuperset(names)

@@ -35,6 +35,7 @@ from ldm_jax.data.encoded_latents import (
     encoder_hash,
     write_shard,
 )
+from ldm_jax.data.inputs import size_of
 from ldm_jax.data.loader import in_order
 from ldm_jax.data.sources import DataError, Example, Source, Split, open_source
 from ldm_jax.generation.caption_encoder import CaptionEncoder
@@ -250,7 +251,7 @@ def _encoded(encode: Encoder, examples: Iterator[Example], bar: Progress) -> Ite
                 own = {name: array[row] for name, array in arrays.items()}
                 for name, array in own.items():
                     _check_finite(name, array, example)
-                yield {**example, **own}
+                yield {**example, **own, "size": size_of(example)}
             bar.update(len(done))
         if begun is None:
             return

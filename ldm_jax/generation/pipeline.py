@@ -30,7 +30,7 @@ from ldm_jax.convert.controlnets.control_files import read_control
 from ldm_jax.core import tree
 from ldm_jax.core.sharding import make_mesh, replicated, to_global
 from ldm_jax.data.embedding_words import EmbeddingWords
-from ldm_jax.data.inputs import empty_views
+from ldm_jax.data.inputs import drawn_size, empty_views
 from ldm_jax.generation import defaults
 from ldm_jax.generation.adapter_shelf import AdapterShelf, Worn
 from ldm_jax.generation.conditions import (
@@ -541,7 +541,10 @@ class Pipeline:
     ) -> tuple[ldm.Start, dict[str, np.ndarray]]:
         """What is drawn from, and the inputs of a model that is shown the picture."""
         picture, sampling, index = plan.picture, plan.resolved.sampling, plan.index[rows]
-        shown = _rows(picture.shown, len(rows))
+        told = {}
+        if cfg.find(self.config.conditioners, cfg.SizeConditioner) is not None:
+            told["size"] = drawn_size((sampling.height, sampling.width))
+        shown = _rows({**picture.shown, **told}, len(rows))
         noise = None if picture.noise is None else to_global(mesh, picture.noise[rows])
         if plan.pixels is None:
             return ldm.Start(noise=noise), self._with_noise(shown, plan, index)

@@ -23,6 +23,7 @@ from ldm_jax.models.picture_conditioners import (
     Inpainting,
     Layout,
     LowRes,
+    Size,
     SpatialRescaler,
 )
 from ldm_jax.models.pixels import Pixels
@@ -92,6 +93,8 @@ def build_conditioner(
             return Edit(config.name)
         case cfg.DepthConditioner():
             return Depth(config.name)
+        case cfg.SizeConditioner(width=width):
+            return Size(config.name, width)
         case cfg.TextConditioner(encoder=cfg.CLIPText() as encoder):
             return TextEncoder(config.name, CLIPTextModel(encoder, dtype))
         case cfg.TextConditioner(encoder=cfg.BERTText() as encoder):

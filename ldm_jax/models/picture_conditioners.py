@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ldm_jax.core.typing import Process
 from ldm_jax.models.conditioners import Condition, Encoder, Inputs
-from ldm_jax.models.layers import Conv
+from ldm_jax.models.layers import Conv, timestep_embedding
 from ldm_jax.models.pixels import to_pixels
 
 GREY, BLACK = 0.0, -1.0
@@ -91,6 +91,26 @@ class ClassMap:
         self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
     ) -> Condition:
         return Condition(concat=self.module.apply({"params": params}, inputs["class_map"]))
+
+
+@dataclass(frozen=True)
+class Size:
+    """The six numbers of `size` [b 6], each in a sinusoidal embedding, one after the other: height
+    and width of the picture as it was, top and left of the crop, height and width that are shown.
+    """
+
+    name: str
+    width: int
+
+    def init(self, key: Key[Array, ""], inputs: Inputs, before: Condition) -> Any:
+        return {}
+
+    def __call__(
+        self, params: Any, inputs: Inputs, before: Condition, encoder: Encoder
+    ) -> Condition:
+        numbers = inputs["size"]
+        embedded = timestep_embedding(numbers.reshape(-1), self.width)
+        return Condition(pooled=embedded.reshape(len(numbers), -1))
 
 
 class SpatialRescaler(nn.Module):

@@ -98,7 +98,7 @@ def prompt_inputs(
             f"{told_words(one.words, tokenizer.known_words())}; choose words of the captions"
         )
     length = cfg.find(run.conditioners, cfg.TextConditioner).encoder.max_length
-    return [{**inputs.uncond(), "caption": inputs.tokens(one, length)} for one in asked]
+    return [{**inputs.of_drawing(), "caption": inputs.tokens(one, length)} for one in asked]
 
 
 def class_inputs(
@@ -106,7 +106,7 @@ def class_inputs(
 ) -> list[dict[str, np.ndarray]]:
     """The inputs of `loop.classes`."""
     numbers = [_class_number(word, names) for word in run.loop.classes]
-    return [{**inputs.uncond(), "label": np.asarray(n, np.int32)} for n in numbers]
+    return [{**inputs.of_drawing(), "label": np.asarray(n, np.int32)} for n in numbers]
 
 
 def _class_number(word: str, names: Sequence[str]) -> int:

@@ -17,11 +17,11 @@ SMALL = cfg.Buckets(step=8, shortest=8, longest=32)
 
 def test_the_sizes_are_those_that_others_train_in():
     sizes = cfg.Buckets().all_sizes((512, 512))
-    # Widths from 256 to 1024 by 64, each with the greatest height within the area.
+    # Widths from 256 to 1024 by 64, each with the greatest height within the area, and turned.
     assert len(sizes) == 17 and (512, 512) in sizes and (1024, 256) in sizes
     assert {(w, h) for h, w in sizes} == {*sizes}
-    assert all(h * w <= 512 * 512 and (h + 64) * w > 512 * 512 for h, w in sizes if h >= w > 256)
-    assert SMALL.all_sizes((16, 16)) == ((32, 8), (24, 8), (16, 16), (8, 24), (8, 32))
+    assert all(h * w <= 512 * 512 < (h + 64) * (w + 64) for h, w in sizes)
+    assert SMALL.all_sizes((16, 16)) == ((24, 8), (32, 8), (16, 16), (8, 24), (8, 32))
     assert cfg.Buckets(sizes=((8, 24), (16, 8))).all_sizes((16, 16)) == ((16, 8), (8, 24))
 
 

@@ -128,6 +128,13 @@ def test_flip_mirrors_half_of_the_training_images_only():
     np.testing.assert_array_equal(fit(image, folder, 8), image)
 
 
+def test_what_is_told_of_a_crop_is_of_the_picture_that_is_seen():
+    crop = transforms.Crop((60, 90), (20, 30), (3, 4), (16, 16), mirrored=False)
+    assert crop.told((600, 900)).tolist() == [600, 900, 3, 4, 16, 16]
+    mirrored = transforms.Crop((60, 90), (20, 30), (3, 4), (16, 16), mirrored=True)
+    assert mirrored.told((60, 90)).tolist() == [60, 90, 3, 10, 16, 16]
+
+
 def test_to_rgb_lays_transparency_over_white():
     clear = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
     assert np.asarray(to_rgb(clear)).min() == 255

@@ -25,6 +25,7 @@ from ldm_jax.data.records import write_records
 from ldm_jax.data.sources import DataError, open_source
 from ldm_jax.generation import encoding
 from ldm_jax.generation.caption_encoder import CaptionEncoder
+from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.training import diffusion_stage
 
 PLAIN = cfg.UNet(
@@ -210,18 +211,21 @@ def test_pictures_in_buckets_are_trained_on_as_images_and_as_latents(
         encode_split(stage, data, "train", out, storage, encoder, process_index=i, process_count=2)
         for i in range(2)
     ]
-    assert [part.images for part in parts] == [11, 8] and parts[1].missing == 0
+    assert [part.images for part in parts] == [10, 9] and parts[1].missing == 0
     latents = dataclasses.replace(data, source=cfg.EncodedLatents(str(out)))
 
-    unet = dataclasses.replace(PLAIN, attention_kind="plain")
+    told, unet = (cfg.SizeConditioner(4),), dataclasses.replace(PLAIN, pooled_dim=24)
     loop = dataclasses.replace(tiny.LOOP, steps=4, log_every=1, sample_every=0)
     losses = []
     for name, of in (("images", data), ("latents", latents)):
-        run = tiny.diffusion_run(folder, unet=unet, conditioners=(), data=of, loop=loop)
+        run = tiny.diffusion_run(folder, unet=unet, conditioners=told, data=of, loop=loop)
         tiny.fit(run, tmp_path / name, first_stage=trained_autoencoder)
         losses.append(tiny.losses(tmp_path / name))
     # Products of convolutions in a batch of another size are summed up in another order.
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    sampling = cfg.Sampling(steps=1, height=8, width=32)
+    drawn = Pipeline(tmp_path / "images").generate([None], sampling=sampling)
+    assert drawn.shape == (1, 8, 32, 3)
     wrong = dataclasses.replace(latents, image_size=32)
     index = json.loads((out / "train/8x32/index.json").read_text())
     index["source"]["buckets"] |= {"sizes": []}
@@ -310,7 +314,8 @@ def test_damaged_latents_are_named(latents, tmp_path):
 def test_a_full_disk_is_named_and_nothing_unfinished_stays(latents, tmp_path, monkeypatch):
     index = read_index(latents / "train")
     zeros = np.zeros(index.shape, np.float32)
-    image = {"encoded": zeros, "caption": "", "label": 0, "name": "a"}
+    size = np.zeros(6, np.int32)
+    image = {"encoded": zeros, "caption": "", "label": 0, "name": "a", "size": size}
 
     def to_full_disk(path, *more):
         path.symlink_to("/dev/full")

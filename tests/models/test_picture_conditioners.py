@@ -119,6 +119,14 @@ def test_a_picture_to_edit_is_its_unscaled_mode_or_zero():
     assert cfg.EditConditioner().slots(4).concat == 4
 
 
+def test_sizes_are_waves_of_each_number():
+    sizes = np.array([[600, 400, 0, 44, 512, 512], [0, 0, 0, 0, 0, 0]], np.int32)
+    pooled = made(cfg.SizeConditioner(4), {"size": sizes}).pooled
+    waves = [[np.cos(n), np.cos(n / 100), np.sin(n), np.sin(n / 100)] for n in sizes[0].tolist()]
+    np.testing.assert_allclose(pooled[0], np.ravel(waves), atol=1e-4)
+    assert pooled.shape == (2, 24) and cfg.SizeConditioner(4).slots(4).pooled == 24
+
+
 def test_depth_fills_the_range_of_each_picture():
     depth = np.stack([np.array([[0.0, 3.0], [1.0, 4.0]]), np.full((2, 2), 7.0)]).astype(np.float32)
     concat = made(cfg.DepthConditioner(), {"depth": depth}).concat
