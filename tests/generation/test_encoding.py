@@ -203,7 +203,7 @@ def test_pictures_in_buckets_are_trained_on_as_images_and_as_latents(
         Image.new("RGB", size, tuple(colour.tolist())).save(folder / f"{number:02}.png")
     buckets = cfg.Buckets(sizes=((16, 16), (8, 32)))
     images = cfg.ImageFolder(str(folder), validation_fraction=0.0, buckets=buckets)
-    data = cfg.Data(images, image_size=16, batch_size=4)
+    data = cfg.Data(images, image_size=16, batch_size=8)
     storage = dataclasses.replace(EXACT, shard_size=4)
     encoder = encoding.Encoder(stage, storage)
     out = tmp_path / "latents"
