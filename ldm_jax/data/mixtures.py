@@ -20,6 +20,13 @@ from ldm_jax.data.sources import (
 )
 
 
+def single_sources(source: Source | None) -> tuple[Source, ...]:
+    """The sources of a mixture; another one itself."""
+    if isinstance(source, MixtureSource):
+        return tuple(source.sources)
+    return () if source is None else (source,)
+
+
 class MixtureSource:
     """The examples of some sources, one source's after the other's; those are its `parts`.
 
@@ -39,7 +46,8 @@ class MixtureSource:
                 chosen.append((one, weight))
         if any(buckets_of(one) is not None for one in self.sources):
             raise DataError(
-                "data.source.sources has one with buckets; the pictures of a mixture become one size"
+                "data.source.sources has one with buckets, but the pictures of a mixture become "
+                "one size; leave its buckets None"
             )
         first, *others = self.sources
         for other in others:

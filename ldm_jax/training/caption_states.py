@@ -8,8 +8,9 @@ import numpy as np
 
 from ldm_jax import config as cfg
 from ldm_jax.core import tree
-from ldm_jax.data.encoded_latents import EncodedText, LatentsSource, text_encoder_hash
+from ldm_jax.data.encoded_latents import LatentsSource, text_encoder_hash
 from ldm_jax.data.inputs import Inputs
+from ldm_jax.data.mixtures import single_sources
 from ldm_jax.data.sources import Source
 from ldm_jax.data.tokenizer import Tokenizer
 from ldm_jax.models.build import build_conditioner
@@ -32,11 +33,11 @@ def check_captions(
         untrained: parameters of the networks that it leaves as they are.
         tokenizer: the run's own.
     """
-    found = encoded_text(source)
+    latents = encoded_captions(source)
     text = cfg.find(run.conditioners, cfg.TextConditioner)
-    if found is None or text is None:
+    if latents is None or text is None:
         return
-    where, remedy = source.folder, "encode the images again without --text_encoder"
+    where, remedy = latents.folder, "encode the images again without --text_encoder"
     params = untrained.get("conditioners", {}).get(text.name)
     paths = tree.flatten(begun_with)
     if params is None or any(path.startswith(f"conditioners/{text.name}/") for path in paths):
@@ -51,25 +52,41 @@ def check_captions(
             f"tags of captions: {remedy}, or leave the conditioner's tags None"
         )
     own = text_encoder_hash(text, params, tokenizer)
-    if own != found.encoder:
+    if own != latents.index.text.encoder:
+        found = latents.index.text.encoder[:16]
         raise cfg.ConfigError(
-            f"{where} has captions read by another text encoder ({found.encoder[:16]}) than this "
+            f"{where} has captions read by another text encoder ({found}) than this "
             f"run's ({own[:16]}): begin the run with the model that encoded them, or encode them "
             "again"
         )
 
 
-def encoded_text(source: Source | None) -> EncodedText | None:
-    """How the captions of `source` were encoded; None where they were not."""
-    return source.index.text if isinstance(source, LatentsSource) else None
+def encoded_captions(source: Source | None) -> LatentsSource | None:
+    """The first of the sources in `source` whose captions were encoded; None where none were.
+
+    Raises:
+        cfg.ConfigError: those of others were not, or otherwise.
+    """
+    singles = single_sources(source)
+    how = [
+        (one.index.text, one.index.dtype, one.index.compute)
+        if isinstance(one, LatentsSource) and one.index.text is not None else None
+        for one in singles
+    ]  # fmt: skip
+    if len({*how}) > 1:
+        raise cfg.ConfigError(
+            "data.source.sources have captions of which only some are encoded, or in different "
+            "ways; encode all with the same --text_encoder, --dtype and --compute, or none"
+        )
+    return singles[0] if any(how) else None
 
 
 def empty_caption(
-    text: cfg.TextConditioner, params: Any, tokenizer: Tokenizer, source: LatentsSource
+    text: cfg.TextConditioner, params: Any, tokenizer: Tokenizer, latents: LatentsSource
 ) -> Inputs:
-    """What stands for no caption among those of `source`: the states of an empty one, computed and
+    """What stands for no caption among those of `latents`: the states of an empty one, computed and
     rounded as these were."""
-    encoder = build_conditioner(text, source.index.compute)
+    encoder = build_conditioner(text, latents.index.compute)
     tokens = jnp.asarray(tokenizer.empty(text.encoder.max_length))[None]
-    made = encoder.encoded(params, tokens, source.index.dtype)
+    made = encoder.encoded(params, tokens, latents.index.dtype)
     return {name: np.asarray(array[0]) for name, array in made.items()}

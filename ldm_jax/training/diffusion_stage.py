@@ -23,7 +23,7 @@ from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
 from ldm_jax.training.beginning import begin
 from ldm_jax.training.caption_note import caption_note
-from ldm_jax.training.caption_states import check_captions, empty_caption, encoded_text
+from ldm_jax.training.caption_states import check_captions, empty_caption, encoded_captions
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import batch_inputs, batch_latents, check_encoder
@@ -108,9 +108,9 @@ def diffusion_stage(
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
         check_captions(run, source, initial, frozen["untrained"], tokenizer)
-    if text is not None and encoded_text(train) is not None:
+    if text is not None and (latents := encoded_captions(train)) is not None:
         params = frozen["untrained"]["conditioners"][text.name]
-        uncond |= empty_caption(text, params, tokenizer, train)
+        uncond |= empty_caption(text, params, tokenizer, latents)
     uncond = jax.tree.map(jnp.asarray, uncond)
     check_buckets(buckets_of(train), run.model(autoencoder_config))
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)

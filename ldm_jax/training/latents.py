@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, UInt32
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
 from ldm_jax.data.encoded_latents import LatentsSource, encoder_hash
-from ldm_jax.data.mixtures import MixtureSource
+from ldm_jax.data.mixtures import single_sources
 from ldm_jax.data.sources import Source
 from ldm_jax.latent_diffusion import LatentDiffusion, Params, sample_posterior
 from ldm_jax.models.autoencoder import Autoencoder
@@ -73,11 +73,14 @@ def check_encoder(
 ) -> None:
     """Raises ConfigError where `source` holds what another encoder than that in `params` made, or
     codes where `wanted` are latents, or the reverse."""
-    if isinstance(source, MixtureSource):
-        for one in source.sources:
-            check_encoder(one, params, wanted)
-    if not isinstance(source, LatentsSource):
-        return
+    for one in single_sources(source):
+        if isinstance(one, LatentsSource):
+            _check_encoder(one, params, wanted)
+
+
+def _check_encoder(
+    source: LatentsSource, params: Mapping[str, Any], wanted: Literal["latents", "codes"]
+) -> None:
     there = "codes" if source.index.kind == "codes" else "latents"
     found, expected = source.index.encoder, encoder_hash(params)
     if found != expected:
