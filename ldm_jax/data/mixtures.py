@@ -13,6 +13,7 @@ from ldm_jax.data.sources import (
     DataError,
     Example,
     Parts,
+    Source,
     Split,
     check_alike,
     has_validation,
