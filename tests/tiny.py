@@ -158,17 +158,24 @@ def fit(
 # -------------------------------------------------------------------------------- command lines
 
 
-def start(*command: str, devices: int = 1, programs: Path | None = None) -> subprocess.Popen:
-    """Starts Python with `command` on so many virtual devices; output is piped.
+def start(
+    *command: str, devices: int = 1, programs: Path | None = None, **variables: str
+) -> subprocess.Popen:
+    """Starts Python with `command` on so many virtual devices, with more `variables` in its
+    environment; output is piped.
 
     What it compiles is kept in `programs` for others, if that is given.
     """
     flags = f"--xla_force_host_platform_device_count={devices}"
     optimization = os.environ["XLA_FLAGS"].split(maxsplit=1)[1]
-    environment = os.environ | {
-        "XLA_FLAGS": f"{flags} {optimization}",
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = (
+        os.environ
+        | variables
+        | {
+            "XLA_FLAGS": f"{flags} {optimization}",
+            "PYTHONPATH": str(ROOT),
+        }
+    )
     if programs is not None:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(programs)
     return subprocess.Popen(
@@ -178,11 +185,11 @@ def start(*command: str, devices: int = 1, programs: Path | None = None) -> subp
 
 
 def train(
-    config: Path, workdir: Path, *options: str, devices: int = 1, programs: Path
+    config: Path, workdir: Path, *options: str, devices: int = 1, programs: Path, **variables: str
 ) -> subprocess.Popen:
     """`train.py` as a process."""
     places = (f"--config={config}", f"--workdir={workdir}")
-    return start("train.py", *places, *options, devices=devices, programs=programs)
+    return start("train.py", *places, *options, devices=devices, programs=programs, **variables)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:

@@ -4,13 +4,18 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tyro
+
 from ldm_jax import config as cfg
 from ldm_jax.cli.shared_work import SharedWork
 from ldm_jax.config.checks import Count, Within, require, settings
 from ldm_jax.config.command_line import parse
+from ldm_jax.core import distributed
+from ldm_jax.core.cluster import Place, find_share
 from ldm_jax.core.files import check_apart, check_writable
 from ldm_jax.data.sources import has_validation
 
+PROGRAM = "ldm_jax.cli.encode"
 HELP = """Writes what a first stage makes of every image, with captions, labels and names.
 What is there already stays: the same command goes on where it was interrupted."""
 
@@ -39,13 +44,7 @@ class Arguments(SharedWork):
     shard_size: Count = 4096
     """Images in one file. An interrupted file is begun again."""
     data: cfg.Data = field(default_factory=cfg.Data)
-    coordinator: str | None = None
-    """HOST:PORT of process 0, where the devices of several processes make one machine (TPU)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.coordinator is None or self.num_processes > 1, "--num_processes",
-                self.num_processes, "given with --coordinator, and be 2 or more")  # fmt: skip
+    share: Annotated[cfg.WorkShare, tyro.conf.arg(name="")] = field(default_factory=cfg.WorkShare)
 
 
 def run(arguments: Arguments) -> list[str]:
@@ -59,16 +58,15 @@ def run(arguments: Arguments) -> list[str]:
     check_apart(arguments.out, "--out", Path(arguments.first_stage), "the first stage", below=False)
     for folder in cfg.folders_of(arguments.data.source):
         check_apart(arguments.out, "--out", folder, "the images")
-    # JAX starts only now, so that --help and mistakes answer at once.
-    import jax
+    place = find_share(**vars(arguments.share))
+    with distributed.together(PROGRAM, place):
+        return _encode(arguments, place)
 
+
+def _encode(arguments: Arguments, place: Place) -> list[str]:
+    # JAX starts only now, so that --help and mistakes answer at once.
     from ldm_jax.generation.encoding import Storage, encode
 
-    index, count = arguments.process_id or 0, arguments.num_processes
-    if arguments.coordinator is not None:
-        # JAX would take SIGTERM for itself, and nobody else would hear of it.
-        jax.config.update("jax_enable_preemption_service", False)
-        jax.distributed.initialize(arguments.coordinator, count, index)
     storage = Storage(
         arguments.what, arguments.dtype, arguments.compute, arguments.shard_size,
         arguments.batch_size,
@@ -76,7 +74,7 @@ def run(arguments: Arguments) -> list[str]:
     lines = []
     done = encode(
         arguments.first_stage, arguments.data, _splits(arguments), arguments.out, storage,
-        arguments.text_encoder, process_index=index, process_count=count,
+        arguments.text_encoder, process_index=place.index, process_count=place.count,
     )  # fmt: skip
     for split, written in done.items():
         line = f"{split}: {written.images} images encoded, {written.rate:.1f} images/s"

@@ -15,6 +15,7 @@ from ldm_jax.config.command_line import LineParser, check_given, check_model, ov
 from ldm_jax.config.conditioning import WITH_EMPTY
 from ldm_jax.config.request import FILES
 from ldm_jax.core import distributed
+from ldm_jax.core.cluster import check_options, find_place
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_apart
 from ldm_jax.workdir.record import has_checkpoints
@@ -38,7 +39,9 @@ Trains what a config describes, and goes on from where it stopped.
   --init=MODEL            a trained model that a new run begins with
   --text_encoder=MODEL    a model whose text encoder and tokenizer a new run begins with
   --coordinator=HOST:PORT --num_processes=N --process_id=I
-                          for a run of several processes, on each of them
+                          for a run of several processes, on each of them; where Slurm, Open MPI,
+                          Kubernetes or a TPU pod starts them, they find each other
+  --single                this process alone, though it stands in such a cluster
   --debug                 show where an error comes from
 
 MODEL is a work directory, a model folder, or a single file. Every setting of a config can be
@@ -62,6 +65,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=_number)
     parser.add_argument("--process_id", type=_number)
+    parser.add_argument("--single", action="store_true")
     places, overrides = parser.parse_known_args(arguments)
     if places.config is None:
         if not {"-h", "--help"}.isdisjoint(overrides):
@@ -88,7 +92,8 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     )
     if places.workdir is None:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
-    distributed.check(places.coordinator, places.num_processes, places.process_id)
+    several = places.coordinator, places.num_processes, places.process_id
+    check_options(*several, places.single)
     return config, places
 
 
@@ -270,7 +275,8 @@ def main(arguments: list[str]) -> None:
     config, places = parse(arguments)
     check_places(config, places)
     several = places.coordinator, places.num_processes, places.process_id
-    with distributed.together(PROGRAM, *several):
+    place = find_place(*several, places.single)
+    with distributed.together(PROGRAM, place):
         # JAX starts only now, so that --help and mistakes answer at once.
         from ldm_jax.training.loop import fit
 
@@ -281,7 +287,7 @@ def main(arguments: list[str]) -> None:
             config, workdir, lambda mesh: make_stage(config, workdir, mesh, **models),
             judge=make_judge(config, workdir),
         )  # fmt: skip
-        if not places.process_id:
+        if place.index == 0:
             say(next_step(config, workdir))
 
 

@@ -108,6 +108,7 @@ from ldm_jax.config.tasks import (
     Strokes,
 )
 from ldm_jax.config.training import Loop, Mesh, Optim
+from ldm_jax.config.work_share import WorkShare
 
 __all__ = [
     "DrawnScores",
@@ -167,6 +168,7 @@ __all__ = [
     "Discrete",
     "EDM",
     "EditConditioner",
+    "WorkShare",
     "EncodedLatents",
     "SizeConditioner",
     "FLAGS",

@@ -68,6 +68,9 @@ class Loop:
 
     steps: Count = 1000
     """Optimiser steps of the whole run, including those before a resume."""
+    max_hours: Annotated[float, Within(0.0, 1e6, above=True)] | None = None
+    """Stop after so many hours since the start of the process, saved, as after SIGTERM; the same
+    command goes on. None: no limit."""
     seed: Seed = 0
     log_every: Count = 20
     """Steps between lines of the log."""

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 
+from ldm_jax.core.cluster import START_SECONDS, Place
 from ldm_jax.core.command import FAILED, SAVED, say, told
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import end
@@ -30,57 +31,22 @@ _BROKEN_COLLECTIVE = re.compile(
 """How errors of a computation that needs all processes begin, whatever their type."""
 
 
-def check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Checks the three options of a run of several processes, before JAX starts.
-
-    Raises:
-        ValueError: only some are given, or a value is out of range.
-    """
-    given = {
-        "--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id,
-    }  # fmt: skip
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
-        return
-    if missing:
-        raise ValueError(
-            f"{' and '.join(missing)} missing: a run of several processes needs "
-            "--coordinator=HOST:PORT, --num_processes=N and --process_id=I, a run of one none of "
-            "them"
-        )
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ValueError(
-            f"--coordinator={coordinator}: it must be HOST:PORT, the address of process 0 and a "
-            "free port from 1 to 65535 there"
-        )
-    if num_processes < 1:
-        raise ValueError(f"--num_processes={num_processes}: it must be 1 or more")
-    if not 0 <= process_id < num_processes:
-        raise ValueError(
-            f"--process_id={process_id}: it must be from 0 to {num_processes - 1}, a different one "
-            f"for each of the {num_processes} processes"
-        )
-
-
 @contextlib.contextmanager
-def together(
-    program: str, coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> Iterator[None]:
+def together(program: str, place: Place) -> Iterator[None]:
     """Starts this process as one of several, and ends it with the others.
 
-    An error in the block is said by the process that has it, and ends all of them. Without the
-    three options there is one process, and this does nothing.
+    An error in the block is said by the process that has it, and ends all of them. A process that
+    is alone, or does not speak with others, just goes on.
+
+    Raises:
+        ValueError: the others cannot be reached.
     """
-    if coordinator is None:
+    if place.coordinator is None:
+        _show_own_devices(place)
         yield
         return
-    import jax
-
-    # JAX would take SIGTERM for itself, and nobody else would hear of it.
-    jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-    peers = _Peers(program, num_processes, process_id)
+    _connect(place)
+    peers = _Peers(program, place.count, place.index)
     peers.start()
     try:
         yield
@@ -93,6 +59,37 @@ def together(
         peers.end_all(status, text)
     finally:
         peers.stop()
+
+
+def _show_own_devices(place: Place) -> None:
+    if place.devices is not None:
+        import jax
+
+        shown = ",".join(map(str, place.devices))
+        jax.config.update("jax_cuda_visible_devices", shown)
+        jax.config.update("jax_rocm_visible_devices", shown)
+
+
+def _connect(place: Place) -> None:
+    import jax
+
+    # JAX would take SIGTERM for itself, and nobody else would hear of it.
+    jax.config.update("jax_enable_preemption_service", False)
+    if place.found and place.index == 0:
+        say(f"found {place.found} of {place.count} processes")
+    try:
+        jax.distributed.initialize(
+            place.coordinator, place.count, place.index, place.devices,
+            cluster_detection_method="deactivate", initialization_timeout=START_SECONDS,
+        )  # fmt: skip
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"process {place.index} of {place.count} could not reach the others at "
+            f"{place.coordinator} within {START_SECONDS} s ({reason}); check that all were started "
+            "and that process 0's machine lets them in at this port"
+            + ("; --single runs this process alone" if place.found else "")
+        ) from error
 
 
 def found_by_first(look: Callable[[], list[str]]) -> str:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 
 from ldm_jax.core.output import say
 
+STARTED = time.monotonic()
+"""When this process began, or nearly so: commands import this first."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = 130
 """SIGINT (Ctrl-C) or SIGTERM; nothing was lost that was finished before."""

@@ -12,6 +12,8 @@ import tyro
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import ConfigError, Count, CountOrNone, Within, require, settings
 from ldm_jax.config.command_line import LineParser, parse
+from ldm_jax.core import distributed
+from ldm_jax.core.cluster import ALONE, Place, find_share
 from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.core.names import EvaluatorName
 from ldm_jax.core.reading import FileFormatError, read_json
@@ -57,10 +59,7 @@ class Arguments:
     """Classes to draw, in turn; by default those of the data set's images, else all."""
     samples_npz: Path | None = None
     """Write the images, too, as other programs read them: arr_0 in an .npz file."""
-    num_processes: Annotated[int, Within(1, 65536)] = 1
-    """Processes that share the work; each computes its own files of features in OUT."""
-    process_id: Annotated[int, Within(0, 65535)] = 0
-    """Which of them this is, from 0."""
+    share: Annotated[cfg.WorkShare, tyro.conf.arg(name="")] = field(default_factory=cfg.WorkShare)
     choice: Annotated[cfg.ModelChoice, tyro.conf.arg(name="")] = field(
         default_factory=cfg.ModelChoice
     )
@@ -71,8 +70,6 @@ class Arguments:
     data: cfg.Data | None = None
 
     def __post_init__(self) -> None:
-        require(self.process_id < self.num_processes, "--process_id", self.process_id,
-                f"below --num_processes={self.num_processes}")  # fmt: skip
         require(self.bootstrap != 1, "--bootstrap", self.bootstrap,
                 "0, or 2 or more, of which there is a spread")  # fmt: skip
 
@@ -92,7 +89,9 @@ def main(program: str, words: Sequence[str]) -> None:
     check_writable(given.verify.parent, f"--verify={given.verify}")
     # Nothing that is there already is believed, and nothing is written over.
     with TemporaryDirectory(dir=given.verify.parent, prefix=".verify_") as folder:
-        alone = [f"--out={folder}", "--samples_npz=None", "--num_processes=1", "--process_id=0"]
+        share = ("num_processes", "process_id", "coordinator")
+        alone = ["--single", *(f"--{name}=None" for name in share)]
+        alone += [f"--out={folder}", "--samples_npz=None"]
         report = run(_parsed(program, [*command, *alone, *rest]), command)
     compare(recorded, report, given.verify)
 
@@ -112,8 +111,10 @@ def run(arguments: Arguments, command: Sequence[str]) -> dict[str, Any] | None:
     check_sets(arguments)
     out = arguments.out
     check_writable(out, f"--out={out}")
-    scorer, left = open_scorer(arguments, out / "features" / "reference")
-    report = score(arguments, scorer, open_samples(arguments), out, left)
+    place = find_share(**vars(arguments.share))
+    with distributed.together("ldm_jax.evaluation fid", place):
+        scorer, left = open_scorer(arguments, out / "features" / "reference", place)
+        report = score(arguments, scorer, open_samples(arguments), out, left, place)
     if report is None:
         return None
     report["command"] = list(command)
@@ -123,13 +124,13 @@ def run(arguments: Arguments, command: Sequence[str]) -> dict[str, Any] | None:
     return report
 
 
-def open_scorer(arguments: Arguments, folder: Path) -> tuple[Any, int]:
+def open_scorer(arguments: Arguments, folder: Path, place: Place = ALONE) -> tuple[Any, int]:
     """The evaluator with its reference, whose features are in `folder`; and how many files of them
     are left to other processes."""
     from ldm_jax.core.progress import Progress
     from ldm_jax.evaluation.evaluators import chosen
     from ldm_jax.evaluation.network_files import read_extractors
-    from ldm_jax.evaluation.scoring import Scorer, extract
+    from ldm_jax.evaluation.scoring import Processes, Scorer, extract
 
     file, images = open_reference(arguments)
     count = None if images is None else len(images)
@@ -147,22 +148,28 @@ def open_scorer(arguments: Arguments, folder: Path) -> tuple[Any, int]:
     if images is None:
         return scorer, 0
     with Progress("reference", len(images), images=1) as bar:
-        shards, left = extract(images, scorer.extractors, folder, processes(arguments), bar.update)
+        own = Processes(place.index, place.count)
+        shards, left = extract(images, scorer.extractors, folder, own, bar.update)
     scorer.compare_with(images, shards)
     return scorer, left
 
 
 def score(
-    arguments: Arguments, scorer: Any, samples: Any, out: Path, left: int = 0
+    arguments: Arguments,
+    scorer: Any,
+    samples: Any,
+    out: Path,
+    left: int = 0,
+    place: Place = ALONE,
 ) -> dict[str, Any] | None:
     """The report about a set of images, whose features are kept in `out`; None where files are
     `left` to other processes."""
     from ldm_jax.core.progress import Progress
-    from ldm_jax.evaluation.scoring import extract
+    from ldm_jax.evaluation.scoring import Processes, extract
 
-    folder = out / "features" / "samples"
+    folder, own = out / "features" / "samples", Processes(place.index, place.count)
     with Progress("samples", len(samples), images=1) as bar:
-        shards, more = extract(samples, scorer.extractors, folder, processes(arguments), bar.update)
+        shards, more = extract(samples, scorer.extractors, folder, own, bar.update)
     if left + more:
         print(f"{left + more} files of features are left to other processes; once they are done, "
               "run this command again for the scores")  # fmt: skip
@@ -170,13 +177,6 @@ def score(
     if arguments.samples_npz is not None:
         samples.write_npz(arguments.samples_npz)
     return scorer.report(samples, shards, runs=arguments.runs, bootstrap=arguments.bootstrap)
-
-
-def processes(arguments: Arguments) -> Any:
-    """Which share of the features this process computes."""
-    from ldm_jax.evaluation.scoring import Processes
-
-    return Processes(arguments.process_id, arguments.num_processes)
 
 
 def check_sets(arguments: Arguments) -> None:

@@ -11,6 +11,9 @@ from ldm_jax.config.checks import ConfigError, settings
 from ldm_jax.config.command_line import HELP_WORDS, overridden, parse
 from ldm_jax.config.sampling import GuidanceScale, Steps
 from ldm_jax.config.setting_words import path_of
+from ldm_jax.core import distributed
+from ldm_jax.core.cluster import Place, find_share
+from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.evaluation import fid_task
 from ldm_jax.evaluation.table_task import cell, markdown
 
@@ -76,12 +79,31 @@ def run(
         raise ConfigError("--model=MODEL is missing: a sweep draws")
     fid_task.check_sets(arguments)
     combinations = list(_combinations(arguments.sampling, axes))
-    from ldm_jax.core.files import check_writable, write_atomically
     from ldm_jax.images.grid import save_png
 
     out = arguments.out
     check_writable(out, f"--out={out}")
-    scorer, left = fid_task.open_scorer(arguments, out / "features" / "reference")
+    place = find_share(**vars(arguments.share))
+    with distributed.together("ldm_jax.evaluation sweep", place):
+        points = _points(arguments, combinations, command, place)
+    if len(points) < len(combinations):
+        return points
+    text = table(points)
+    write_atomically(out / "sweep.md", text.encode())
+    save_png(out / "sweep.png", picture(points))
+    print(text + f"table and plot: {out / 'sweep.md'}, {out / 'sweep.png'}")
+    return points
+
+
+def _points(
+    arguments: fid_task.Arguments,
+    combinations: Sequence[tuple[dict[str, Any], cfg.Sampling]],
+    command: Sequence[str],
+    place: Place,
+) -> list[Point]:
+    """The combinations whose features are all there."""
+    out = arguments.out
+    scorer, left = fid_task.open_scorer(arguments, out / "features" / "reference", place)
     pipeline = fid_task.open_pipeline(arguments)
     points: list[Point] = []
     for number, (varied, sampling) in enumerate(combinations):
@@ -89,19 +111,13 @@ def run(
         folder = out / _named(varied, "_").replace(" ", "_")
         one = replace(arguments, sampling=sampling, out=folder)
         samples = fid_task.open_samples(one, pipeline)
-        report = fid_task.score(one, scorer, samples, folder, left)
+        report = fid_task.score(one, scorer, samples, folder, left, place)
         if report is None:
             continue
         # As the task fid is called for this point alone, which --verify does.
         report["command"] = [*command, *(f"--{n}={value}" for n, value in varied.items())]
         write_atomically(folder / "scores.json", (json.dumps(report, indent=2) + "\n").encode())
         points.append(Point(varied, report))
-    if len(points) < len(combinations):
-        return points
-    text = table(points)
-    write_atomically(out / "sweep.md", text.encode())
-    save_png(out / "sweep.png", picture(points))
-    print(text + f"table and plot: {out / 'sweep.md'}, {out / 'sweep.png'}")
     return points
 
 

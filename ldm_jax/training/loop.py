@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from ldm_jax import config as cfg
 from ldm_jax.core import signals
@@ -25,6 +23,7 @@ from ldm_jax.core.sharding import (
     state_sharding,
     to_global,
 )
+from ldm_jax.core.stopping import Stopping, stopping
 from ldm_jax.data.buckets import buckets_of
 from ldm_jax.data.loader import make_loader, validation_batches
 from ldm_jax.images.plot import number
@@ -43,7 +42,7 @@ from ldm_jax.workdir.run_config import write_config
 
 
 class Interrupted(Failed):
-    """SIGTERM or SIGINT came; the state is saved."""
+    """SIGTERM or SIGINT came, or the time is over; the state is saved."""
 
     status = SAVED
 
@@ -70,13 +69,14 @@ def fit(
         judge: what is measured of drawings.
 
     Raises:
-        Interrupted: after SIGTERM or SIGINT, once the state is saved.
+        Interrupted: after SIGTERM or SIGINT or `run.loop.max_hours`, once the state is saved.
         NonFiniteLoss: names the step and the terms.
         cfg.ConfigError, ValueError: settings that do not fit the devices, the work directory
             or the first stage.
     """
     mesh = make_mesh(run.mesh)
     check_batch(mesh, run.data.batch_size, run.optim.accumulation)
+    _tell(_devices_note(mesh, run.data.batch_size))
     with _alone(workdir):
         check_workdir(workdir, run)
         stage = make_stage(mesh)
@@ -90,10 +90,11 @@ def fit(
             Checkpoints(workdir, run.loop.keep, judge and judge.criterion) as checkpoints,
             MetricWriter(workdir) as writer,
             signals.ask_first() as stop,
+            contextlib.closing(stopping(stop, run.loop.max_hours)) as stops,
         ):
             own = means("validation", run.loop.validate_every, stage.scores)
             measured = (own, *evaluators)
-            training = _Training(run, stage, measured, judge, mesh, checkpoints, writer, stop)
+            training = _Training(run, stage, measured, judge, mesh, checkpoints, writer, stops)
             return training.run_all()
 
 
@@ -102,19 +103,24 @@ def _alone(workdir: Path) -> contextlib.AbstractContextManager[None]:
     return locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
 
 
+def _devices_note(mesh: jax.sharding.Mesh, batch_size: int) -> str:
+    """What a run of several devices computes on, in a line; "" of one."""
+    if mesh.size == 1:
+        return ""
+    kinds = " and ".join(sorted({device.device_kind for device in mesh.devices.flat}))
+    sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items() if size > 1)
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    several = f"{jax.process_count()} processes, " if jax.process_count() > 1 else ""
+    return (
+        f"{several}{mesh.size} devices ({kinds}) as {sizes}; a batch of {batch_size}, "
+        f"{batch_size // parts} on each"
+    )
+
+
 def _tell(text: str) -> None:
     """Says it once for all processes."""
     if text and jax.process_index() == 0:
         say(text)
-
-
-def _stopping(stop: signals.Stop, step: int, every: int) -> int | None:
-    """The signal that asks to stop after `step`; processes agree on it every `every` steps."""
-    if jax.process_count() == 1:
-        return stop.signal
-    if step % every:
-        return None
-    return int(multihost_utils.process_allgather(np.int32(stop.signal or 0)).max()) or None
 
 
 @contextlib.contextmanager
@@ -142,11 +148,11 @@ class _Training:
         mesh: jax.sharding.Mesh,
         checkpoints: Checkpoints,
         writer: MetricWriter,
-        stop: signals.Stop,
+        stops: Stopping,
     ) -> None:
         """Decides where everything lives and makes the validation data."""
         self.run, self.stage, self.judge, self.mesh = run, stage, judge, mesh
-        self.checkpoints, self.writer, self.stop = checkpoints, writer, stop
+        self.checkpoints, self.writer, self.stops = checkpoints, writer, stops
         self.unread: list[tuple[int, Any]] = []
         self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
         self.data_wait = self.compile_seconds = self.logged_seconds = 0.0
@@ -198,13 +204,13 @@ class _Training:
                 program, state = self._step(state, batch)
                 state, metrics = program(state, self.frozen, batch)
                 self.unread.append((step, metrics))
-                stopping = _stopping(self.stop, step, loop.log_every)
-                self._after(step, state, loader, stopping is not None)
-                if stopping is not None and step < loop.steps:
+                why = self.stops.after(step)
+                self._after(step, state, loader, why is not None)
+                if why is not None and step < loop.steps:
                     self.checkpoints.wait()
                     raise Interrupted(
-                        f"stopped by {signals.name_of(stopping)} and saved at step {step} of "
-                        f"{loop.steps}; the same command goes on from there"
+                        f"{why} and saved at step {step} of {loop.steps}; the same command goes on "
+                        "from there"
                     )
         self.checkpoints.wait()
         name = self.checkpoints.criterion.name.replace("_", " ")

@@ -11,7 +11,8 @@ from ldm_jax.core.reading import read_text
 from ldm_jax.workdir.layout import CONFIG
 
 FREE_FIELDS = {
-    "loop.steps", "loop.log_every", "loop.checkpoint_every", "loop.keep", "loop.validate_every",
+    "loop.steps", "loop.max_hours", "loop.log_every", "loop.checkpoint_every", "loop.keep",
+    "loop.validate_every",
     "loop.validation_batches", "loop.sample_every", "loop.sample_guidance", "loop.prompts",
     "loop.classes", "loop.remat", "sampling.temperature", "sampling.top_k", "sampling.top_p",
     "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",

@@ -434,9 +434,9 @@ def test_the_command_encodes_both_splits(pictures, trained_autoencoder, tmp_path
     assert "--first_stage" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     for wrong, complaint in (
-        (("--process_id=2", "--num_processes=2"), "--process_id is 2; it must be below --num_proc"),
-        (("--coordinator=localhost:1",), "given with --coordinator"),
-        (("--num_processes=2",), "--process_id is None; it must be given with --num_processes"),
+        (("--process_id=2", "--num_processes=2"), "--process_id=2: it must be from 0 to 1"),
+        (("--coordinator=localhost:1",), "--num_processes and --process_id missing"),
+        (("--num_processes=2",), "--num_processes=N and --process_id=I are given together"),
         (("--batch_size=0",), "batch_size is 0"),
         ((f"--out={tmp_path / 'file' / 'below'}",), "file is a file"),
         ((f"--out={pictures}",), f"--out={pictures} is the folder of the images"),

@@ -67,18 +67,26 @@ def test_eight_devices_train_as_one_does(run, one_device_curve, trained_autoenco
 def test_two_processes_train_as_one_does(
     run, mesh, devices, one_device_curve, trained_autoencoder, programs, tmp_path
 ):
+    config = tiny.write_config(tmp_path / "config.py", dataclasses.replace(run, mesh=mesh))
+    words = config, tmp_path / "run", f"--first_stage={trained_autoencoder}"
+    processes = [
+        tiny.train(*words, *options, devices=devices, programs=programs, **environment)
+        for options, environment in in_two(mesh)
+    ]
+    outputs = [tiny.check(process) for process in processes]
+    parts = {1: "data 2 x fsdp 2; a batch of 16, 4", 2: "tensor 2; a batch of 16, 16"}
+    assert f"2 processes, {2 * devices} devices (cpu) as {parts[mesh.tensor]} on each" in outputs[0]
+    assert_same_curve(curve(tmp_path / "run"), one_device_curve)
+
+
+def in_two(mesh):
+    """Options and environment of two processes, which find each other by either."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
-    config = tiny.write_config(tmp_path / "config.py", dataclasses.replace(run, mesh=mesh))
-    processes = [
-        tiny.train(
-            config, tmp_path / "run", f"--first_stage={trained_autoencoder}", coordinator,
-            "--num_processes=2",
-            f"--process_id={i}", devices=devices, programs=programs,
-        )
-        for i in range(2)
-    ]  # fmt: skip
-    for process in processes:
-        tiny.check(process)
-    assert_same_curve(curve(tmp_path / "run"), one_device_curve)
+        port = str(free.getsockname()[1])
+    if mesh.tensor == 2:
+        together = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+        return [([*together, f"--process_id={i}"], {}) for i in range(2)]
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
+             "SLURM_STEP_TASKS_PER_NODE": "2", "JAX_COORDINATOR_PORT": port}  # fmt: skip
+    return [([], {**slurm, "SLURM_PROCID": f"{i}", "SLURM_LOCALID": f"{i}"}) for i in range(2)]
