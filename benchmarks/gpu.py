@@ -29,12 +29,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
 
-from benchmarks import flops, pods, timing  # noqa: E402
+from benchmarks import pods, timing  # noqa: E402
 from ldm_jax import config as cfg  # noqa: E402
-from ldm_jax.core import sharding  # noqa: E402
+from ldm_jax.core import flops, sharding  # noqa: E402
 
-PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
-"""Dense products in bfloat16 a second, as the makers say."""
 STEPS, GUIDANCE = pods.SAMPLER_STEPS, pods.GUIDANCE
 RATE, DECAY = 1e-4, 1e-2
 
@@ -208,7 +206,7 @@ def main() -> int:
         print(f"no GPU: JAX computes on {ours}, PyTorch on {device}; --reduced runs anywhere")
         return 1
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    peak = next((value for kind, value in PEAKS.items() if kind in name), None)
+    peak = flops.peak(name)
     small, n, drawn = given.reduced, given.images, given.drawn
     programs = {
         "training from latents": (

@@ -23,12 +23,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from benchmarks import flops
 from benchmarks.topologies import compiler_options, topology
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.adapters.adapted import adapt
-from ldm_jax.core import sharding
+from ldm_jax.core import flops, sharding
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.guidance import Guidance

@@ -61,8 +61,8 @@ def test_a_run_leaves_a_work_directory_that_needs_nothing_else(trained_text2img)
     lines = (trained_text2img / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     for name in (
-        "gradient_norm", "update_norm", "images_per_second", "data_wait_seconds",
-        "compile_seconds",
+        "gradient_norm", "update_norm", "images_per_second", "images_per_second_per_device",
+        "step_seconds", "tflops_per_device", "data_wait_seconds", "time/compile", "time/all",
     ):  # fmt: skip
         assert all(record[name] is not None for record in records if "loss" in record), name
 

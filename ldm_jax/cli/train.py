@@ -42,6 +42,7 @@ Trains what a config describes, and goes on from where it stopped.
                           for a run of several processes, on each of them; where Slurm, Open MPI,
                           Kubernetes or a TPU pod starts them, they find each other
   --single                this process alone, though it stands in such a cluster
+  --profile=STEP:COUNT    trace so many training steps from this one on, for xprof or TensorBoard
   --debug                 show where an error comes from
 
 MODEL is a work directory, a model folder, or a single file. Every setting of a config can be
@@ -66,6 +67,7 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
     parser.add_argument("--num_processes", type=_number)
     parser.add_argument("--process_id", type=_number)
     parser.add_argument("--single", action="store_true")
+    parser.add_argument("--profile", type=_steps)
     places, overrides = parser.parse_known_args(arguments)
     if places.config is None:
         if not {"-h", "--help"}.isdisjoint(overrides):
@@ -169,6 +171,15 @@ def _number(word: str) -> int:
     if not word.isascii() or not word.isdecimal():
         raise argparse.ArgumentTypeError(f"{word!r} is not a whole number")
     return int(word)
+
+
+def _steps(word: str) -> tuple[int, int]:
+    first, _, count = word.partition(":")
+    if not all(n.isascii() and n.isdecimal() and int(n) > 0 for n in (first, count)):
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is not STEP:COUNT, the first step and how many, such as 100:5"
+        )
+    return int(first), int(count)
 
 
 def make_stage(
@@ -285,7 +296,7 @@ def main(arguments: list[str]) -> None:
         models = {option: getattr(places, option) for option in MODELS}
         fit(
             config, workdir, lambda mesh: make_stage(config, workdir, mesh, **models),
-            judge=make_judge(config, workdir),
+            judge=make_judge(config, workdir), profile=places.profile,
         )  # fmt: skip
         if place.index == 0:
             say(next_step(config, workdir))

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from ldm_jax import config as cfg
-from ldm_jax.core import signals
+from ldm_jax.core import flops, signals
 from ldm_jax.core.command import SAVED, Failed, out_of_memory, say
 from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import (
@@ -32,9 +32,17 @@ from ldm_jax.training.evaluator import Evaluator, Judge, added, means
 from ldm_jax.training.metrics import MetricWriter
 from ldm_jax.training.optim import learning_rate, schedule_note
 from ldm_jax.training.parameter_counts import parameters_note
+from ldm_jax.training.profile import Profile
 from ldm_jax.training.stage import Stage
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.step_memory import SMALLER, memory_note
+from ldm_jax.training.time_budget import (
+    TimeBudget,
+    memory_in_use,
+    slowest_process,
+    speed,
+    told_times,
+)
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.consistency import check_workdir
 from ldm_jax.workdir.lock import locked
@@ -57,6 +65,7 @@ def fit(
     make_stage: Callable[[jax.sharding.Mesh], Stage],
     evaluators: Sequence[Evaluator] = (),
     judge: Judge | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> TrainState:
     """Trains `run` in `workdir` up to `run.loop.steps`, from its newest checkpoint if it has one.
 
@@ -67,6 +76,7 @@ def fit(
             of a new run into `workdir`; called once this run alone is at work there.
         evaluators: what is measured beside the stage's own scores.
         judge: what is measured of drawings.
+        profile: the first step that is profiled, and how many are.
 
     Raises:
         Interrupted: after SIGTERM or SIGINT or `run.loop.max_hours`, once the state is saved.
@@ -91,10 +101,13 @@ def fit(
             MetricWriter(workdir) as writer,
             signals.ask_first() as stop,
             contextlib.closing(stopping(stop, run.loop.max_hours)) as stops,
+            Profile(workdir, profile) as profiled,
         ):
             own = means("validation", run.loop.validate_every, stage.scores)
             measured = (own, *evaluators)
-            training = _Training(run, stage, measured, judge, mesh, checkpoints, writer, stops)
+            training = _Training(
+                run, stage, measured, judge, mesh, checkpoints, writer, stops, profiled
+            )
             return training.run_all()
 
 
@@ -149,13 +162,16 @@ class _Training:
         checkpoints: Checkpoints,
         writer: MetricWriter,
         stops: Stopping,
+        profile: Profile,
     ) -> None:
         """Decides where everything lives and makes the validation data."""
         self.run, self.stage, self.judge, self.mesh = run, stage, judge, mesh
         self.checkpoints, self.writer, self.stops = checkpoints, writer, stops
         self.unread: list[tuple[int, Any]] = []
         self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
-        self.data_wait = self.compile_seconds = self.logged_seconds = 0.0
+        self.flops_of: dict[Any, int] = {}
+        self.data_wait = self.logged_seconds = self.model_flops = 0.0
+        self.times = TimeBudget()
         abstract, everywhere = jax.eval_shape(stage.init, stage.initial), replicated(mesh)
         self.shardings = state_sharding(mesh, abstract)
         self.abstract = jax.tree.map(
@@ -172,6 +188,7 @@ class _Training:
                 stage.validation, run.data, run.loop.validation_batches, stage.inputs,
                 rows=self.rows,
             )  # fmt: skip
+        self.profile = profile
         self.evaluators = [(one, jax.jit(one.sums, out_shardings=everywhere)) for one in evaluators]
         draws = {one.draw for one in stage.shown}
         self.draws = {draw: jax.jit(draw, out_shardings=everywhere) for draw in draws}
@@ -202,8 +219,11 @@ class _Training:
                 batch = to_global(self.mesh, next(loader))
                 self.data_wait += time.perf_counter() - waiting
                 program, state = self._step(state, batch)
+                self.profile.before(step)
                 state, metrics = program(state, self.frozen, batch)
+                self.profile.after(step, metrics)
                 self.unread.append((step, metrics))
+                self.model_flops += self.flops_of[program]
                 why = self.stops.after(step)
                 self._after(step, state, loader, why is not None)
                 if why is not None and step < loop.steps:
@@ -213,6 +233,7 @@ class _Training:
                         "from there"
                     )
         self.checkpoints.wait()
+        _tell(self._summary(loop.steps - first))
         name = self.checkpoints.criterion.name.replace("_", " ")
         _tell(_best_note(name, self.checkpoints.best_step(), self.checkpoints.values()))
         return state
@@ -259,9 +280,12 @@ class _Training:
                 out_shardings=(self.formats, replicated(self.mesh)),
                 donate_argnums=0,
             )  # fmt: skip
-            return step.lower(self.abstract, self.frozen, batch).compile()
+            traced = step.trace(self.abstract, self.frozen, batch)
+            program = traced.lower().compile()
+            self.flops_of[program] = flops.count(traced.jaxpr.jaxpr, again=False)
+            return program
 
-        with self.progress.paused():
+        with self.progress.paused(), self.times.spending("compile"):
             size = batch.get("image", batch.get("encoded")).shape[1:3]
             several = f" for {size[0]} x {size[1]}" if buckets_of(self.stage.train) else ""
             _tell(f"compiling the training step{several} …")
@@ -270,16 +294,14 @@ class _Training:
                 self.formats = program.input_formats[0][0]
                 if program.output_formats[0] != self.formats:
                     program = compiled()
-            seconds = time.perf_counter() - began
-            self.compile_seconds += seconds
-            _tell(f"compiled in {seconds:.3g} s")
+            _tell(f"compiled in {time.perf_counter() - began:.3g} s")
             _tell(memory_note(program, self.mesh.local_devices))
         return program
 
     @contextlib.contextmanager
     def _aside(self, what: str) -> Iterator[None]:
         """What is no training and does not count in its speed; its first time is told of."""
-        with self.progress.paused():
+        with self.progress.paused(), self.times.spending("validation"):
             first, began = what not in self.done_once, time.perf_counter()
             if first:
                 _tell(f"the first {what}, which has to be compiled …")
@@ -314,16 +336,21 @@ class _Training:
         if self.stage.shown and due(loop.sample_every):
             self._pictures(step, state)
         if scores or saving:
-            with self.progress.paused():
+            with self.progress.paused(), self.times.spending("validation"):
                 self.writer.curves()
         if saving:
-            self.checkpoints.save(step, state, loader.get_state(), self.run, scores)
+            with self.times.spending("checkpoints"):
+                self.checkpoints.save(step, state, loader.get_state(), self.run, scores)
 
     def _log(self) -> None:
         """Reads the metrics of the steps since the last log, and refuses what is not finite."""
         if not self.unread:
             return
+        waiting = time.perf_counter()
         values = jax.device_get(self.unread)
+        # What the devices still had to do when all data was there they did meanwhile.
+        idle = max(0.0, self.data_wait - (time.perf_counter() - waiting))
+        self.times.add("data", idle)
         self.unread = []
         for step, metrics in values:
             broken = {k: float(v) for k, v in metrics.items() if not math.isfinite(v)}
@@ -342,14 +369,28 @@ class _Training:
         step, metrics = values[-1]
         scalars = {k: float(v) for k, v in metrics.items()} | {
             "learning_rate": self._learning_rate(step),
-            "images_per_second": len(values) * self.run.data.batch_size / seconds,
             "data_wait_seconds": self.data_wait,
-            "compile_seconds": self.compile_seconds,
             "broken_images": float(len(self.stage.train.broken)),
         }
+        scalars |= speed(
+            len(values), self.run.data.batch_size, seconds, self.model_flops / len(values),
+            self.mesh.size,
+        )  # fmt: skip
+        scalars |= memory_in_use() | slowest_process(self.data_wait) | self.times.record()
+        self.model_flops = 0.0
         self.writer.scalars(step, scalars)
         self.progress.update(len(values), loss=scalars["loss"])
         self.data_wait = 0.0
+
+    def _summary(self, steps: int) -> str:
+        """What this process has done, in a line."""
+        record, batch = self.times.record(), self.run.data.batch_size
+        hours = record["time/all"] / 3600
+        rate = steps * batch / max(self.progress.seconds(), 1e-9)
+        return (
+            f"{steps:,} steps, {steps * batch:,} images in {hours:.2g} hours, {rate:.3g} images/s "
+            f"while training; {told_times(record)}"
+        )
 
     def _learning_rate(self, step: int) -> float:
         """What `step` was done with; the optimiser counts the steps before it."""

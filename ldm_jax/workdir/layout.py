@@ -14,6 +14,7 @@ WORKDIR/held_out.txt                    names of the examples kept for validatio
 WORKDIR/metrics.jsonl, tensorboard/     what the run told
 WORKDIR/curves.png                      loss, learning rate and speed, drawn from metrics.jsonl
 WORKDIR/samples/step_STEP_NAME.png      what it drew, or reconstructed, as training went on
+WORKDIR/profile/                        traces of steps that were asked for
 WORKDIR/lock                            who trains here, while someone does
 """
 
@@ -37,6 +38,7 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 CURVES = "curves.png"
 SAMPLES = "samples"
+PROFILE = "profile"
 LOCK = "lock"
 
 

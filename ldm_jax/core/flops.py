@@ -1,17 +1,42 @@
-"""Counts the floating-point operations of a traced program, 2 for a multiplication and addition."""
+"""Floating-point operations of a traced program, 2 for a multiplication and addition, and how many
+a device can do at most."""
 
 import math
 from typing import Any
 
+PEAKS = {
+    "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5p": 459e12, "TPU v5": 459e12,
+    "TPU v6 lite": 918e12, "TPU v6e": 918e12,
+    "A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12,
+    "L40S": 362e12, "RTX 4090": 165e12,
+}  # fmt: skip
+"""FLOP/s of dense products in bfloat16, by a part of what JAX calls a device's kind; the first that
+fits counts. From the makers' data sheets."""
+_AGAIN = "rematted_computation"
+"""The scope that JAX gives to what remat computes again."""
 
-def count(jaxpr: Any) -> int:
+
+def peak(kind: str) -> float | None:
+    """What a device of this kind can do at most; None where nobody has looked it up."""
+    return next((value for name, value in PEAKS.items() if name in kind), None)
+
+
+def count(jaxpr: Any, again: bool = True) -> int:
     """FLOPs of all matmuls and convolutions in `jaxpr`, those of a loop as often as it runs.
 
     Of alternatives the dearest counts, so that attention is counted by its plain form and not
-    by its kernels. Convolutions count their padding too. What remat computes again counts again.
+    by its kernels. Convolutions count their padding too.
+
+    Args:
+        jaxpr: the program.
+        again: whether what remat computes again in the backward pass counts again. Model FLOPs, and
+            their share of the peak (MFU), are counted without (Chowdhery 2022, arXiv:2204.02311,
+            appendix B).
     """
     total = 0
     for equation in jaxpr.eqns:
+        if not again and _AGAIN in str(equation.source_info.name_stack):
+            continue
         name, out = equation.primitive.name, equation.outvars[0].aval if equation.outvars else None
         if name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
@@ -22,11 +47,11 @@ def count(jaxpr: Any) -> int:
         elif name == "conv2d":  # of models.convolution
             total += 2 * math.prod(out.shape) * math.prod(equation.invars[1].aval.shape[:3])
         elif name == "cond":
-            total += max(count(branch.jaxpr) for branch in equation.params["branches"])
+            total += max(count(branch.jaxpr, again) for branch in equation.params["branches"])
         elif name == "scan":
-            total += equation.params["length"] * count(equation.params["jaxpr"].jaxpr)
+            total += equation.params["length"] * count(equation.params["jaxpr"].jaxpr, again)
         elif name != "pallas_call":
-            total += sum(count(inner) for inner in _inner(equation.params))
+            total += sum(count(inner, again) for inner in _inner(equation.params))
     return total
 
 
