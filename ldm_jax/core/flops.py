@@ -55,12 +55,12 @@ def count(jaxpr: Any, again: bool = True) -> int:
     return total
 
 
-def _taps(equation: Any) -> float:
+def _taps(equation: Any) -> int:
     """Multiplications for one output of a convolution, without those with inserted zeros."""
     layout = equation.params["dimension_numbers"]
     kernel = equation.invars[1].aval.shape
     _, channels, *window = (kernel[i] for i in layout.rhs_spec)
-    return channels * math.prod(window) / math.prod(equation.params["lhs_dilation"])
+    return channels * math.prod(window) // math.prod(equation.params["lhs_dilation"])
 
 
 def _inner(params: dict[str, Any]) -> list[Any]:
