@@ -88,10 +88,10 @@ def run(arguments: Arguments) -> str:
     from ldm_jax.convert.adapters.merged_model import with_adapters
     from ldm_jax.convert.code_models import holds_codes, open_code_model
     from ldm_jax.convert.compvis.writer import write_checkpoint
+    from ldm_jax.convert.conversion_report import describe
     from ldm_jax.convert.diffusers.pipeline_folders import write_folder
     from ldm_jax.convert.loading import load
     from ldm_jax.convert.native import write_native
-    from ldm_jax.convert.report import describe
     from ldm_jax.convert.taming_writer import write_taming
 
     start = time.monotonic()
