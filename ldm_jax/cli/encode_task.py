@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import tyro
 
 from ldm_jax import config as cfg
-from ldm_jax.cli.shared_work import SharedWork
 from ldm_jax.config.checks import Count, Within, require, settings
 from ldm_jax.config.command_line import parse
 from ldm_jax.core import distributed
@@ -21,7 +20,7 @@ What is there already stays: the same command goes on where it was interrupted."
 
 
 @settings
-class Arguments(SharedWork):
+class Arguments:
     first_stage: str = ""
     """Work directory, native or diffusers folder or single file; of a whole model its first
     stage."""

@@ -4,14 +4,16 @@ import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 import ldm_jax
 from ldm_jax import config as cfg
-from ldm_jax.cli.shared_work import SharedWork
 from ldm_jax.config.checks import Count, Side, require, settings
 from ldm_jax.config.choices import choose
 from ldm_jax.config.command_line import check_given, overridden
+from ldm_jax.core.cluster import Place, find_share
 from ldm_jax.core.command import Failed
 from ldm_jax.core.files import check_apart, check_writable
 from ldm_jax.data.sources import Source, Split
@@ -21,7 +23,7 @@ What is there already stays: the same command goes on where it was interrupted."
 
 
 @settings
-class Arguments(SharedWork):
+class Arguments:
     out: Path | None = None
     """The folder of shards."""
     split: Literal["train", "validation", "test", "both"] = "both"
@@ -33,6 +35,7 @@ class Arguments(SharedWork):
     """Images in one file. An interrupted file is begun again."""
     verify: bool = False
     """Write nothing; compare all shards in `out` with their checksums."""
+    share: Annotated[cfg.WorkShare, tyro.conf.arg(name="")] = field(default_factory=cfg.WorkShare)
     data: cfg.Data = field(default_factory=lambda: cfg.Data(cfg.ImageFolder()))
 
 
@@ -44,8 +47,9 @@ def run(arguments: Arguments) -> list[str]:
         Failed: shards that are to be verified are damaged.
     """
     require(arguments.out is not None, "--out", None, "the folder of shards")
+    place = find_share(**vars(arguments.share))
     if arguments.verify:
-        return [_verified(split, arguments) for split in _written(arguments)]
+        return [_verified(split, arguments.out / split, place) for split in _written(arguments)]
     source = arguments.data.source
     require(not isinstance(source, cfg.DreamBooth | cfg.EncodedLatents | cfg.Mixture),
             "data.source", type(source).__name__,
@@ -62,7 +66,7 @@ def run(arguments: Arguments) -> list[str]:
     # Splits of one folder say the same of it.
     for found in dict.fromkeys(source.found for source in sources.values()):
         print(f"data: {found}", flush=True)
-    return [_write(split, source, arguments) for split, source in sources.items()]
+    return [_write(split, source, arguments, place) for split, source in sources.items()]
 
 
 def _splits(arguments: Arguments) -> Sequence[Split]:
@@ -73,7 +77,7 @@ def _splits(arguments: Arguments) -> Sequence[Split]:
     return ("train", "validation") if has_validation(arguments.data.source) else ("train",)
 
 
-def _write(split: Split, source: Source, arguments: Arguments) -> str:
+def _write(split: Split, source: Source, arguments: Arguments, place: Place) -> str:
     from ldm_jax.core.progress import Progress
     from ldm_jax.data.picture_shards import (
         begin_pictures,
@@ -86,8 +90,8 @@ def _write(split: Split, source: Source, arguments: Arguments) -> str:
     versions = {"ldm_jax": ldm_jax.__version__, "pillow": importlib.metadata.version("pillow")}
     plan = plan_of(source, settings, arguments.size, arguments.shard_size, **versions)
     skip = getattr(settings, "on_broken", "stop") == "skip"
-    index, count = arguments.process_id or 0, arguments.num_processes
-    own = [shard for shard in begin_pictures(folder, plan) if shard % count == index]
+    missing = begin_pictures(folder, plan)
+    own = [shard for shard in missing if shard % place.count == place.index]
     images = sum(len(plan.rows(shard)) for shard in own)
     with Progress(f"writing {split}", images, images=1) as bar:
         written = sum(
@@ -112,14 +116,13 @@ def _written(arguments: Arguments) -> list[Split]:
     return found
 
 
-def _verified(split: Split, arguments: Arguments) -> str:
+def _verified(split: Split, folder: Path, place: Place) -> str:
     from ldm_jax.data import shard_lists
     from ldm_jax.data.picture_shards import Common
 
     remedy = "the command that wrote it, without --verify, writes again what is amiss"
-    folder = arguments.out / split
     shards, _ = shard_lists.read_list(folder, shard_lists.Shard, Common, remedy)
-    return verified(split, folder, shards[arguments.process_id or 0 :: arguments.num_processes])
+    return verified(split, folder, shards[place.index :: place.count])
 
 
 def verified(what: str, folder: Path, shards: Sequence) -> str:

@@ -3,12 +3,16 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from ldm_jax import config as cfg
-from ldm_jax.cli.shared_work import SharedWork
 from ldm_jax.config.checks import settings
 from ldm_jax.config.command_line import check_given, overridden
+from ldm_jax.core.cluster import Place, find_share
 from ldm_jax.core.files import check_writable
 
 HELP = """Reads tar files once and notes where each picture, caption and class lies in them.
@@ -17,7 +21,7 @@ interrupted."""
 
 
 @settings
-class Arguments(SharedWork):
+class Arguments:
     path: str = ""
     """The tar files: one, a folder of them, or a name such as train-{000000..000099}.tar."""
     validation_path: str = ""
@@ -26,6 +30,7 @@ class Arguments(SharedWork):
     """The folder of the index; "": the folder `index` beside the tar files."""
     verify: bool = False
     """Index nothing; compare all tar files with the checksums of the index."""
+    share: Annotated[cfg.WorkShare, tyro.conf.arg(name="")] = field(default_factory=cfg.WorkShare)
 
 
 def run(arguments: Arguments) -> list[str]:
@@ -41,18 +46,18 @@ def run(arguments: Arguments) -> list[str]:
         path=arguments.path, validation_path=arguments.validation_path, index=arguments.index
     )
     splits = ("train", "validation") if arguments.validation_path else ("train",)
-    work = _verify if arguments.verify else _index
-    return [work(split, *tars_of(source, split), arguments) for split in splits]
+    work, place = _verify if arguments.verify else _index, find_share(**vars(arguments.share))
+    return [work(split, *tars_of(source, split), place) for split in splits]
 
 
-def _index(split: str, paths: Sequence[Path], folder: Path, arguments: Arguments) -> str:
+def _index(split: str, paths: Sequence[Path], folder: Path, place: Place) -> str:
     from ldm_jax.core.progress import Progress
     from ldm_jax.data import shard_lists
     from ldm_jax.data.tar_shards import TarShard, index_tar
 
     check_writable(folder, f"--index={folder}")
     at = paths[0].parent
-    own = paths[arguments.process_id or 0 :: arguments.num_processes]
+    own = paths[place.index :: place.count]
     names = [path.name for path in own]
     done = shard_lists.noted(folder, names, TarShard, at)
     todo = [path for path in own if path.name not in done or _is_newer(path, folder)]
@@ -84,7 +89,7 @@ def _is_newer(path: Path, folder: Path) -> bool:
     return not index.exists() or path.stat().st_mtime_ns > index.stat().st_mtime_ns
 
 
-def _verify(split: str, paths: Sequence[Path], folder: Path, arguments: Arguments) -> str:
+def _verify(split: str, paths: Sequence[Path], folder: Path, place: Place) -> str:
     from ldm_jax.cli.shards_task import verified
     from ldm_jax.data import shard_lists
     from ldm_jax.data.tar_shards import TarShard
@@ -93,9 +98,7 @@ def _verify(split: str, paths: Sequence[Path], folder: Path, arguments: Argument
     shards, _ = shard_lists.read_list(folder, TarShard, shard_lists.NothingInCommon, remedy)
     names = {path.name for path in paths}
     own = [one for one in shards if one.file in names]
-    return verified(
-        split, paths[0].parent, own[arguments.process_id or 0 :: arguments.num_processes]
-    )
+    return verified(split, paths[0].parent, own[place.index :: place.count])
 
 
 def main(program: str, words: list[str]) -> None:
