@@ -21,7 +21,10 @@ DOCUMENTS = [
 PAGE = ROOT / "docs/from_ddpm_to_latent_diffusion.md"
 ROOMS = (ROOT, ROOT / "ldm_jax", ROOT / "configs")
 """Where a path in a document may begin."""
-ELSEWHERE = {"constraint", "editable", "help", "logdir"}
+ELSEWHERE = {
+    "constraint", "editable", "help", "logdir",
+    "accelerator", "ntasks", "requeue", "signal", "spot", "zone",  # of clouds and Slurm
+}  # fmt: skip
 """Options that other programs have, or all."""
 
 

@@ -228,7 +228,8 @@ def size_of(example: Example) -> Int32[np.ndarray, " 6"]:
     """What a model may be told of the size and the crop of an example."""
     if "size" in example:
         return example["size"]
-    whole = picture_sides(example["file"]) if "file" in example else example["crop"].whole
+    file = example.get("file")
+    whole = example["crop"].whole if file is None else picture_sides(file, example["name"])
     return example["crop"].told(whole)
 
 

@@ -44,8 +44,8 @@ class Example(TypedDict):
     """What its loss counts for; 1 where there is none."""
     crop: NotRequired[Crop]
     """What is shown of the whole image, once it has been fitted."""
-    file: NotRequired[Path]
-    """Of the image, which may have been read smaller than it is."""
+    file: NotRequired[Path | bytes]
+    """Of the image, which may have been read smaller than it is; or what it holds."""
     size: NotRequired[Int[np.ndarray, " 6"]]
     """`Crop.told` of an encoded image."""
     caption_states: NotRequired[Float[np.ndarray, "l d"]]

@@ -74,7 +74,8 @@ class StoredSource(ABC):
             image = self._reader.decode(one.name, one.picture)
             if image is not None:
                 return {
-                    "image": image, "caption": one.caption, "label": one.label, "name": one.name
+                    "image": image, "caption": one.caption, "label": one.label, "name": one.name,
+                    "file": one.picture,
                 }  # fmt: skip
         raise DataError(f"none of the {len(self)} images can be read")
 

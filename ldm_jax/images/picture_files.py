@@ -142,13 +142,15 @@ def describe_picture(name: str, content: bytes) -> tuple[str, tuple[int, int]]:
         return image.format, _sides(image)
 
 
-def picture_sides(path: str | Path) -> tuple[int, int]:
-    """Height and width of a picture, upright, by its header alone.
+def picture_sides(file: str | Path | bytes, name: str = "") -> tuple[int, int]:
+    """Height and width of a picture, upright, by its header alone; of its file, or of what that
+    holds, which errors call `name`.
 
     Raises:
         FileFormatError: as `open_picture`.
     """
-    with open_picture(path) as image:
+    given = (name, FORMATS, file) if isinstance(file, bytes) else (file,)
+    with open_picture(*given) as image:
         return _sides(image)
 
 

@@ -18,7 +18,7 @@ INSTANCES = (
     cfg.BERTText(), cfg.ClassConditioner(), cfg.TextConditioner(), cfg.CaptionMapConditioner(),
     cfg.InpaintingConditioner(), cfg.LowResConditioner(), cfg.ClassMapConditioner(),
     cfg.LayoutConditioner(), cfg.EditConditioner(), cfg.DepthConditioner(),
-    cfg.SizeConditioner(),
+    cfg.SizeConditioner(), cfg.WorkShare(),
     cfg.NoiseAugmentation(), cfg.Data(),
     cfg.DigitScenes(), cfg.ImageFolder(), cfg.Buckets(), cfg.EncodedLatents(), cfg.Diffusion(),
     tiny.diffusion_run("folder").model(tiny.AUTOENCODER), cfg.Autoencoder(), cfg.Pixels(),
