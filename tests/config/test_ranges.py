@@ -56,6 +56,7 @@ MAY_BE = {
         "ClassConditioner.dropout", "TextConditioner.dropout", "ClassMapConditioner.dropout",
         "LayoutConditioner.dropout", "EditConditioner.dropout",
         "EditConditioner.dropped_with_caption", "NoiseAugmentation.usual_level", "Data.workers",
+        "WorkShare.process_id",
         "ImageFolder.validation_fraction", "UNet.concat_channels", "UNet.dropout",
         "Objective.p2_gamma", "Objective.vlb_weight", "Objective.times_mean",
         "Objective.noise_offset", "Objective.input_perturbation", "Objective.map_weight",
