@@ -18,7 +18,7 @@ import os
 import typing
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +29,11 @@ import numpy as np
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import matches
 from ldm_jax.core import tree
-from ldm_jax.core.files import temporary, write_atomically, writing
 from ldm_jax.core.reading import FileFormatError, parse_json, read_json
+from ldm_jax.data import shard_plans
 from ldm_jax.data.buckets import Bucket, told_buckets
-from ldm_jax.data.records import Records, count, write_records
+from ldm_jax.data.records import Records, count
+from ldm_jax.data.shard_plans import ShardPlan
 from ldm_jax.data.sources import DataError, Example, Split
 from ldm_jax.data.tokenizer import Tokenizer
 
@@ -68,8 +69,8 @@ class EncodedText:
         return shapes if self.pooled is None else shapes | {"caption_pooled": (self.pooled,)}
 
 
-@dataclass(frozen=True)
-class Index:
+@dataclass(frozen=True, kw_only=True)
+class Index(ShardPlan):
     """How one split was encoded, and what is needed to read it."""
 
     encoder: str
@@ -88,8 +89,6 @@ class Index:
     """What the first stage multiplies latents by, which is not done here; null: not yet known."""
     compute: str
     """What the encoder computed in."""
-    examples: int
-    shard_size: int
     class_names: tuple[str, ...]
     has_captions: bool
     versions: dict[str, str] = field(compare=False)
@@ -115,20 +114,6 @@ class Index:
             found[name] = np.frombuffer(record, dtype, count, start).reshape(shape)
             start += count * dtype.itemsize
         return found
-
-    @property
-    def shards(self) -> int:
-        """How many files there are."""
-        return -(-self.examples // self.shard_size)
-
-    def rows(self, shard: int) -> range:
-        """The examples of one shard."""
-        first = shard * self.shard_size
-        return range(first, min(first + self.shard_size, self.examples))
-
-    def path(self, folder: Path, shard: int) -> Path:
-        """Where a shard of the split in `folder` lies."""
-        return folder / f"{shard:05d}-of-{self.shards:05d}.array_record"
 
     def missing(self, folder: Path) -> list[int]:
         """The shards that are not yet written, or damaged: with other than their examples."""
@@ -217,40 +202,17 @@ def begin(folder: Path, index: Index) -> None:
     Raises:
         DataError: names the fields in which it is another one.
     """
-    found = read_index(folder)
-    if found is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(asdict(index), indent=2) + "\n"
-        write_atomically(folder / INDEX, content.encode())
-        return
-    changed = [
-        f"{f.name} was {getattr(found, f.name)!r}, is {getattr(index, f.name)!r}"
-        for f in fields(Index)
-        if f.compare and getattr(found, f.name) != getattr(index, f.name)
-    ]
-    if changed:
-        raise DataError(
-            f"{folder} already has images encoded with other settings: {'; '.join(changed)}. Use "
-            "the same settings to continue, or choose another --out"
-        )
+    shard_plans.begin(folder / INDEX, read_index(folder), index, "images encoded")
 
 
 def write_shard(folder: Path, index: Index, shard: int, examples: Iterable[Example]) -> None:
     """Writes one shard of examples with the index's arrays; nothing is left where that fails.
 
-    What killed processes have left of it is removed.
-
     Raises:
         OSError: names the file and the reason, such as a full disk.
     """
-    path = index.path(folder, shard)
-    for left in folder.glob(f".{path.name}.*.tmp"):
-        left.unlink()
-    with writing(path), temporary(path) as draft:
-        write_records(draft, (_record(index, one) for one in examples))
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
+    records = (_record(index, one) for one in examples)
+    shard_plans.write_shard(index.path(folder, shard), records)
 
 
 _TOLD = ("caption", "label", "name")

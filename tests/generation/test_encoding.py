@@ -18,7 +18,7 @@ from ldm_jax.cli import train
 from ldm_jax.convert import imported_model
 from ldm_jax.convert.parts import read_first_stage
 from ldm_jax.core.command import told
-from ldm_jax.data import encoded_latents
+from ldm_jax.data import shard_plans
 from ldm_jax.data.encoded_latents import LatentsSource, read_index, write_shard
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.records import write_records
@@ -322,7 +322,7 @@ def test_a_full_disk_is_named_and_nothing_unfinished_stays(latents, tmp_path, mo
         write_records(path, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoded_latents, "write_records", to_full_disk)
+        patch.setattr(shard_plans, "write_records", to_full_disk)
         with pytest.raises(OSError, match="/00000-of-.* written: the disk is full") as error:
             write_shard(tmp_path, index, 0, [image] * 16)
     assert told(error.value)[0] == 1 and not os.listdir(tmp_path)
