@@ -166,12 +166,12 @@ class _Training:
     ) -> None:
         """Decides where everything lives and makes the validation data."""
         self.run, self.stage, self.judge, self.mesh = run, stage, judge, mesh
-        self.checkpoints, self.writer, self.stops = checkpoints, writer, stops
+        self.checkpoints, self.writer = checkpoints, writer
+        self.stops, self.profile = stops, profile
         self.unread: list[tuple[int, Any]] = []
         self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
         self.flops_of: dict[Any, int] = {}
         self.data_wait = self.logged_seconds = self.model_flops = 0.0
-        self.times = TimeBudget()
         abstract, everywhere = jax.eval_shape(stage.init, stage.initial), replicated(mesh)
         self.shardings = state_sharding(mesh, abstract)
         self.abstract = jax.tree.map(
@@ -188,7 +188,6 @@ class _Training:
                 stage.validation, run.data, run.loop.validation_batches, stage.inputs,
                 rows=self.rows,
             )  # fmt: skip
-        self.profile = profile
         self.evaluators = [(one, jax.jit(one.sums, out_shardings=everywhere)) for one in evaluators]
         draws = {one.draw for one in stage.shown}
         self.draws = {draw: jax.jit(draw, out_shardings=everywhere) for draw in draws}
@@ -211,6 +210,7 @@ class _Training:
         _tell(self.writer.held_out(() if held_out is None else held_out.names()))
         _tell(parameters_note(self.abstract, self.stage.frozen))
         _tell(self.writer.places(bool(self.stage.shown)))
+        self.times = TimeBudget()
         progress = Progress("training", loop.steps, first, self.run.data.batch_size)
         with _begun(), progress as self.progress:
             for step in range(first + 1, loop.steps + 1):
