@@ -1,0 +1,97 @@
+"""Kills one of several processes of a training run at random moments, and says how long the others
+took to end and whether the same command then ended with the same bits as an undisturbed run:
+
+    python -m benchmarks.killed_processes --out=runs/killed [--times=10] [--processes=4]
+
+The processes are on this machine, one CPU device each, and train DigitScenes' autoencoder."""
+
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+
+from ldm_jax.workdir.checkpoints import Checkpoints
+
+CONFIG = "digit_scenes_autoencoder"
+SETTINGS = (
+    "--loop.checkpoint_every=10", "--loop.log_every=5", "--loop.sample_every=0",
+    "--loop.validate_every=1000000",
+)  # fmt: skip
+LONGEST = 1800
+"""Seconds that a run may take."""
+
+
+def main(
+    out: Path, times: int = 10, processes: int = 4, steps: int = 60, seed: int = 0,
+    mesh: tuple[str, ...] = (), data_dir: str = "data",
+) -> None:  # fmt: skip
+    """`mesh`: options such as --mesh.fsdp=4."""
+    chance = random.Random(seed)
+    options = (*SETTINGS, f"--loop.steps={steps}", f"--data.source.data_dir={data_dir}", *mesh)
+    began = time.monotonic()
+    whole = _run(out / "undisturbed", processes, options)
+    assert [one.wait(LONGEST) for one in whole] == [0] * processes, "the undisturbed run failed"
+    usual = time.monotonic() - began
+    expected = _params(out / "undisturbed")
+    print("| killed | after | step | others ended after | statuses | the same bits at the end |")
+    print("|---|---|---|---|---|---|")
+    for number in range(times):
+        folder = out / f"{number}"
+        shutil.rmtree(folder, ignore_errors=True)
+        running, victim = _run(folder, processes, options), chance.randrange(processes)
+        moment = chance.uniform(0.2, 1.0) * usual
+        time.sleep(moment)
+        step = _step(folder)
+        running[victim].kill()
+        killed = time.monotonic()
+        statuses = [one.wait(LONGEST) for one in running]
+        took = time.monotonic() - killed
+        again = [one.wait(LONGEST) for one in _run(folder, processes, options)]
+        same = again == [0] * processes and _same(_params(folder), expected)
+        print(f"| process {victim} | {moment:.0f} s | {step} | {took:.0f} s | {statuses} "
+              f"| {'yes' if same else f'no: {again}'} |", flush=True)  # fmt: skip
+
+
+def _run(workdir: Path, processes: int, options: tuple[str, ...]) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    started = []
+    for index in range(processes):
+        together = (f"--coordinator=localhost:{port}", f"--num_processes={processes}")
+        command = (
+            sys.executable, "train.py", f"--config={CONFIG}", f"--workdir={workdir}", *together,
+            f"--process_id={index}", *options,
+        )  # fmt: skip
+        with (workdir.parent / f"{workdir.name}_{index}.log").open("a") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+    return started
+
+
+def _step(workdir: Path) -> int:
+    """The last step that the run has told of."""
+    from ldm_jax.training.curves import read_metrics
+
+    path = workdir / "metrics.jsonl"
+    return max((one["step"] for one in read_metrics(path)), default=0) if path.exists() else 0
+
+
+def _params(workdir: Path) -> list[np.ndarray]:
+    return jax.tree.leaves(Checkpoints.load_params(workdir, "raw")[1])
+
+
+def _same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
+    pairs = zip(found, expected, strict=True)
+    return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
