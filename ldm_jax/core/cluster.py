@@ -1,5 +1,6 @@
 """Where this process stands among those of a run, as its options or its cluster say."""
 
+import importlib.util
 import os
 import re
 from collections.abc import Sequence
@@ -119,8 +120,15 @@ def check_options(
 
 def _of_cluster() -> Place:
     """What the cluster says; `ALONE` where there is none, or one process."""
-    if _lonely_in_kubernetes():
-        return ALONE
+    if _in_pod():
+        if "JOB_COMPLETION_INDEX" not in os.environ:
+            return ALONE  # no part of an indexed job, so that there are no others
+        if importlib.util.find_spec("kubernetes") is None:
+            raise ValueError(
+                "this looks like a Kubernetes job, whose processes are found with pip install "
+                f"kubernetes; install that, or name them with {OPTIONS}, or run this process alone "
+                "with --single"
+            )
     # JAX's own detection has no public name by itself.
     from jax._src.clusters import ClusterEnv
 
@@ -145,10 +153,9 @@ def _of_cluster() -> Place:
         ) from error
 
 
-def _lonely_in_kubernetes() -> bool:
-    """Whether this is a pod that is no part of an indexed job, so that there are no others."""
-    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and "TPU_WORKER_HOSTNAMES" not in os.environ
-    return in_pod and "JOB_COMPLETION_INDEX" not in os.environ
+def _in_pod() -> bool:
+    """Whether this is a pod of Kubernetes, and none of a TPU pod."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and "TPU_WORKER_HOSTNAMES" not in os.environ
 
 
 def _own_devices(kind: Any) -> tuple[int, ...] | None:

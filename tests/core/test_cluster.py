@@ -92,6 +92,8 @@ def test_a_tpu_pod_says_where_its_processes_stand(monkeypatch):
 
 def test_a_pod_of_kubernetes_by_itself_is_alone(monkeypatch):
     assert _in(monkeypatch, KUBERNETES_SERVICE_HOST="10.0.0.1") == ALONE
+    with pytest.raises(ValueError, match="Kubernetes job.*pip install kubernetes.*--single"):
+        _in(monkeypatch, JOB_COMPLETION_INDEX="1")
 
 
 def test_counts_of_slurm_are_read():
