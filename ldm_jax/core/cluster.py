@@ -136,6 +136,9 @@ def _of_cluster() -> Place:
     try:
         kinds = [kind for kind in ClusterEnv._cluster_types if not kind.opt_in_only_method]
         kind = next((kind for kind in kinds if kind.is_env_present()), None)
+        if kind is None and int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+            name = _NAMES["ompi"]
+            raise LookupError("its version says nothing of where process 0 is")
         if kind is None:
             return ALONE
         name = _NAMES.get(kind.name, kind.name)
