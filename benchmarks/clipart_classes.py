@@ -63,7 +63,7 @@ def main(
                     out / "drawings.png")  # fmt: skip
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     for name, entry in report.items():
-        if isinstance(entry, dict) and "mean" in entry:
+        if name == "held_out" or name.startswith("guidance"):
             print(f"{name}: {entry['mean']:.3f}")
 
 
