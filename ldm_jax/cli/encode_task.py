@@ -26,14 +26,14 @@ class Arguments:
     stage."""
     out: Path | None = None
     """The folder of latents."""
-    text_encoder: str | None = None
-    """The model whose text encoder reads the captions; training then takes what it made of them
-    beside the latents, and does not run it."""
     split: Literal["train", "validation", "test", "both"] = "both"
     """`both` is train, and validation where the data keep images for it."""
     what: Literal["latents", "codes"] = "latents"
     """Moments of the posterior (KL) or latents before quantisation, to train from; or the numbers
     of the codebook's vectors."""
+    text_encoder: str | None = None
+    """The model whose text encoder reads the captions; training then takes what it made of them
+    beside the latents, and does not run it."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """What latents and text states are stored in."""
     compute: Literal["float32", "bfloat16"] = "float32"

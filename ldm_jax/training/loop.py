@@ -86,9 +86,9 @@ def fit(
     """
     mesh = make_mesh(run.mesh)
     check_batch(mesh, run.data.batch_size, run.optim.accumulation)
-    _tell(_devices_note(mesh, run.data.batch_size))
     with _alone(workdir):
         check_workdir(workdir, run)
+        _tell(_devices_note(mesh, run.data.batch_size))
         stage = make_stage(mesh)
         _tell(f"data: {stage.train.found}")
         if jax.process_index() == 0:
