@@ -75,7 +75,7 @@ def test_a_damaged_environment_is_named(monkeypatch):
 def test_open_mpi_says_where_its_processes_stand(monkeypatch):
     assert _in(monkeypatch, **OMPI) == Place(1, 2, "10.96.0.1:62624", None, "a job of Open MPI")
     monkeypatch.delenv("OMPI_MCA_orte_hnp_uri")  # since Open MPI 5
-    with pytest.raises(ValueError, match="like a job of Open MPI, but .*where process 0 is"):
+    with pytest.raises(ValueError, match="like a job of Open MPI, but .*--single"):
         find_place(None, None, None, False)
 
 
