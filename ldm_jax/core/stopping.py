@@ -9,6 +9,7 @@ and none goes further than one beyond that before the thread lets go.
 """
 
 import contextlib
+import itertools
 import threading
 import time
 from typing import Any, Protocol, runtime_checkable
@@ -20,7 +21,9 @@ LOOK_SECONDS = 1.0
 """How often a process looks whether another one is to stop."""
 ANSWER_SECONDS = 60.0
 """How long all may take to tell how far they have come."""
-_WHY, _STEP = "ldm_jax/stop/why", "ldm_jax/stop/step"
+_runs = itertools.count()
+"""Numbers the runs of this process, as all processes of a run do, so that none reads what an
+earlier one left in the store."""
 
 
 @runtime_checkable
@@ -65,6 +68,7 @@ class StoppingTogether(Stopping):
     ) -> None:
         super().__init__(stop, max_hours)
         self._store, self._index, self._count = store, index, count
+        self._keys = f"ldm_jax/stop/{next(_runs)}"
         self._held = threading.Lock()
         self._done = 0
         self._last: tuple[int, str] | None = None
@@ -88,7 +92,10 @@ class StoppingTogether(Stopping):
         self._over.set()
         self._thread.join()
         with contextlib.suppress(Exception):  # others may still ask how far this one came
-            self._store.key_value_set(f"{_STEP}/{self._index}", str(self._done))
+            self._store.key_value_set(self._step_of(self._index), str(self._done))
+
+    def _step_of(self, process: int) -> str:
+        return f"{self._keys}/step/{process}"
 
     def _look(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
@@ -107,18 +114,18 @@ class StoppingTogether(Stopping):
         own = self.asked()
         if own is not None:
             with contextlib.suppress(Exception):  # another one was first
-                self._store.key_value_set(_WHY, own)
+                self._store.key_value_set(f"{self._keys}/why", own)
         try:
-            return self._store.key_value_try_get(_WHY)
+            return self._store.key_value_try_get(f"{self._keys}/why")
         except Exception:  # there is none, or no store any more, which others find out
             return None
 
     def _agree(self) -> int:
         """The step after the furthest that a process has ended."""
-        self._store.key_value_set(f"{_STEP}/{self._index}", str(self._done))
+        self._store.key_value_set(self._step_of(self._index), str(self._done))
         wait = int(1000 * ANSWER_SECONDS)
         told = [
-            self._store.blocking_key_value_get(f"{_STEP}/{other}", wait)
+            self._store.blocking_key_value_get(self._step_of(other), wait)
             for other in range(self._count)
         ]
         return max(map(int, told)) + 1

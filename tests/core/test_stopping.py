@@ -1,5 +1,6 @@
 """When runs stop before their end, and that all processes of a run stop after the same step."""
 
+import itertools
 import threading
 import time
 
@@ -51,6 +52,8 @@ def test_a_signal_or_the_hours_stop_a_run(monkeypatch):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(stopping, "LOOK_SECONDS", 0.01)
+    # What are processes here are threads of one, which count as one run.
+    monkeypatch.setattr(stopping, "_runs", itertools.repeat(0))
 
 
 def test_processes_of_different_speed_stop_after_the_same_step():
@@ -105,3 +108,14 @@ def test_processes_that_do_not_answer_are_told_of(monkeypatch):
     with pytest.raises(Failed, match="could not agree on where to stop: DEADLINE"):
         alone.after(1)
     alone.close()
+
+
+def test_a_later_run_does_not_read_what_an_earlier_one_left(monkeypatch):
+    monkeypatch.setattr(stopping, "_runs", itertools.count())
+    store = Store()
+    for stop, expected in ((signalled(), "stopped by SIGTERM"), (signals.Stop(), None)):
+        run = StoppingTogether(stop, None, store, 0, 1)
+        time.sleep(0.1)
+        run.after(1)
+        assert run.after(2) == expected
+        run.close()
