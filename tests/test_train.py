@@ -241,6 +241,8 @@ def test_what_is_missing_is_said_before_training(
         (arguments(autoencoder, tmp_path / "a", "--data.source.path=absent"), "not a folder"),
         (arguments(autoencoder, new, "--coordinator=localhost:1"), "--process_id missing"),
         (arguments(autoencoder, new, "--num_processes=two"), "'two' is not a whole number"),
+        (arguments(autoencoder, new, "--profile=20"), "'20' is not STEP:COUNT"),
+        (arguments(autoencoder, new, "--profile=20:9"), "ends at step 28, but loop.steps is 24"),
     ):  # fmt: skip
         assert train.main(given) == 2
         assert complaint in capsys.readouterr().err

@@ -96,6 +96,11 @@ def parse(arguments: list[str]) -> tuple[cfg.Run, argparse.Namespace]:
         raise cfg.ConfigError("--workdir=DIR is missing: where checkpoints and metrics go")
     several = places.coordinator, places.num_processes, places.process_id
     check_options(*several, places.single)
+    if places.profile is not None and sum(places.profile) - 1 > config.loop.steps:
+        raise cfg.ConfigError(
+            f"--profile={places.profile[0]}:{places.profile[1]} ends at step "
+            f"{sum(places.profile) - 1}, but loop.steps is {config.loop.steps}"
+        )
     return config, places
 
 
