@@ -3,23 +3,15 @@
 python -m ldm_jax.cli.webdataset --path=shards/train-{000000..000099}.tar
 """
 
-from ldm_jax.core.command import run_command, run_program
-from ldm_jax.core.signals import at_end
+from ldm_jax.core.command import run_program, run_task
 
 PROGRAM = "ldm_jax.cli.webdataset"
 
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status."""
-
-    def index(words: list[str]) -> None:
-        with at_end(lambda: "the same command goes on from here"):
-            # The imports take their time, and Ctrl-C may come at any.
-            from ldm_jax.cli import webdataset_task
-
-            webdataset_task.main(PROGRAM, words)
-
-    return run_command(PROGRAM, index, arguments)
+    interrupted = "the same command goes on from here"
+    return run_task(PROGRAM, f"{PROGRAM}_task", interrupted, arguments)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 It imports nothing but Python's own library, so that a command is ready for Ctrl-C at once.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -98,6 +99,18 @@ def _check_words(words: Sequence[str]) -> None:
                 f"{printable(word)} is not UTF-8 text (byte {bytes_of[error.start]:#04x}); "
                 "give it in UTF-8, and rename a file or folder that has such a name"
             ) from error
+
+
+def run_task(program: str, task: str, interrupted: str, arguments: list[str]) -> int:
+    """As `run_command`, of `main(program, words)` of the module `task`. That is imported only then,
+    which takes its time, and Ctrl-C may come at any; where a signal ends it, `interrupted` is said.
+    """
+
+    def run(words: list[str]) -> None:
+        with signals.at_end(lambda: interrupted):
+            importlib.import_module(task).main(program, words)
+
+    return run_command(program, run, arguments)
 
 
 def told(error: Exception) -> tuple[int, str]:
