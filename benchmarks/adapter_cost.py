@@ -82,7 +82,7 @@ def random_use(config: cfg.Model, params: Any, rank: int, seed: int) -> AdapterU
 
 def _numbers(random: np.random.Generator, leaf: Any) -> np.ndarray:
     """Such that layers keep the size of what they are given, about."""
-    scale = 0.5 / np.sqrt(max(np.prod(np.shape(leaf)[1:], dtype=int), 1))
+    scale = 1 / np.sqrt(np.prod(np.shape(leaf)[:-1], dtype=int))
     if np.ndim(leaf) == 0:
         return np.asarray(leaf, np.float32)
     return (scale * random.standard_normal(np.shape(leaf))).astype(np.float32)

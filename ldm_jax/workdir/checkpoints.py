@@ -11,6 +11,7 @@ import logging
 import math
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -245,6 +246,7 @@ class Checkpoints:
             # It has been said already what went wrong.
             with contextlib.suppress(Exception):
                 self._manager.close()
+            self._clear_unfinished()
             self._empty_trash()
 
     @contextlib.contextmanager
@@ -257,9 +259,7 @@ class Checkpoints:
             self._saving = None
             # Orbax leaves what it had yet to do; that nobody did it is no news.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            if jax.process_index() == 0:
-                for left in self._root.glob(f"{step}.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(left, ignore_errors=True)
+            self._clear_unfinished()
             good = [one for one in steps_of(self._workdir) if one != step]
             kept = "there is no checkpoint yet"
             if good:
@@ -279,6 +279,18 @@ class Checkpoints:
                 say(f"{error}. It is left where it is")
             self._unread.add(step)
             return math.nan
+
+    def _clear_unfinished(self) -> None:
+        """Removes what a failed save wrote, also what its threads write while it is removed."""
+        if jax.process_index():
+            return
+        for _ in range(50):
+            unfinished = list(self._root.glob("*.orbax-checkpoint-tmp*"))
+            if not unfinished:
+                return
+            for folder in unfinished:
+                shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.02)
 
     def _empty_trash(self) -> None:
         if jax.process_index() == 0:
