@@ -15,6 +15,8 @@ Hashes = Mapping[str, Mapping[str, str]]
 SETTINGS = {"lora": "Lora hashes", "embeddings": "TI hashes"}
 """The web UI's name of each kind's hashes."""
 HYPERNETWORK, STRENGTH, HASH = "Hypernet", "Hypernet strength", "Hypernet hash"
+HASH_DIGITS = 10
+"""Before January 2023 it was another hash, with 8 digits, which says nothing of the one here."""
 _SIGNS = str.maketrans("", "", ":,")
 """Signs that the web UI leaves out of names beside hashes."""
 
@@ -69,7 +71,7 @@ def hashes_of(settings: Mapping[str, str]) -> Hashes:
         pairs = (one.rpartition(":") for one in settings.get(setting, "").split(","))
         own = {name.strip(): short.strip() for name, sign, short in pairs if sign}
         found |= {kind: own} if own else {}
-    if HASH in settings and HYPERNETWORK in settings:
+    if len(settings.get(HASH, "")) == HASH_DIGITS and HYPERNETWORK in settings:
         found["hypernetwork"] = {settings[HYPERNETWORK]: settings[HASH]}
     return found
 

@@ -50,6 +50,7 @@ def test_one_hypernetwork_alone():
     assert info.prompt == "a zork"
     assert with_hypernetwork(info).prompt == "a zork <hypernet:hyper:0.5>"
     assert hashes_of(info.settings) == {"hypernetwork": {"hyper": "0123456789"}}
+    assert hashes_of(info.settings | {"Hypernet hash": "01234567"}) == {}
 
 
 @pytest.mark.parametrize("settings", [{}, {"Hypernet": "a<b>"}, {"Lora hashes": "nothing, at all"}])
