@@ -1,16 +1,21 @@
 """Which ControlNet is used and how strongly, and what it is shown, each in one spelling: MODEL:0.8,
-and FILE or canny:FILE."""
+and FILE, canny:FILE or crop:FILE."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ldm_jax.config.checks import ConfigError, check_fields, require
 from ldm_jax.config.lora_choice import is_strength, strength_of
 
 CANNY = (100.0, 200.0)
 """The usual thresholds of Canny's edges, of gradients of pixels of 0 to 255."""
-_CANNY = re.compile(r"canny:(?:(\d+(?:\.\d+)?):(\d+(?:\.\d+)?):)?(.+)", re.DOTALL)
+HintFit = Literal["stretch", "crop", "fill"]
+"""What becomes of pictures with other proportions than what is drawn."""
+_HINT = re.compile(
+    r"(?:(crop|fill):)?(canny:(?:(\d+(?:\.\d+)?):(\d+(?:\.\d+)?):)?)?(.*)", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -46,34 +51,38 @@ class HintChoice:
     file: Path
     canny: tuple[float, float] | None = None
     """The lower and the higher threshold of Canny's edges (Canny 1986)."""
+    fit: HintFit = "stretch"
 
     @classmethod
     def parse(cls, text: str) -> "HintChoice":
-        """That which `text` spells: FILE, canny:FILE or canny:LOW:HIGH:FILE.
+        """That which `text` spells: FILE, canny:FILE or canny:LOW:HIGH:FILE, before each of which
+        crop: or fill: may stand.
 
         Raises:
             ConfigError: no file, or thresholds in the wrong order.
         """
-        found = _CANNY.fullmatch(text)
-        if found is None:
-            if text in ("", "canny:"):
-                raise ConfigError(f"hint is {text!r}, which names no file; write FILE or "
-                                  "canny:FILE")  # fmt: skip
-            return cls(Path(text))
-        low, high, file = found.groups()
+        found = _HINT.fullmatch(text)
+        assert found is not None  # it matches all
+        fit, edges, low, high, file = found.groups()
+        if not file:
+            raise ConfigError(f"hint is {text!r}, which names no file; write FILE or canny:FILE")
+        fit = fit or "stretch"
+        if edges is None:
+            return cls(Path(file), None, fit)
         thresholds = CANNY if low is None else (float(low), float(high))
         if thresholds[0] > thresholds[1]:
             raise ConfigError(
                 f"hint is {text!r}, whose first threshold is above the second; write "
                 "canny:LOW:HIGH:FILE, such as canny:100:200:photo.png"
             )
-        return cls(Path(file), thresholds)
+        return cls(Path(file), thresholds, fit)
 
     def __str__(self) -> str:
         """In the spelling that `parse` reads."""
+        before = "" if self.fit == "stretch" else f"{self.fit}:"
         if self.canny is None:
-            return str(self.file)
-        return f"canny:{self.canny[0]:g}:{self.canny[1]:g}:{self.file}"
+            return f"{before}{self.file}"
+        return f"{before}canny:{self.canny[0]:g}:{self.canny[1]:g}:{self.file}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,8 @@ class ControlHints:
 
     hint: tuple[str, ...] = ()
     """A picture for each ControlNet, such as edges or a depth map: FILE as it is, canny:FILE, or
-    canny:LOW:HIGH:FILE with thresholds, for the edges of a picture."""
+    canny:LOW:HIGH:FILE with thresholds, for the edges of a picture. Of other proportions than what
+    is drawn it is stretched; with crop: before all this it is cropped, with fill: filled up."""
     control_start: tuple[float, ...] = ()
     """Share of the steps after which ControlNets begin to act, 0 to 1; one for all, or one for
     each. By default 0."""

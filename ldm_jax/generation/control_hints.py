@@ -13,6 +13,7 @@ from ldm_jax.core.typing import Level, Process
 from ldm_jax.data.edges import canny_edges
 from ldm_jax.data.resampling import resize
 from ldm_jax.images import masks
+from ldm_jax.images.fitting import cropped, filled, inner_sides
 
 GUESS = (-1.0, 0.0)
 """Guess mode multiplies residuals by ten to the power of these, from the first to the middle's."""
@@ -55,23 +56,38 @@ def prepare(
     """
     found = []
     for picture, one in zip(pictures, hints.hint, strict=True):
-        picture, thresholds = fitted(picture, sides), HintChoice.parse(one).canny
-        if thresholds is not None:
-            picture = canny_edges(picture, *thresholds)
+        picture = shown(picture, HintChoice.parse(one), sides)
         more = [(0, new - old) for new, old in zip(full, sides, strict=True)]
         found.append(np.pad(picture, [*more, (0, 0)], mode="edge"))
     return Hints(tuple(found), tuple(hints.windows), hints.guess_mode)
 
 
-def fitted(
+def shown(
+    picture: UInt8[np.ndarray, "h w 3"], choice: HintChoice, sides: tuple[int, int]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The picture, or its edges, as it was chosen; filled up with the most usual colour of its
+    border, the median."""
+    if choice.fit == "crop":
+        picture = cropped(picture, sides)
+    own = inner_sides(picture, sides) if choice.fit == "fill" else sides
+    picture = resized(picture, own)
+    if choice.canny is not None:
+        picture = canny_edges(picture, *choice.canny)
+    if own == sides:
+        return picture
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    return filled(picture, sides, np.median(border, axis=0).astype(np.uint8))
+
+
+def resized(
     picture: UInt8[np.ndarray, "h w 3"], sides: tuple[int, int]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Resized as the original code does: by Lanczos' kernel where it grows, else by area."""
     if picture.shape[:2] == sides:
         return picture
     grows = min(sides) > min(picture.shape[:2])
-    resized = resize(picture.astype(np.float32), sides, "lanczos" if grows else "area")
-    return np.clip(np.round(resized), 0, 255).astype(np.uint8)
+    found = resize(picture.astype(np.float32), sides, "lanczos" if grows else "area")
+    return np.clip(np.round(found), 0, 255).astype(np.uint8)
 
 
 class ControlNumbers(NamedTuple):

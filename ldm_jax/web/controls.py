@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image
 
 from ldm_jax.config.checks import ConfigError, matches
-from ldm_jax.config.control_choice import CANNY, ControlChoice, HintChoice
+from ldm_jax.config.control_choice import CANNY, ControlChoice, HintChoice, HintFit
 from ldm_jax.web import pictures
 from ldm_jax.web.gallery import Gallery
 from ldm_jax.web.limits import Limits
@@ -24,6 +24,7 @@ FIELDS: dict[str, tuple[Any, Any, str]] = {
     "end": (float | int, 1.0, "a number from 0 to 1"),
     "canny": (bool | list, False, "true, false or two numbers"),
     "guess_mode": (bool, False, "true or false"),
+    "fit": (HintFit, "stretch", f"one of {', '.join(get_args(HintFit))}"),
 }  # fmt: skip
 """Of each: type, what it is where it is left out (None: it must be there), and what is allowed."""
 
@@ -39,6 +40,7 @@ class Unit:
     end: float = 1.0
     canny: tuple[float, float] | None = None
     guess_mode: bool = False
+    fit: HintFit = "stretch"
 
 
 def units_of(value: object, limits: Limits) -> tuple[Unit, ...]:
@@ -71,7 +73,8 @@ def _unit(value: object, where: str, limits: Limits) -> Unit:
             why = f"{where}.{name} is {numbers[name]:g}; it must be a number from 0 to 1"
             raise Refused(422, (f"{where}.{name}", why))
     canny = _thresholds(found["canny"], f"{where}.canny")
-    return Unit(found["model"], image, **numbers, canny=canny, guess_mode=found["guess_mode"])
+    rest = {name: found[name] for name in ("guess_mode", "fit")}
+    return Unit(found["model"], image, **numbers, canny=canny, **rest)
 
 
 def _thresholds(value: bool | list[Any], where: str) -> tuple[float, float] | None:
@@ -107,7 +110,7 @@ def settings_of_units(
             where = f"{CONTROL}[{place}].scale"
             raise Refused(422, (where, f"{where}: {str(error).partition(': ')[2]}")) from error
     hints = [
-        str(HintChoice(pictures.keep_picture(gallery.out, one.image, CONTROL), one.canny))
+        str(HintChoice(pictures.keep_picture(gallery.out, one.image, CONTROL), one.canny, one.fit))
         if gallery is not None else CONTROL for one in units
     ]  # fmt: skip
     return {
@@ -129,6 +132,6 @@ def names_in(request: Mapping[str, Any], tunings: Tunings) -> list[dict[str, Any
             "model": named.get(str(choice.file)), "image": shown.file.name, "scale": choice.scale,
             "start": starts[min(place, len(starts) - 1)], "end": ends[min(place, len(ends) - 1)],
             "canny": False if shown.canny is None else [*shown.canny],
-            "guess_mode": bool(request.get("guess_mode")),
+            "guess_mode": bool(request.get("guess_mode")), "fit": shown.fit,
         })  # fmt: skip
     return found

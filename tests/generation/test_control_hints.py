@@ -19,7 +19,7 @@ from ldm_jax.convert.controlnets.control_files import ImportedControl
 from ldm_jax.convert.controlnets.control_writer import write_control
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.native import write_native
-from ldm_jax.generation.control_hints import Hints, control_numbers
+from ldm_jax.generation.control_hints import Hints, control_numbers, resized, shown
 from ldm_jax.images.infotext import read_png
 from ldm_jax.models.process import build_process
 from ldm_jax.sampling.levels import levels
@@ -40,6 +40,8 @@ HOW = {"steps": 2, "seed": 1, "guidance_scale": 2.0, "height": 16, "width": 16}
         ("a.png", HintChoice(Path("a.png"))),
         ("canny:a:b.png", HintChoice(Path("a:b.png"), (100.0, 200.0))),
         ("canny:50:150:a.png", HintChoice(Path("a.png"), (50.0, 150.0))),
+        ("fill:canny:a.png", HintChoice(Path("a.png"), (100.0, 200.0), "fill")),
+        ("crop:crop:a.png", HintChoice(Path("crop:a.png"), fit="crop")),
     ],
 )
 def test_spelling_of_hints(text, expected):
@@ -61,6 +63,7 @@ def test_spelling_of_controls():
     ("values", "words"),
     [
         ({"hint": ("canny:",)}, "names no file"),
+        ({"hint": ("crop:canny:",)}, "names no file"),
         ({"hint": ("canny:200:100:a",)}, "first threshold is above"),
         ({"control_start": (0.5,)}, "control_start needs hint"),
         ({"guess_mode": True}, "guess_mode needs hint"),
@@ -85,6 +88,21 @@ def test_what_cannot_be_is_refused(values, words):
 def test_one_hint_for_each(control, hint, words):
     with pytest.raises(cfg.ConfigError, match=words):
         check_hints(control, ControlHints(hint))
+
+
+def test_other_proportions():
+    """Cropped to the middle; filled up with the median of the border, of edges with black."""
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, 8:16], wide[2:6, 10:14] = 90, 255
+    middle = shown(wide, HintChoice.parse("crop:a"), (16, 16))
+    np.testing.assert_array_equal(middle, resized(wide[:, 8:16], (16, 16)))
+    for hint, colour in (("fill:a", 0), ("fill:canny:a", 0)):
+        found = shown(wide + np.uint8(0), HintChoice.parse(hint), (24, 24))
+        assert found.shape == (24, 24, 3) and found[8:16].any()
+        assert np.all(found[:8] == colour) and np.all(found[16:] == colour)
+    with_border = np.full((8, 24, 3), 40, np.uint8)
+    assert np.all(shown(with_border, HintChoice.parse("fill:a"), (24, 24)) == 40)
+    assert shown(wide, HintChoice.parse("a"), (16, 16)).shape == (16, 16, 3)
 
 
 def _numbers(count, window, guess_mode=False, pooled=False):

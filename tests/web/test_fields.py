@@ -38,7 +38,7 @@ CHANGED = {
 ELSEWHERE = {
     "seed", "batch_size", "n_iter", "override_settings", "override_settings_restore_afterwards",
     "save_images", "send_images", "init_images", "mask", "mask_blur_x", "mask_blur_y",
-    "inpainting_fill", "inpaint_full_res", "include_init_images",
+    "inpainting_fill", "inpaint_full_res", "include_init_images", "resize_mode",
 }  # fmt: skip
 """Fields that say something of several pictures, of their files, or of the answer; the tests of the
 server have them."""

@@ -193,6 +193,24 @@ def test_pictures_are_changed_and_painted_anew(server, api, tmp_path):
     assert kept.read_bytes() == files(painted)[0]
 
 
+def test_resize_mode_of_a_wide_picture(api):
+    """What is kept is the middle, or all with the colours of its edge above and below."""
+    start = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 32, 3), dtype=np.uint8))
+    where = Image.new("L", start.size)
+    where.paste(255, (8, 0, 12, 16))
+    how = {"mask_blur": 0, "inpainting_fill": 1, "inpaint_full_res": False, "seed": 3}
+    painted = {
+        mode: np.asarray(api.img2img(images=[start], mask_image=where, resize_mode=mode,
+                                     **SMALL | how).image)
+        for mode in (1, 2)
+    }  # fmt: skip
+    np.testing.assert_array_equal(painted[1][:, 4:], np.asarray(start)[:, 12:24])
+    small = np.asarray(start.resize((16, 8), Image.Resampling.LANCZOS))
+    whole = np.pad(small, ((4, 4), (0, 0), (0, 0)), "edge")
+    np.testing.assert_array_equal(painted[2][:, 9:], whole[:, 9:])
+    assert not np.array_equal(painted[2][:, 4:6], whole[:, 4:6])
+
+
 def test_filled_masks_inverted_masks_and_crops(api):
     start = api.txt2img(**SMALL, seed=1).image
     same = {"images": [start], "mask_image": mask((0, 0, 5, 16)), "seed": 3, "mask_blur": 0}

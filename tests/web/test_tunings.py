@@ -151,8 +151,26 @@ def test_control_by_units(server, hint):
     assert off["images"][0] == plain
 
 
+def test_resize_mode(server):
+    """Of a hint that is wider than what is drawn; without the field it is cropped."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    unit = {"image": base64.b64encode(content.getvalue()).decode(), "model": "net", "weight": 5}
+    drawn_with = {
+        mode: with_units(server, unit | {"resize_mode": mode})["images"][0]
+        for mode in (None, 0, 1, 2, "Just Resize", "crop and resize", "Envelope (Outer Fit)")
+    }
+    stretched, cropped, filled = (drawn_with[mode] for mode in (0, 1, 2))
+    assert len({stretched, cropped, filled}) == 3
+    assert drawn_with[None] == drawn_with["crop and resize"] == cropped
+    assert drawn_with["Just Resize"] == stretched
+    assert drawn_with["Envelope (Outer Fit)"] == filled
+
+
 def test_control_in_our_own_form(server, hint):
-    unit = {"model": "net", "image": hint, "scale": 5.0, "end": 0.5, "guess_mode": True}
+    unit = {"model": "net", "image": hint, "scale": 5.0, "end": 0.5, "guess_mode": True,
+            "fit": "fill"}  # fmt: skip
     sampling = {"width": 16, "height": 16, "steps": 2, "seed": 5, "prompt": "a cat"}
     job = {"model": "model", "request": sampling, "control": [unit]}
     made = requests.post(f"{server.url}/api/jobs", json=job).json()
@@ -162,7 +180,7 @@ def test_control_in_our_own_form(server, hint):
     (said,) = told["control"]
     assert requests.get(server.url + said.pop("image")).status_code == 200
     assert said == {"model": "net", "scale": 5.0, "start": 0.0, "end": 0.5, "canny": False,
-                    "guess_mode": True}  # fmt: skip
+                    "guess_mode": True, "fit": "fill"}  # fmt: skip
     assert not told["problems"] and not {"control", "hint"} & {*told["request"]}
     server.services.gallery.prune((), grace=0.0)
     picture = json.dumps(
@@ -185,6 +203,7 @@ def test_control_in_our_own_form(server, hint):
         ({"start": 0.5, "end": 0.5}, "control_start", "the end must be later"),
         ({"canny": [3, 1]}, "control[0].canny", "the lower one first"),
         ({"colour": 1}, "control[0].colour", "is no field here"),
+        ({"fit": "squash"}, "control[0].fit", "must be one of stretch, crop, fill"),
     ],
 )
 def test_refused_controls(server, hint, change, field, message):
@@ -207,6 +226,7 @@ def test_what_is_no_list_of_controls(server, control):
         ({"module": "openpose"}, "args[0].module is 'openpose'; it must be one of none, canny"),
         ({"control_mode": "My prompt is more important"}, "args[0].control_mode is"),
         ({"mask": "x"}, "args[0].mask asks for what is not here"),
+        ({"resize_mode": 3}, "args[0].resize_mode is 3; it must be one of 'Just Resize' (0),"),
         ({"colour": 1}, "args[0].colour is no field here"),
         ({"model": "other"}, "no such ControlNet here, only net"),
     ],

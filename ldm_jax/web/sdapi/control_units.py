@@ -18,13 +18,20 @@ OURS = {
 BALANCED = (0, "Balanced", None)
 CONTROLLED = (2, "ControlNet is more important")
 """Values of `control_mode`; the second is guess mode."""
-USED = (*OURS, "enabled", "module", "control_mode", "threshold_a", "threshold_b")
+FITS: dict[str, str] = {
+    "just resize": "stretch", "crop and resize": "crop", "resize and fill": "fill",
+    "scale to fit (inner fit)": "crop", "inner fit (scale to fit)": "crop",
+    "envelope (outer fit)": "fill", "outer fit (shrink to fit)": "fill",
+}  # fmt: skip
+"""Names of `resize_mode` and what they are here; the last four are older ones."""
+RESIZE_MODES = ("Just Resize", "Crop and Resize", "Resize and Fill")
+"""Those that stand for 0, 1 and 2."""
+USED = (*OURS, "enabled", "module", "control_mode", "threshold_a", "threshold_b", "resize_mode")
 WITHOUT_EFFECT = (
     "low_vram", "lowvram", "pixel_perfect", "processor_res", "save_detected_map", "hr_option",
     "input_mode", "use_preview_as_input", "is_ui",
-    "resize_mode",
 )  # fmt: skip
-"""Edges are found at the size of drawing, and pictures resized to it, whatever these say."""
+"""Edges are found at the size of drawing, whatever these say."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "mask": (None, ""), "mask_image": (None, ""), "advanced_weighting": (None, []),
     "effective_region_mask": (None, ""), "ipadapter_input": (None, []), "batch_images": (None, ""),
@@ -74,7 +81,14 @@ def _unit(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     if isinstance(mode, bool) or mode not in (*BALANCED, *CONTROLLED):
         raise refuse("control_mode", f"is {mode!r:.80}; it must be 'Balanced', or 'ControlNet is "
                                      "more important', which is guess mode")  # fmt: skip
-    return unit | {"guess_mode": mode in CONTROLLED}
+    fit = given.get("resize_mode")
+    fit = RESIZE_MODES[1] if fit is None else fit  # as the extension has it
+    if type(fit) is int and 0 <= fit < len(RESIZE_MODES):
+        fit = RESIZE_MODES[fit]
+    if not isinstance(fit, str) or fit.lower() not in FITS:
+        known = ", ".join(f"{name!r} ({place})" for place, name in enumerate(RESIZE_MODES))
+        raise refuse("resize_mode", f"is {fit!r:.80}; it must be one of {known}")
+    return unit | {"guess_mode": mode in CONTROLLED, "fit": FITS[fit.lower()]}
 
 
 def _thresholds(given: Mapping[str, Any]) -> Any:

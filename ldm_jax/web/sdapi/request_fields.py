@@ -30,6 +30,7 @@ USED_OF_PICTURES: dict[str, tuple[Any, Any]] = {
     "mask_blur_x": (float, 4.0), "mask_blur_y": (float, 4.0), "inpainting_fill": (int, 0),
     "inpaint_full_res": (bool, True), "inpaint_full_res_padding": (int, 0),
     "inpainting_mask_invert": (int, 0), "include_init_images": (bool, False),
+    "resize_mode": (int, 0),
 }  # fmt: skip
 """Of img2img alone."""
 WITHOUT_EFFECT: dict[str, Any] = {
@@ -51,7 +52,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 """Fields of what is not here: the values at which they ask for nothing; null is one of all."""
 NEUTRAL_OF_PICTURES: dict[str, tuple[Any, ...]] = {
-    "resize_mode": (0,), "image_cfg_scale": (0, 1.5), "initial_noise_multiplier": (0, 1),
+    "image_cfg_scale": (0, 1.5), "initial_noise_multiplier": (0, 1),
     "mask_round": (True,), "latent_mask": ("",),
 }  # fmt: skip
 """Of img2img alone; "pix2pix" models, which `image_cfg_scale` is for, are not read here."""

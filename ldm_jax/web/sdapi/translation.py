@@ -1,5 +1,6 @@
 """The community's requests as ours."""
 
+import math
 import secrets
 import typing
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ldm_jax.config.checks import Seed
+from ldm_jax.config.control_choice import HintFit
 from ldm_jax.config.request import FILES
+from ldm_jax.images.fitting import fitted
 from ldm_jax.sampling.solvers import DEFAULT_ETA
 from ldm_jax.web import pictures
 from ldm_jax.web.controls import CONTROL
@@ -33,6 +36,8 @@ NAMES = {
     "classes": "prompt", **{name: f"{SCRIPTS}.{FILES_SCRIPT}.{name}" for name in SHOWN},
 }  # fmt: skip
 """Our settings by the fields that they come from, where those have other names."""
+FITS: tuple[HintFit, ...] = ("stretch", "crop", "fill")
+"""What values of `resize_mode` do with the picture and its mask."""
 FILL, ORIGINAL = 0, 1
 """Of `inpainting_fill`: what lies under the mask before it is painted."""
 
@@ -149,6 +154,7 @@ def _pictures(fields: Checked, services: Services) -> dict[str, Image.Image]:
     sent = decoded({"init_image": images[0], "mask": fields["mask"]}, services.limits)
     if "mask" in sent:
         sent["mask"] = _resized(sent["mask"], sent["init_image"].size)
+    sent = _in_proportion(fields, sent, services.limits.max_pixels)
     filling, everything = fields["inpainting_fill"], fields["denoising_strength"] == 1
     if "mask" not in sent or filling == ORIGINAL or everything:
         return sent
@@ -156,6 +162,28 @@ def _pictures(fields: Checked, services: Services) -> dict[str, Image.Image]:
         why = f"inpainting_fill is {filling}; it must be 0 (fill) or 1 (original)"
         raise Refused(422, ("inpainting_fill", f"{why} where denoising_strength is below 1"))
     return sent | {"init_image": _filled(sent, bool(fields["inpainting_mask_invert"]))}
+
+
+def _in_proportion(
+    fields: Checked, sent: dict[str, Image.Image], most: int
+) -> dict[str, Image.Image]:
+    """Picture and mask cropped or filled up to the size of drawing, if that is asked for; what is
+    painted is cut out of the whole picture, as the web UI does."""
+    mode = fields["resize_mode"]
+    if mode not in range(len(FITS)):
+        why = f"resize_mode is {mode}; it must be 0 (just resize), 1 (crop and resize) or 2 (resize"
+        raise Refused(422, ("resize_mode", f"{why} and fill)"))
+    sides = fields["height"], fields["width"]
+    # Sides that cannot be are refused where all of the request is looked at.
+    if "mask" in sent and fields["inpaint_full_res"] or min(sides) < 1 or math.prod(sides) > most:
+        return sent
+    if FITS[mode] == "stretch":
+        return sent
+    as_pixels = {"init_image": pictures.picture_of, "mask": pictures.mask_of}
+    return {
+        name: Image.fromarray(fitted(as_pixels[name](image, name), sides, FITS[mode]))
+        for name, image in sent.items()
+    }
 
 
 def _resized(mask: Image.Image, size: tuple[int, int]) -> Image.Image:

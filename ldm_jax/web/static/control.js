@@ -9,6 +9,8 @@ const NUMBERS = {
   end: ["Up to share of the steps", 1, { min: 0, max: 1, step: 0.05 }],
 };
 
+const FITS = { stretch: "stretched", crop: "cropped to the middle", fill: "filled up around it" };
+
 function labelled(id, label, input) {
   return make("div", { class: "field" }, make("label", { for: id }, label), input);
 }
@@ -29,11 +31,14 @@ export class Control {
       [name, make("input", { id: `control-${name}`, type: "number", value: usual, ...range })]));
     const [canny, cannyLine] = flag("control-canny", "Show it the picture's edges (Canny)");
     const [guess, guessLine] = flag("control-guess", "Guess what the picture shows (guess mode)");
+    this.fit = make("select", { id: "control-fit" }, ...Object.entries(FITS).map(
+      ([value, label]) => make("option", { value }, label)));
     Object.assign(this, { canny, guess });
     const numbers = Object.entries(this.numbers).map(([name, input]) =>
       labelled(input.id, NUMBERS[name][0], input));
     find("control").append(labelled("control-model", "ControlNet", this.model),
-      this.picture.element, cannyLine, make("div", { class: "pair" }, ...numbers), guessLine);
+      this.picture.element, labelled("control-fit", "Of other proportions it is", this.fit),
+      cannyLine, make("div", { class: "pair" }, ...numbers), guessLine);
   }
 
   /** The ControlNets that the server has. */
@@ -56,7 +61,7 @@ export class Control {
       .map(([name, input]) => [name, Number(input.value)]);
     return { control: [{ model: this.model.value, image: await dataUrl(this.picture.file),
       canny: this.thresholds && this.canny.checked ? this.thresholds : this.canny.checked,
-      guess_mode: this.guess.checked, ...Object.fromEntries(numbers) }] };
+      fit: this.fit.value, guess_mode: this.guess.checked, ...Object.fromEntries(numbers) }] };
   }
 
   /** Takes what a picture says; `blob` fetches its hint. Of several, the first. */
@@ -69,6 +74,7 @@ export class Control {
     this.thresholds = Array.isArray(unit.canny) ? unit.canny : null;
     this.canny.checked = this.thresholds !== null;
     this.guess.checked = unit.guess_mode;
+    this.fit.value = unit.fit;
     for (const [name, input] of Object.entries(this.numbers)) input.value = unit[name];
     find("control-drawer").open = true;
     await this.picture.set(await blob(unit.image));
