@@ -153,7 +153,7 @@ def webui(unet: torch.nn.Module) -> Numbers:
 
     forms = (
         {"layer_structure": [1, 0.5, 0.5, 1], "activation_func": "swish", "add_layer_norm": True,
-         "activate_output": True, "dropout_structure": [0, 0.3, 0.1, 0]},
+         "activate_output": True, "use_dropout": True, "dropout_structure": [0, 0.3, 0.1, 0]},
         {"layer_structure": [1, 1.5, 1], "activation_func": "leakyrelu", "use_dropout": True,
          "last_layer_dropout": True, "activate_output": False},
     )  # fmt: skip

@@ -20,13 +20,15 @@ from ldm_jax.adapters.adapter import AdapterUse
 from ldm_jax.adapters.merging import merge
 from ldm_jax.convert import imported_model, state_dicts
 from ldm_jax.convert.adapters.adapter_files import read_adapter
+from ldm_jax.convert.adapters.adapter_writer import write_adapter
 from ldm_jax.convert.adapters.module_names import ModuleNames
 from ldm_jax.convert.compvis import keys
 from ldm_jax.convert.controlnets.control_files import read_control
 from ldm_jax.convert.controlnets.control_names import PREFIX
 from ldm_jax.convert.file_hashes import short_hash
-from ldm_jax.convert.hypernetworks.hypernetwork_files import read_hypernetwork
-from ldm_jax.formats.safetensors_file import write_safetensors
+from ldm_jax.convert.hypernetworks.hypernetwork_files import read_hypernetwork, write_hypernetwork
+from ldm_jax.convert.other_kinds import read_saved
+from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
 from ldm_jax.models.build import build_conditioner, build_control, build_unet
 from ldm_jax.models.conditioners import Condition
 from ldm_jax.models.unet import Control
@@ -76,9 +78,9 @@ def unet(golden):
     return state_dicts.from_torch(own, SHAPES, "the original")[0]
 
 
-def test_lora(golden):
+def test_lora(golden, tmp_path):
     """U-Net and text encoder, dense layers, convolutions of one pixel and of 3 x 3, each with an
-    alpha."""
+    alpha; and written again it is the same file."""
     text = build_conditioner(small.TEXT)
     parts = {"unet": SHAPES, "text_encoder": imported_model.conditioner_shapes(small.TEXT)}
     told = {"unet": "kohya/unet", "text_encoder": "kohya/text"}
@@ -97,9 +99,16 @@ def test_lora(golden):
     ).context
     check(states, golden["kohya/text"], golden["kohya/text/without"])
 
+    write_adapter(adapter, tmp_path / "again.safetensors", "kohya")
+    (ours, told), (theirs, said) = map(read_safetensors, (tmp_path / "again.safetensors", LORA))
+    assert ours.keys() == theirs.keys() and told["sshs_model_hash"] == said["sshs_model_hash"]
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(ours[name], tensor, name, strict=True)
 
-def test_hypernetworks(golden, unet):
-    """Two, one after the other: with norms, Hardswish at the end and dropout, and without."""
+
+def test_hypernetworks(golden, unet, tmp_path):
+    """Two, one after the other: with norms, Hardswish at the end and dropout, and without; and
+    written again their files say the same."""
     read = [read_hypernetwork(tunings.GOLDEN / name) for name in tunings.HYPERNETWORKS]
     assert [one.form.dropout for one in read] == [(0.0, 0.3, 0.1, 0.0), (0.0, 0.3, 0.0)]
     assert [one.name for one in read] == ["normalised", "bare"] and read[0].step == 7
@@ -108,6 +117,14 @@ def test_hypernetworks(golden, unet):
     adapted = Adapted(UNET, hypernetworks=tuple(one.form for one in read))
     found = jax.jit(adapted.apply)({"params": jax.tree.map(jnp.asarray, beside)}, *INPUTS)
     check(found, golden["webui/unet"], golden["original/unet/without"])
+    for one, name in zip(read, tunings.HYPERNETWORKS, strict=True):
+        write_hypernetwork(one, tmp_path / name)
+        ours, theirs = (
+            {str(key): one for key, one in read_saved(path / name)[0].items()}
+            for path in (tmp_path, tunings.GOLDEN)
+        )
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_control_net(golden, unet, tmp_path):

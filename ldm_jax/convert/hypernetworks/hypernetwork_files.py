@@ -87,7 +87,9 @@ def write_hypernetwork(one: HypernetworkFile, path: Path, *, overwrite: bool = F
         "sd_checkpoint": one.about.get("sd_checkpoint"),
         "sd_checkpoint_name": one.about.get("sd_checkpoint_name"),
         "activate_output": form.activate_output, "use_dropout": any(form.dropout),
-        "dropout_structure": [*form.dropout] or [0] * len(whole), "last_layer_dropout": False,
+        "dropout_structure": [*form.dropout] or [0] * len(whole),
+        # Versions before 2023 go by this alone.
+        "last_layer_dropout": bool(form.dropout and form.dropout[-2]),
         "optional_info": one.about.get("optional_info"),
     }  # fmt: skip
     write_torch(path, saved)
