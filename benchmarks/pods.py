@@ -2,7 +2,7 @@
 training step of its first stage with a discriminator for TPU pods and CUDA GPUs, without any.
 
     python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train first]
-    python -m benchmarks.pods --reduced --topology h100:8 a100:8
+    python -m benchmarks.pods --reduced --topology v5e:4x4x2slices h100:8 a100:8
 
 The compilers come with the extras `pods` and `gpus`. Only shapes go in, so no parameter is ever
 made. The full size takes many minutes a program.
@@ -275,9 +275,9 @@ def main() -> int:
     arguments = parser.parse_args()
     run, autoencoder = reduced() if arguments.reduced else full()
     failed = False
-    print(f"{'program':8}{'chips':>10}{'images':>8}{'arguments':>11}{'temporary':>11}{'in all':>10}"
+    print(f"{'program':8}{'chips':>17}{'images':>8}{'arguments':>11}{'temporary':>11}{'in all':>10}"
           f"{'TFLOP':>9}{'compiled':>10}  collectives")  # fmt: skip
-    print(f"{'':8}{'':10}{'':8}{'--- per chip, GB ---':>32}{'per chip':>9}{'s':>10}", flush=True)
+    print(f"{'':8}{'':17}{'':8}{'--- per chip, GB ---':>32}{'per chip':>9}{'s':>10}", flush=True)
     for name in arguments.topology:
         devices = topology(name)
         # On fewer chips than the config is for, parameters are split over as many as there are.
@@ -286,7 +286,7 @@ def main() -> int:
         for program in arguments.program:
             trace, per_chip = PROGRAMS[program]
             images, began = per_chip * mesh.size, time.perf_counter()
-            print(f"{program:8}{name:>10}{images:8}", end="", flush=True)
+            print(f"{program:8}{name:>17}{images:8}", end="", flush=True)
             try:
                 facts = compile_for(trace(run, autoencoder, mesh, images), mesh)
             except jax.errors.JaxRuntimeError as error:

@@ -1,6 +1,7 @@
 """Chips that programs can be compiled for without having them: TPU pods and CUDA GPUs."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,7 +40,8 @@ CAPABILITIES = {"a100": 8, "h100": 9}
 
 
 def topology(name: str) -> list[Any]:
-    """The chips of a pod slice such as `v5e:4x4`, or of one machine with GPUs such as `h100:8`.
+    """The chips of a pod slice such as `v5e:4x4`, of several such as `v5e:4x4x2slices`, or of one
+    machine with GPUs such as `h100:8`.
 
     They are for compilation alone. TPUs need libtpu (the extra `pods`), GPUs the CUDA plugin and
     cuDNN (the extra `gpus`).
@@ -56,7 +58,11 @@ def topology(name: str) -> list[Any]:
             platform="cuda", topology_name=name, topology=f"1x1x{count}", target_config=GPUS[kind]
         )
     else:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=name)
+        slices = re.fullmatch(r"(.+)x(\d+)slices", name)
+        one, several = slices.groups() if slices else (name, 1)
+        described = topologies.get_topology_desc(
+            platform="tpu", topology_name=one, num_slices=int(several)
+        )
     return list(described.devices)
 
 

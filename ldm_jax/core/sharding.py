@@ -5,13 +5,15 @@ optimiser moments and averages, which are gathered when a layer needs them; `ten
 work inside attention, feed-forward and residual blocks.
 """
 
+import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.experimental.layout import Format, Layout
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
@@ -79,11 +81,15 @@ so that moments and averages of a parameter follow its rule. The first match dec
 def make_mesh(config: cfg.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
     """Mesh (data, fsdp, tensor) with Auto axes over `devices`, by default all of this run.
 
-    Neighbours on the `tensor` axis are neighbours in the network where the platform says how.
-    `devices` may be those of a topology description, for compiling without the hardware.
+    Neighbours on the `tensor` axis are neighbours in the network where the platform says how. Where
+    the devices are of several slices of TPUs, or of several machines with GPUs, `data` reaches over
+    them, so that what is exchanged in each layer stays within one; `fsdp` does, too, over machines
+    with GPUs that `data` is too small for. `devices` may be those of a topology description, for
+    compiling without the hardware.
 
     Raises:
-        cfg.ConfigError: the sizes do not multiply to the number of devices.
+        cfg.ConfigError: the sizes do not multiply to the number of devices, or do not fit the
+            slices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [config.data, config.fsdp, config.tensor]
@@ -95,7 +101,40 @@ def make_mesh(config: cfg.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
             f"are {len(devices)}; the three sizes must multiply to it (-1 takes what is left)"
         )
     shape = tuple(len(devices) // known if n == -1 else n for n in sizes)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    auto = (AxisType.Auto,) * 3
+    slices = collections.Counter(getattr(device, "slice_index", 0) for device in devices)
+    if len(slices) == 1:
+        return jax.make_mesh(shape, AXES, axis_types=auto, devices=devices)
+    return Mesh(_of_slices(shape, slices, devices), AXES, axis_types=auto)
+
+
+def _of_slices(
+    shape: tuple[int, ...], slices: Mapping[int, int], devices: Sequence[Any]
+) -> np.ndarray:
+    """Devices of several slices, of which each has so many, as an array of this shape; raises
+    ConfigError where it does not fit them."""
+    if len(set(slices.values())) > 1:
+        raise cfg.ConfigError(
+            f"the devices are {len(slices)} slices of {', '.join(map(str, slices.values()))} "
+            "devices; they must be equally large"
+        )
+    of_tpus = devices[0].platform == "tpu"
+    outer, rest = [1, 1, 1], len(slices)
+    for place in range(1 if of_tpus else 2):
+        outer[place] = math.gcd(rest, shape[place])
+        rest //= outer[place]
+    if rest > 1:
+        raise cfg.ConfigError(
+            f"the {len(devices)} devices are {len(slices)} "
+            + ("slices, over which mesh.data reaches alone" if of_tpus else
+               "machines, over which mesh.data and mesh.fsdp reach")
+            + f": mesh.data={shape[0]}{'' if of_tpus else f' times mesh.fsdp={shape[1]}'} must be "
+            f"a multiple of {len(slices)}"
+        )  # fmt: skip
+    inner = [size // parts for size, parts in zip(shape, outer, strict=True)]
+    return mesh_utils.create_hybrid_device_mesh(
+        inner, outer, devices, allow_split_physical_axes=True
+    )
 
 
 def check_batch(mesh: Mesh, batch_size: int, accumulation: int = 1) -> None:

@@ -1,5 +1,6 @@
 """Mesh, parameter rules, and where batches and training states go, on eight devices."""
 
+import dataclasses
 import socket
 
 import jax
@@ -120,6 +121,41 @@ def test_make_mesh_fills_in_what_is_left_and_names_the_counts():
         sharding.make_mesh(cfg.Mesh(fsdp=3))
     with pytest.raises(cfg.ConfigError, match=r"needs 4 devices.* are 8"):
         sharding.make_mesh(cfg.Mesh(data=4))
+
+
+@dataclasses.dataclass(frozen=True)
+class OfSlice:
+    """A device of one of several slices, or of several machines."""
+
+    id: int
+    slice_index: int
+    platform: str
+    process_index: int = 0
+    device_kind: str = "none"
+
+
+def test_slices_are_apart_on_the_data_axis():
+    def slices(platform, count=2, each=4):
+        # As JAX may list them: not one after the other.
+        return [OfSlice(n, n % count, platform) for n in range(count * each)]
+
+    def apart(mesh, devices):
+        return np.vectorize(lambda device: device.slice_index)(mesh_of(mesh, devices))
+
+    def mesh_of(mesh, devices):
+        return sharding.make_mesh(mesh, devices).devices
+
+    found = apart(cfg.Mesh(data=-1, fsdp=2), slices("gpu"))
+    assert found.shape == (4, 2, 1) and found[:, 0, 0].tolist() == [0, 0, 1, 1]
+    assert (found == found[:, :1]).all()
+    found = apart(cfg.Mesh(data=1, fsdp=4, tensor=2), slices("gpu"))
+    assert found[0, :, 0].tolist() == [0, 0, 1, 1] and (found == found[..., :1]).all()
+    with pytest.raises(cfg.ConfigError, match=r"2 machines.*data=1 times mesh.fsdp=1 must be a"):
+        mesh_of(cfg.Mesh(data=1, tensor=8), slices("gpu"))
+    with pytest.raises(cfg.ConfigError, match=r"8 devices are 2 slices.*data=1 must be .* of 2"):
+        mesh_of(cfg.Mesh(data=1, fsdp=8), slices("tpu"))
+    with pytest.raises(cfg.ConfigError, match="2 slices of 4, 3 devices; .* equally large"):
+        mesh_of(cfg.Mesh(), slices("tpu")[:7])
 
 
 def test_check_batch_names_batch_devices_and_accumulation():
