@@ -123,8 +123,12 @@ class ImageFolder(FittedPictures):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.buckets is None or self.resize == "shorter_side", "data.source.resize",
-                self.resize, "shorter_side with data.source.buckets")  # fmt: skip
+        _check_bucketed(self.buckets, self.resize)
+
+
+def _check_bucketed(buckets: Buckets | None, resize: str) -> None:
+    require(buckets is None or resize == "shorter_side", "data.source.resize", resize,
+            "shorter_side with data.source.buckets")  # fmt: skip
 
 
 @settings
@@ -146,9 +150,13 @@ class DreamBooth(FittedPictures):
     """How many pictures there shall be for each of class_prompts; 200 to 300 are usual."""
     prior_weight: Weight = 1.0
     """What the loss of pictures of classes counts for, beside that of subjects."""
+    buckets: Buckets | None = None
+    """Train on pictures of several proportions, those of the subjects; pictures of classes are
+    cropped to the size of those beside them. None: all become data.image_size."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_bucketed(self.buckets, self.resize)
         for name in ("class_prompts", "prior_weight"):
             usual = type(self).__dataclass_fields__[name].default
             value = getattr(self, name)
@@ -300,6 +308,9 @@ class Data:
             require(self.buckets.step <= min(self.sides), "data.source.buckets.step",
                     self.buckets.step,
                     f"at most {min(self.sides)}, a side of data.image_size")  # fmt: skip
+        if isinstance(self.source, DreamBooth) and self.buckets and self.source.class_path:
+            require(self.batch_size % 2 == 0, "data.batch_size", self.batch_size,
+                    "even with data.source.buckets and data.source.class_path")  # fmt: skip
 
     @property
     def buckets(self) -> Buckets | None:

@@ -133,6 +133,8 @@ def _check(option: str, texts: Sequence[str], hint: Any) -> None:
         return
     for one in tuples:
         entry = typing.get_args(one)[0]
+        if _is_tuple(entry):
+            continue
         wrong = [text for text in texts if not matches(value(text, entry), entry)]
         if wrong and not single:
             raise ConfigError(told(option, value(wrong[0], int | float), entry))
@@ -141,8 +143,11 @@ def _check(option: str, texts: Sequence[str], hint: Any) -> None:
 
 
 def _entries(texts: Sequence[str], hint: Any) -> tuple[Any, ...]:
-    """The tuple that `texts` are."""
+    """The tuple that `texts` are; entries that are tuples stand one after the other."""
     kinds = typing.get_args(hint)
+    if kinds[-1] is Ellipsis and _is_tuple(kinds[0]):
+        count = len(typing.get_args(kinds[0]))
+        return tuple(_entries(texts[i : i + count], kinds[0]) for i in range(0, len(texts), count))
     if kinds[-1] is Ellipsis:
         kinds = kinds[:1] * len(texts)
     elif len(kinds) != len(texts):

@@ -95,9 +95,19 @@ class BatchOrder:
     example is seen as often as any other of its bucket, and buckets in proportion.
     """
 
-    def __init__(self, buckets: Sequence[Bucket], batch_size: int, seed: int | None) -> None:
-        """`seed`: of the shuffles; None: each bucket in its own order."""
-        self._buckets, self._size, self._seed = tuple(buckets), batch_size, seed
+    def __init__(
+        self,
+        buckets: Sequence[Bucket],
+        batch_size: int,
+        seed: int | None,
+        beside: range = range(0),
+    ) -> None:
+        """`seed`: of the shuffles; None: each bucket in its own order. `beside`: examples that are
+        in no bucket; if there are any, each second one of every batch is of these, in its size."""
+        self._buckets, self._seed = tuple(buckets), seed
+        self._size = batch_size // 2 if beside else batch_size
+        self._beside = endless(grain.MapDataset.range(beside.start, beside.stop), seed)
+        self._has_beside = bool(beside)
         self._examples = sum(len(bucket.rows) for bucket in buckets)
         self._orders = [endless(grain.MapDataset.range(len(one.rows)), seed) for one in buckets]
 
@@ -105,7 +115,11 @@ class BatchOrder:
         bucket, first = self.place(number)
         sides, rows = self._buckets[bucket]
         order = self._orders[bucket]
-        return Batch(sides, [int(rows[order[first + row]]) for row in range(self._size)])
+        own = [int(rows[order[first + row]]) for row in range(self._size)]
+        if not self._has_beside:
+            return Batch(sides, own)
+        others = [self._beside[number * self._size + row] for row in range(self._size)]
+        return Batch(sides, [one for pair in zip(own, others, strict=True) for one in pair])
 
     def place(self, number: int) -> tuple[int, int]:
         """The bucket of a batch, and where it begins in the endless order of that."""

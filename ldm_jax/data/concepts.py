@@ -4,13 +4,14 @@ of: `10_sks dog`, as kohya's trainer has them."""
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import printable, read_text
-from ldm_jax.data.folders import find_images
+from ldm_jax.data.buckets import Bucket, Sides, bucket_of, told_buckets
+from ldm_jax.data.folders import find_images, picture_buckets
 from ldm_jax.data.picture_reader import PictureReader
 from ldm_jax.data.sources import DataError, Example, Parts, Split
 
@@ -30,7 +31,8 @@ class ConceptSource:
     """Subjects, each picture as often as its folder says, then pictures of classes, if any.
 
     Those two are its `parts`: a batch has as many of each. The losses of both halves are means of
-    their own, that of classes times `prior_weight` (Ruiz 2022, equation 2).
+    their own, that of classes times `prior_weight` (Ruiz 2022, equation 2). Subjects alone
+    may be in buckets.
     """
 
     class_names: tuple[str, ...] = ()
@@ -51,11 +53,18 @@ class ConceptSource:
         self.parts = Parts(sizes, (1.0,) * len(sizes))
         self._pictures = (*subjects, *classes)
         self._importance = {False: 2.0, True: 2.0 * config.prior_weight} if classes else None
+        self.buckets, self._sides = None, [sides] * len(self._pictures)
+        if config.buckets is not None:
+            self.buckets = picture_buckets(config.buckets, [one.path for one in subjects], sides)
+            self._sides = _sides_of(self.buckets, len(classes))
+            told = f"{told}; subjects in {told_buckets(self.buckets)}"
         self._reader = PictureReader(config, sides)
         self.broken = self._reader.broken
         self.found = told
         identity = [(p.path.parent.name, p.path.name, p.caption) for p in self._pictures]
         text = json.dumps([identity, sizes, config.prior_weight])
+        if self.buckets is not None:
+            text += json.dumps([[one.sides, one.rows.tolist()] for one in self.buckets])
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -71,8 +80,9 @@ class ConceptSource:
         sizes = self.parts.sizes
         first, size = (0, sizes[0]) if index < sizes[0] else sizes
         for offset in range(size):
-            picture = self._pictures[first + (index - first + offset) % size]
-            image = self._reader.read(str(picture.path), picture.path)
+            at = first + (index - first + offset) % size
+            picture = self._pictures[at]
+            image = self._reader.read(str(picture.path), picture.path, self._sides[at])
             if image is not None:
                 name = f"{picture.path.parent.name}/{picture.path.name}"
                 found: Example = {
@@ -94,6 +104,14 @@ class ConceptSource:
     def names(self) -> Iterator[str]:
         """The files, in order."""
         return (f"{one.path.parent.name}/{one.path.name}" for one in self._pictures)
+
+
+def _sides_of(buckets: Sequence[Bucket], classes: int) -> list[Sides]:
+    """What the pictures are fitted to at most: subjects to the size of their bucket, pictures of
+    classes to any of them."""
+    heights, widths = zip(*(one.sides for one in buckets), strict=True)
+    own = [buckets[number].sides for number in bucket_of(buckets)]
+    return own + classes * [(max(heights), max(widths))]
 
 
 def check_subjects(config: cfg.DreamBooth) -> None:

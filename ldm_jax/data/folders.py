@@ -66,7 +66,7 @@ class FolderSource:
         self._pictures, self._sides = PictureReader(folder, sides), sides
         self.buckets, self._bucket_of = None, None
         if folder.buckets is not None:
-            self.buckets = _buckets(folder, [root / name for name in kept], sides)
+            self.buckets = picture_buckets(folder.buckets, [root / name for name in kept], sides)
             self._bucket_of = bucket_of(self.buckets)
         self.broken = self._pictures.broken
         companions = Companions.find(folder, kept)
@@ -145,9 +145,11 @@ class FolderSource:
         return iter(self._names)
 
 
-def _buckets(folder: cfg.ImageFolder, paths: Sequence[Path], sides: Sides) -> tuple[Bucket, ...]:
-    """The pictures in their buckets, told by their headers; a broken one, which is refused or
-    skipped when it is read, with the squarest."""
+def picture_buckets(
+    buckets: cfg.Buckets, paths: Sequence[Path], sides: Sides
+) -> tuple[Bucket, ...]:
+    """The pictures in buckets of about the area of `sides`, told by their headers; a broken one,
+    which is refused or skipped when it is read, with the squarest."""
 
     def size(path: Path) -> Sides:
         try:
@@ -156,7 +158,7 @@ def _buckets(folder: cfg.ImageFolder, paths: Sequence[Path], sides: Sides) -> tu
             return (1, 1)
 
     with ThreadPoolExecutor(8) as threads:
-        return in_buckets(folder.buckets.all_sizes(sides), threads.map(size, paths))
+        return in_buckets(buckets.all_sizes(sides), threads.map(size, paths))
 
 
 def name_hash(name: str) -> float:

@@ -122,7 +122,7 @@ def make_loader(
     each other without a gap, within a batch if need be. The global batch depends neither on the
     number of processes nor on which rows each of them loads. A source of several parts shows each
     by its weight and goes through it by itself: `ExampleOrder`. Of a source in buckets a batch is
-    of one of these: `BatchOrder`.
+    of one of these: `BatchOrder`; of several parts the first is in buckets.
 
     Args:
         seed: of the shuffle and of random crops and flips.
@@ -221,7 +221,8 @@ def _rows_of_steps(
 ) -> Callable[[int], Rows]:
     """`rows` of the batch of a step."""
     if (buckets := buckets_of(source)) is not None:
-        order = BatchOrder(buckets, data.batch_size, seed)
+        first, *others = parts_of(source).sizes
+        order = BatchOrder(buckets, data.batch_size, seed, range(first, first + sum(others)))
         return functools.partial(_rows_of_bucket, order, data.batch_size, rows)
     order = ExampleOrder(parts_of(source), seed)
     return functools.partial(_rows_of_parts, order, data.batch_size, rows, data.sides)

@@ -352,6 +352,11 @@ def test_overrides_are_typed_and_checked_again(tmp_path):
     assert run.diffusion.process == cfg.Discrete(100, "cosine", beta_end=0.02)
     run, _ = parse("--objective.min_snr_gamma=3", "--optim.clip_norm=None")
     assert (run.objective.min_snr_gamma, run.optim.clip_norm) == (3.0, None)
+    sizes = ["--data.source.buckets.sizes", "16", "16", "8", "32"]
+    run, _ = parse("--data.source.buckets=Buckets", *sizes)
+    assert run.data.buckets.sizes == ((16, 16), (8, 32))
+    with pytest.raises(cfg.ConfigError, match="each entry a tuple of 2"):
+        parse("--data.source.buckets=Buckets", *sizes[:-1])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Folders of subjects and classes, and the batches that are made of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,31 @@ def test_subjects_are_repeated_and_classes_are_the_other_half(folders):
     assert [seen["subject"].count(v) for v in (1, 2, 3, 4, 5)] == [30, 30, 10, 0, 0]
     assert all(seen["class"].count(v) == 7 for v in range(100, 110))
     assert sorted(set(seen["class"][:10])) == list(range(100, 110))  # each epoch has each once
+
+
+def test_buckets_of_subjects_with_classes_beside_them(folders):
+    """A wide subject's batches have classes of its size, and repeats count as before."""
+    wide = Image.new("RGB", (16, 4), (50,) * 3)
+    wide.save(folders / "subjects/1_a red toy/50.png")
+    sizes = cfg.Buckets(sizes=((8, 8), (4, 16)))
+    config = data(folders, buckets=sizes)
+    source = open_source(config, "train")
+    assert "subjects in 2 buckets (height x width: pictures): 8 x 8: 7, 4 x 16: 1" in source.found
+    assert source.fingerprint != open_source(data(folders), "train").fingerprint
+    loader = make_loader(source, config, seed=0, train=True)
+    seen = []
+    for _ in range(40):  # ten epochs of the eight subjects, eight of the classes
+        batch = next(loader)
+        values = batch["image"][:, 0, 0, 0].tolist()
+        is_wide = batch["image"].shape[1:3] == (4, 16)
+        assert {*values[::2]} <= ({50} if is_wide else {1, 2, 3})
+        assert batch["importance"].tolist() == [2, 1, 2, 1] and min(values[1::2]) >= 100
+        seen += values
+    loader.close()
+    assert [seen.count(v) for v in (1, 2, 3, 50)] == [30, 30, 10, 10]
+    assert all(seen.count(v) == 8 for v in range(100, 110))
+    with pytest.raises(cfg.ConfigError, match="batch_size is 3; it must be even"):
+        replace(config, batch_size=3)
 
 
 def test_a_loader_that_goes_on_and_one_of_some_rows(folders):
