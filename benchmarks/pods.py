@@ -79,10 +79,10 @@ def reduced() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
         data=replace(run.data, image_size=16),
         conditioners=(cfg.TextConditioner(encoder),),
         unet=cfg.UNet(
-            block_out_channels=(64, 128),
+            block_out_channels=(64,),
             layers_per_block=1,
-            attention=(True, False),
-            num_heads=(2, 2),
+            attention=(True,),
+            num_heads=(2,),
             context_dim=encoder.width,
         ),
         mesh=cfg.Mesh(data=-1, fsdp=4),

@@ -145,8 +145,9 @@ def test_a_transformer_over_codes_trains_and_draws_on_tpu_and_cuda():
 def test_a_small_stable_diffusion_compiles_for_a_pod():
     programs = ("train", "sample", "first")
     process = tiny.start(
-        "-m", "benchmarks.pods", "--reduced", "--topology", "v5e:4x4", "--program", *programs
-    )
+        "-m", "benchmarks.pods", "--reduced", "--topology", "v5e:4x4", "--program", *programs,
+        XLA_FLAGS="",
+    )  # fmt: skip
     rows = tiny.check(process).splitlines()
     for program in programs:
         (row,) = [row for row in rows if row.startswith(program)]
@@ -165,7 +166,8 @@ def test_a_small_stable_diffusion_trains_on_gpus():
         pytest.importorskip(package, reason="`make gpus` installs CUDA's compiler and cuDNN")
     # CLIP has 77 tokens, and the run is in bfloat16.
     process = tiny.start(
-        "-m", "benchmarks.pods", "--reduced", "--topology", "h100:8", "--program", "train"
-    )
+        "-m", "benchmarks.pods", "--reduced", "--topology", "h100:8", "--program", "train",
+        XLA_FLAGS="",
+    )  # fmt: skip
     (row,) = [row for row in tiny.check(process).splitlines() if row.startswith("train")]
     assert "h100:8" in row and "all-gather" in row

@@ -170,11 +170,11 @@ def start(
     optimization = os.environ["XLA_FLAGS"].split(maxsplit=1)[1]
     environment = (
         os.environ
-        | variables
         | {
             "XLA_FLAGS": f"{flags} {optimization}",
             "PYTHONPATH": str(ROOT),
         }
+        | variables
     )
     if programs is not None:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(programs)
