@@ -17,6 +17,10 @@ _CALLED = re.compile(
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _SOURCE = re.compile(r'op_name="([^"]*)"')
+_GROUPS = re.compile(r"replica_groups=(mesh\[.*?\] \{.*?\}|\[[\d,]+\]<=|\{.*?\}\}|\{\})")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+_SOURCES_AND_RESULTS = {"all-gather-start", "collective-permute-start"}
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _FREE = {
     "parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all", "partition-id",
     "iota", "broadcast",
@@ -48,8 +52,86 @@ class Operation:
         return bool(self.inner & _MOVES) and self.inner <= _MOVES | _FREE
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """A collective."""
+
+    kind: str
+    sent: float
+    """Bytes that each chip sends, all times that it runs, if every chip passes on what it gets to
+    the next of its group."""
+    beside: bool
+    """Whether it is begun before, and ended after, other work."""
+
+
+def exchanges(text: str, chips: int) -> list[Exchange]:
+    """All collectives of the text of a program compiled for so many chips, each once."""
+    computations, entry = _computations(text)
+    found: dict[str, Exchange] = {}
+    for place, line, times in _lines(computations, entry, 1):
+        shape, kind, rest = _OPERATION.match(line).groups()
+        plain = kind.removesuffix("-start")
+        channel = _first(_CHANNEL, rest)
+        if plain not in COLLECTIVES or channel in found:
+            continue
+        arrays = _arrays(shape)
+        if kind in _SOURCES_AND_RESULTS:
+            arrays = arrays[len(arrays) // 2 :][: len(arrays) // 2]
+        begun = kind.endswith("-start") or "chain_id" in rest or place.startswith("async")
+        # TPUs write a reduce-scatter as an all-reduce of which a part is taken, in one operation.
+        if place.startswith("all-reduce-scatter"):
+            plain, arrays = "reduce-scatter", [size / _group(rest, chips) for size in arrays]
+        sent = times * sum(arrays) * _ring(plain, _group(rest, chips))
+        found[channel or f"alone {len(found)}"] = Exchange(plain, sent, begun)
+    return list(found.values())
+
+
+def _ring(kind: str, group: int) -> float:
+    """What each chip of a ring sends, in sizes of the result."""
+    if kind == "reduce-scatter":
+        return group - 1
+    if kind == "collective-permute":
+        return 1
+    return (2 if kind == "all-reduce" else 1) * (group - 1) / group
+
+
+def _group(rest: str, chips: int) -> int:
+    """How many chips exchange values with each other."""
+    groups = _first(_GROUPS, rest)
+    if groups.startswith("mesh"):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", groups))
+        taken = re.findall(r"'(\w+)'", groups.partition("] ")[2])
+        return math.prod(int(sizes[axis]) for axis in taken)
+    if groups.startswith("["):
+        return int(groups.strip("[]<=").split(",")[-1])
+    if groups.startswith("{{"):
+        return groups.partition("}")[0].count(",") + 1
+    return chips
+
+
+def _lines(
+    computations: dict[str, list[str]], name: str, times: int
+) -> Iterator[tuple[str, str, int]]:
+    """Computation, text and number of runs of each operation, those of fusions too."""
+    for line in computations[name]:
+        found = _OPERATION.match(line)
+        if found is None:
+            continue
+        yield name, line, times
+        trips = _TRIPS.search(found[3]) if found[2] == "while" else None
+        for many in _CALLED.findall(found[3]):
+            for inner in _names(many):
+                yield from _lines(computations, inner, times * int(trips[1] if trips else 1))
+
+
 def operations(text: str) -> list[Operation]:
     """All that run, of the text of a compiled program, as `compiled.as_text()` gives it."""
+    computations, entry = _computations(text)
+    return list(_run(computations, entry, 1))
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of each computation by its name, and the name of the first that runs."""
     computations: dict[str, list[str]] = {}
     entry = ""
     for line in text.splitlines():
@@ -58,7 +140,7 @@ def operations(text: str) -> list[Operation]:
             entry = found[2] if found[1] else entry
         elif line.startswith(" ") and computations:
             current.append(line)
-    return list(_run(computations, entry, 1))
+    return computations, entry
 
 
 def _run(computations: dict[str, list[str]], name: str, times: int) -> Iterator[Operation]:
@@ -99,9 +181,14 @@ def _axes(rest: str) -> str:
 
 def _bytes(shape: str) -> int:
     """Of all arrays in a type's text."""
-    total = 0
+    return sum(_arrays(shape))
+
+
+def _arrays(shape: str) -> list[int]:
+    """Bytes of each array in a type's text."""
+    sizes = []
     for kind, sides in _ARRAY.findall(shape):
         bits = re.search(r"\d+", kind)
         size = math.prod(int(side) for side in sides.split(",") if side)
-        total += size * (int(bits[0]) if bits else 8) // 8
-    return total
+        sizes.append(size * (int(bits[0]) if bits else 8) // 8)
+    return sizes

@@ -17,7 +17,8 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,10 +27,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from benchmarks import pods
-from benchmarks.compiled import Operation, operations
+from benchmarks.compiled import Exchange, Operation, exchanges, operations
 from benchmarks.topologies import attention_of, compiler_options, topology
 from ldm_jax import config as cfg
 from ldm_jax.core import sharding
+from ldm_jax.core.names import CompilerPreset
 from ldm_jax.models.build import build_autoencoder
 
 MEMORY = 80e9
@@ -49,6 +51,7 @@ class Compiled:
     arguments: int
     temporaries: int
     operations: tuple[Operation, ...]
+    exchanges: tuple[Exchange, ...]
 
     @property
     def total(self) -> int:
@@ -128,11 +131,17 @@ PROGRAMS: dict[str, tuple[Callable, tuple[int, ...]]] = {
 """What is compiled, and for how many images of a GPU."""
 
 
-def compile_for(traced: jax.stages.Traced, mesh: Mesh) -> Compiled:
-    """Compiles for the GPUs of `mesh`. Raises jax.errors.JaxRuntimeError where that cannot be."""
+def compile_for(
+    traced: jax.stages.Traced, mesh: Mesh, presets: Sequence[CompilerPreset]
+) -> Compiled:
+    """Compiles for the GPUs of `mesh`, with the compiler's options of `presets`.
+
+    Raises:
+        jax.errors.JaxRuntimeError: it cannot be compiled.
+    """
     began = time.perf_counter()
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        compiled = traced.lower().compile(compiler_options(mesh.devices.flat[0]))
+        compiled = traced.lower().compile(compiler_options(mesh.devices.flat[0], presets))
     memory = compiled.memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Compiled(
@@ -140,6 +149,7 @@ def compile_for(traced: jax.stages.Traced, mesh: Mesh) -> Compiled:
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes + kept,
         operations=tuple(operations(compiled.as_text())),
+        exchanges=tuple(exchanges(compiled.as_text(), mesh.size)),
     )
 
 
@@ -162,13 +172,14 @@ def described(found: Compiled) -> str:
         if operation.layout:
             layouts[operation.layout] += operation.times
     moved = found.written(lambda o: o.moves)
-    sent = found.written(lambda o: any(kind in o.kind for kind in pods.COLLECTIVES))
+    sent = sum(one.sent for one in found.exchanges)
+    beside = sum(one.sent for one in found.exchanges if one.beside)
     unordered = sum(o.times for o in found.operations if o.inner & UNORDERED)
     words = [
         f"attention {flash} flash, {plain} plain",
         "convolutions " + (", ".join(f"{n} {kind}" for kind, n in layouts.most_common()) or "none"),
         f"moved {moved / 1e9:.3f} GB ({moved / found.written():.1%} of what is written)",
-        f"sent {sent / 1e9:.3f} GB" if sent else "",
+        f"sent {sent / 1e9:.3f} GB, {beside / sent:.0%} beside other work" if sent else "",
         f"{unordered} sums in no fixed order" if unordered else "",
     ]
     return "; ".join(filter(None, words))
@@ -181,6 +192,9 @@ def main() -> int:
     parser.add_argument("--topology", nargs="+", default=["h100:1"])
     parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--images", nargs="+", type=int, help="of one GPU")
+    parser.add_argument(
+        "--compiler", nargs="*", choices=typing.get_args(CompilerPreset), default=[]
+    )
     arguments = parser.parse_args()
     run, autoencoder = pods.reduced() if arguments.reduced else pods.full()
     failed = False
@@ -195,7 +209,7 @@ def main() -> int:
                 try:
                     with attention_of(name.partition(":")[0]):
                         traced = trace(run, autoencoder, mesh, images * mesh.size)
-                        sizes[images] = found = compile_for(traced, mesh)
+                        sizes[images] = found = compile_for(traced, mesh, arguments.compiler)
                 except jax.errors.JaxRuntimeError as error:
                     print(f"{name} {program}, {images} images: does not compile: {error}")
                     failed = True

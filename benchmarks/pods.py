@@ -4,6 +4,10 @@ training step of its first stage with a discriminator for TPU pods and CUDA GPUs
     python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train first]
     python -m benchmarks.pods --reduced --topology v5e:4x4x2slices h100:8 a100:8
 
+Of each program: memory of one chip; FLOPs; bytes that one chip sends; the time that these take at
+the full speed of its links, compared with the time of the FLOPs at its full speed; the share that
+is sent beside other work. `--compiler overlap` compiles with that preset of `loop.compiler`.
+
 The compilers come with the extras `pods` and `gpus`. Only shapes go in, so no parameter is ever
 made. The full size takes many minutes a program.
 """
@@ -11,9 +15,10 @@ made. The full size takes many minutes a program.
 import argparse
 import collections
 import math
-import re
 import sys
 import time
+import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,11 +28,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from benchmarks.topologies import compiler_options, topology
+from benchmarks.compiled import Exchange, exchanges
+from benchmarks.topologies import compiler_options, link_share, topology
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.adapters.adapted import adapt
 from ldm_jax.core import flops, sharding
+from ldm_jax.core.names import CompilerPreset
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.guidance import Guidance
@@ -49,7 +56,6 @@ FIRST_STAGE_SIDE = 256
 """The pixels along a side of what first stages are trained on."""
 SAMPLER_STEPS = 50
 GUIDANCE = 7.5
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,18 @@ class Facts:
     total: int
     """Bytes of arguments, temporaries, and outputs that do not take an argument's place."""
     flops: float
-    collectives: dict[str, int]
+    exchanges: tuple[Exchange, ...]
+    """What chips send each other."""
+
+    @property
+    def sent(self) -> float:
+        """Bytes that one chip sends."""
+        return sum(one.sent for one in self.exchanges)
+
+    @property
+    def beside(self) -> float:
+        """The share of them that is sent beside other work."""
+        return sum(one.sent for one in self.exchanges if one.beside) / max(self.sent, 1)
 
 
 def full() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
@@ -229,14 +246,16 @@ def abstract_frozen(model: ldm.LatentDiffusion) -> dict[str, Any]:
     return {"autoencoder": variables["params"], "latent_scale": scale}
 
 
-def compile_for(traced: jax.stages.Traced, mesh: Mesh) -> Facts:
-    """Compiles for the chips of `mesh`.
+def compile_for(
+    traced: jax.stages.Traced, mesh: Mesh, presets: Sequence[CompilerPreset] = ()
+) -> Facts:
+    """Compiles for the chips of `mesh`, with the compiler's options of `presets`.
 
     Raises:
         jax.errors.JaxRuntimeError: among others when a chip's memory does not suffice.
     """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        compiled = traced.lower().compile(compiler_options(mesh.devices.flat[0]))
+        compiled = traced.lower().compile(compiler_options(mesh.devices.flat[0], presets))
     memory = compiled.memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Facts(
@@ -244,17 +263,8 @@ def compile_for(traced: jax.stages.Traced, mesh: Mesh) -> Facts:
         temporaries=memory.temp_size_in_bytes,
         total=memory.argument_size_in_bytes + memory.temp_size_in_bytes + kept,
         flops=flops.count(traced.jaxpr.jaxpr) / mesh.size,
-        collectives=count_collectives(compiled.as_text()),
+        exchanges=tuple(exchanges(compiled.as_text(), mesh.size)),
     )
-
-
-def count_collectives(text: str) -> dict[str, int]:
-    """How many collectives of each kind a compiled program has; in a loop one counts once.
-
-    One that runs beside other work stands in several places, always with the same channel.
-    """
-    found = re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(.*?channel_id=(\d+)", text)
-    return dict(sorted(collections.Counter(kind for kind, _ in set(found)).items()))
 
 
 PROGRAMS = {
@@ -272,12 +282,16 @@ def main() -> int:
     parser.add_argument("--reduced", action="store_true", help="a small model: under a minute")
     parser.add_argument("--topology", nargs="+", default=["v5e:4x4", "v5e:16x16"])
     parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    parser.add_argument(
+        "--compiler", nargs="*", choices=typing.get_args(CompilerPreset), default=[]
+    )
     arguments = parser.parse_args()
     run, autoencoder = reduced() if arguments.reduced else full()
     failed = False
+    print(f"{'':33}{'--- per chip, GB ---':>32}{'--- per chip':>22}")
     print(f"{'program':8}{'chips':>17}{'images':>8}{'arguments':>11}{'temporary':>11}{'in all':>10}"
-          f"{'TFLOP':>9}{'compiled':>10}  collectives")  # fmt: skip
-    print(f"{'':8}{'':17}{'':8}{'--- per chip, GB ---':>32}{'per chip':>9}{'s':>10}", flush=True)
+          f"{'TFLOP':>9}{'sent GB':>9}{'links':>7}{'beside':>8}{'seconds':>9}  collectives",
+          flush=True)  # fmt: skip
     for name in arguments.topology:
         devices = topology(name)
         # On fewer chips than the config is for, parameters are split over as many as there are.
@@ -288,7 +302,7 @@ def main() -> int:
             images, began = per_chip * mesh.size, time.perf_counter()
             print(f"{program:8}{name:>17}{images:8}", end="", flush=True)
             try:
-                facts = compile_for(trace(run, autoencoder, mesh, images), mesh)
+                facts = compile_for(trace(run, autoencoder, mesh, images), mesh, arguments.compiler)
             except jax.errors.JaxRuntimeError as error:
                 print(f"  does not compile: {error}")
                 failed = True
@@ -297,8 +311,11 @@ def main() -> int:
             jax.clear_caches()
             gigabytes = (facts.arguments / 1e9, facts.temporaries / 1e9, facts.total / 1e9)
             print("{:11.3f}{:11.3f}{:10.3f}".format(*gigabytes), end="")
-            print(f"{facts.flops / 1e12:9.3f}{time.perf_counter() - began:10.0f}  ", end="")
-            print(", ".join(f"{n} {kind}" for kind, n in facts.collectives.items()), flush=True)
+            links = link_share(name, facts.sent, facts.flops)
+            print(f"{facts.flops / 1e12:9.3f}{facts.sent / 1e9:9.3f}{links:7.1%}{facts.beside:8.0%}"
+                  f"{time.perf_counter() - began:9.0f}  ", end="")  # fmt: skip
+            counts = collections.Counter(one.kind for one in facts.exchanges)
+            print(", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())), flush=True)
     return int(failed)
 
 

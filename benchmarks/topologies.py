@@ -2,10 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
+
+from ldm_jax.core import compiler_presets, flops
+from ldm_jax.core.names import CompilerPreset
 
 LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -37,6 +40,17 @@ GPUS = {
 """What XLA's compiler must know of a GPU, as it would ask the driver."""
 CAPABILITIES = {"a100": 8, "h100": 9}
 """Of CUDA, the major number."""
+
+LINKS = {"v4": 300e9, "v5e": 200e9, "v5p": 600e9, "v6e": 400e9, "a100": 300e9, "h100": 450e9}
+"""Bytes a second that a chip sends to others, as the makers state it: of TPUs over all links."""
+PEAK_KINDS = {"v4": "TPU v4", "v5e": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e"}
+
+
+def link_share(name: str, sent: float, computed: float) -> float:
+    """Time to send so many bytes, compared with the time to compute so many FLOPs, each at the
+    chip's full speed."""
+    kind = name.partition(":")[0]
+    return (sent / LINKS[kind]) / (computed / flops.peak(PEAK_KINDS.get(kind, kind.upper())))
 
 
 def topology(name: str) -> list[Any]:
@@ -81,6 +95,9 @@ def attention_of(kind: str) -> Iterator[None]:
         yield
 
 
-def compiler_options(device: Any) -> dict[str, Any]:
-    """What a compiler without the chip must be told: not to try out which kernels are fast."""
-    return {} if device.platform == "tpu" else {"xla_gpu_autotune_level": 0}
+def compiler_options(device: Any, presets: Sequence[CompilerPreset] = ()) -> dict[str, Any]:
+    """Those of `presets`, and what a compiler without the chip must be told: not to try out which
+    kernels are fast."""
+    platform = "tpu" if device.platform == "tpu" else "gpu"
+    tried = {"xla_gpu_autotune_level": 0} if platform == "gpu" else {}
+    return tried | compiler_presets.compiler_options(presets, platform)

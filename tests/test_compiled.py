@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from benchmarks.compiled import operations
+from benchmarks.compiled import Exchange, exchanges, operations
 
 
 def _of(function, *shapes):
@@ -42,3 +42,35 @@ ENTRY %main (p: f32[]) -> f32[] {
     assert (compare.kind, compare.bytes, compare.times) == ("compare", 5, 1)
     assert (call.kind, call.bytes, call.times, call.source) == ("a$b", 12, 4, "there")
     assert call.layout == "b01f_o01i->b01f"
+
+
+def test_what_chips_send_each_other():
+    text = """
+HloModule m
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %z = f32[] add(%x, %y)
+}
+%all-reduce-scatter.1 (i: bf16[64]) -> bf16[16] {
+  %r = bf16[64]{0} all-reduce(%i), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %s = bf16[16]{0} dynamic-slice(%r)
+}
+%async_fusion (i: bf16[16]) -> bf16[64] {
+  ROOT %g = bf16[64]{0} all-gather(%i), channel_id=2, replica_groups=mesh['x'=2,'y'=4] {'y'}, dimensions={0}
+}
+%body (p: (f32[8])) -> (f32[8]) {
+  %q = (f32[8]{0}, f32[8]{0}) collective-permute-start(%p), channel_id=3, source_target_pairs={{0,1}}
+}
+ENTRY %main (p: f32[]) -> f32[] {
+  %a = bf16[16]{0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
+  %b = bf16[64]{0} fusion(%a), kind=kCustom, calls=%async_fusion
+  %c = bf16[64]{0} fusion(%a), kind=kCustom, calls=%async_fusion
+  %w = (f32[8]{0}) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %d = (f32[10]{0}, f32[10]{0}) all-reduce(%p, %p), channel_id=4, replica_groups=[4,2]<=[8], to_apply=%add
+}
+"""  # noqa: E501
+    assert exchanges(text, 8) == [
+        Exchange("reduce-scatter", 64 * 2 * 3 / 4, beside=False),
+        Exchange("all-gather", 64 * 2 * 3 / 4, beside=True),
+        Exchange("collective-permute", 5 * 8 * 4, beside=True),
+        Exchange("all-reduce", 2 * 20 * 4 / 2, beside=False),
+    ]

@@ -13,6 +13,7 @@ from ldm_jax.config.checks import (
     require,
     settings,
 )
+from ldm_jax.core.names import CompilerPreset
 
 
 @settings
@@ -35,6 +36,9 @@ class Optim:
     accumulation: Annotated[int, Within(1, 2**20)] = 1
     """Gradient accumulation: split each batch into this many micro-batches, to save memory. The
     effective batch size stays data.batch_size."""
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of AdamW's first moment. bfloat16 saves two bytes of each parameter; the second moment stays
+    float32, in whose small steps bfloat16 would stand still."""
     ema_decay: Decay | None = 0.9999
     """Decay of the EMA (moving average) of the weights; it is lower in the first steps. None: no
     EMA. 0.9999 suits long runs, 0.99 to 0.999 runs of a few thousand steps."""
@@ -96,3 +100,6 @@ class Loop:
     remat: bool = False
     """Gradient checkpointing: recompute activations in the backward pass. Saves memory, costs
     time."""
+    compiler: tuple[CompilerPreset, ...] = ()
+    """Options of XLA's compiler for the training step: `deterministic`, sums in a fixed order on
+    GPUs too; `overlap`, devices send each other values while they compute."""

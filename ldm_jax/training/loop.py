@@ -12,6 +12,7 @@ import jax
 from ldm_jax import config as cfg
 from ldm_jax.core import flops, signals
 from ldm_jax.core.command import SAVED, Failed, out_of_memory, say
+from ldm_jax.core.compiler_presets import compiler_options
 from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import (
     batch_sharding,
@@ -269,6 +270,8 @@ class _Training:
     def _compile(self, batch: Any, chosen: bool) -> Any:
         """`chosen`: by its compiler is how the state lies in memory, as it then does for all."""
         began = time.perf_counter()
+        platform = self.mesh.devices.flat[0].platform
+        options = compiler_options(self.run.loop.compiler, platform)
 
         def compiled() -> Any:
             step = jax.jit(
@@ -281,7 +284,7 @@ class _Training:
                 donate_argnums=0,
             )  # fmt: skip
             traced = step.trace(self.abstract, self.frozen, batch)
-            program = traced.lower().compile()
+            program = traced.lower().compile(options)
             self.flops_of[program] = flops.count(traced.jaxpr.jaxpr, again=False)
             return program
 

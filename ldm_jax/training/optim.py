@@ -75,6 +75,7 @@ def make_optimizer(
         b1=optim.beta1,
         b2=optim.beta2,
         eps=optim.eps,
+        mu_dtype=optim.moment_dtype,
         weight_decay=optim.weight_decay,
         mask=decays,
     )

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ldm_jax import config as cfg
+from ldm_jax.training.gradients import descend
 from ldm_jax.training.optim import learning_rate, make_optimizer, schedule_note
 
 
@@ -70,3 +72,19 @@ def test_gradients_are_clipped_by_their_global_norm():
         found = update(optim, gradients, params)
         expected = [-gradient / (gradient + 1) for gradient in seen]
         np.testing.assert_allclose([found["a"][0], found["b"][0]], expected, rtol=1e-5)
+
+
+def test_a_first_moment_of_half_the_bytes_steps_about_the_same():
+    params = {"kernel": jnp.ones((4, 4))}
+    steps = {}
+    for dtype in ("float32", "bfloat16"):
+        optimizer = make_optimizer(cfg.Optim(learning_rate=0.1, moment_dtype=dtype), 10)
+        state, new = optimizer.init(params), params
+        for i in range(3):
+            gradients = jax.tree.map(lambda leaf, i=i: 0.01 * (i + 1) * leaf, new)
+            new, state, _ = descend(optimizer, gradients, state, new)
+        adam = optax.tree.get(state, "mu")["kernel"], optax.tree.get(state, "nu")["kernel"]
+        assert [moment.dtype for moment in adam] == [dtype, "float32"]
+        steps[dtype] = np.asarray(new["kernel"] - params["kernel"])
+    # bfloat16 keeps eight bits.
+    np.testing.assert_allclose(steps["bfloat16"], steps["float32"], rtol=2**-7)
