@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.data.edges import EdgesError, canny_edges
-from ldm_jax.generation.control_hints import fitted
+from ldm_jax.generation.control_hints import resized
 
 
 def _picture(height, width):
@@ -40,5 +40,5 @@ def test_pictures_are_fitted_as_opencv_does(sides):
     how = cv2.INTER_LANCZOS4 if grows else cv2.INTER_AREA
     expected = cv2.resize(picture, sides[::-1], interpolation=how)
     # OpenCV's weights are of 11 bits.
-    assert np.abs(fitted(picture, sides).astype(int) - expected).max() <= 1
-    np.testing.assert_array_equal(fitted(picture, (32, 48)), picture)
+    assert np.abs(resized(picture, sides).astype(int) - expected).max() <= 1
+    np.testing.assert_array_equal(resized(picture, (32, 48)), picture)
