@@ -1,7 +1,7 @@
 """Kills one of several processes of a training run at random moments, and says how long the others
 took to end and whether the same command then ended with the same bits as an undisturbed run:
 
-    python -m benchmarks.killed_processes --out=runs/killed [--times=10] [--processes=4]
+    python -m benchmarks.killed_processes --out=runs/killed [--times=10] [--victims 0 3]
 
 The processes are on this machine, one CPU device each, and train DigitScenes' autoencoder."""
 
@@ -30,9 +30,10 @@ LONGEST = 1800
 
 def main(
     out: Path, times: int = 10, processes: int = 4, steps: int = 60, seed: int = 0,
-    mesh: tuple[str, ...] = (), data_dir: str = "data",
+    mesh: tuple[str, ...] = (), data_dir: str = "data", victims: tuple[int, ...] = (),
 ) -> None:  # fmt: skip
-    """`mesh`: options such as --mesh.fsdp=4."""
+    """`mesh`: options such as --mesh.fsdp=4; `victims`: who is killed in turn, by default anyone;
+    process 0 has what JAX's processes find each other by."""
     chance = random.Random(seed)
     options = (*SETTINGS, f"--loop.steps={steps}", f"--data.source.data_dir={data_dir}", *mesh)
     began = time.monotonic()
@@ -46,6 +47,8 @@ def main(
         folder = out / f"{number}"
         shutil.rmtree(folder, ignore_errors=True)
         running, victim = _run(folder, processes, options), chance.randrange(processes)
+        if victims:
+            victim = victims[number % len(victims)]
         moment = chance.uniform(0.2, 1.0) * usual
         time.sleep(moment)
         step = _step(folder)

@@ -2,7 +2,8 @@
 
 JAX itself notices a process that died after 100 seconds, and then aborts the others with a dump.
 Here each process tells process 0 every few seconds that it lives, and why it ends if it does not
-end as planned; the others then end with that sentence.
+end as planned; the others then end with that sentence. Once process 0 itself has died, JAX aborts
+the others at once, with a dump.
 """
 
 import contextlib
