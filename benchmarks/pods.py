@@ -2,7 +2,7 @@
 training step of its first stage with a discriminator for TPU pods and CUDA GPUs, without any.
 
     python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train first]
-    python -m benchmarks.pods --reduced --topology v5e:4x4x2slices h100:8 a100:8
+    python -m benchmarks.pods --reduced --topology h100:8 a100:8
 
 Of each program: memory of one chip; FLOPs; bytes that one chip sends; the time that these take at
 the full speed of its links, compared with the time of the FLOPs at its full speed; the share that
