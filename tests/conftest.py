@@ -32,10 +32,11 @@ jaxtyping.install_import_hook("ldm_jax", "beartype.beartype")
 
 import functools  # noqa: E402
 import gc  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+import store_server  # noqa: E402
 import tiny  # noqa: E402
 from filelock import FileLock  # noqa: E402
 
@@ -116,6 +117,21 @@ def trained_text2img(shared, pictures, programs, trained_autoencoder) -> Path:
         tiny.check(tiny.train(config, folder / "run", first_stage, programs=programs))
 
     return shared("text2img", fill) / "run"
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Iterator[store_server.Store]:
+    """An object store with the bucket `gs://bucket`, which this process and those that it starts
+    find; what is copied from it is kept with the tests' own files."""
+    copies = str(tmp_path_factory.mktemp("caches"))
+    with store_server.serving() as found, pytest.MonkeyPatch.context() as patch:
+        for name, value in (found.environment | {"XDG_CACHE_HOME": copies}).items():
+            patch.setenv(name, value)
+        import fsspec
+
+        fsspec.config.set_conf_env(fsspec.config.conf)
+        fsspec.filesystem("gs").mkdir("bucket")
+        yield found
 
 
 @pytest.fixture

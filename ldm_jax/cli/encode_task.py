@@ -12,6 +12,7 @@ from ldm_jax.config.command_line import parse
 from ldm_jax.core import distributed
 from ldm_jax.core.cluster import Place, find_share
 from ldm_jax.core.files import check_apart, check_writable
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.sources import has_validation
 
 PROGRAM = "ldm_jax.cli.encode"
@@ -54,7 +55,9 @@ def run(arguments: Arguments) -> list[str]:
     """
     require(arguments.out is not None, "--out", None, "the folder of latents")
     check_writable(arguments.out, f"--out={arguments.out}")
-    check_apart(arguments.out, "--out", Path(arguments.first_stage), "the first stage", below=False)
+    check_apart(
+        arguments.out, "--out", as_path(arguments.first_stage), "the first stage", below=False
+    )
     for folder in cfg.folders_of(arguments.data.source):
         check_apart(arguments.out, "--out", folder, "the images")
     place = find_share(**vars(arguments.share))

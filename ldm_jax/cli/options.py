@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any
 
 from ldm_jax.config.checks import ConfigError
+from ldm_jax.core.stores import NoStore, as_path
 
 WIDTH, COLUMN = 98, 30
 """Of the help text: columns, and the first one of the descriptions."""
@@ -53,7 +54,10 @@ class Option:
         if self.optional and [*texts] == ["None"]:
             return None
         try:
-            values = tuple(self.kind(text) for text in texts)
+            read = as_path if self.kind is Path else self.kind
+            values = tuple(read(text) for text in texts)
+        except NoStore as error:
+            raise OptionError(f"{typed}: {error}") from error
         except ValueError:
             wrong = next(text for text in texts if not _is(self.kind, text))
             raise OptionError(f"{typed} is {wrong!r}; it must be {_KINDS[self.kind]}") from None

@@ -25,6 +25,7 @@ from ldm_jax.config.request import WITH_STRENGTH
 from ldm_jax.core.command import FAILED
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import at_end
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.unknown_words import UnknownWordsError
 from ldm_jax.images.sample_writer import SampleWriter, check_folder
 
@@ -190,7 +191,7 @@ def _check_files(command: Command, own: Collection[str] = ()) -> None:
     for one in command.request.model.control:
         _check_adapter("control", ControlChoice.parse(one).file, one)
     for one in command.request.model.embeddings:
-        _check_adapter("embeddings", Path(one), one)
+        _check_adapter("embeddings", as_path(one), one)
     for name, what in (
         ("lora_dir", "adapters"), ("hypernetwork_dir", "hypernetworks"),
         ("embeddings_dir", "embeddings"),

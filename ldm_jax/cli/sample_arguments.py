@@ -15,6 +15,7 @@ from ldm_jax.config.control_choice import ControlChoice, HintChoice, check_hints
 from ldm_jax.config.lora_choice import LoraChoice
 from ldm_jax.config.request import LISTED, WITH_STRENGTH, kinds, paths, settings
 from ldm_jax.core.reading import FileFormatError, printable, read_lines
+from ldm_jax.core.stores import as_path
 
 PROGRAM = "sample.py"
 
@@ -236,16 +237,16 @@ def check(command: Command) -> None:
 
 def inputs(command: Command) -> list[tuple[str, Path]]:
     """The files and folders that a command reads, each with the option that names it."""
-    named = [(name, Path(p)) for name in ("prompts", "from_png", "invert")
+    named = [(name, as_path(p)) for name in ("prompts", "from_png", "invert")
              if (p := getattr(command, name)) is not None]  # fmt: skip
     values = command.request.to_dict()
     kinds = dict.fromkeys(WITH_STRENGTH, LoraChoice)
     kinds |= {"control": ControlChoice, "hint": HintChoice}
     listed = [
-        (n, kinds[n].parse(one).file if n in kinds else Path(one))
+        (n, kinds[n].parse(one).file if n in kinds else as_path(one))
         for n in LISTED for one in values.pop(n, ())
     ]  # fmt: skip
-    return [*named, *((n, Path(values[n])) for n in paths() if n in values), *listed]
+    return [*named, *((n, as_path(values[n])) for n in paths() if n in values), *listed]
 
 
 def _check_verification(command: Command) -> None:

@@ -18,6 +18,7 @@ from ldm_jax.core import distributed
 from ldm_jax.core.cluster import check_options, find_place
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_apart
+from ldm_jax.core.stores import as_path
 from ldm_jax.workdir.record import has_checkpoints
 
 if TYPE_CHECKING:  # JAX starts later, so that --help and mistakes answer at once
@@ -109,7 +110,7 @@ def _beginning(places: argparse.Namespace) -> cfg.Model:
     goes on is its own."""
     from ldm_jax.convert.parts import model_config
 
-    if places.workdir is not None and has_checkpoints(Path(places.workdir)):
+    if places.workdir is not None and has_checkpoints(as_path(places.workdir)):
         return model_config(places.workdir, "--workdir")
     if places.init is None:
         raise cfg.ConfigError(
@@ -162,7 +163,7 @@ def check_places(run: cfg.Run, places: argparse.Namespace) -> None:
     Raises:
         cfg.ConfigError, ValueError: names the option.
     """
-    workdir = Path(places.workdir)
+    workdir = as_path(places.workdir)
     for folder in cfg.folders_of(run.data.source):
         check_apart(workdir, "--workdir", folder, "the training data")
     for option in MODELS:
@@ -296,7 +297,7 @@ def main(arguments: list[str]) -> None:
         # JAX starts only now, so that --help and mistakes answer at once.
         from ldm_jax.training.loop import fit
 
-        workdir = Path(places.workdir)
+        workdir = as_path(places.workdir)
         _draw_classes(config, workdir, places.init)
         models = {option: getattr(places, option) for option in MODELS}
         fit(

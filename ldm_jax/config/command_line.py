@@ -18,6 +18,7 @@ from ldm_jax.config.data import Data, EncodedLatents, ImageFolder, has_kind
 from ldm_jax.config.serialization import from_json
 from ldm_jax.config.setting_words import check_words
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
+from ldm_jax.core.stores import as_path
 
 Arguments = TypeVar("Arguments")
 
@@ -58,12 +59,29 @@ def overridden(
     )  # fmt: skip
 
 
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _paths(found: Any) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """How tyro reads and shows paths: of this machine, or in a store."""
+    if found.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: as_path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
+
+
 def by_tyro(kind: Any, **how: Any) -> Any:
     """`tyro.cli(kind, **how)`, whose refusals are ConfigErrors of one line."""
     written = io.StringIO()
     try:
         with contextlib.redirect_stderr(written):
-            return tyro.cli(kind, **how)
+            return tyro.cli(kind, registry=_REGISTRY, **how)
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
@@ -125,7 +143,7 @@ def check_model(path: str | None, option: str) -> None:
     """Raises ConfigError where no model is named, or one that is neither on this disk nor hf:."""
     if path is None:
         raise ConfigError(f"--{option}=MODEL is missing")
-    if not path.startswith("hf:") and not Path(path).exists():
+    if not path.startswith("hf:") and not as_path(path).exists():
         raise ConfigError(f"--{option}={path}: there is no such file or folder")
 
 
@@ -184,7 +202,7 @@ def parse(
 
 def _trained_on(model: str | None) -> Data | None:
     """The data of the run in the work directory `model`; None where it is none."""
-    path = Path(model or "") / "config.json"
+    path = as_path(model or "") / "config.json"
     if not model or not path.is_file():
         return None
     try:

@@ -18,6 +18,7 @@ from ldm_jax.config.runs import Run
 from ldm_jax.config.serialization import CLASSES, no_field
 from ldm_jax.config.setting_words import value as setting
 from ldm_jax.core.reading import FileFormatError, read_text
+from ldm_jax.core.stores import as_path
 
 SHIPPED = Path(__file__).parents[2] / "configs"
 """The configs of this project, which are also named without folder and suffix."""
@@ -129,7 +130,7 @@ def shipped() -> dict[str, str]:
 def _located(path: str) -> Path:
     """The file that is meant."""
     named = SHIPPED / f"{path}.py"
-    return named if re.fullmatch(r"\w+", path) and named.is_file() else Path(path)
+    return named if re.fullmatch(r"\w+", path) and named.is_file() else as_path(path)
 
 
 def _nearest(path: str) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ldm_jax.config.checks import ConfigError, check_fields, require
 from ldm_jax.config.lora_choice import is_strength, strength_of
+from ldm_jax.core.stores import as_path
 
 CANNY = (100.0, 200.0)
 """The usual thresholds of Canny's edges, of gradients of pixels of 0 to 255."""
@@ -37,7 +38,7 @@ class ControlChoice:
             file, last = text, "1"
         if not file:
             raise ConfigError(f"control is {text!r}, which names no file; write MODEL or MODEL:0.8")
-        return cls(Path(file), strength_of(last, f"control is {text!r}"))
+        return cls(as_path(file), strength_of(last, f"control is {text!r}"))
 
     def __str__(self) -> str:
         """In the spelling that `parse` reads."""
@@ -68,14 +69,14 @@ class HintChoice:
             raise ConfigError(f"hint is {text!r}, which names no file; write FILE or canny:FILE")
         fit = fit or "stretch"
         if edges is None:
-            return cls(Path(file), None, fit)
+            return cls(as_path(file), None, fit)
         thresholds = CANNY if low is None else (float(low), float(high))
         if thresholds[0] > thresholds[1]:
             raise ConfigError(
                 f"hint is {text!r}, whose first threshold is above the second; write "
                 "canny:LOW:HIGH:FILE, such as canny:100:200:photo.png"
             )
-        return cls(Path(file), thresholds, fit)
+        return cls(as_path(file), thresholds, fit)
 
     def __str__(self) -> str:
         """In the spelling that `parse` reads."""

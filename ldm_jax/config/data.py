@@ -16,6 +16,7 @@ from ldm_jax.config.checks import (
     require,
     settings,
 )
+from ldm_jax.core.stores import as_path
 
 
 @settings
@@ -276,7 +277,7 @@ def folders_of(source: Source) -> tuple[Path, ...]:
     found = []
     for one in sources_in(source):
         named = [getattr(one, name, "") for name in ("path", "validation_path", "class_path")]
-        paths = [Path(name) for name in named if name]
+        paths = [as_path(name) for name in named if name]
         if isinstance(one, WebDataset):
             paths = [path for path in paths if path.suffix != ".tar"]
         found += paths

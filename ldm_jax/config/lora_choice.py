@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm_jax.config.checks import ConfigError
+from ldm_jax.core.stores import as_path
 
 TAG = re.compile(r"<(?P<kind>lora|lyco|hypernet):(?P<inside>[^<>]*)>", re.IGNORECASE)
 """An adapter or a hypernetwork that a prompt names."""
@@ -39,7 +40,7 @@ class LoraChoice:
                 f"{setting} is {text!r}, which names no file; write FILE:0.8 or FILE:TE:UNET"
             )
         numbers = [strength_of(one, f"{setting} is {text!r}") for one in strengths] or [1.0]
-        return cls(Path(file), numbers[0], numbers[-1])
+        return cls(as_path(file), numbers[0], numbers[-1])
 
     def __str__(self) -> str:
         """In the spelling that `parse` reads."""

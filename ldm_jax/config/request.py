@@ -17,6 +17,7 @@ from ldm_jax.config.checks import ConfigError, check_fields, matches, require, t
 from ldm_jax.config.control_choice import ControlChoice, ControlHints
 from ldm_jax.config.lora_choice import LoraChoice
 from ldm_jax.config.sampling import NEEDS, Sampling, one_of
+from ldm_jax.core.stores import as_path
 
 Weights = Literal["ema", "raw"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -94,7 +95,7 @@ class ModelChoice:
         for name in choices:
             if name not in hints:
                 raise ConfigError(f"{name!r} is no choice of a model, which are {', '.join(hints)}")
-        return cls(Path(model), **{n: _typed(n, v, hints[n]) for n, v in choices.items()})
+        return cls(as_path(model), **{n: _typed(n, v, hints[n]) for n, v in choices.items()})
 
     def __post_init__(self) -> None:
         check_fields(self, "")
@@ -416,7 +417,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
              for kind in (part, *typing.get_args(part))}  # fmt: skip
     found = tuple(value) if isinstance(value, list) else value
     if isinstance(found, str) and Path in kinds:
-        found = Path(found)
+        found = as_path(found)
     if not matches(found, hint):
         raise ConfigError(told(name, value, hint))
     # JSON's 1 may be meant for 1.0.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ldm_jax.config.checks import ConfigError, allowed, matches, told
+from ldm_jax.core.stores import as_path
 
 
 def check_words(
@@ -84,7 +85,7 @@ def value(text: str, hint: Any) -> Any:
     for number in (float, int):
         with suppress(ValueError):
             candidates.insert(0, number(text))
-    candidates += [text, Path(text)]
+    candidates += [text, *([as_path(text)] if matches(Path(), hint) else ())]
     return next((one for one in candidates if matches(one, hint)), text)
 
 

@@ -16,6 +16,7 @@ from ldm_jax.convert.native import is_native_codes, read_native_codes
 from ldm_jax.convert.parts import fitting, refuse_differing
 from ldm_jax.convert.taming import is_code_model, read_taming
 from ldm_jax.convert.taming_settings import Told
+from ldm_jax.core.stores import as_path
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.frozen import load_condition_stage, load_first_stage
 from ldm_jax.workdir.layout import CHECKPOINTS
@@ -53,7 +54,7 @@ def open_code_model(
         ConvertError, FileFormatError, ConfigError, FileNotFoundError: what is wrong, and where; or
             a choice that does not belong to such a source.
     """
-    path = Path(path)
+    path = as_path(path)
     given = {name: value for name, value in choices.items() if value is not None}
     native = (path / MODEL).is_file()
     if weights is not None and (native or path.is_file()):

@@ -13,6 +13,7 @@ from ldm_jax.convert import state_dicts
 from ldm_jax.convert.imported_model import ConvertError, materialize
 from ldm_jax.core import tree
 from ldm_jax.core.reading import open_file
+from ldm_jax.core.stores import as_path
 from ldm_jax.formats.model_files import read_tensors
 
 
@@ -36,7 +37,7 @@ def named_file(path: str | Path | None, option: str, variable: str, how_to_get: 
         raise ConvertError(
             f"{how_to_get}; name it with {option}=FILE, or set the environment variable {variable}"
         )
-    return Path(path)
+    return as_path(path)
 
 
 def read_weights(

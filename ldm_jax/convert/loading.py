@@ -1,6 +1,5 @@
 """A model from whatever holds it: work directory, native folder, diffusers folder, single file."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError, Imported
 from ldm_jax.convert.native import read_workdir
 from ldm_jax.core.reading import read_json
+from ldm_jax.core.stores import as_path, there
 from ldm_jax.workdir.layout import CHECKPOINTS
 
 Kind = Literal["workdir", "native", "diffusers", "compvis"]
@@ -58,7 +58,7 @@ def load(
         ConvertError, FileFormatError, ConfigError, FileNotFoundError: what is wrong, and where; or
             a choice that does not belong to such a source.
     """
-    path = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+    path = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else as_path(path)
     kind = kind_of(path)
     choices = {
         "weights": weights, "variant": variant, "prediction": prediction,
@@ -90,7 +90,7 @@ def _read(path: Path, kind: Kind, given: dict[str, Any]) -> Imported:
             ema = None if weights is None else weights == "ema"
             return read_checkpoint(path, ema=ema, borrowed=_borrowed(given), **given)
     imported, tokenizer = native.read_native(path), given.get("tokenizer")
-    return replace(imported, tokenizer=Path(tokenizer)) if tokenizer else imported
+    return replace(imported, tokenizer=as_path(tokenizer)) if tokenizer else imported
 
 
 def _borrowed(given: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -98,7 +98,7 @@ def _borrowed(given: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
     parts: dict[str, tuple[Any, dict[str, Any]]] = {}
     for name in ("vae", "text_encoder"):
         path = str(given.get(name, hub.PREFIX))
-        if not path.startswith(hub.PREFIX) and not Path(path).exists():
+        if not path.startswith(hub.PREFIX) and not as_path(path).exists():
             raise ConvertError(f"--{name}={path}: there is no such file or folder")
     if vae := given.pop("vae", None):
         other = load(vae)
@@ -121,14 +121,14 @@ def read_text_encoder(
     Raises:
         ConvertError, FileFormatError, ConfigError, FileNotFoundError: as `load`, or there is none.
     """
-    config = Path(path) / CONFIG
-    if is_clip(Path(path)):
+    config = as_path(path) / CONFIG
+    if is_clip(as_path(path)):
         return read_clip(path).text_encoder()
     if config.is_file() and "model_type" in read_json(config):
         fields = Fields.read(config)
         with fields.naming():
             text = read_text_encoder_config(fields)
-        return text, read_component(Path(path), text)[0], None
+        return text, read_component(as_path(path), text)[0], None
     other = load(path, **choices)
     text = cfg.find(getattr(other.config, "conditioners", ()), cfg.TextConditioner)
     if text is None:
@@ -148,12 +148,12 @@ def kind_of(path: Path) -> Kind:
         what = "is neither a regular file nor a folder" if path.exists() else "does not exist"
         raise ConvertError(f"{path} {what}")
     # What has the name of a file and is none is refused by whoever reads it.
-    if os.path.lexists(path / native.CONFIG):
+    if there(path / native.CONFIG):
         return "native"
-    if os.path.lexists(path / INDEX):
+    if there(path / INDEX):
         return "diffusers"
     config = path / CONFIG
-    if os.path.lexists(config):
+    if there(config):
         found = read_json(config)
         if "_class_name" in found:
             return "diffusers"

@@ -20,6 +20,7 @@ from ldm_jax.convert.imported_model import ConvertError, materialize
 from ldm_jax.core import tree
 from ldm_jax.core.output import say
 from ldm_jax.core.reading import map_file, shown
+from ldm_jax.core.stores import as_path
 from ldm_jax.formats.array_pickle import looks_like_array_pickle, read_array_pickle
 from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.formats.safetensors_file import write_safetensors
@@ -59,9 +60,9 @@ def read_lpips(vgg: str | Path, heads: str | Path | None = None) -> dict[str, An
         ConvertError: names what is missing or unexpected, or the heads of another network.
     """
     where = str(vgg) if heads is None else f"{vgg} with {heads}"
-    tensors = _tensors(Path(vgg))
+    tensors = _tensors(as_path(vgg))
     if heads is not None:
-        tensors = _without_heads(tensors, vgg) | _heads(read_tensors(Path(heads)), heads)
+        tensors = _without_heads(tensors, vgg) | _heads(read_tensors(as_path(heads)), heads)
     elif not any(name.startswith("lin") for name in tensors):
         raise ConvertError(f"{vgg} has no heads (lin0, …); name the file of them too. {HOW_TO_GET}")
     if not any(name.startswith(("features.", "net.")) for name in tensors):
@@ -139,7 +140,7 @@ def _checked(tensors: dict[str, np.ndarray], network: Name, where: str) -> dict[
 
 def write_lpips(params: Mapping[str, Any], path: str | Path) -> None:
     """One safetensors file that `read_lpips` reads by itself. Raises OSError."""
-    write_safetensors(Path(path), state_dicts.to_torch(params), {"format": "pt"})
+    write_safetensors(as_path(path), state_dicts.to_torch(params), {"format": "pt"})
 
 
 def _heads(tensors: dict[str, np.ndarray], path: str | Path) -> dict[str, np.ndarray]:

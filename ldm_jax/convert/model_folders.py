@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ldm_jax.convert.imported_model import ConvertError
-from ldm_jax.core.files import remove, temporary, writing
+from ldm_jax.core.files import remove, temporary, write_atomically, writing
 from ldm_jax.core.reading import FileFormatError, read_json
 from ldm_jax.core.signals import at_end, undisturbed
+from ldm_jax.core.stores import is_stored
 
 MARKS = (
     "model.json", "model_index.json", "config.json", "adapter_config.json",
@@ -48,7 +49,7 @@ def check_file(path: Path, overwrite: bool) -> None:
 
 def check_place(path: Path) -> None:
     """Raises ConvertError where `path` lies in a model, or in the work directory of one."""
-    parent = Path(os.path.realpath(path.parent))
+    parent = path.parent if is_stored(path) else Path(os.path.realpath(path.parent))
     for folder in (parent, *parent.parents):
         if _is_model(folder):
             raise ConvertError(
@@ -116,4 +117,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
         raise ConvertError(f"{source} has no files of a tokenizer")
     target.mkdir()
     for file in files:
-        shutil.copyfile(file, target / file.name)
+        if is_stored(file) or is_stored(target):
+            write_atomically(target / file.name, file.read_bytes())
+        else:
+            shutil.copyfile(file, target / file.name)

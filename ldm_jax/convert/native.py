@@ -26,6 +26,7 @@ from ldm_jax.convert.model_folders import copy_tokenizer, new_folder
 from ldm_jax.core import tree
 from ldm_jax.core.files import DIGESTS, damage, write_digests
 from ldm_jax.core.reading import parse_json, read_json, read_text
+from ldm_jax.core.stores import as_path
 from ldm_jax.formats.safetensors_file import read_safetensors, write_safetensors
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.frozen import load_first_stage, load_untrained
@@ -45,7 +46,7 @@ def read_native(path: str | Path) -> Imported:
         ConvertError, FileFormatError, ConfigError: names the file that is missing, damaged or
             altered, or the parameters that do not fit the config.
     """
-    path = Path(path)
+    path = as_path(path)
     config, components, about = _contents(path)
     if isinstance(config, cfg.CodeModel):
         raise ConvertError(
@@ -60,7 +61,7 @@ def read_native(path: str | Path) -> Imported:
 
 def read_native_codes(path: str | Path) -> ImportedCodes:
     """The model of codes that `write_native` wrote; raises as `read_native`."""
-    config, components, about = _contents(Path(path))
+    config, components, about = _contents(as_path(path))
     if not isinstance(config, cfg.CodeModel):
         raise ConvertError(
             f"{path} describes a {type(config).__name__}, not a transformer over codes; diffusion "
@@ -149,7 +150,7 @@ def write_native(
     Raises:
         ConvertError: `path` exists, or a weight is too large for `dtype`.
     """
-    with new_folder(Path(path), overwrite) as folder:
+    with new_folder(as_path(path), overwrite) as folder:
         tensors = imported_model.cast(tree.flatten(imported.components()), dtype)
         write_safetensors(folder / WEIGHTS, tensors)
         (folder / CONFIG).write_text(cfg.to_json(imported.config), encoding="utf-8")
@@ -174,7 +175,7 @@ def read_workdir(
     Raises:
         FileNotFoundError, ValueError: no checkpoint, a damaged one, or no average.
     """
-    path = Path(path)
+    path = as_path(path)
     run, params, origin = read_trained(path, weights, step)
     if isinstance(run, cfg.AutoencoderRun):
         return imported_model.make(run.autoencoder, {"autoencoder": params}, origin=origin)

@@ -23,6 +23,7 @@ from ldm_jax.convert.imported_codes import ImportedCodes
 from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.taming_settings import Told, of_yaml, prefix_of
 from ldm_jax.core.reading import parse_json, shown
+from ldm_jax.core.stores import as_path
 
 TRANSFORMER = "transformer."
 _MARK = "transformer.tok_emb.weight"
@@ -57,7 +58,7 @@ def read_taming(
         ConvertError, FileFormatError, ConfigError: what is wrong with the file, or what is missing
             to know its architecture, and which option gives it.
     """
-    path = Path(path)
+    path = as_path(path)
     tensors, metadata = read_any(path)
     try:
         _check(tensors)
@@ -93,7 +94,7 @@ def _told(
     transformer, block_size = _transformer(_below(tensors, TRANSFORMER))
     stage = _condition_stage(tensors)
     if original_config is not None:
-        told = of_yaml(Path(original_config), transformer, stage)
+        told = of_yaml(as_path(original_config), transformer, stage)
     if told is None:
         raise ConvertError(
             "its tensors do not tell the number of attention heads, nor the condition; give "

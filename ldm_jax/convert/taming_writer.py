@@ -13,6 +13,7 @@ from ldm_jax.convert.imported_model import Dtype
 from ldm_jax.convert.model_folders import check_file
 from ldm_jax.convert.obstacles import refuse
 from ldm_jax.convert.taming import TRANSFORMER, transformer_places
+from ldm_jax.core.stores import as_path
 from ldm_jax.formats.safetensors_file import write_safetensors
 from ldm_jax.images.condition_views import class_colour
 
@@ -26,7 +27,7 @@ def write_taming(
     Raises:
         ConvertError: a first stage has something that such files cannot hold, or `path` exists.
     """
-    path, config = Path(path), imported.config
+    path, config = as_path(path), imported.config
     check_file(path, overwrite)
     stage = config.condition_stage
     of_conditions = [] if stage is None else writer.obstacles(stage)

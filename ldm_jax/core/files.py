@@ -13,6 +13,7 @@ from typing import Any
 
 from ldm_jax.core.reading import open_file, read_json, shown
 from ldm_jax.core.signals import at_end, undisturbed
+from ldm_jax.core.stores import is_stored, there
 
 DIGESTS = "digests.json"
 _ELSEWHERE = "name another folder"
@@ -103,6 +104,9 @@ def temporary(path: Path) -> Iterator[Path]:
 
 def remove(path: Path) -> None:
     """Removes a file or a folder with all that is in it, if it is there."""
+    if is_stored(path):
+        path.rmtree()
+        return
     if path.is_dir() and not path.is_symlink():
         import shutil
 
@@ -113,12 +117,28 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder with all that is in it, as far as that goes; of a file system no errors."""
+    if is_stored(folder):
+        folder.rmtree()
+        return
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside `path`, flushes to disk, and renames; leaves nothing behind if that fails.
+    """Writes beside `path`, flushes to disk, and renames; leaves nothing behind if that fails. An
+    object in a store appears whole by itself.
 
     Raises:
         NotWritten: names `path`, also where a disk is full.
+        OSError: a store cannot be reached.
     """
+    if is_stored(path):
+        with undisturbed():
+            path.write_bytes(content)
+        return
     with undisturbed(), writing(path), temporary(path) as draft:
         with draft.open("wb") as file:
             file.write(content)
@@ -137,6 +157,8 @@ def check_writable(folder: Path, named: str) -> None:
     Raises:
         NotWritable: names what stands in the way, and `named`.
     """
+    if is_stored(folder):
+        raise NotWritable(f"{named}: stores are read from, not written to; name a local folder")
     import tempfile
 
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
@@ -160,7 +182,9 @@ def check_apart(out: Path, option: str, folder: Path, what: str, below: bool = T
     Raises:
         ValueError: names `option`, which gave `out`, and `folder`.
     """
-    target, holder = (Path(os.path.realpath(path)) for path in (out, folder))
+    target, holder = (
+        path if is_stored(path) else Path(os.path.realpath(path)) for path in (out, folder)
+    )
     if target == holder or (below and target.is_relative_to(holder)):
         where = "is" if target == holder else f"lies in {folder},"
         raise ValueError(f"{option}={out} {where} the folder of {what}; name another")
@@ -231,8 +255,7 @@ def changes(directory: Path, noted: Any, where: str) -> list[str]:
         if not _is_digest(expected):
             problems.append(f"{where} has no digest of {shown(name)}")
         elif not file.is_file():
-            there = os.path.lexists(file)
-            problems.append(f"{file} is {'no regular file' if there else 'missing'}")
+            problems.append(f"{file} is {'no regular file' if there(file) else 'missing'}")
         elif file.stat().st_size != expected["bytes"]:
             size = file.stat().st_size
             problems.append(f"{file} has {size} bytes instead of {expected['bytes']}")
@@ -253,7 +276,7 @@ def _is_digest(value: Any) -> bool:
 def _digest(path: Path) -> dict[str, Any]:
     with open_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
+        return {"bytes": file.tell(), "sha256": digest}
 
 
 def reason_of(error: BaseException) -> str:

@@ -11,6 +11,8 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ldm_jax.core.stores import as_path, is_stored, local_copy
+
 MAX_TEXT = 256 * 2**20
 """Bytes of one text or JSON file: two million captions."""
 # A tensor of a safetensors header has some ten of these marks, so that this allows a hundred
@@ -47,12 +49,15 @@ def printable(text: str) -> str:
 
 
 def open_file(path: str | Path) -> BinaryIO:
-    """Opens a regular file (or one that a link leads to) for reading.
+    """Opens a regular file (or one that a link leads to), or an object in a store, for reading.
 
     Raises:
         FileFormatError: there is no such file, it is not a regular one, or it is unreadable.
+        OSError: a store cannot be reached.
     """
-    path = Path(path)
+    path = as_path(path)
+    if is_stored(path):
+        return _open_object(path)
     try:
         # Looked at before opening, which for a pipe would wait for its writer; and opened without
         # waiting, for it may have become another in between.
@@ -75,6 +80,15 @@ def open_file(path: str | Path) -> BinaryIO:
         raise FileFormatError(ascii(str(path)), "is no name of a file") from error
 
 
+def _open_object(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise FileFormatError(path, "does not exist") from error
+    except IsADirectoryError as error:
+        raise FileFormatError(path, "is a folder; name a file in it") from error
+
+
 def _check_regular(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise FileFormatError(path, "is a folder; name a file in it")
@@ -83,7 +97,8 @@ def _check_regular(path: Path, mode: int) -> None:
 
 
 def map_file(path: str | Path) -> mmap.mmap:
-    """The content of a regular file, read-only and on demand.
+    """The content of a regular file, read-only and on demand; of an object in a store, that of its
+    copy on this machine.
 
     The file must not be shortened while its content is in use: the operating system then ends the
     process.
@@ -91,6 +106,10 @@ def map_file(path: str | Path) -> mmap.mmap:
     Raises:
         FileFormatError: as `open_file`, or the file is empty.
     """
+    path = as_path(path)
+    if is_stored(path):
+        _open_object(path).close()
+        path = local_copy(path)
     with open_file(path) as file:
         if file.seek(0, 2) == 0:
             raise FileFormatError(path, "is empty; copy or download it again")
@@ -110,6 +129,8 @@ def read_bytes(path: str | Path, limit: int = MAX_TEXT) -> bytes:
         try:
             data = file.read(limit + 1)
         except OSError as error:
+            if error.errno is None:  # a store, which has said all
+                raise
             raise FileFormatError(path, f"cannot be read: {error.strerror}") from error
     if len(data) > limit:
         raise FileFormatError(path, f"has more than {limit} bytes, which no such file needs")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ldm_jax.core.reading import printable
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.sources import DataError
 
 
@@ -22,7 +23,7 @@ def find_alike(
     Raises:
         DataError: images without a file, or two images that would have the same.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     found: dict[str, Path] = {}
     owners: dict[str, str] = {}
     missing = []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import printable, read_text
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.buckets import Bucket, Sides, bucket_of, told_buckets
 from ldm_jax.data.folders import find_images, picture_buckets
 from ldm_jax.data.picture_reader import PictureReader
@@ -46,7 +47,7 @@ class ConceptSource:
         subjects, told = _subjects(config)
         classes: list[_Picture] = []
         if config.class_path:
-            root = Path(config.class_path)
+            root = as_path(config.class_path)
             classes, told_classes = _concepts(root, "", "data.source.class_path", True)
             told = f"{told}; of classes {told_classes}"
         sizes = (len(subjects), len(classes)) if classes else (len(subjects),)
@@ -120,7 +121,7 @@ def check_subjects(config: cfg.DreamBooth) -> None:
 
 
 def _subjects(config: cfg.DreamBooth) -> tuple[list[_Picture], str]:
-    return _concepts(Path(config.path), config.prompt, "data.source.path", False)
+    return _concepts(as_path(config.path), config.prompt, "data.source.path", False)
 
 
 def concept_folders(root: Path) -> dict[Path, tuple[int, str]]:

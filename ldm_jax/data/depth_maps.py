@@ -8,6 +8,7 @@ from jaxtyping import Float32
 
 from ldm_jax.core.npy import read_matrix
 from ldm_jax.core.reading import FileFormatError
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.alike import find_alike
 from ldm_jax.images.picture_files import MAX_PIXELS, open_picture
 
@@ -22,7 +23,7 @@ def read_depth_map(path: str | Path) -> Float32[np.ndarray, "h w"]:
         FileFormatError: no such file, colours, transparency, a palette, or one depth everywhere;
             says what is wrong.
     """
-    if Path(path).suffix.lower() == ".npy":
+    if as_path(path).suffix.lower() == ".npy":
         depth = read_matrix(path, MAX_PIXELS)
     else:
         with open_picture(path, ("PNG",)) as image:

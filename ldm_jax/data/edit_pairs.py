@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ldm_jax.core.reading import FileFormatError, parse_json, printable, read_lines, shown
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.alike import find_alike
 from ldm_jax.data.sources import DataError
 from ldm_jax.images.picture_files import SUFFIXES
@@ -56,7 +57,7 @@ def find_edit_images(where: str | Path, names: Sequence[str]) -> dict[str, Path]
     """
     if not is_list(where):
         return find_alike(where, names, dict.fromkeys(SUFFIXES, "a picture"), "picture to edit")
-    pairs, folder = read_edit_pairs(where), Path(where).parent
+    pairs, folder = read_edit_pairs(where), as_path(where).parent
     missing = [name for name in names if not (name in pairs and (folder / pairs[name]).is_file())]
     if missing:
         raise DataError(

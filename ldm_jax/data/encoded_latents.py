@@ -14,7 +14,6 @@ models may be told of the picture's size and crop. A shard appears complete or n
 import hashlib
 import json
 import math
-import os
 import typing
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +29,7 @@ from ldm_jax import config as cfg
 from ldm_jax.config.checks import matches
 from ldm_jax.core import tree
 from ldm_jax.core.reading import FileFormatError, parse_json, read_json
+from ldm_jax.core.stores import as_path, there
 from ldm_jax.data import shard_plans
 from ldm_jax.data.buckets import Bucket, told_buckets
 from ldm_jax.data.records import Records, count
@@ -129,15 +129,15 @@ _HINTS = typing.get_type_hints(Index)
 
 def is_encoded(source: cfg.EncodedLatents, split: Split) -> bool:
     """Whether a split was encoded, or was begun."""
-    return bool(encoded_folders(Path(source.path) / split))
+    return bool(encoded_folders(as_path(source.path) / split))
 
 
 def encoded_folders(folder: Path) -> list[Path]:
     """Where a split has an index: in its `folder`, or in that of each of its buckets; in their
     order."""
-    if os.path.lexists(folder / INDEX):
+    if there(folder / INDEX):
         return [folder]
-    found = [path for path in folder.glob("*x*") if os.path.lexists(path / INDEX)]
+    found = [path for path in folder.glob("*x*") if there(path / INDEX)]
     return sorted(found, key=lambda path: read_index(path).image_size[::-1])
 
 
@@ -153,7 +153,7 @@ def read_index(folder: Path) -> Index | None:
         DataError: the file is damaged, or of another version of this project.
     """
     path = folder / INDEX
-    if not os.path.lexists(path):
+    if not there(path):
         return None
     try:
         found = read_json(path)
@@ -236,7 +236,7 @@ class LatentsSource:
         self._opened_with = (source, sides, split)
         if not source.path:
             raise DataError("data.source.path is missing: name the folder of encoded images")
-        self.folder = Path(source.path) / split
+        self.folder = as_path(source.path) / split
         folders = encoded_folders(self.folder)
         if not folders:
             raise DataError(
@@ -317,7 +317,7 @@ class _Part:
                 "command that began it again to continue"
             )
         self.index, self._folder = index, folder
-        paths = [str(index.path(folder, shard)) for shard in range(index.shards)]
+        paths = [index.path(folder, shard) for shard in range(index.shards)]
         self._records = Records(paths, remedy)
 
     def __len__(self) -> int:

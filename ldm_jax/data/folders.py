@@ -22,6 +22,7 @@ from ldm_jax.core.reading import (
     read_text,
     shown,
 )
+from ldm_jax.core.stores import as_path, is_stored
 from ldm_jax.data.buckets import Bucket, Sides, bucket_of, in_buckets, told_buckets
 from ldm_jax.data.companions import Companions
 from ldm_jax.data.edit_pairs import is_list, only_edited, read_edit_pairs
@@ -51,7 +52,7 @@ class FolderSource:
         if split == "test":
             raise DataError("a folder of images has no test split; use 'train' or 'validation'")
         apart = folder.validation_path if split == "validation" else ""
-        root = Path(apart or folder.path)
+        root = as_path(apart or folder.path)
         listing = find_images(root, f"data.source.{'validation_' * bool(apart)}path")
         if is_list(folder.edit_images):
             pairs = read_edit_pairs(folder.edit_images)
@@ -237,6 +238,36 @@ def find_images(root: Path, setting: str = "data.source.path") -> Listing:
     if not root.is_dir():
         raise DataError(f"{setting} is {str(root)!r}, which is not a folder")
     found = Listing(root, (), Counter(), Counter(), (), Counter())
+    names, texts = _stored_files(root, found) if is_stored(root) else _files(root, found)
+    if not names:
+        raise DataError(
+            f"no images in {root}; looked for {', '.join(SUFFIXES)}, also below it{found.rest()}"
+        )
+    return replace(found, names=tuple(sorted(names)), texts=tuple(texts))
+
+
+def _stored_files(root: Path, found: Listing) -> tuple[list[str], list[str]]:
+    """The images and the `.txt` files below a folder in a store; counts what else there is."""
+    names: list[str] = []
+    texts: list[str] = []
+    for name in root.files():
+        path = PurePosixPath(name)
+        suffix, hidden = path.suffix.lower(), path.name.startswith(".")
+        if any(part.startswith(".") for part in path.parent.parts):
+            continue
+        if suffix not in SUFFIXES:
+            found.others[suffix] += not hidden
+        elif hidden:
+            found.left_out["hidden images"] += 1
+        else:
+            names.append(name)
+        if suffix == ".txt" and not hidden:
+            texts.append(name)
+    return names, texts
+
+
+def _files(root: Path, found: Listing) -> tuple[list[str], list[str]]:
+    """The images and the `.txt` files below a folder of this machine; counts what else there is."""
     names: list[str] = []
     texts: list[str] = []
     waiting, seen = [""], set()
@@ -256,11 +287,7 @@ def find_images(root: Path, setting: str = "data.source.path") -> Listing:
         waiting += [f"{below}{entry.name}/" for entry in inside if _enters(entry, found.left_out)]
         names += [f"{below}{entry.name}" for entry in inside if _is_image(entry, found)]
         texts += [f"{below}{entry.name}" for entry in inside if _is_text(entry)]
-    if not names:
-        raise DataError(
-            f"no images in {root}; looked for {', '.join(SUFFIXES)}, also below it{found.rest()}"
-        )
-    return replace(found, names=tuple(sorted(names)), texts=tuple(texts))
+    return names, texts
 
 
 def _enters(entry: os.DirEntry, left_out: Counter[str]) -> bool:
@@ -409,7 +436,7 @@ def _by_name(path: Path, rows: Iterator[Row], names: set[str]) -> dict[str, str]
             raise DataError(f'{where} needs "file_name" and "text", both strings')
         image = known(name)
         if image is None:
-            there = os.path.isfile(path.parent / name)
+            there = (path.parent / name).is_file()
             why = f"which is {'there, but ' if there else ''}no image that is read"
             raise DataError(f"{where} names {shown(name)}, {why} below {path.parent}")
         if image in captions:

@@ -24,6 +24,7 @@ from PIL import Image
 from ldm_jax import config as cfg
 from ldm_jax.core.files import digests
 from ldm_jax.core.reading import FileFormatError, parse_json, read_json
+from ldm_jax.core.stores import there
 from ldm_jax.data import shard_lists
 from ldm_jax.data.shard_lists import Shard
 from ldm_jax.data.shard_plans import ShardPlan, begin, write_shard
@@ -70,7 +71,7 @@ def begin_pictures(folder: Path, plan: PicturePlan) -> list[int]:
         DataError: the folder holds what another plan made.
     """
     path, found = folder / PLAN, None
-    if os.path.lexists(path):
+    if there(path):
         remedy = f"delete {folder} and write it anew"
         found = shard_lists.record_of(PicturePlan, path, read_json(path), remedy)
     begin(path, found, plan, "pictures written")

@@ -11,6 +11,7 @@ from typing import Any
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from ldm_jax.core.stores import as_path, is_unreachable, local_copy
 from ldm_jax.data.sources import DataError
 
 OPEN_FILES = 256
@@ -41,12 +42,12 @@ class Records:
         Raises:
             DataError: one cannot be opened.
         """
-        self._paths, self._remedy = [*map(str, paths)], remedy
+        self._paths, self._remedy = [*map(as_path, paths)], remedy
         if counts is None:
             counts = []
             for path in self._paths:
                 with self._naming(path):
-                    counts.append(len(ArrayRecordDataSource([path])))
+                    counts.append(_length(path))
         self._counts = [*counts]
         self._ends = [*accumulate(self._counts)]
 
@@ -85,7 +86,9 @@ class Records:
     def open_file(self, file: int) -> ArrayRecordReader:
         """A reader of one file. Raises ValueError where it has another number of records."""
         reader = ArrayRecordReader(
-            self._paths[file], options="readahead_buffer_size:0", file_reader_buffer_size=2**15
+            str(local_copy(self._paths[file])),
+            options="readahead_buffer_size:0",
+            file_reader_buffer_size=2**15,
         )
         # One that was cut short has none, and reads as if it were empty.
         if reader.num_records() != self._counts[file]:
@@ -93,10 +96,12 @@ class Records:
         return reader
 
     @contextmanager
-    def _naming(self, path: str) -> Iterator[None]:
+    def _naming(self, path: Path) -> Iterator[None]:
         try:
             yield
         except _RAISED as error:
+            if is_unreachable(error):
+                raise
             raise DataError(
                 f"{path} is missing or damaged ({_first_line(error)}); {self._remedy}"
             ) from error
@@ -107,9 +112,15 @@ def count(path: Path) -> int | None:
     if not path.is_file():
         return None
     try:
-        return len(ArrayRecordDataSource([str(path)]))
-    except _RAISED:
+        return _length(path)
+    except _RAISED as error:
+        if is_unreachable(error):
+            raise
         return None
+
+
+def _length(path: Path) -> int:
+    return len(ArrayRecordDataSource([str(local_copy(path))]))
 
 
 def write_records(path: Path, records: Iterable[bytes]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from ldm_jax.config.checks import field_hints, matches
 from ldm_jax.core.files import changes, write_atomically
 from ldm_jax.core.reading import FileFormatError, read_json
+from ldm_jax.core.stores import names_in
 from ldm_jax.data.sources import DataError
 
 INDEX = "index.json"
@@ -150,7 +151,7 @@ def check_present(folder: Path, shards: Sequence[Shard], suffix: str, remedy: st
     Raises:
         DataError: one is missing, or there is one with the number of another.
     """
-    there = {name for name in os.listdir(folder) if name.endswith(suffix)}
+    there = {name for name in names_in(folder) if name.endswith(suffix)}
     listed = {one.file for one in shards}
     missing, unlisted = sorted(listed - there), sorted(there - listed)
     if missing:

@@ -1,10 +1,8 @@
 """Shards of pictures as a source; opening it reads a list, whose length is that of the shards."""
 
-import os
-from pathlib import Path
-
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import printable
+from ldm_jax.core.stores import as_path, there
 from ldm_jax.data import shard_lists
 from ldm_jax.data.picture_shards import PLAN, Common, read_record
 from ldm_jax.data.records import Records
@@ -21,10 +19,10 @@ class ShardsSource(StoredSource):
         super().__init__(source, sides, split)
         if not source.path:
             raise DataError("data.source.path is missing: name the folder of shards")
-        folder = Path(source.path) / split
+        folder = as_path(source.path) / split
         command = f"python -m ldm_jax.cli.shards --out={source.path}"
         if not has_split(source, split):
-            begun = os.path.lexists(folder / PLAN)
+            begun = there(folder / PLAN)
             raise DataError(
                 f"{folder} is not finished: the {command} that began it goes on with it"
                 if begun
@@ -34,7 +32,7 @@ class ShardsSource(StoredSource):
         remedy = f"copy it again, or repeat the {command} that wrote it, which writes what is amiss"
         shards, common = shard_lists.read_list(folder, Shard, Common, remedy)
         shard_lists.check_present(folder, shards, SUFFIX, remedy)
-        paths = [os.path.join(folder, one.file) for one in shards]
+        paths = [folder / one.file for one in shards]
         self._records = Records(paths, remedy, [one.examples for one in shards])
         self.class_names, self.has_captions = common.class_names, common.has_captions
         if not len(self):
@@ -57,4 +55,4 @@ class ShardsSource(StoredSource):
 
 def has_split(source: cfg.Shards, split: Split) -> bool:
     """Whether a split is there and finished."""
-    return os.path.lexists(Path(source.path) / split / shard_lists.INDEX)
+    return there(as_path(source.path) / split / shard_lists.INDEX)

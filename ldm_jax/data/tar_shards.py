@@ -21,6 +21,7 @@ import numpy as np
 
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import FileFormatError, open_file
+from ldm_jax.core.stores import as_path, is_stored, local_copy
 from ldm_jax.data.records import opened
 from ldm_jax.data.shard_lists import Shard
 from ldm_jax.data.sources import DataError
@@ -53,7 +54,7 @@ def tar_files(path: str, setting: str = "data.source.path") -> tuple[Path, ...]:
     """
     if not path:
         raise DataError(f"{setting} is missing: name tar files, such as train-{{0000..0099}}.tar")
-    place = Path(path)
+    place = as_path(path)
     if place.is_dir():
         found = sorted(one for one in place.iterdir() if one.suffix == ".tar")
         if not found:
@@ -98,7 +99,7 @@ def index_tar(path: Path, folder: Path) -> TarShard:
             raise FileFormatError(path, f"is cut short, or no tar file: {error}") from error
         while hashed.read(2**20):
             pass
-        size = os.fstat(file.fileno()).st_size
+        size = file.tell()
     members = np.array(rows, MEMBERS)
     # Archives end with blocks of zeros.
     if size < end + _BLOCK:
@@ -193,7 +194,7 @@ class TarMembers:
         at, size = (int(tar.members[row][name]) for name in (kind, f"{kind}_bytes"))
         if not at:
             return "", b""
-        data = os.pread(tar.descriptor, _BLOCK + size, at - _BLOCK)
+        data = tar.part(at - _BLOCK, _BLOCK + size)
         try:
             header = tarfile.TarInfo.frombuf(data[:_BLOCK], "utf-8", "backslashreplace")
         except tarfile.HeaderError as error:
@@ -218,15 +219,17 @@ class TarMembers:
         except FileFormatError as error:
             raise DataError(f"{error}; {self._remedy}") from error
         with file:
-            size = os.fstat(file.fileno()).st_size
+            size = file.seek(0, os.SEEK_END)
             if size != noted.bytes:
                 raise self._other(shard, f"has {size} bytes instead of {noted.bytes}")
             try:
-                members = np.load(index, mmap_mode="r")
+                members = np.load(local_copy(index), mmap_mode="r")
             except (OSError, ValueError, EOFError) as error:
                 raise DataError(f"{index} is missing or damaged; {self._remedy}") from error
             if members.dtype != MEMBERS or members.shape != (noted.examples,):
                 raise DataError(f"{index} is of another version of {path}; {self._remedy}")
+            if is_stored(path):
+                return _StoredTar(path, members)
             return _Tar(os.dup(file.fileno()), members)
 
     def _other(self, shard: int, what: str) -> DataError:
@@ -241,3 +244,18 @@ class _Tar:
     def __init__(self, descriptor: int, members: Any) -> None:
         self.descriptor, self.members = descriptor, members
         weakref.finalize(self, os.close, descriptor)
+
+    def part(self, start: int, size: int) -> bytes:
+        """So many bytes of it."""
+        return os.pread(self.descriptor, size, start)
+
+
+class _StoredTar:
+    """A tar file in a store, of which only members are fetched."""
+
+    def __init__(self, path: Path, members: Any) -> None:
+        self._path, self.members = path, members
+
+    def part(self, start: int, size: int) -> bytes:
+        """So many bytes of it."""
+        return self._path.read_part(start, size)

@@ -1,12 +1,12 @@
 """Tar files in WebDataset's layout as a source."""
 
-import os
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import parse_json, printable
+from ldm_jax.core.stores import as_path, names_in
 from ldm_jax.data import shard_lists
 from ldm_jax.data.sources import DataError, Split
 from ldm_jax.data.stored_pictures import Stored, StoredSource, decoded_text, has_picture
@@ -25,7 +25,7 @@ class TarSource(StoredSource):
         lacking = [path for path in paths if path.name not in known]
         if lacking:
             raise DataError(f"{folder} has no index of {lacking[0]}; {remedy}")
-        there = {*os.listdir(paths[0].parent)} if paths[0].parent.is_dir() else set()
+        there = {*names_in(paths[0].parent)} if paths[0].parent.is_dir() else set()
         missing = [path for path in paths if path.name not in there]
         if missing:
             raise DataError(
@@ -122,7 +122,7 @@ def tars_of(source: cfg.WebDataset, split: Split) -> tuple[tuple[Path, ...], Pat
     if source.index:
         # Files of the same names in two folders are two.
         apart = own[0].parent != training[0].parent
-        folder = Path(source.index) / split if apart else Path(source.index)
+        folder = as_path(source.index) / split if apart else as_path(source.index)
     return own, folder
 
 

@@ -17,6 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import parse_json, read_json, read_text
+from ldm_jax.core.stores import as_path, local_folder
 
 KNOWN_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -180,7 +181,7 @@ class Tokenizer:
         """Writes `tokenizer.json`: the format of the tokenizers library, padding included."""
         backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
         backend.enable_padding(pad_id=self.pad_id, pad_token=backend.id_to_token(self.pad_id))
-        Path(path).write_text(backend.to_str(pretty=True), encoding="utf-8")
+        as_path(path).write_text(backend.to_str(pretty=True), encoding="utf-8")
 
     def _report_truncated(self, caption: str, length: int, max_length: int) -> None:
         if not self._truncated:
@@ -326,7 +327,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     Raises:
         TokenizerError: no such file, not a tokenizer, or one without padding.
     """
-    path = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+    path = as_path(path) / "tokenizer.json" if as_path(path).is_dir() else as_path(path)
     try:
         text = read_text(path)
         found = parse_json(path, "it", text)
@@ -348,7 +349,7 @@ def load_clip_tokenizer(folder: str | Path) -> Tokenizer:
     Raises:
         TokenizerError: the folder or its files are missing, or it is not CLIP's.
     """
-    folder = Path(folder)
+    folder = local_folder(as_path(folder))
     if not (folder / "tokenizer.json").is_file():
         absent = [n for n in ("vocab.json", "merges.txt") if not (folder / n).is_file()]
         if absent:
@@ -389,7 +390,7 @@ def load_bert_tokenizer(folder: str | Path) -> Tokenizer:
     Raises:
         TokenizerError: the folder or its files are missing, or a special token is.
     """
-    folder = Path(folder)
+    folder = local_folder(as_path(folder))
     try:
         for name in KNOWN_FILES:
             if (folder / name).exists():

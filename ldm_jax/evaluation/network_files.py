@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm_jax import config as cfg
+from ldm_jax.core.stores import as_path
 from ldm_jax.evaluation.evaluators import Score
 from ldm_jax.evaluation.features import captioned, clip, extractors
 
@@ -27,18 +28,18 @@ def read_extractors(scores: Mapping[str, Score], files: cfg.FeatureFiles, batch:
 
 def _read(mode: str, taps: tuple[str, ...], files: cfg.FeatureFiles, batch: int) -> Any:
     if mode == "digit-scenes":
-        return captioned.read_scene_marks(Path(files.rater) if files.rater else None)
+        return captioned.read_scene_marks(as_path(files.rater) if files.rater else None)
     if mode == "dinov2":
         return clip.read_dinov2_extractor(_named(files.dinov2, "dinov2"), batch)
     if mode in ("clip", *captioned.PREFIXES):
         embedder = clip.read_clip_embedder(_named(files.clip, "clip"), batch)
         return embedder.pictures if mode == "clip" else captioned.Similarity(mode, embedder)
     named = files.vgg if "vgg16" in mode else files.inception
-    weights = Path(named) if named else None
+    weights = as_path(named) if named else None
     return extractors.read_extractor(mode, weights, taps=taps, batch_size=batch)
 
 
 def _named(path: str, option: str) -> Path:
     if not path:
         raise cfg.ConfigError(f"--{option}=FOLDER is missing: the network that these scores are of")
-    return Path(path)
+    return as_path(path)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import FileFormatError, open_file
+from ldm_jax.core.stores import as_path
 from ldm_jax.data import digit_scenes
 from ldm_jax.data.digit_scenes import BACKGROUND, CANVAS, CELL, COLOURS, Place
 
@@ -252,7 +253,7 @@ class Rater:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one npz file, exactly at `path`; renamed into place, so never half-written."""
-        target = Path(path)
+        target = as_path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         np.savez(content, **self.parameters)
@@ -266,8 +267,9 @@ class Rater:
             ValueError: names a file that is missing or not a rater's.
         """
         with open_file(path) as file:
-            if os.fstat(file.fileno()).st_size > _LARGEST:
+            if file.seek(0, os.SEEK_END) > _LARGEST:
                 raise FileFormatError(path, "is too large for a saved rater; train a new one")
+            file.seek(0)
             try:
                 with np.load(file, allow_pickle=False) as arrays:
                     return cls({name: arrays[name] for name in arrays.files})

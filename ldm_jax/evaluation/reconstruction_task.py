@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import Count, Seed, Within, require, settings
 from ldm_jax.config.command_line import parse
+from ldm_jax.core.stores import as_path
 
 SHOWN = 16
 SHOWN_CHANNELS = 16
@@ -73,7 +74,7 @@ def run(arguments: Arguments) -> None:
     source = open_source(data, arguments.split)
     print(f"data: {source.found}")
     count = number_of(arguments.num, arguments.split, len(source))
-    model, network = Path(arguments.model), arguments.lpips
+    model, network = as_path(arguments.model), arguments.lpips
     lpips = read_perceptual(model, arguments.vgg, arguments.heads, network)
     program = FirstStageProgram(stage, arguments.batch_size, arguments.seed, lpips, network)
     images = (example["image"] for example in in_order(source, data, range(count)))

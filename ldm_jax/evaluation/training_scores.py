@@ -18,6 +18,7 @@ from ldm_jax.config.conditioning import WITHOUT_PICTURES
 from ldm_jax.core.command import say
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.sharding import local_rows, replicated, to_global
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.example_order import mixed_rows
 from ldm_jax.data.loader import TASK_SEED, examples_at
 from ldm_jax.data.sources import open_source
@@ -128,7 +129,7 @@ class TrainingScores:
         if not compares(self._how.evaluator, self._how.scores):
             return None, None
         most = self._how.reference_num or None
-        path, data = Path(self._how.reference), self._run.data
+        path, data = as_path(self._how.reference), self._run.data
         if self._how.reference and is_reference(path):
             return read_reference(path), open_images(path) if has_images(path) else None
         if self._how.reference and not path.is_dir():

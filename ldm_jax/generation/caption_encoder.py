@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float, Int, Int32
 from ldm_jax import config as cfg
 from ldm_jax.convert import imported_model
 from ldm_jax.convert.loading import read_text_encoder
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.encoded_latents import EncodedText, text_encoder_hash
 from ldm_jax.data.tokenizer import Tokenizer, read_tokenizer
 from ldm_jax.models.build import build_conditioner
@@ -38,7 +38,7 @@ class CaptionEncoder:
                 f"--text_encoder={path} has no tokenizer; write a copy that has it with python -m "
                 f"ldm_jax.convert {path} TARGET --tokenizer=FOLDER, and name that"
             )
-        return cls(text, imported_model.materialize(params), read_tokenizer(Path(files), text))
+        return cls(text, imported_model.materialize(params), read_tokenizer(as_path(files), text))
 
     @property
     def index(self) -> EncodedText:

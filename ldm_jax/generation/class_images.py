@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ldm_jax import config as cfg
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.concepts import concept_folders
 from ldm_jax.data.folders import find_images
 from ldm_jax.data.sources import DataError
@@ -20,7 +21,7 @@ AT_ONCE = 8
 
 def missing_class_images(source: cfg.DreamBooth) -> dict[str, tuple[Path, int]]:
     """For each of `class_prompts` the folder of its pictures and how many of these are missing."""
-    root = Path(source.class_path)
+    root = as_path(source.class_path)
     folders = {prompt: folder for folder, (_, prompt) in concept_folders(root).items()}
     missing = {}
     for prompt in source.class_prompts:

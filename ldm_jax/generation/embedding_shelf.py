@@ -10,6 +10,7 @@ from ldm_jax import config as cfg
 from ldm_jax.adapters.embedding import Embedding
 from ldm_jax.convert.embeddings.embedding_files import check_width, read_embeddings
 from ldm_jax.convert.embeddings.embedding_folder import EmbeddingFolder, read_embedding_folder
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.embedding_words import EmbeddingWord, EmbeddingWords
 from ldm_jax.data.tokenizer import Tokenizer
 
@@ -61,7 +62,7 @@ class EmbeddingShelf:
             self.skipped = tuple(one for _, one in folder.wide)
         self._named = [one for _, one in named]
         self._all = [*self._named, *(one for _, one in bundled), *(one for _, one in listed)]
-        self._files = [Path(path) for path, _ in named] + [None] * len(bundled)
+        self._files = [as_path(path) for path, _ in named] + [None] * len(bundled)
         self._files += [path for path, _ in listed]
         if self._all:
             self.tokenizer = tokenizer.knowing(name for one in self._all for name in one.words)

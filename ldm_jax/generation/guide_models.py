@@ -15,6 +15,7 @@ from ldm_jax import config as cfg
 from ldm_jax import convert
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.convert.imported_model import normalized
+from ldm_jax.core.stores import as_path
 from ldm_jax.core.typing import Denoise, Level, Process
 from ldm_jax.models.build import build_classifier
 from ldm_jax.models.classifier import Classifier
@@ -220,7 +221,7 @@ def read_classifier(path: str | Path, config: cfg.Model, dtype: str = "float32")
             process, than those of the model of `config`.
         FileNotFoundError, ValueError: nothing that can be read.
     """
-    path = Path(path)
+    path = as_path(path)
     run, params = open_classifier(path)
     autoencoder, frozen = load_first_stage(run, path)
     same = {

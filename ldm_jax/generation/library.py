@@ -19,6 +19,7 @@ from PIL import Image
 from ldm_jax import config as cfg
 from ldm_jax.config.checks import told
 from ldm_jax.config.request import LISTED, paths
+from ldm_jax.core.stores import as_path
 from ldm_jax.generation.drawing_progress import Progress
 from ldm_jax.generation.pipeline import Drawn, Pipeline
 from ldm_jax.generation.resolve import ResolvedRequest, resolve_request
@@ -58,7 +59,7 @@ class Sample:
         Raises:
             OSError, ValueError: it cannot be written there, or in such a format.
         """
-        path = Path(path)
+        path = as_path(path)
         if path.suffix.lower() not in FORMATS:
             raise ValueError(
                 f"{path} does not end in the name of a format: {', '.join(FORMATS)}; only .png "
@@ -197,7 +198,7 @@ def plain(name: str, value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, os.PathLike):
-        return Path(value)
+        return as_path(value)
     if name in paths():
         raise cfg.ConfigError(
             f"{name} is of type {type(value).__name__}; it must be the name of a file: save it "

@@ -1,6 +1,5 @@
 """Stage one as the handful of functions that the one loop needs."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.convert.parts import first_stage_params
 from ldm_jax.core import rngs
+from ldm_jax.core.files import remove_folder
 from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.loader import TASK_SEED
 from ldm_jax.data.sources import Example, Source, open_source
@@ -200,6 +200,6 @@ def _perceptual(workdir: Path, fresh: bool, load: Loader | None) -> Any:
         raise cfg.ConfigError("loss.perceptual is set, but LPIPS' parameters are not given")
     params = load()
     if jax.process_index() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         save_frozen(folder, WEIGHTS, params)
     return params

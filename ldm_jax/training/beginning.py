@@ -1,7 +1,6 @@
 """What a new run of stage two builds on, and what it begins with: parts of trained models."""
 
 import itertools
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from ldm_jax.convert.model_folders import copy_tokenizer
 from ldm_jax.convert.parts import InitialParams, initial_params, text_encoder_params
 from ldm_jax.convert.widening import PATH
 from ldm_jax.core import tree
+from ldm_jax.core.files import remove_folder
 from ldm_jax.core.output import say
 from ldm_jax.data.sources import Source
 from ldm_jax.data.taught_words import initial_tokens
@@ -152,7 +152,7 @@ def keep_tokenizer(
     text: cfg.TextConditioner, captions: Iterable[str], workdir: Path, files: Path | None
 ) -> None:
     """The tokenizer in `files`, or one made from the captions, as the run's own."""
-    shutil.rmtree(workdir / TOKENIZER_FILES, ignore_errors=True)  # an earlier attempt's
+    remove_folder(workdir / TOKENIZER_FILES)  # an earlier attempt's
     if files is not None:
         workdir.mkdir(parents=True, exist_ok=True)
         copy_tokenizer(files, workdir / TOKENIZER_FILES)

@@ -1,13 +1,13 @@
 """Whether a work directory still holds what its checkpoints were trained with, and whose it is."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ldm_jax import config as cfg
 from ldm_jax.core import distributed
 from ldm_jax.core.files import changes, digests
+from ldm_jax.core.stores import there
 from ldm_jax.workdir.layout import CONFIG, frozen_files
 from ldm_jax.workdir.record import (
     RECORD,
@@ -29,10 +29,10 @@ def check_workdir(workdir: Path, config: cfg.Run) -> None:
             would make it another run.
     """
     if not has_checkpoints(workdir):
-        if os.path.lexists(workdir / CONFIG):
+        if there(workdir / CONFIG):
             read_config(workdir)
         return
-    if not os.path.lexists(workdir / CONFIG):
+    if not there(workdir / CONFIG):
         raise cfg.ConfigError(
             f"{workdir} has checkpoints but no {CONFIG}; restore that file (each checkpoint has a "
             "copy in its subfolder run), or use another --workdir"

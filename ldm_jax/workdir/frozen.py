@@ -1,6 +1,5 @@
 """Frozen parts of a work directory: safetensors files that are written once."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import safetensors.numpy
 
 from ldm_jax import config as cfg
 from ldm_jax.core import tree
-from ldm_jax.core.files import write_atomically
+from ldm_jax.core.files import remove_folder, write_atomically
+from ldm_jax.core.stores import local_copy
 from ldm_jax.workdir.layout import (
     CONDITION_STAGE,
     FIRST_STAGE,
@@ -54,7 +54,7 @@ def load_frozen(folder: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        return tree.unflatten(safetensors.numpy.load_file(path))
+        return tree.unflatten(safetensors.numpy.load_file(local_copy(path)))
     except (safetensors.SafetensorError, tree.TreeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
@@ -73,7 +73,7 @@ def save_condition_stage(workdir: Path, config: cfg.Autoencoder, params: dict[st
 
 
 def _save_autoencoder(folder: Path, config: cfg.Autoencoder, frozen: dict[str, Any]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt's
+    remove_folder(folder)  # an earlier attempt's
     save_frozen(folder, WEIGHTS, frozen)
     write_config(folder, config)
 
@@ -128,7 +128,7 @@ def _check_normalization(path: Path, config: cfg.Autoencoder, frozen: dict[str, 
 def save_untrained(workdir: Path, params: dict[str, Any]) -> None:
     """Writes the parameters of the networks that the run in `workdir` leaves as they are."""
     if jax.process_index() == 0:
-        shutil.rmtree(workdir / UNTRAINED, ignore_errors=True)  # an earlier attempt's
+        remove_folder(workdir / UNTRAINED)  # an earlier attempt's
         save_frozen(workdir / UNTRAINED, WEIGHTS, params)
 
 

@@ -1,6 +1,5 @@
 """The config of a work directory, and what may change in it when a run goes on."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from ldm_jax import config as cfg
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.reading import read_text
+from ldm_jax.core.stores import there
 from ldm_jax.workdir.layout import CONFIG
 
 FREE_FIELDS = {
@@ -47,7 +47,7 @@ def read_config(workdir: Path) -> Any:
             not exist.
     """
     path = workdir / CONFIG
-    if not os.path.lexists(path):
+    if not there(path):
         raise FileNotFoundError(f"{path} does not exist; {workdir} is not a work directory")
     try:
         return cfg.from_json(read_text(path))

@@ -22,6 +22,7 @@ from ldm_jax.convert.imported_model import ConvertError
 from ldm_jax.convert.other_kinds import read_tensors_of
 from ldm_jax.convert.state_dicts import enumerated
 from ldm_jax.core.reading import FileFormatError, map_file, parse_json, read_json, shown
+from ldm_jax.core.stores import as_path
 from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
 
 DIFFUSERS_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
@@ -66,9 +67,9 @@ def read_adapter(path: str | Path, names: ModuleNames) -> Adapter:
         ConvertError, FileFormatError: what is missing or damaged, made for another model, or of a
             kind that is not read, with file and key.
     """
-    if is_run(Path(path)):
-        return read_trained_adapter(Path(path), names)
-    found = _find(Path(path), names)
+    if is_run(as_path(path)):
+        return read_trained_adapter(as_path(path), names)
+    found = _find(as_path(path), names)
     if not found.tensors:
         raise ConvertError(f"{path} has no tensors in it")
     _check_readable(found)
@@ -102,7 +103,7 @@ def read_adapter(path: str | Path, names: ModuleNames) -> Adapter:
             f"{path} changes nothing: it holds an embedding alone; give it as --embeddings"
         )
     return Adapter(
-        components, name_of(Path(path), found.metadata), family, _words(found.metadata),
+        components, name_of(as_path(path), found.metadata), family, _words(found.metadata),
         dict(found.metadata), embeddings, tuple(notes),
     )  # fmt: skip
 

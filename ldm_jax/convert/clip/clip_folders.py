@@ -26,6 +26,7 @@ from ldm_jax.convert.imported_model import ConvertError, Dtype
 from ldm_jax.convert.model_folders import new_folder
 from ldm_jax.core import tree
 from ldm_jax.core.reading import read_json
+from ldm_jax.core.stores import as_path, local_copy
 from ldm_jax.data.tokenizer import (
     KNOWN_FILES,
     Tokenizer,
@@ -155,7 +156,7 @@ def read_clip(path: str | Path, variant: str | None = None) -> ImportedClip:
             unexpected or not supported.
         ValueError, OSError: a work directory without a checkpoint, or a damaged one.
     """
-    path = Path(path)
+    path = as_path(path)
     fields = Fields.read(path / CONFIG)
     if fields.get("type", None) == _RUN:
         return _of_workdir(path)
@@ -180,7 +181,7 @@ def read_dinov2(path: str | Path, variant: str | None = None) -> ImportedDINOv2:
 
     Arguments and errors as of `read_clip`.
     """
-    path = Path(path)
+    path = as_path(path)
     fields = Fields.read(path / CONFIG)
     with fields.naming():
         config = read_dinov2_settings(fields)
@@ -246,7 +247,7 @@ def write_clip(
         )
     settings = write_clip_settings(clip.config, clip.open_tokenizer())
     tensors: Mapping[str, np.ndarray] = state_dicts.to_torch(clip.params)
-    with new_folder(Path(path), overwrite) as folder:
+    with new_folder(as_path(path), overwrite) as folder:
         (folder / CONFIG).write_bytes(as_text(settings))
         write_safetensors(
             folder / "model.safetensors", imported_model.cast(tensors, dtype), {"format": "pt"}
@@ -259,4 +260,4 @@ def _copy_tokenizer(source: Path, folder: Path) -> None:
     files = [source / name for name in KNOWN_FILES] if source.is_dir() else [source]
     for file in files:
         if file.is_file():
-            shutil.copyfile(file, folder / file.name)
+            shutil.copyfile(local_copy(file), folder / file.name)

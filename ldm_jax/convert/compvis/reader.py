@@ -13,6 +13,7 @@ from ldm_jax.convert.compvis import components, foreign, keys, settings, shapes,
 from ldm_jax.convert.compvis.components import Encoder
 from ldm_jax.convert.imported_model import ConvertError, Imported
 from ldm_jax.core.reading import map_file, shown
+from ldm_jax.core.stores import as_path
 from ldm_jax.formats.model_files import read_tensors
 from ldm_jax.formats.safetensors_file import looks_like_safetensors, read_safetensors
 
@@ -102,11 +103,14 @@ def read_checkpoint(
         ConvertError, FileFormatError, ConfigError: what is wrong with the file, or what is missing
             to know its architecture, and which option gives it.
     """
-    path = Path(path)
+    path = as_path(path)
     tensors, metadata = read_any(path)
     tensors = foreign.unwrapped(tensors)
     origin = {"source": path.name, "kind": "compvis", "weights": "ema" if ema else "raw"}
-    common: dict[str, Any] = {"tokenizer": Path(tokenizer) if tokenizer else None, "origin": origin}
+    common: dict[str, Any] = {
+        "tokenizer": as_path(tokenizer) if tokenizer else None,
+        "origin": origin,
+    }
     try:
         if foreign.is_model(tensors):
             options = {"original_config": original_config, "prediction": prediction}
@@ -197,7 +201,7 @@ def _read_model(
     repeated = foreign.repeated_first_stage(tensors)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in repeated}
     yaml = options["original_config"]
-    is_layout = yaml_settings.is_layout(metadata, Path(yaml) if yaml else None)
+    is_layout = yaml_settings.is_layout(metadata, as_path(yaml) if yaml else None)
     autoencoder, encoder, kind = _parts_beside(tensors, borrowed, is_layout)
     context = encoder and encoder.slots(autoencoder.latent_channels).context
     unet = shapes.unet(_below(tensors, keys.UNET), context, autoencoder.latent_channels)
@@ -370,7 +374,7 @@ def _configure(
     marked = "v" if settings.V_PREDICTION in tensors else None
     own = settings.of_metadata(metadata, autoencoder, unet, conditioners)
     if original_config is not None:
-        told = yaml_settings.of_yaml(Path(original_config), unet, autoencoder, conditioners)
+        told = yaml_settings.of_yaml(as_path(original_config), unet, autoencoder, conditioners)
     elif own is not None:
         told = own
     else:

@@ -12,6 +12,7 @@ from ldm_jax.convert.imported_model import Dtype, Imported
 from ldm_jax.convert.model_folders import check_file
 from ldm_jax.convert.normalization import folded
 from ldm_jax.convert.obstacles import differing, named, of_first_stage, of_unscaled, refuse
+from ldm_jax.core.stores import as_path
 from ldm_jax.formats.safetensors_file import write_safetensors
 from ldm_jax.models.process import betas
 
@@ -25,7 +26,7 @@ def write_checkpoint(
     Raises:
         ConvertError: the model has something that such files cannot hold, or `path` exists.
     """
-    path = Path(path)
+    path = as_path(path)
     check_file(path, overwrite)
     refuse(obstacles(imported.config))
     imported = folded(imported)

@@ -34,6 +34,7 @@ from ldm_jax.convert.native import read_trained
 from ldm_jax.convert.other_kinds import read_tensors_of
 from ldm_jax.core import tree
 from ldm_jax.core.reading import read_json, shown
+from ldm_jax.core.stores import as_path
 from ldm_jax.models.control_net import EMBEDDING
 from ldm_jax.workdir.frozen import load_first_stage
 
@@ -79,7 +80,7 @@ def read_control(
         ConvertError, FileFormatError: what is missing or damaged, made for another model, or of a
             kind that is not read.
     """
-    path = Path(path)
+    path = as_path(path)
     beside = path if path.is_dir() else path.parent
     if is_run(path):
         found = _of_run(path)

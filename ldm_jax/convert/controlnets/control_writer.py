@@ -14,6 +14,7 @@ from ldm_jax.convert.diffusers.text_encoders import as_text
 from ldm_jax.convert.imported_model import ConvertError, Dtype
 from ldm_jax.convert.model_folders import check_file, new_folder
 from ldm_jax.convert.obstacles import differing
+from ldm_jax.core.stores import as_path
 from ldm_jax.formats.safetensors_file import write_safetensors
 
 Form = Literal["diffusers", "original"]
@@ -34,7 +35,7 @@ def write_control(
         ConvertError: the target is there, or the form cannot hold this ControlNet; says why.
         NotWritten: it cannot be written.
     """
-    path, branch = Path(path), control.config
+    path, branch = as_path(path), control.config
     others = architectures.OTHERS if form == "diffusers" else "the original's files"
     found = _obstacles(branch, others, form)
     if found:

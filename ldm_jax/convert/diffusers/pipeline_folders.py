@@ -1,6 +1,5 @@
 """diffusers' folders, of a whole pipeline or of one autoencoder, read and written."""
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from ldm_jax.convert.imported_model import ConvertError, Dtype, Imported
 from ldm_jax.convert.model_folders import copy_tokenizer, new_folder
 from ldm_jax.convert.normalization import folded
 from ldm_jax.convert.obstacles import of_first_stage, refuse
+from ldm_jax.core.stores import as_path, there
 from ldm_jax.formats.model_files import read_sharded, read_tensors
 from ldm_jax.formats.safetensors_file import write_safetensors
 
@@ -55,17 +55,17 @@ def read_folder(
         ConvertError, FileFormatError, ConfigError: names the file, and what in it is missing,
             damaged or not supported.
     """
-    path = Path(path)
+    path = as_path(path)
     origin = {"source": path.name, "kind": "diffusers", "weights": "raw"}
     common: dict[str, Any] = {"origin": origin}
-    if not os.path.lexists(path / INDEX):
+    if not there(path / INDEX):
         fields = Fields.read(path / CONFIG)
         with fields.naming():
             config = architectures.read_autoencoder(fields)
         params, ignored, notes = read_component(path, config, variant)
         return imported_model.make(
             config, {"autoencoder": params}, ignored=ignored, notes=notes,
-            tokenizer=Path(tokenizer) if tokenizer else None, **common,
+            tokenizer=as_path(tokenizer) if tokenizer else None, **common,
         )  # fmt: skip
 
     index = Fields.read(path / INDEX)
@@ -86,7 +86,7 @@ def read_folder(
             raise ConvertError(f"{tokenizer} is missing; {path / INDEX} names it")
     return imported_model.make(
         config, components, ignored=ignored, notes=tuple(notes),
-        tokenizer=Path(tokenizer) if tokenizer else None, **common,
+        tokenizer=as_path(tokenizer) if tokenizer else None, **common,
     )  # fmt: skip
 
 
@@ -299,7 +299,7 @@ def write_folder(
         ConvertError: the model has something that diffusers does not, text and no tokenizer, or
             `path` exists.
     """
-    path = Path(path)
+    path = as_path(path)
     refuse(obstacles(imported.config))
     whole = isinstance(imported.config, cfg.Model)
     pipeline = PIPELINES[pipeline_of(imported.config.conditioners)] if whole else None

@@ -20,6 +20,7 @@ from ldm_jax.convert.native import read_trained
 from ldm_jax.convert.other_kinds import check_kind, read_saved
 from ldm_jax.convert.state_dicts import is_finite
 from ldm_jax.core.reading import FileFormatError, map_file, parse_json, shown
+from ldm_jax.core.stores import as_path
 from ldm_jax.images.infotext import read_png
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
@@ -47,7 +48,7 @@ def read_embeddings(path: str | Path) -> tuple[Embedding, ...]:
     Raises:
         ConvertError, FileFormatError: the file is damaged or holds something else, which is said.
     """
-    path = Path(path)
+    path = as_path(path)
     if is_run(path):
         return _of_run(path)
     data = map_file(path)

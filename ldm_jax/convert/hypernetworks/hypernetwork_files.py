@@ -18,6 +18,7 @@ from ldm_jax.convert.native import read_trained
 from ldm_jax.convert.other_kinds import check_kind, read_saved
 from ldm_jax.convert.state_dicts import READABLE, is_finite
 from ldm_jax.core.reading import shown
+from ldm_jax.core.stores import as_path
 from ldm_jax.formats.torch_writer import write_torch
 
 OLD_NAMES = {"linear1": "linear.0", "linear2": "linear.1"}
@@ -53,7 +54,7 @@ def read_hypernetwork(path: str | Path, config: cfg.Model | None = None) -> Hype
     Raises:
         ConvertError, FileFormatError: what is missing, unknown, or of the wrong shape.
     """
-    path = Path(path)
+    path = as_path(path)
     found = _of_run(path) if is_run(path) else _of_file(path)
     return found if config is None else _fitting(path, found, config)
 
