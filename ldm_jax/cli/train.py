@@ -315,11 +315,11 @@ def _draw_classes(run: cfg.Run, workdir: Path, init: str | None) -> None:
         return
     import jax
 
+    from ldm_jax.core.distributed import wait_for_all
     from ldm_jax.core.progress import Progress
     from ldm_jax.data.concepts import check_subjects
     from ldm_jax.generation.class_images import draw_class_images, missing_class_images
     from ldm_jax.generation.pipeline import Pipeline
-    from ldm_jax.training.stage import wait_for_all
 
     check_subjects(source)  # before minutes are spent on classes
     missing = sum(count for _, count in missing_class_images(source).values())

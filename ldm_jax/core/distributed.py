@@ -7,6 +7,7 @@ the others at once, with a dump.
 """
 
 import contextlib
+import itertools
 import re
 import sys
 import threading
@@ -23,6 +24,10 @@ BEAT_SECONDS = 2.0
 DEAD_AFTER_SECONDS = 30.0
 GRACE_SECONDS = 3.0
 """How long a process may take to say itself why it ends, once another has."""
+LONGEST_SECONDS = 7 * 24 * 3600.0
+"""How long processes that are alive wait for each other on the way."""
+_waits = itertools.count()
+"""Numbers the times that all processes have waited for each other."""
 _FAILED, _ALIVE = "ldm_jax/failed", "ldm_jax/alive"
 _GONE = "gone"
 _BROKEN_COLLECTIVE = re.compile(
@@ -91,6 +96,22 @@ def _connect(place: Place) -> None:
             "and that process 0's machine lets them in at this port"
             + ("; --single runs this process alone" if place.found else "")
         ) from error
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once all processes have come here; they do so in the same order.
+
+    None of their devices waits, which would give up after a while.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return
+    # The store has no public name; orbax and others use this one.
+    from jax._src.distributed import global_state
+
+    barrier = f"ldm_jax/wait/{next(_waits)} ({name})"
+    global_state.client.wait_at_barrier(barrier, int(1000 * LONGEST_SECONDS))
 
 
 def found_by_first(look: Callable[[], list[str]]) -> str:

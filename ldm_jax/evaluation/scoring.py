@@ -3,6 +3,7 @@ that says how each number was made."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -107,8 +108,30 @@ def extract(
 
     Features of a batch are computed while the next one is drawn.
     """
+    shards = open_shards(images, extractors, folder)
+    with computing(images, extractors, progress) as features_of:
+        left = fill(
+            shards, features_of, process_index=processes.index, process_count=processes.count
+        )
+    return shards, left
+
+
+def open_shards(
+    images: ImageSet, extractors: Sequence[Extractor | CaptionedExtractor], folder: Path
+) -> FeatureShards:
+    """The files in `folder` of a set's features, of which some may be missing still."""
     identity = {"images": images.about, "extractors": [one.describe() for one in extractors]}
-    shards = FeatureShards(folder, len(images), identity)
+    return FeatureShards(folder, len(images), identity)
+
+
+@contextmanager
+def computing(
+    images: ImageSet,
+    extractors: Sequence[Extractor | CaptionedExtractor],
+    progress: Callable[[int], None] = lambda images: None,
+) -> Iterator[Callable[[range], dict[str, np.ndarray]]]:
+    """What computes the features of some rows of a set, in a thread of its own while the next ones
+    are drawn. Rows that the set leaves out are not a number."""
     with ThreadPoolExecutor(1) as worker:
 
         def features_of(rows: range) -> dict[str, np.ndarray]:
@@ -136,10 +159,7 @@ def extract(
                 take()
             return found
 
-        left = fill(
-            shards, features_of, process_index=processes.index, process_count=processes.count
-        )
-    return shards, left
+        yield features_of
 
 
 def _features(

@@ -1,5 +1,6 @@
 """Scores of what a model draws while it is trained."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from ldm_jax import config as cfg
 from ldm_jax.config.conditioning import WITHOUT_PICTURES
-from ldm_jax.core.command import say
+from ldm_jax.core.command import Failed, say
+from ldm_jax.core.distributed import wait_for_all
 from ldm_jax.core.files import write_atomically
 from ldm_jax.core.sharding import local_rows, replicated, to_global
 from ldm_jax.core.stores import as_path
@@ -24,7 +25,7 @@ from ldm_jax.data.loader import TASK_SEED, examples_at
 from ldm_jax.data.sources import open_source
 from ldm_jax.data.stored_pictures import caption_at
 from ldm_jax.evaluation.evaluators import HIGHER_IS_BETTER, chosen, compares, outputs_of
-from ldm_jax.evaluation.feature_shards import SHARD
+from ldm_jax.evaluation.feature_shards import SHARD, Features
 from ldm_jax.evaluation.image_sets import (
     Batch,
     DataImages,
@@ -35,7 +36,16 @@ from ldm_jax.evaluation.image_sets import (
 )
 from ldm_jax.evaluation.network_files import read_extractors
 from ldm_jax.evaluation.reference_files import is_reference, read_reference
-from ldm_jax.evaluation.scoring import Processes, Scorer, extract
+from ldm_jax.evaluation.scoring import (
+    CaptionedExtractor,
+    Extractor,
+    Processes,
+    Scorer,
+    computing,
+    extract,
+    open_shards,
+)
+from ldm_jax.evaluation.shared_rows import gathered, own_rows, told_by_first
 from ldm_jax.training.stage import Stage
 from ldm_jax.workdir.checkpoints import Criterion
 
@@ -48,8 +58,8 @@ class TrainingScores:
     """A judge of the loop, `training.evaluator.Judge`, of a run with `evaluation`.
 
     Picture i has the condition of a training image, the same in each measurement, noise of number
-    i, and the steps and guidance of the pictures that are shown. All processes draw; process 0
-    computes features.
+    i, and the steps and guidance of the pictures that are shown. All processes draw, each computes
+    the features of some drawings, and process 0 has all of them and scores.
 
     Raises:
         ValueError, OSError: scores that cannot be, or files of networks that are missing.
@@ -59,6 +69,7 @@ class TrainingScores:
         self._run, self._how, self._folder = run, run.evaluation, workdir / FOLDER
         self.every = self._how.every
         self._draw: Callable[..., Any] | None = None
+        self._compares = False
         file, images = self._reference()
         count = None if images is None else len(images)
         scores, problems = chosen(
@@ -81,30 +92,53 @@ class TrainingScores:
         draw = partial(self._draw, params, frozen)
         samples = _Drawings(self._run, stage, mesh, draw, self._how.num)
         samples.about |= {"step": step}
+        self._share_reference()
         values = np.full(len(self._names), np.nan)
+        parts = _features_of(samples, self._scorer.extractors)
         if jax.process_index() == 0:
             try:
-                values = self._score(step, samples)
+                values = self._score(step, samples, parts)
             except OSError as error:  # a full disk, which must not end the run
                 say(f"the drawings of step {step} could not be scored: {error}; training goes on")
-        # What process 0 has drawn, the others draw with it.
-        samples.draw_rest()
-        if jax.process_count() > 1:
-            values = multihost_utils.broadcast_one_to_all(values)
+        # What process 0 computes the others compute with it.
+        for _ in parts:
+            pass
+        values = told_by_first(values)
         prefix = self._how.evaluator
         return {f"{prefix}/{name}": float(v) for name, v in zip(self._names, values, strict=True)}
 
-    def _score(self, step: int, samples: "_Drawings") -> Any:
-        if self._images is not None:
-            extractors = self._scorer.extractors
-            named = [self._images.about, *(one.describe() for one in extractors)]
-            digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
-            folder = self._folder / f"reference_{digest[:12]}"
-            shards, _ = extract(self._images, extractors, folder, Processes())
+    def _share_reference(self) -> None:
+        """Computes the features that drawings are compared with where they are not kept yet, each
+        process some files of them."""
+        if self._images is None:
+            return
+        what = self._images, self._scorer.extractors, self._reference_folder
+        # What cannot be written here process 0 tries when it scores, and says why.
+        with contextlib.suppress(OSError):
+            if jax.process_index() == 0:
+                open_shards(*what)
+        wait_for_all("the reference's folder")
+        with contextlib.suppress(OSError):
+            extract(*what, Processes(jax.process_index(), jax.process_count()))
+        wait_for_all("the reference's features")
+
+    @cached_property
+    def _reference_folder(self) -> Path:
+        named = [self._images.about, *(one.describe() for one in self._scorer.extractors)]
+        digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+        return self._folder / f"reference_{digest[:12]}"
+
+    def _score(self, step: int, samples: "_Drawings", parts: Iterator[Features]) -> Any:
+        """In process 0."""
+        extractors = self._scorer.extractors
+        if self._images is not None and not self._compares:
+            shards, _ = extract(self._images, extractors, self._reference_folder, Processes())
             self._scorer.compare_with(self._images, shards)
-            self._images = None
+            self._compares = True
         with TemporaryDirectory() as folder:
-            shards, _ = extract(samples, self._scorer.extractors, Path(folder), Processes())
+            shards = open_shards(samples, extractors, Path(folder))
+            for number, features in enumerate(parts):
+                shards.write(number, features)
             report = self._scorer.report(samples, shards)
         self._folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps(report, indent=2) + "\n"
@@ -147,6 +181,20 @@ class TrainingScores:
         return None, DataImages(source, data, "train", most)
 
 
+def _features_of(
+    samples: "_Drawings", extractors: Sequence[Extractor | CaptionedExtractor]
+) -> Iterator[Features]:
+    """The features of drawings, file by file, which all processes compute together."""
+    with computing(samples, extractors) as features_of:
+        for start in range(0, len(samples), SHARD):
+            rows = range(start, min(start + SHARD, len(samples)))
+            try:
+                found = gathered(features_of(rows), rows)
+            except OSError as error:  # the others would wait for this process
+                raise Failed(f"pictures to score could not be drawn: {error}") from error
+            yield found
+
+
 class _Drawings:
     """What `draw` draws for the conditions of a stage's training images, as a set of images."""
 
@@ -161,7 +209,7 @@ class _Drawings:
         count: int,
     ) -> None:
         self._run, self._stage, self._mesh = run, stage, mesh
-        self._draw, self._count, self._drawn = draw, count, 0
+        self._draw, self._count = draw, count
         self._own = local_rows(mesh, run.data.batch_size)
         averaged = run.optim.ema_decay is not None
         self.about = {
@@ -176,21 +224,20 @@ class _Drawings:
         return self._count
 
     def batches(self, rows: range) -> Iterator[Batch]:
-        """As `ImageSet.batches`, of the next rows alone; all processes come here."""
+        """As `ImageSet.batches`, of those of `rows` that are this process's own; all processes come
+        here."""
+        own = own_rows(rows, jax.process_index(), jax.process_count())
+        drawn: list[tuple[int, np.ndarray]] = []
         size = self._run.data.batch_size
         for start in range(rows.start, rows.stop, size):
             stop = min(start + size, rows.stop)
             batch = to_global(self._mesh, self._batch(start, stop))
-            drawn = jax.device_get(self._draw(batch))[0]
-            self._drawn = stop
-            yield Batch(np.arange(start, stop), drawn[: stop - start])
-
-    def draw_rest(self) -> None:
-        """Draws what was not asked for."""
-        while self._drawn < self._count:
-            end = min((self._drawn // SHARD + 1) * SHARD, self._count)
-            for _ in self.batches(range(self._drawn, end)):
-                pass
+            images = jax.device_get(self._draw(batch))[0]
+            drawn += [(row, images[row - start]) for row in own if start <= row < stop]
+            while len(drawn) >= FEATURE_BATCH or (drawn and stop == rows.stop):
+                some, drawn = drawn[:FEATURE_BATCH], drawn[FEATURE_BATCH:]
+                numbers, pictures = zip(*some, strict=True)
+                yield Batch(np.array(numbers), np.stack(pictures))
 
     def captions(self, rows: range) -> Sequence[str] | None:
         """As `ImageSet.captions`."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 from ldm_jax import config as cfg
 from ldm_jax.convert.parts import first_stage_params
 from ldm_jax.core import rngs
+from ldm_jax.core.distributed import wait_for_all
 from ldm_jax.core.files import remove_folder
 from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.loader import TASK_SEED
@@ -23,7 +24,7 @@ from ldm_jax.training.autoencoder_loss import AutoencoderLoss
 from ldm_jax.training.autoencoder_step import create_autoencoder_state, make_autoencoder_step
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.shown import SHOWN_EXAMPLES, shown_examples
-from ldm_jax.training.stage import Shown, Stage, tell_obstacles, validation_source, wait_for_all
+from ldm_jax.training.stage import Shown, Stage, tell_obstacles, validation_source
 from ldm_jax.training.state import TrainState
 from ldm_jax.training.trainable import bind, split
 from ldm_jax.workdir.frozen import load_frozen, load_untrained, save_frozen, save_untrained

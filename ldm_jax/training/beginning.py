@@ -14,13 +14,14 @@ from ldm_jax.convert.model_folders import copy_tokenizer
 from ldm_jax.convert.parts import InitialParams, initial_params, text_encoder_params
 from ldm_jax.convert.widening import PATH
 from ldm_jax.core import tree
+from ldm_jax.core.distributed import wait_for_all
 from ldm_jax.core.files import remove_folder
 from ldm_jax.core.output import say
 from ldm_jax.data.sources import Source
 from ldm_jax.data.taught_words import initial_tokens
 from ldm_jax.data.tokenizer import read_tokenizer, train_tokenizer
 from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
-from ldm_jax.training.stage import validation_source, wait_for_all
+from ldm_jax.training.stage import validation_source
 from ldm_jax.training.trainable import split, with_adapter
 from ldm_jax.workdir.frozen import save_untrained
 from ldm_jax.workdir.layout import TOKENIZER, TOKENIZER_FILES, keeps_untrained

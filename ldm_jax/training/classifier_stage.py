@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
+from ldm_jax.core.distributed import wait_for_all
 from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.sources import open_source
 from ldm_jax.models.build import build_autoencoder, build_classifier
@@ -16,7 +17,7 @@ from ldm_jax.training.classifier_step import make_classifier_scores, make_classi
 from ldm_jax.training.first_stage import keep_first_stage, open_first_stage
 from ldm_jax.training.latents import batch_latents, check_encoder
 from ldm_jax.training.optim import make_optimizer
-from ldm_jax.training.stage import Stage, validation_source, wait_for_all
+from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
 from ldm_jax.workdir.frozen import load_first_stage
 from ldm_jax.workdir.record import has_checkpoints

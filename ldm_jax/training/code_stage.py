@@ -11,6 +11,7 @@ from ldm_jax import config as cfg
 from ldm_jax.convert.code_models import initial_codes, initial_transformer
 from ldm_jax.convert.imported_codes import ImportedCodes
 from ldm_jax.convert.parts import read_first_stage
+from ldm_jax.core.distributed import wait_for_all
 from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.sources import open_source
 from ldm_jax.training.code_step import decays, make_code_scores, make_code_step
@@ -18,7 +19,7 @@ from ldm_jax.training.first_stage import open_first_stage
 from ldm_jax.training.latents import check_encoder
 from ldm_jax.training.optim import make_optimizer
 from ldm_jax.training.shown import shown_conditions
-from ldm_jax.training.stage import Stage, validation_source, wait_for_all
+from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
 from ldm_jax.workdir.frozen import (
     load_condition_stage,

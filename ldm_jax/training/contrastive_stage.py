@@ -10,6 +10,7 @@ from ldm_jax import config as cfg
 from ldm_jax.convert.clip.clip_folders import clip_shapes, read_clip
 from ldm_jax.convert.parts import fitting, refuse_differing
 from ldm_jax.core import rngs
+from ldm_jax.core.distributed import wait_for_all
 from ldm_jax.data.inputs import InputMaker, check_source
 from ldm_jax.data.sources import Source, open_source
 from ldm_jax.data.tokenizer import read_tokenizer
@@ -18,7 +19,7 @@ from ldm_jax.training.beginning import all_captions, check_tokenizer, keep_token
 from ldm_jax.training.caption_note import caption_note
 from ldm_jax.training.contrastive_step import make_contrastive_scores, make_contrastive_step
 from ldm_jax.training.optim import make_optimizer
-from ldm_jax.training.stage import Stage, validation_source, wait_for_all
+from ldm_jax.training.stage import Stage, validation_source
 from ldm_jax.training.state import TrainState, create_state
 from ldm_jax.workdir.layout import tokenizer_of
 from ldm_jax.workdir.record import has_checkpoints

@@ -72,11 +72,3 @@ def tell_obstacles(config: cfg.Model | cfg.Autoencoder) -> None:
     """Says, where a new run begins, what will keep its model from being exported."""
     if (told := obstacles_told(config)) and jax.process_index() == 0:
         say(f"note: {told}")
-
-
-def wait_for_all(name: str) -> None:
-    """Returns once all processes have come here."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)

@@ -8,37 +8,56 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from tiny_extractors import read_tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.core import sharding
+from ldm_jax.evaluation.features import extractors
 from ldm_jax.training import loop
 
 STEPS = 8
+WITH_TINY_EXTRACTORS = """
+import sys
+sys.path.insert(0, "tests")
+import tiny_extractors, train
+from ldm_jax.core.command import run_program
+from ldm_jax.evaluation.features import extractors
+
+extractors.read_extractor = tiny_extractors.read_tiny
+run_program("train.py", train.main)
+"""
 # Sums over the batch are taken in another order on each arrangement, an error of some 1e-7 a step
 # in float32, which Adam's division by small second moments enlarges as the steps go on.
 CLOSE = {"rtol": 2e-4}
+CLOSE_SCORES = {"rel": 2e-3}
 
 
 @pytest.fixture(scope="module")
 def run(pictures):
-    # Neither pictures nor validation: they would compile a sampler and more for each arrangement.
+    # No validation, and scores only where they are looked at: they compile a sampler and more.
     loop = dataclasses.replace(tiny.LOOP, steps=STEPS, checkpoint_every=STEPS, sample_every=0)
-    return tiny.diffusion_run(pictures, data=tiny.data(pictures, validation=0.0), loop=loop)
+    scores = cfg.DrawnScores(
+        every=STEPS, evaluator="adm", scores=("fid", "inception_score"), num=21
+    )
+    return tiny.diffusion_run(
+        pictures, data=tiny.data(pictures, validation=0.0), loop=loop, evaluation=scores
+    )
 
 
-def curve_of_one_device(run, workdir, **models):
-    """Losses of the run in this process, on one of its devices."""
+def train_on_one_device(run, workdir, **models):
+    """In this process, on one of its devices."""
     with pytest.MonkeyPatch.context() as patch:
         mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
         patch.setattr(loop, "make_mesh", mesh)
+        patch.setattr(extractors, "read_extractor", read_tiny)
         tiny.fit(run, workdir, **models)
-    return curve(workdir)
 
 
 @pytest.fixture(scope="module")
-def one_device_curve(run, trained_autoencoder, tmp_path_factory):
+def one_device(run, trained_autoencoder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one") / "run"
-    return curve_of_one_device(run, workdir, first_stage=trained_autoencoder)
+    train_on_one_device(run, workdir, first_stage=trained_autoencoder)
+    return workdir
 
 
 def curve(workdir):
@@ -52,10 +71,11 @@ def assert_same_curve(found, expected):
     assert found[0][-1] < found[0][0]  # it learns, so the parameters' updates were compared too
 
 
-def test_eight_devices_train_as_one_does(run, one_device_curve, trained_autoencoder, tmp_path):
-    run = dataclasses.replace(run, mesh=cfg.Mesh(data=2, fsdp=2, tensor=2))
+def test_eight_devices_train_as_one_does(run, one_device, trained_autoencoder, tmp_path):
+    mesh = cfg.Mesh(data=2, fsdp=2, tensor=2)
+    run = dataclasses.replace(run, mesh=mesh, evaluation=None)
     tiny.fit(run, tmp_path / "run", first_stage=trained_autoencoder)
-    assert_same_curve(curve(tmp_path / "run"), one_device_curve)
+    assert_same_curve(curve(tmp_path / "run"), curve(one_device))
 
 
 @pytest.mark.slow
@@ -65,18 +85,30 @@ def test_eight_devices_train_as_one_does(run, one_device_curve, trained_autoenco
     ids=["a part of the batch each", "the same rows for both"],
 )
 def test_two_processes_train_as_one_does(
-    run, mesh, devices, one_device_curve, trained_autoencoder, programs, tmp_path
+    run, mesh, devices, one_device, trained_autoencoder, programs, tmp_path
 ):
-    config = tiny.write_config(tmp_path / "config.py", dataclasses.replace(run, mesh=mesh))
-    words = config, tmp_path / "run", f"--first_stage={trained_autoencoder}"
+    scored = mesh.tensor == 1
+    run = dataclasses.replace(run, mesh=mesh, evaluation=run.evaluation if scored else None)
+    config = tiny.write_config(tmp_path / "config.py", run)
+    words = (
+        f"--config={config}", f"--workdir={tmp_path / 'run'}",
+        f"--first_stage={trained_autoencoder}",
+    )  # fmt: skip
     processes = [
-        tiny.train(*words, *options, devices=devices, programs=programs, **environment)
+        tiny.start(
+            "-c", WITH_TINY_EXTRACTORS, *words, *options, devices=devices, programs=programs,
+            **environment,
+        )
         for options, environment in in_two(mesh)
-    ]
+    ]  # fmt: skip
     outputs = [tiny.check(process) for process in processes]
     parts = {1: "data 2 x fsdp 2; a batch of 16, 4", 2: "tensor 2; a batch of 16, 16"}
     assert f"2 processes, {2 * devices} devices (cpu) as {parts[mesh.tensor]} on each" in outputs[0]
-    assert_same_curve(curve(tmp_path / "run"), one_device_curve)
+    assert_same_curve(curve(tmp_path / "run"), curve(one_device))
+    if scored:
+        for name in ("adm/fid", "adm/inception_score"):
+            found, expected = (tiny.losses(path, name) for path in (tmp_path / "run", one_device))
+            assert found == pytest.approx(expected, **CLOSE_SCORES)
 
 
 def in_two(mesh):
