@@ -115,6 +115,29 @@ def run_main(*words):
     return program.main([str(word) for word in words])
 
 
+def test_processes_write_the_folder_of_one(draw, trained_text2img, tmp_path, capsys):
+    """Two batches, drawn by three processes."""
+    how = {"prompt": PROMPTS, "num": 3, "progress_strip": 2}
+    whole, out = draw(tmp_path / "one", **how), tmp_path / "out"
+    fast = {"steps": 2, "batch_size": 4, "guidance": 2.0, "seed": 7} | how
+    words = (f"--model={trained_text2img}", *options(**fast), f"--out={out}", "--num_processes=3")
+    assert run_main(*words, "--process_id=1") == 0
+    assert [path.name for path in out.iterdir()] == [".parts_of_3"]
+    captured = capsys.readouterr()
+    assert captured.out == "" and "1 other processes draw still" in captured.err
+    assert run_main(*words, "--process_id=2") == 0
+    assert "process 2 has none" in capsys.readouterr().err
+    assert run_main(*words, "--process_id=1", "--seed=8") == 2
+    assert "holds a part of another drawing; delete " in capsys.readouterr().err
+    assert run_main(*words, "--process_id=0") == 0
+    assert capsys.readouterr().out.strip() == str(out / "grid.png")
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    for path in whole.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes(), path.name
+    assert run_main(*words, "--process_id=0", "--benchmark") == 2
+    assert "leave it out with --benchmark" in capsys.readouterr().err
+
+
 def test_the_command_line_prints_the_grid(trained_text2img, tmp_path, capsys):
     out = tmp_path / "out"
     words = (f"--model={trained_text2img}", "--prompt", *PROMPTS, "--steps=2", f"--out={out}")

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +22,15 @@ from ldm_jax.config.command_line import check_model
 from ldm_jax.config.control_choice import ControlChoice
 from ldm_jax.config.lora_choice import LoraChoice
 from ldm_jax.config.request import WITH_STRENGTH
+from ldm_jax.core.cluster import Place, find_share
 from ldm_jax.core.command import FAILED
+from ldm_jax.core.distributed import together
 from ldm_jax.core.reading import printable
 from ldm_jax.core.signals import at_end
 from ldm_jax.core.stores import as_path
 from ldm_jax.data.unknown_words import UnknownWordsError
-from ldm_jax.images.sample_writer import SampleWriter, check_folder
+from ldm_jax.images.sample_writer import GRID, SampleWriter, check_folder
+from ldm_jax.images.shared_folder import SharedFolder
 
 if TYPE_CHECKING:
     from ldm_jax.generation.pipeline import Drawn, Pipeline
@@ -69,11 +72,17 @@ def naming_lines(command: Command) -> Iterator[None]:
         raise
 
 
-def draw(command: Command) -> Path:
-    """Draws and writes everything; returns the path of the grid."""
+def draw(command: Command) -> Path | None:
+    """Draws and writes everything, or of several processes this one's part; returns the path of the
+    grid, or None where others have parts to draw still."""
     check(command)
     _check_files(command)
+    place = find_share(**vars(command.share))
+    with together(PROGRAM, place):
+        return _draw(command, place)
 
+
+def _draw(command: Command, place: Place) -> Path | None:
     # JAX starts only now, so that --help and mistakes answer at once.
     from ldm_jax.generation.pipeline import versions
     from ldm_jax.generation.resolve import resolve_request
@@ -90,15 +99,51 @@ def draw(command: Command) -> Path:
     for line in other_files(command.hashes, resolved.hashes):
         _say(f"note: {line}")
     request = resolved.request
-    total = len(request.conditions) * request.num
     filled = {*command.filled, *resolved.filled}
-    writer = SampleWriter(
-        command.out, request, total, filled=filled, hashes=resolved.hashes,
-        origin=pipeline.origin, versions=versions(),
-    )  # fmt: skip
-    with writer:
-        _draw_and_write(pipeline, resolved, writer, command)
-    return writer.grid
+
+    def writer(out: Path, total: int) -> SampleWriter:
+        return SampleWriter(
+            out, request, total, filled=filled, hashes=resolved.hashes, origin=pipeline.origin,
+            versions=versions(),
+        )  # fmt: skip
+
+    if place.count > 1:
+        return _draw_part(pipeline, resolved, writer, command, place)
+    with writer(command.out, len(request.conditions) * request.num) as whole:
+        _draw_and_write(pipeline, resolved, whole, command)
+    return whole.grid
+
+
+def _draw_part(
+    pipeline: "Pipeline",
+    resolved: "ResolvedRequest",
+    writer: Callable[[Path, int], SampleWriter],
+    command: Command,
+    place: Place,
+) -> Path | None:
+    """Draws what is this process's part, and puts all parts together if it is the last to end."""
+    from ldm_jax.generation.pipeline import shares
+
+    pictures, index = shares(resolved.plan, place.count), place.index
+    folder = SharedFolder(command.out, resolved.request, pictures)
+    if not pictures[index]:
+        _say(f"note: other processes draw all of the batches; process {index} has none")
+        return None
+    if folder.has(index):
+        _say(f"note: the part of process {index} is drawn already")
+    else:
+        folder.clear(index)
+        with writer(folder.part(index), pictures[index]) as own:
+            _draw_and_write(pipeline, resolved, own, command, share=(index, place.count))
+    with folder.alone() as alone:
+        if alone and (left := folder.left()):
+            _say(f"note: {left} other processes draw still; the last one writes {command.out}")
+            return None
+        if alone:
+            with writer(command.out, sum(pictures)) as whole:
+                folder.put_together(whole)
+            folder.remove_parts()
+    return command.out / GRID
 
 
 def _draw_and_write(
@@ -107,14 +152,15 @@ def _draw_and_write(
     writer: SampleWriter,
     command: Command,
     brief: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> list[Path]:
     """Draws under a bar of steps and pictures, which `brief` is as in `Progress`, and writes each
-    picture as soon as it is drawn; returns their paths."""
+    picture as soon as it is drawn; returns their paths. `share` is as in `Pipeline.watch`."""
     from ldm_jax.core.progress import Progress
     from ldm_jax.generation.pipeline import Drawn
 
     paths: list[Path] = []
-    events = pipeline.watch(resolved.plan, previews=command.progress_strip or 0)
+    events = pipeline.watch(resolved.plan, previews=command.progress_strip or 0, share=share)
     first = next(events)
     per_step = first.pictures / max(1, first.steps)
     bar = Progress("sampling", first.steps, images=per_step, brief=brief)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm_jax.cli import options
-from ldm_jax.config import ConfigError, ModelChoice, Request
+from ldm_jax.config import ConfigError, ModelChoice, Request, WorkShare
 from ldm_jax.config.command_line import check_given
 from ldm_jax.config.control_choice import ControlChoice, HintChoice, check_hints
 from ldm_jax.config.lora_choice import LoraChoice
@@ -30,6 +30,7 @@ class Command:
     """Draws pictures with a trained model and says in each file how it was made."""
 
     request: Request = field(default_factory=Request)
+    share: WorkShare = field(default_factory=WorkShare)
     prompts: Path | None = None
     """Text file with one prompt a line."""
     out: Path = Path("samples")
@@ -103,6 +104,7 @@ MORE = {
     "The same pictures again": (
         "from_png", "first_prompt", "first_image", "benchmark", "verify",
     ),
+    "Several processes": ("num_processes", "process_id", "coordinator", "single"),
 }  # fmt: skip
 """All others."""
 TITLE = """Draw pictures with a trained model:
@@ -115,7 +117,7 @@ docs/sample.md explains all of this with pictures. --debug shows where an error 
 
 def known_options() -> dict[str, options.Option]:
     """All options of the command, by the names of their fields."""
-    return options.options_of(Command, *kinds())
+    return options.options_of(Command, WorkShare, *kinds())
 
 
 def help_text() -> str:
@@ -161,6 +163,8 @@ def _command(given: Mapping[str, Any]) -> Command:
         request, filled, hashes = _from_png(given)
         default = replace(default, request=request, hashes=hashes)
     own = {name: value for name, value in given.items() if name not in settings()}
+    share = {name: own.pop(name) for name in vars(WorkShare()) if name in own}
+    own["share"] = WorkShare(**share)
     changes = {name: value for name, value in given.items() if name in settings()}
     command = replace(default, request=default.request.changed(**changes), **own)
     if filled and _changed(command.request, default.request) <= _DRAWS_ANYWAY:
@@ -205,6 +209,12 @@ def naming_options(typed: Mapping[str, str]) -> Iterator[None]:
 def check(command: Command) -> None:
     """Raises ConfigError for what cannot work, whatever the model."""
     request, model = command.request, command.request.model
+    if command.share.num_processes is not None:
+        for name in ("interactive", "invert", "benchmark", "verify"):
+            if getattr(command, name):
+                raise ConfigError(
+                    f"--num_processes shares pictures to draw; leave it out with --{name}"
+                )
     if command.verify is not None:
         _check_verification(command)
         return
@@ -253,7 +263,7 @@ def _check_verification(command: Command) -> None:
     for name in _changed(command.request, Request()) - _OPEN_A_MODEL:
         raise ConfigError(f"--verify draws what the record says; leave out --{name}")
     for f in fields(command):
-        if f.name in ("request", "verify") or f.metadata.get("hidden"):
+        if f.name in ("request", "share", "verify") or f.metadata.get("hidden"):
             continue
         if getattr(command, f.name) != f.default:
             raise ConfigError(f"--verify draws what the record says; leave out --{f.name}")

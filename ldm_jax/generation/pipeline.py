@@ -357,18 +357,23 @@ class Pipeline:
                 yield event
 
     def watch(
-        self, plan: Plan, *, decode: bool = True, previews: int = 0, seconds: float | None = 0.5
+        self,
+        plan: Plan,
+        *,
+        decode: bool = True,
+        previews: int = 0,
+        seconds: float | None = 0.5,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[Progress | Drawn]:
         """As `run`, whose batches are drawn in parts that take about so many `seconds`, with the
         progress between parts; None draws each batch as a whole.
 
-        Who takes no more events stops the drawing. The images are the same, bit for bit.
+        Who takes no more events stops the drawing. The images are the same, bit for bit. With
+        `share` (i, n) only every n-th batch is drawn, from the i-th on.
         """
-        batches = [
-            (group, *batch) for group in plan.groups
-            for batch in _batches(group.images(plan.num), plan.resolved.sampling.batch_size)
-        ]  # fmt: skip
-        moment = Moment(batches=len(batches), pictures=len(plan.index))
+        index, count = share
+        batches = _batches_of(plan)[index::count]
+        moment = Moment(batches=len(batches), pictures=sum(real for *_, real in batches))
         for group, rows, count in batches:
             run = self._sampler(plan, group, rows, previews)
             pace = self._paces.setdefault((run.program, self._forms), Pace())
@@ -591,6 +596,22 @@ def _applicable(
 def _rows(inputs: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
     """Inputs of one example, so many times."""
     return {name: np.repeat(one[None], count, axis=0) for name, one in inputs.items()}
+
+
+def shares(plan: Plan, count: int) -> list[int]:
+    """How many images each of `count` processes draws that share a plan's batches, as the `share`
+    of `Pipeline.watch`."""
+    batches = [real for *_, real in _batches_of(plan)]
+    return [sum(batches[index::count]) for index in range(count)]
+
+
+def _batches_of(plan: Plan) -> list[tuple[InputGroup, np.ndarray, int]]:
+    """The batches that a plan is drawn in: inputs, rows, and how many of these are real."""
+    size = plan.resolved.sampling.batch_size
+    return [
+        (group, *batch) for group in plan.groups
+        for batch in _batches(group.images(plan.num), size)
+    ]  # fmt: skip
 
 
 def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:

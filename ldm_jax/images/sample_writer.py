@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ from ldm_jax.core.reading import (
 from ldm_jax.core.signals import at_end, undisturbed
 from ldm_jax.images.adapter_text import Hashes
 from ldm_jax.images.grid import grid, save_png, save_webp
+from ldm_jax.images.picture_files import read_picture
 from ldm_jax.images.picture_text import picture_text
 
 MANIFEST = "manifest.json"
@@ -43,6 +45,8 @@ knows how many come."""
 RESERVE = ".reserve"
 """A file that keeps room for the manifest while pictures are written, for a disk may fill. Whoever
 draws holds its lock; without one it is left of a drawing that was killed."""
+PARTS = ".parts_of_"
+"""Begins the name of the hidden folder in which several processes keep what they have drawn."""
 _DRAWN = re.compile(r"\d{4,}_\d{4,}(_\d+)?(_strip\.png|\.png|\.webp)")
 _DRAFT = re.compile(rf"\.({_DRAWN.pattern}|{re.escape(GRID)}|{re.escape(MANIFEST)})\.\d+\.tmp")
 
@@ -58,7 +62,8 @@ def check_folder(
 
     It must be new or empty, or be overwritten: then it must have the manifest of a former drawing,
     or nothing but files called as in `own`, which a command writes instead of pictures; and it must
-    not hold one of `inputs`, files and folders with the options that name them.
+    not hold one of `inputs`, files and folders with the options that name them. What
+    processes keep there of a drawing that they share does not count.
     """
     check_writable(out, f"--out={out}")
     if not out.is_dir():
@@ -69,8 +74,8 @@ def check_folder(
                 f"--{option}={path} is in --out={out}, where pictures are overwritten; name "
                 "another folder"
             )
-    _check_alone(out)
-    names = {path.name for path in out.iterdir() if not _left(path)}
+    check_alone(out)
+    names = {p.name for p in out.iterdir() if not _left(p) and not p.name.startswith(PARTS)}
     if names and not overwrite:
         raise FolderError(f"--out={out} is not empty; choose another, or --overwrite")
     _check_listed(out)
@@ -81,8 +86,8 @@ def check_folder(
         )
 
 
-def _check_alone(out: Path) -> None:
-    """Refuses a folder that another command is drawing into now."""
+def check_alone(out: Path) -> None:
+    """Raises FolderError for a folder that another command is drawing into now."""
     with contextlib.suppress(FileFormatError), open_file(out / RESERVE) as file:
         _lock(file, out)
 
@@ -163,7 +168,7 @@ class SampleWriter:
         self._shown = min(total, GRID_PIXELS // self._side**2)
         self._new = not out.exists()
         if out.is_dir():
-            _check_alone(out)
+            check_alone(out)
             _check_listed(out)
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -225,9 +230,7 @@ class SampleWriter:
         previews: UInt8[np.ndarray, "k h w 3"] | None,
         video: bool,
     ) -> Path:
-        if not self._entries:
-            for path in _former(self.out):
-                path.unlink(missing_ok=True)
+        self._clear()
         one = self._request.one(place, number)
         (condition,) = one.conditions
         stem = numbered = f"{one.first_prompt:04d}_{one.first_image:04d}"
@@ -251,12 +254,33 @@ class SampleWriter:
             save_png(self.out / beside[0], grid(previews, len(previews)), text)
             if video:
                 save_webp(self.out / beside[1], previews)
+        self._show(name, image)
+        return self.out / name
+
+    def take(self, entry: Mapping[str, Any], folder: Path) -> None:
+        """Copies a picture, with what is beside it, that another writer has written into `folder`;
+        `entry` is what the manifest there has of it."""
+        with undisturbed():
+            self._clear()
+            for name in (entry["file"], *entry.get("beside", ())):
+                shutil.copyfile(folder / Path(name).name, self.out / Path(name).name)
+            name = Path(entry["file"]).name
+            self._entries[name] = {**entry}
+            self._show(name, read_picture(self.out / name))
+
+    def _clear(self) -> None:
+        """Deletes a former drawing, before the first picture."""
+        if not self._entries:
+            for path in _former(self.out):
+                path.unlink(missing_ok=True)
+
+    def _show(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Gives a picture a place in the grid, while there is one."""
         if len(self._thumbnails) < self._shown:
             small = _thumbnail(image, self._side)
             # A grid has pictures of one size.
             if all(small.shape == other.shape for other in self._thumbnails.values()):
                 self._thumbnails[name] = small
-        return self.out / name
 
     @property
     def count(self) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 import sample as program
 from ldm_jax.cli.sample_arguments import FIRST, MORE, Command, help_text, known_options, parse
+from ldm_jax.config import WorkShare
 from ldm_jax.config.request import settings
 
 SNAPSHOT = Path(__file__).with_name("sample_help.txt")
@@ -20,7 +21,8 @@ SNAPSHOT = Path(__file__).with_name("sample_help.txt")
 def test_each_option_stands_under_one_heading():
     named = [*chain.from_iterable([*FIRST.values(), *MORE.values()])]
     assert sorted(named) == sorted(known_options())
-    own = vars(Command()).keys() - {"request", "filled", "lines", "of_picture", "typed", "hashes"}
+    hidden = {"request", "share", "filled", "lines", "of_picture", "typed", "hashes"}
+    own = (vars(Command()).keys() | vars(WorkShare()).keys()) - hidden
     assert {*known_options()} == own | {*settings()}
 
 
