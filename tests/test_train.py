@@ -18,11 +18,12 @@ import train
 from ldm_jax import config as cfg
 from ldm_jax.convert import load
 from ldm_jax.convert.parts import read_first_stage
+from ldm_jax.core.stores import as_path
 from ldm_jax.data.sources import open_source
 from ldm_jax.data.tokenizer import load_tokenizer
 from ldm_jax.workdir.checkpoints import Checkpoints
 from ldm_jax.workdir.lock import locked
-from ldm_jax.workdir.record import CheckpointError
+from ldm_jax.workdir.record import CheckpointError, steps_of
 from ldm_jax.workdir.run_config import read_config
 
 
@@ -380,3 +381,33 @@ def test_what_an_earlier_attempt_left_is_made_anew(
     (workdir / "tokenizer.json").write_text("of other captions")
     assert train.main(arguments(config, workdir, first_stage)) == 0, capsys.readouterr().err
     assert load_tokenizer(workdir / "tokenizer.json").encode(["a red one alone"], 16).any()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_store_that_is_killed_and_loses_requests_ends_with_the_same_bits(
+    store, trained_autoencoder, autoencoder, programs
+):
+    workdir = as_path("gs://bucket/runs/autoencoder")
+    process = tiny.train(autoencoder, workdir, programs=programs)
+    while not steps_of(workdir):
+        assert process.poll() is None, tiny.finish(process)[1]
+        time.sleep(0.02)
+    process.kill()
+    tiny.finish(process)
+    (workdir / "checkpoints" / "77" / "state" / "half").write_bytes(b"")
+    assert (workdir / "lock").exists() and 77 not in steps_of(workdir)
+
+    store.lost.clear()
+    store.lose = {"POST /upload": 3, "/download": 2, "o/runs%2Fautoencoder%2Fcheckpoints": 2}
+    output = tiny.check(tiny.train(autoencoder, workdir, programs=programs))
+    assert "going on from step " in output and len(store.lost) == 7
+    assert steps_of(workdir)[-2:] == [20, 24] and len(steps_of(workdir)) <= 3
+    folders = {name.split("/")[1] for name in workdir.files() if name.startswith("checkpoints/")}
+    assert folders == {*map(str, steps_of(workdir))} and not (workdir / "lock").exists()
+    tiny.same_bits(final_parameters(workdir), final_parameters(trained_autoencoder))
+    assert tiny.losses(workdir) == tiny.losses(trained_autoencoder)
+    for path in (trained_autoencoder / "samples").iterdir():
+        assert (workdir / "samples" / path.name).read_bytes() == path.read_bytes()
+    stored, here = (read_first_stage(str(path)) for path in (workdir, trained_autoencoder))
+    assert stored.config == here.config
+    tiny.same_bits(stored.params, here.params)

@@ -18,7 +18,7 @@ from ldm_jax.core import distributed
 from ldm_jax.core.cluster import check_options, find_place
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_apart
-from ldm_jax.core.stores import as_path
+from ldm_jax.core.stores import as_path, is_stored
 from ldm_jax.workdir.record import has_checkpoints
 
 if TYPE_CHECKING:  # JAX starts later, so that --help and mistakes answer at once
@@ -164,6 +164,11 @@ def check_places(run: cfg.Run, places: argparse.Namespace) -> None:
         cfg.ConfigError, ValueError: names the option.
     """
     workdir = as_path(places.workdir)
+    if places.profile is not None and is_stored(workdir):
+        raise cfg.ConfigError(
+            f"--profile writes to this machine alone, and --workdir is {workdir}; leave it out, or "
+            "name a local folder"
+        )
     for folder in cfg.folders_of(run.data.source):
         check_apart(workdir, "--workdir", folder, "the training data")
     for option in MODELS:

@@ -158,7 +158,9 @@ def check_writable(folder: Path, named: str) -> None:
         NotWritable: names what stands in the way, and `named`.
     """
     if is_stored(folder):
-        raise NotWritable(f"{named}: stores are read from, not written to; name a local folder")
+        raise NotWritable(
+            f"{named}: nothing but a work directory is written to a store; name a local folder"
+        )
     import tempfile
 
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))

@@ -20,6 +20,7 @@ from ldm_jax.core.files import reason_of, write_atomically
 from ldm_jax.core.reading import printable
 from ldm_jax.images.grid import save_png
 from ldm_jax.training.curves import draw_curves, read_metrics
+from ldm_jax.training.growing_files import GrowingFiles
 from ldm_jax.workdir.layout import (
     CURVES,
     HELD_OUT,
@@ -44,6 +45,7 @@ class MetricWriter:
     def __init__(self, workdir: Path) -> None:
         self._workdir = workdir
         self._kept_step = 0
+        self._growing: GrowingFiles | None = None
         self._lines: IO[str] | None = None
         self._events: _Events | None = None
         self._metrics = _Dispensable("metrics", workdir, self._let_go)
@@ -85,6 +87,7 @@ class MetricWriter:
                 self._lines.write(json.dumps({"step": step} | finite) + "\n")
                 self._lines.flush()
                 self._events.add(step, [summary.scalar(name, v) for name, v in values.items()])
+                self._growing.copy()
 
     def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Writes a picture as WORKDIR/samples/step_STEP_NAME.png, and adds it to TensorBoard."""
@@ -113,10 +116,13 @@ class MetricWriter:
         return told
 
     def curves(self) -> None:
-        """Draws WORKDIR/curves.png anew from all metrics."""
+        """Draws WORKDIR/curves.png anew from all metrics, which a store then has too."""
+        with self._metrics.writing():
+            if self._growing is not None:
+                self._growing.copy(now=True)
         with self._pictures.writing():
             if self._pictures.wanted and self._metrics.wanted and self._lines is not None:
-                records = read_metrics(self._workdir / METRICS)
+                records = read_metrics(self._growing.folder / METRICS)
                 save_png(self._workdir / CURVES, draw_curves(records))
 
     def close(self) -> None:
@@ -125,15 +131,21 @@ class MetricWriter:
             for file in (self._lines, self._events):
                 if file is not None:
                     file.close()
-            self._lines = self._events = None
+            if self._growing is not None:
+                self._growing.copy(now=True)
+                self._growing.remove()
+            self._lines = self._events = self._growing = None
 
     def _open(self) -> None:
         if self._lines is None:
             self._workdir.mkdir(parents=True, exist_ok=True)
             path = self._workdir / METRICS
             self._kept_step = _drop_later_lines(path, self._kept_step)
-            self._lines = path.open("a")
-            self._events = _Events(self._workdir / TENSORBOARD, self._kept_step + 1)
+            self._growing = GrowingFiles(self._workdir)
+            self._growing.fetch(METRICS)
+            folder = self._growing.folder
+            self._lines = (folder / METRICS).open("a")
+            self._events = _Events(folder / TENSORBOARD, self._kept_step + 1)
             for later in samples_after(self._workdir, self._kept_step):
                 later.unlink()
 
@@ -142,7 +154,9 @@ class MetricWriter:
             if file is not None:
                 with contextlib.suppress(OSError):
                     file.close()
-        self._lines = self._events = None
+        if self._growing is not None:
+            self._growing.remove()
+        self._lines = self._events = self._growing = None
 
 
 class _Dispensable:

@@ -9,13 +9,14 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -25,9 +26,11 @@ from flax.serialization import to_state_dict
 from ldm_jax import config as cfg
 from ldm_jax.core import tree
 from ldm_jax.core.command import Failed, say
-from ldm_jax.core.files import damage, reason_of, write_digests
+from ldm_jax.core.files import damage, reason_of, remove_folder, write_digests
+from ldm_jax.core.stores import is_stored, is_unreachable, local_folder
 from ldm_jax.workdir.consistency import check_parts, frozen_digests
 from ldm_jax.workdir.record import (
+    COMMIT,
     WRITTEN_AT_COMMIT,
     CheckpointError,
     check_files,
@@ -67,7 +70,8 @@ class Checkpoints:
     """The checkpoints of one work directory; use it as a context manager.
 
     Keeps the `keep` newest ones, the best one by `criterion`, and those whose metrics cannot be
-    read. All processes of a run make the same calls.
+    read. All processes of a run make the same calls. In a store, whose folders cannot be renamed, a
+    checkpoint is written under its own name and has a last file that makes it one.
     """
 
     def __init__(self, workdir: Path, keep: int, criterion: Criterion | None = None) -> None:
@@ -75,25 +79,28 @@ class Checkpoints:
         self.criterion = criterion or Criterion()
         self._workdir, self._root = workdir, checkpoints_of(workdir)
         self._empty_trash()
+        if is_stored(self._root) and jax.process_index() == 0:
+            self._remove_unfinished()
         self._saving: int | None = None
         self._frozen: dict[str, Any] | None = None
         self._unread: set[int] = set()
         self._values = {step: self._past_value(step) for step in steps_of(workdir)}
+        self._stay = _NewestAndBest(keep, self.criterion, self._values, self._unread)
+        stored, mode = is_stored(self._root), ocp.options.AtomicityMode
         self._manager = ocp.CheckpointManager(
-            self._root,
+            os.fspath(self._root),
             item_handlers=_handlers(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_NewestAndBest(
-                    keep, self.criterion, self._values, self._unread
-                ),
+                # In a store `_remove_old` does what is due.
+                preservation_policy=_All() if stored else self._stay,
                 cleanup_tmp_directories=True,
                 # Renamed first, so that an interrupted deletion leaves no half checkpoint.
-                todelete_subdir=_TRASH,
+                todelete_subdir=None if stored else _TRASH,
                 async_options=ocp.options.AsyncOptions(
                     post_finalization_callback=self._write_digests
                 ),
                 atomicity_options=ocp.options.AtomicityOptions(
-                    mode=ocp.options.AtomicityMode.ATOMIC_RENAME
+                    mode=mode.COMMIT_FILE if stored else mode.ATOMIC_RENAME
                 ),
             ),
         )
@@ -160,7 +167,8 @@ class Checkpoints:
 
     def values(self) -> dict[int, float]:
         """The metric that decides, of each checkpoint by its step; NaN where there is none."""
-        return {step: self._values[step] for step in self._manager.all_steps()}
+        steps = self._manager.all_steps()
+        return {step: self._values[step] for step in steps if step in self._values}
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """State and data position of `step`, by default the newest.
@@ -234,6 +242,8 @@ class Checkpoints:
         """Returns when what was started is saved; raises SaveFailed if that failed."""
         with self._saving_errors():
             self._manager.wait_until_finished()
+        if self._saving is not None and is_stored(self._root):
+            self._remove_old()
         self._saving = None
         self._empty_trash()
 
@@ -266,7 +276,7 @@ class Checkpoints:
                 kept = f"the last good checkpoint is step {good[-1]}"
             raise SaveFailed(
                 f"step {step} could not be saved in {self._root}: {reason_of(error)}; {kept}. "
-                "Make room or repair the disk, and the same command goes on from there"
+                f"{_remedy(self._root)}, and the same command goes on from there"
             ) from error
 
     def _past_value(self, step: int) -> float:
@@ -284,6 +294,10 @@ class Checkpoints:
         """Removes what a failed save wrote, also what its threads write while it is removed."""
         if jax.process_index():
             return
+        if is_stored(self._root):
+            with contextlib.suppress(OSError):  # the next run does it
+                self._remove_unfinished()
+            return
         for _ in range(50):
             unfinished = list(self._root.glob("*.orbax-checkpoint-tmp*"))
             if not unfinished:
@@ -292,16 +306,46 @@ class Checkpoints:
                 shutil.rmtree(folder, ignore_errors=True)
             time.sleep(0.02)
 
+    def _remove_unfinished(self) -> None:
+        """Removes what in a store is no checkpoint for want of its last file."""
+        whole = {*steps_of(self._workdir)}
+        folders = {path.parts[len(self._root.parts)] for path in self._root.rglob("*")}
+        for name in folders:
+            if name.isdecimal() and int(name) not in whole:
+                remove_folder(self._root / name)
+
+    def _remove_old(self) -> None:
+        """Removes those checkpoints in a store that need not stay; each ceases to be one at once,
+        so that nobody sees half of it."""
+        steps = sorted(self._values)
+        infos = [_Step(step) for step in steps]
+        kept = self._stay.should_preserve(infos, context=None)
+        for step in (step for step, stays in zip(steps, kept, strict=True) if not stays):
+            del self._values[step]
+            if jax.process_index() == 0:
+                folder = self._root / str(step)
+                (folder / COMMIT).unlink(missing_ok=True)
+                remove_folder(folder)
+
     def _empty_trash(self) -> None:
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and not is_stored(self._root):
             shutil.rmtree(self._root / _TRASH, ignore_errors=True)
 
     def _write_digests(self) -> None:
         """Notes size and digest of every file, after the last is written and before the commit."""
         if jax.process_index():
             return
+        if is_stored(self._root):
+            write_digests(self._root / str(self._saving), besides=WRITTEN_AT_COMMIT)
+            return
         for directory in self._root.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
             write_digests(directory, besides=WRITTEN_AT_COMMIT)
+
+
+class _Step(NamedTuple):
+    """A checkpoint as a preservation policy sees it."""
+
+    step: int
 
 
 @dataclasses.dataclass
@@ -318,6 +362,13 @@ class _NewestAndBest:
         best = self.criterion.best({step: self.values[step] for step in steps})
         stay = {*steps[-self.keep :], best, *self.unread}
         return [info.step in stay for info in checkpoints]
+
+
+class _All:
+    """Orbax's preservation policy: all checkpoints stay."""
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        return [True] * len(checkpoints)
 
 
 def _quiet() -> None:
@@ -344,6 +395,20 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not (of_orbax and (record.exc_info or text.startswith("Waiting for previous save")))
 
 
+def _remedy(root: Path) -> str:
+    """What to do where something cannot be written to `root`."""
+    if is_stored(root):
+        return "See that the store can be reached and written to"
+    return "Make room or repair the disk"
+
+
+def _readable(directory: Path) -> str:
+    """Where orbax reads a checkpoint: it knows file systems and gs://."""
+    if str(directory).startswith("gs://"):
+        return str(directory)
+    return str(local_folder(directory))
+
+
 def _handlers() -> dict[str, Any]:
     """Who reads and writes the items of a checkpoint."""
     return {"state": ocp.PyTreeCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
@@ -356,6 +421,8 @@ def _reader(directory: Path) -> Iterator[ocp.Checkpointer]:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**_handlers())) as checkpointer:
             yield checkpointer
     except Exception as error:
+        if is_unreachable(error):
+            raise
         found = "; ".join(damage(directory)) or reason_of(error)
         raise damaged(directory, found) from error
 
@@ -363,10 +430,10 @@ def _reader(directory: Path) -> Iterator[ocp.Checkpointer]:
 def _read(directory: Path, **items: Any) -> Any:
     """Items of a checkpoint by name, each with its arguments for restoring."""
     with _reader(directory) as checkpointer:
-        return checkpointer.restore(directory, args=ocp.args.Composite(**items))
+        return checkpointer.restore(_readable(directory), args=ocp.args.Composite(**items))
 
 
 def _saved_structure(directory: Path) -> dict[str, Any]:
     """The state's nested dicts with shapes and dtypes for leaves."""
     with _reader(directory) as checkpointer:
-        return checkpointer.metadata(directory).item_metadata.state.tree
+        return checkpointer.metadata(_readable(directory)).item_metadata.state.tree

@@ -14,23 +14,22 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_writable
-from ldm_jax.core.reading import read_json, shown
 from ldm_jax.core.signals import at_end
+from ldm_jax.core.stores import is_stored
 from ldm_jax.workdir.layout import LOCK
+from ldm_jax.workdir.owner import Locked, in_words, owner_of, refusal, this_run
+from ldm_jax.workdir.store_lock import locked_in_store
+
+__all__ = ["Locked", "locked"]
 
 RENEWED_EVERY_SECONDS = 5.0
 SILENT_FOR_SECONDS = 20.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-
-
-class Locked(ValueError):
-    """Another run is in the work directory; names it."""
 
 
 @contextlib.contextmanager
@@ -41,6 +40,10 @@ def locked(workdir: Path) -> Iterator[None]:
         Locked: a run is in it.
         NotWritable: it cannot be written to.
     """
+    if is_stored(workdir):
+        with locked_in_store(workdir):
+            yield
+        return
     check_writable(workdir, f"--workdir={workdir}")
     made = _missing(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -76,12 +79,12 @@ def _take(path: Path) -> int:
             if not _is_at(descriptor, path):  # its holder has just removed it
                 os.close(descriptor)
                 continue
-            owner = _owner(path)
+            owner = owner_of(path)
             foreign = owner.get("host") not in (None, socket.gethostname())
             if owner and (foreign or not reaches):
                 _check_silent(path, owner)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(_self()).encode(), 0)
+            os.pwrite(descriptor, json.dumps(this_run()).encode(), 0)
             return descriptor
         except BaseException:
             with contextlib.suppress(OSError):
@@ -94,7 +97,7 @@ def _lock(descriptor: int, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise _refusal(path, _owner(path)) from error
+        raise refusal(path, owner_of(path)) from error
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return False
@@ -113,51 +116,17 @@ def _check_silent(path: Path, owner: dict[str, Any]) -> None:
     """Waits for a sign of life of the run that `path` names, on another machine or without locks;
     raises Locked if it comes."""
     say(
-        f"{path} is held by {_words(owner)}; waiting {SILENT_FOR_SECONDS:.0f} s to see if it is "
+        f"{path} is held by {in_words(owner)}; waiting {SILENT_FOR_SECONDS:.0f} s to see if it is "
         "alive"
     )
     before, deadline = path.stat().st_mtime_ns, time.monotonic() + SILENT_FOR_SECONDS
     while time.monotonic() < deadline:
         time.sleep(min(1.0, SILENT_FOR_SECONDS / 10))
         if path.stat().st_mtime_ns != before:
-            raise _refusal(path, owner)
+            raise refusal(path, owner)
 
 
 def _renew(descriptor: int, over: threading.Event) -> None:
     while not over.wait(RENEWED_EVERY_SECONDS):
         with contextlib.suppress(OSError):
             os.utime(descriptor)
-
-
-def _self() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(), "process": os.getpid(),
-        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }  # fmt: skip
-
-
-def _owner(path: Path) -> dict[str, Any]:
-    """What the file says of the run that holds it, or held it last; {} if it says nothing."""
-    try:
-        return read_json(path)
-    except ValueError:
-        return {}
-
-
-def _words(owner: dict[str, Any]) -> str:
-    if not owner:
-        return "another process"
-    host, process, since = (owner.get(name) for name in ("host", "process", "since"))
-    number = process if isinstance(process, int) else "?"
-    return f"process {number} on {_plain(host)}, there since {_plain(since)}"
-
-
-def _plain(value: Any) -> str:
-    return shown(value).strip("'")
-
-
-def _refusal(path: Path, owner: dict[str, Any]) -> Locked:
-    return Locked(
-        f"{path.parent} is being trained in by {_words(owner)}; wait until that run has ended, or "
-        "use another --workdir"
-    )

@@ -7,12 +7,15 @@ from typing import Any
 from ldm_jax.core import distributed
 from ldm_jax.core.files import DIGESTS, changes, damage
 from ldm_jax.core.reading import read_json
+from ldm_jax.core.stores import is_stored
 from ldm_jax.workdir.layout import CHECKPOINTS
 
 ITEMS = ("state", "run")
 """The parts of a checkpoint, each a folder of it."""
+COMMIT = "commit_success.txt"
+"""The last file of a checkpoint in a store, which has no folders that could be renamed."""
 RECORD = "run/metadata"
-WRITTEN_AT_COMMIT = ("_CHECKPOINT_METADATA", "commit_success.txt")
+WRITTEN_AT_COMMIT = ("_CHECKPOINT_METADATA", COMMIT)
 """Files that orbax writes after the digests."""
 
 
@@ -23,7 +26,10 @@ class CheckpointError(ValueError):
 def steps_of(workdir: Path) -> list[int]:
     """Steps of the complete checkpoints, rising; other folders have names that are no steps."""
     root = checkpoints_of(workdir)
-    names = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    if is_stored(root):
+        names = [path.parent.name for path in root.glob(f"*/{COMMIT}")]
+    else:
+        names = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
 
 
