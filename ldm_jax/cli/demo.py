@@ -15,6 +15,7 @@ from ldm_jax.config.command_line import LineParser, check_given
 from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.core.reading import read_json
 from ldm_jax.core.signals import at_end
+from ldm_jax.core.stores import as_path
 from ldm_jax.data import digit_scenes, digit_scenes_builder
 from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation.first_stage_quality import reconstruct
@@ -67,7 +68,7 @@ def train(clock: Clock, name: str, config: str, out: Path, first_stage: Path | N
 def main(arguments: list[str]) -> None:
     """Runs what is missing and writes OUT/report.json and OUT/samples.png."""
     parser = LineParser(prog="demo.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--out", type=as_path, default=Path("runs/demo"))
     check_given(arguments, ("out",))
     out = parser.parse_args(arguments).out
     check_writable(out, f"--out={out}")

@@ -4,6 +4,7 @@ A path in a store is a `pathlib.Path` too, a `StorePath`; what only a file syste
 renaming, files that grow, maps into memory) it does not have.
 """
 
+import argparse
 import importlib.util
 import os
 import re
@@ -15,8 +16,11 @@ NEEDS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-class NoStore(ValueError):
-    """A path of a scheme that cannot be opened; names it, and what to do."""
+class NoStore(ValueError, argparse.ArgumentTypeError):
+    """A path of a scheme that cannot be opened; names it, and what to do.
+
+    Of argparse's kind too, which would not say why another error was raised.
+    """
 
 
 class Unreachable(OSError):
@@ -50,6 +54,18 @@ def as_path(named: str | os.PathLike[str]) -> Path:
     from ldm_jax.core.store_path import StorePath  # slow to import
 
     return StorePath(text)
+
+
+def local_path(named: str | os.PathLike[str], what: str) -> Path:
+    """As `as_path`, for `what` is on this machine only.
+
+    Raises:
+        NoStore: also where it lies in a store.
+    """
+    path = as_path(named)
+    if is_stored(path):
+        raise NoStore(f"{path}: {what} must lie on this machine; copy them, and name that folder")
+    return path
 
 
 def is_stored(path: Any) -> bool:

@@ -23,6 +23,7 @@ from ldm_jax.config.command_line import LineParser, check_given
 from ldm_jax.core.command import run_command, run_program, say
 from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.core.reading import FileFormatError
+from ldm_jax.core.stores import as_path
 from ldm_jax.images.grid import save_png
 from ldm_jax.images.picture_files import read_picture
 
@@ -146,9 +147,9 @@ def main(arguments: list[str]) -> int:
 
     def take(words: list[str]) -> None:
         parser = LineParser(prog=PROGRAM, description=HELP, allow_abbrev=False)
-        parser.add_argument("--out", type=Path, required=True, help="the folder of pictures")
+        parser.add_argument("--out", type=as_path, required=True, help="the folder of pictures")
         parser.add_argument(
-            "--source", type=Path, default=INSTALLED, help=f"Open Clip Art's PNGs ({INSTALLED})"
+            "--source", type=as_path, default=INSTALLED, help=f"Open Clip Art's PNGs ({INSTALLED})"
         )
         parser.add_argument(
             "--classes", action="store_true", help="classes, in subfolders, instead of captions"

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ldm_jax.config.command_line import LineParser, check_given
 from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import writing
+from ldm_jax.core.stores import as_path, local_path
 from ldm_jax.data import digit_scenes
 from ldm_jax.data.sources import DataError
 
@@ -129,12 +130,13 @@ def builder(
     Raises:
         DataError: what is built says no longer what it is; names the folder.
     """
+    folder = local_path(data_dir, "DigitScenes")
     config = DigitScenesConfig(size=size, train=train, validation=validation, test=test)
     chosen = config.name if config.name in DigitScenes.builder_configs else config
     try:
-        return DigitScenes(data_dir=Path(data_dir), config=chosen, file_format="array_record")
+        return DigitScenes(data_dir=folder, config=chosen, file_format="array_record")
     except (ParseError, AssertionError) as error:  # as TFDS says that versions differ
-        folder = Path(data_dir) / DigitScenes.name / config.name / digit_scenes.VERSION
+        folder = folder / DigitScenes.name / config.name / digit_scenes.VERSION
         raise DataError(
             f"{folder / 'dataset_info.json'} is damaged ({str(error).strip()}); delete {folder}, "
             "which is then built anew"
@@ -176,7 +178,7 @@ def build(arguments: list[str]) -> None:
     parser = LineParser(
         prog=PROGRAM, description="Build the DigitScenes dataset.", allow_abbrev=False
     )
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder of TFDS datasets")
+    parser.add_argument("--data_dir", type=as_path, required=True, help="folder of TFDS datasets")
     parser.add_argument("--size", type=int, default=16, choices=digit_scenes.SIZES, help="pixels")
     for split, count in EXAMPLES.items():
         parser.add_argument(f"--{split}", type=int, default=count, help=f"{split} examples")

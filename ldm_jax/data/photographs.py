@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from ldm_jax.config.command_line import LineParser, check_given
 from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import check_writable
+from ldm_jax.core.stores import as_path
 from ldm_jax.images.grid import save_png
 
 PROGRAM = "ldm_jax.data.photographs"
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
     def cut(words: list[str]) -> None:
         parser = LineParser(prog=PROGRAM, description=HELP, allow_abbrev=False)
-        parser.add_argument("--out", type=Path, required=True, help="the folder of tiles")
+        parser.add_argument("--out", type=as_path, required=True, help="the folder of tiles")
         check_given(words, ("out",))
         given = parser.parse_args(words)
         print(f"{write(given.out)} tiles in {given.out}")

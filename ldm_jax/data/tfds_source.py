@@ -8,6 +8,7 @@ from typing import Any
 
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import printable
+from ldm_jax.core.stores import local_path
 from ldm_jax.data.records import Records
 from ldm_jax.data.sources import DataError, Split
 from ldm_jax.data.stored_pictures import Stored, StoredSource, decoded_text, has_picture
@@ -84,6 +85,7 @@ def _prepared(source: cfg.TFDS) -> Any:
     if not source.path or not source.name:
         missing = "path" if not source.path else "name"
         raise DataError(f"data.source.{missing} is missing: name the data set and its data_dir")
+    local_path(source.path, "data sets of TFDS")
     try:
         builder = tfds.core.read_only_builder.builder_from_files(source.name, data_dir=source.path)
     except (tfds.core.DatasetNotFoundError, ValueError, OSError, AssertionError) as error:

@@ -17,6 +17,7 @@ from ldm_jax.core.cluster import ALONE, Place, find_share
 from ldm_jax.core.files import check_writable, write_atomically
 from ldm_jax.core.names import EvaluatorName
 from ldm_jax.core.reading import FileFormatError, read_json
+from ldm_jax.core.stores import as_path
 
 ABOUT = """Scores of images against a reference: FID and its kin, as a named program computes them.
 
@@ -77,7 +78,7 @@ class Arguments:
 def main(program: str, words: Sequence[str]) -> None:
     """Scores what a command line says, or what the report of --verify says."""
     first = LineParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--verify", type=Path)
+    first.add_argument("--verify", type=as_path)
     given, rest = first.parse_known_args(words)
     if given.verify is None:
         run(_parsed(program, rest), rest)

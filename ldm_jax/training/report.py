@@ -18,6 +18,7 @@ from ldm_jax.config.command_line import LineParser
 from ldm_jax.core.command import run_command, run_program
 from ldm_jax.core.files import check_writable
 from ldm_jax.core.reading import read_text
+from ldm_jax.core.stores import as_path
 from ldm_jax.images.grid import save_png
 from ldm_jax.images.plot import BLUE, GREEN, ORANGE, PURPLE, Curve, Panel, plot
 from ldm_jax.training.curves import read_metrics, series
@@ -132,8 +133,8 @@ def main(arguments: list[str]) -> int:
 def report(arguments: list[str]) -> None:
     """Prints the table and writes the picture."""
     parser = LineParser(prog=f"python -m {PROGRAM}", description=__doc__)
-    parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
-    parser.add_argument("--out", type=Path, default=Path("report.png"))
+    parser.add_argument("workdirs", nargs="+", type=as_path, metavar="WORKDIR")
+    parser.add_argument("--out", type=as_path, default=Path("report.png"))
     given = parser.parse_args(arguments)
     check_writable(given.out.parent, f"--out={given.out}")
     runs = [read(workdir) for workdir in given.workdirs]

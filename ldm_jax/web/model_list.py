@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ldm_jax.config import ConfigError, DiffusionRun, Model, ModelChoice, from_json
 from ldm_jax.core.reading import FileFormatError, read_json, read_text
+from ldm_jax.core.stores import local_path
 from ldm_jax.web.refused import Refused
 from ldm_jax.web.tunings import Tunings
 
@@ -53,9 +54,10 @@ class ModelList:
     """What the folders named on the command line hold, looked up whenever somebody asks."""
 
     def __init__(self, folders: Sequence[Path], tunings: Tunings | None = None) -> None:
-        """Raises ConfigError for a folder or file that does not exist."""
+        """Raises ConfigError for a folder or file that does not exist, NoStore for one in a store."""
         self.tunings = tunings or Tunings()
         for folder in folders:
+            local_path(folder, "models of the page")
             if not folder.exists():
                 raise ConfigError(f"--models={folder}: there is no such file or folder")
         self.folders = tuple(folders)

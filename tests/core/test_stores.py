@@ -23,7 +23,10 @@ from ldm_jax.core.reading import FileFormatError, map_file, open_file, read_json
 from ldm_jax.core.stores import NoStore, Unreachable, as_path, is_stored, there
 from ldm_jax.data.folders import FolderSource
 from ldm_jax.data.shards_source import ShardsSource
+from ldm_jax.data.sources import open_source
 from ldm_jax.data.tar_source import TarSource
+from ldm_jax.training.report import report
+from ldm_jax.web.model_list import ModelList
 
 SIDES = (16, 16)
 
@@ -52,6 +55,20 @@ def test_what_cannot_be_opened_is_refused_by_name(named, said, monkeypatch):
     with pytest.raises(NoStore) as refused:
         as_path(named)
     assert named in str(refused.value) and said in str(refused.value)
+
+
+def test_what_must_be_on_this_machine_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    for source in (
+        cfg.DigitScenes(data_dir="gs://bucket/a"),
+        cfg.TFDS(path="gs://bucket/a", name="b"),
+    ):
+        with pytest.raises(NoStore, match="gs://bucket/a: .* must lie on this machine"):
+            open_source(cfg.Data(source), "train")
+    with pytest.raises(NoStore, match="models of the page must lie on this machine"):
+        ModelList([as_path("gs://bucket/a")])
+    with pytest.raises(cfg.ConfigError, match="ftp://host/run: ftp:// cannot be opened"):
+        report(["ftp://host/run"])
 
 
 def test_a_path_in_a_store_is_a_path(root):
