@@ -54,7 +54,7 @@ class ModelList:
     """What the folders named on the command line hold, looked up whenever somebody asks."""
 
     def __init__(self, folders: Sequence[Path], tunings: Tunings | None = None) -> None:
-        """Raises ConfigError for a folder or file that does not exist, NoStore for one in a store."""
+        """Raises ConfigError for what does not exist, and NoStore for what lies in a store."""
         self.tunings = tunings or Tunings()
         for folder in folders:
             local_path(folder, "models of the page")
