@@ -45,6 +45,8 @@ class Operation:
     """Where in the traced program it comes from."""
     layout: str
     """The axes of a convolution: pixels, kernel, result; of all else nothing."""
+    ordered: bool
+    """Whether scatters in it, if there are any, write each place once, or add in a fixed order."""
 
     @property
     def moves(self) -> bool:
@@ -77,13 +79,31 @@ def exchanges(text: str, chips: int) -> list[Exchange]:
         arrays = _arrays(shape)
         if kind in _SOURCES_AND_RESULTS:
             arrays = arrays[len(arrays) // 2 :][: len(arrays) // 2]
-        begun = kind.endswith("-start") or "chain_id" in rest or place.startswith("async")
+        # TPUs send parts of what is in a chain in the steps of products.
+        begun = "chain_id" in rest or place.startswith("async")
+        if kind.endswith("-start"):
+            begun = _meanwhile(computations[place], line)
         # TPUs write a reduce-scatter as an all-reduce of which a part is taken, in one operation.
         if place.startswith("all-reduce-scatter"):
             plain, arrays = "reduce-scatter", [size / _group(rest, chips) for size in arrays]
         sent = times * sum(arrays) * _ring(plain, _group(rest, chips))
         found[channel or f"alone {len(found)}"] = Exchange(plain, sent, begun)
     return list(found.values())
+
+
+def _meanwhile(lines: list[str], start: str) -> bool:
+    """Whether anything is computed between a start and the end that goes with it."""
+    name = start.partition(" = ")[0].split()[-1]
+    later = lines[lines.index(start) + 1 :]
+    kinds = []
+    for line in later:
+        found = _OPERATION.match(line)
+        if found is None:
+            continue
+        if found[2].endswith("-done") and re.search(rf"{re.escape(name)}\b", found[3]):
+            break
+        kinds.append(found[2])
+    return any(kind not in _FREE and not kind.endswith(("-start", "-done")) for kind in kinds)
 
 
 def _ring(kind: str, group: int) -> float:
@@ -157,12 +177,13 @@ def _run(computations: dict[str, list[str]], name: str, times: int) -> Iterator[
             continue
         if kind.endswith("-done"):
             continue
-        inner = {kind}
-        if kind == "fusion":
-            inner = {_OPERATION.match(one)[2] for one in computations[called[0]]}
+        inside = computations[called[0]] if kind == "fusion" else [line]
+        inner = {_OPERATION.match(one)[2] for one in inside}
+        scatters = [one for one in inside if "scatter(" in one]
+        ordered = all("unique_indices=true" in one for one in scatters)
         name = _first(_TARGET, rest) if kind == "custom-call" else kind
         source, layout = _first(_SOURCE, rest), _axes(rest)
-        yield Operation(name, _bytes(shape), times, frozenset(inner), source, layout)
+        yield Operation(name, _bytes(shape), times, frozenset(inner), source, layout, ordered)
 
 
 def _names(called: tuple[str, str]) -> list[str]:

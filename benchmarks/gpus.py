@@ -17,8 +17,7 @@ import math
 import re
 import sys
 import time
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,10 +27,9 @@ from jax.sharding import Mesh
 
 from benchmarks import pods
 from benchmarks.compiled import Exchange, Operation, exchanges, operations
-from benchmarks.topologies import attention_of, compiler_options, topology
+from benchmarks.topologies import attention_of, options_for, topology
 from ldm_jax import config as cfg
 from ldm_jax.core import sharding
-from ldm_jax.core.names import CompilerPreset
 from ldm_jax.models.build import build_autoencoder
 
 MEMORY = 80e9
@@ -131,17 +129,15 @@ PROGRAMS: dict[str, tuple[Callable, tuple[int, ...]]] = {
 """What is compiled, and for how many images of a GPU."""
 
 
-def compile_for(
-    traced: jax.stages.Traced, mesh: Mesh, presets: Sequence[CompilerPreset]
-) -> Compiled:
-    """Compiles for the GPUs of `mesh`, with the compiler's options of `presets`.
+def compile_for(traced: jax.stages.Traced, mesh: Mesh, deterministic: bool) -> Compiled:
+    """Compiles for the GPUs of `mesh`.
 
     Raises:
         jax.errors.JaxRuntimeError: it cannot be compiled.
     """
     began = time.perf_counter()
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        compiled = traced.lower().compile(compiler_options(mesh.devices.flat[0], presets))
+        compiled = traced.lower().compile(options_for(mesh.devices.flat[0], deterministic))
     memory = compiled.memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Compiled(
@@ -174,7 +170,7 @@ def described(found: Compiled) -> str:
     moved = found.written(lambda o: o.moves)
     sent = sum(one.sent for one in found.exchanges)
     beside = sum(one.sent for one in found.exchanges if one.beside)
-    unordered = sum(o.times for o in found.operations if o.inner & UNORDERED)
+    unordered = sum(o.times for o in found.operations if o.inner & UNORDERED and not o.ordered)
     words = [
         f"attention {flash} flash, {plain} plain",
         "convolutions " + (", ".join(f"{n} {kind}" for kind, n in layouts.most_common()) or "none"),
@@ -192,9 +188,7 @@ def main() -> int:
     parser.add_argument("--topology", nargs="+", default=["h100:1"])
     parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--images", nargs="+", type=int, help="of one GPU")
-    parser.add_argument(
-        "--compiler", nargs="*", choices=typing.get_args(CompilerPreset), default=[]
-    )
+    parser.add_argument("--deterministic", action="store_true", help="as loop.deterministic")
     arguments = parser.parse_args()
     run, autoencoder = pods.reduced() if arguments.reduced else pods.full()
     failed = False
@@ -209,7 +203,7 @@ def main() -> int:
                 try:
                     with attention_of(name.partition(":")[0]):
                         traced = trace(run, autoencoder, mesh, images * mesh.size)
-                        sizes[images] = found = compile_for(traced, mesh, arguments.compiler)
+                        sizes[images] = found = compile_for(traced, mesh, arguments.deterministic)
                 except jax.errors.JaxRuntimeError as error:
                     print(f"{name} {program}, {images} images: does not compile: {error}")
                     failed = True

@@ -6,7 +6,7 @@ training step of its first stage with a discriminator for TPU pods and CUDA GPUs
 
 Of each program: memory of one chip; FLOPs; bytes that one chip sends; the time that these take at
 the full speed of its links, compared with the time of the FLOPs at its full speed; the share that
-is sent beside other work. `--compiler overlap` compiles with that preset of `loop.compiler`.
+is sent beside other work.
 
 The compilers come with the extras `pods` and `gpus`. Only shapes go in, so no parameter is ever
 made. The full size takes many minutes a program.
@@ -17,8 +17,6 @@ import collections
 import math
 import sys
 import time
-import typing
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,12 +27,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from benchmarks.compiled import Exchange, exchanges
-from benchmarks.topologies import compiler_options, link_share, topology
+from benchmarks.topologies import link_share, options_for, topology
 from ldm_jax import config as cfg
 from ldm_jax import latent_diffusion as ldm
 from ldm_jax.adapters.adapted import adapt
 from ldm_jax.core import flops, sharding
-from ldm_jax.core.names import CompilerPreset
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.sampling.ancestral import DDIM
 from ldm_jax.sampling.guidance import Guidance
@@ -246,16 +243,14 @@ def abstract_frozen(model: ldm.LatentDiffusion) -> dict[str, Any]:
     return {"autoencoder": variables["params"], "latent_scale": scale}
 
 
-def compile_for(
-    traced: jax.stages.Traced, mesh: Mesh, presets: Sequence[CompilerPreset] = ()
-) -> Facts:
-    """Compiles for the chips of `mesh`, with the compiler's options of `presets`.
+def compile_for(traced: jax.stages.Traced, mesh: Mesh, deterministic: bool = False) -> Facts:
+    """Compiles for the chips of `mesh`.
 
     Raises:
         jax.errors.JaxRuntimeError: among others when a chip's memory does not suffice.
     """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        compiled = traced.lower().compile(compiler_options(mesh.devices.flat[0], presets))
+        compiled = traced.lower().compile(options_for(mesh.devices.flat[0], deterministic))
     memory = compiled.memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return Facts(
@@ -282,9 +277,7 @@ def main() -> int:
     parser.add_argument("--reduced", action="store_true", help="a small model: under a minute")
     parser.add_argument("--topology", nargs="+", default=["v5e:4x4", "v5e:16x16"])
     parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
-    parser.add_argument(
-        "--compiler", nargs="*", choices=typing.get_args(CompilerPreset), default=[]
-    )
+    parser.add_argument("--deterministic", action="store_true", help="as loop.deterministic")
     arguments = parser.parse_args()
     run, autoencoder = reduced() if arguments.reduced else full()
     failed = False
@@ -302,7 +295,9 @@ def main() -> int:
             images, began = per_chip * mesh.size, time.perf_counter()
             print(f"{program:8}{name:>17}{images:8}", end="", flush=True)
             try:
-                facts = compile_for(trace(run, autoencoder, mesh, images), mesh, arguments.compiler)
+                facts = compile_for(
+                    trace(run, autoencoder, mesh, images), mesh, arguments.deterministic
+                )
             except jax.errors.JaxRuntimeError as error:
                 print(f"  does not compile: {error}")
                 failed = True

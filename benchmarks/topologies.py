@@ -2,13 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from ldm_jax.core import compiler_presets, flops
-from ldm_jax.core.names import CompilerPreset
+from ldm_jax.core import flops
+from ldm_jax.core.compiler_options import compiler_options
 
 LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -95,9 +95,9 @@ def attention_of(kind: str) -> Iterator[None]:
         yield
 
 
-def compiler_options(device: Any, presets: Sequence[CompilerPreset] = ()) -> dict[str, Any]:
-    """Those of `presets`, and what a compiler without the chip must be told: not to try out which
-    kernels are fast."""
+def options_for(device: Any, deterministic: bool = False) -> dict[str, Any]:
+    """What a run tells the compiler, and what one without the chip must be told: not to try out
+    which kernels are fast."""
     platform = "tpu" if device.platform == "tpu" else "gpu"
     tried = {"xla_gpu_autotune_level": 0} if platform == "gpu" else {}
-    return tried | compiler_presets.compiler_options(presets, platform)
+    return tried | compiler_options(deterministic, platform)

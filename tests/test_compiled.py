@@ -58,7 +58,11 @@ HloModule m
   ROOT %g = bf16[64]{0} all-gather(%i), channel_id=2, replica_groups=mesh['x'=2,'y'=4] {'y'}, dimensions={0}
 }
 %body (p: (f32[8])) -> (f32[8]) {
-  %q = (f32[8]{0}, f32[8]{0}) collective-permute-start(%p), channel_id=3, source_target_pairs={{0,1}}
+  %q.1 = (f32[8]{0}, f32[8]{0}) collective-permute-start(%p), channel_id=3, source_target_pairs={{0,1}}
+  %q.2 = (f32[8]{0}, f32[8]{0}) collective-permute-start(%p), channel_id=5, source_target_pairs={{0,1}}
+  %e = f32[8]{0} collective-permute-done(%q.2)
+  %h = f32[8]{0} add(%p, %p)
+  %f = f32[8]{0} collective-permute-done(%q.1)
 }
 ENTRY %main (p: f32[]) -> f32[] {
   %a = bf16[16]{0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
@@ -72,5 +76,6 @@ ENTRY %main (p: f32[]) -> f32[] {
         Exchange("reduce-scatter", 64 * 2 * 3 / 4, beside=False),
         Exchange("all-gather", 64 * 2 * 3 / 4, beside=True),
         Exchange("collective-permute", 5 * 8 * 4, beside=True),
+        Exchange("collective-permute", 5 * 8 * 4, beside=False),
         Exchange("all-reduce", 2 * 20 * 4 / 2, beside=False),
     ]

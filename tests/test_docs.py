@@ -22,7 +22,7 @@ PAGE = ROOT / "docs/from_ddpm_to_latent_diffusion.md"
 ROOMS = (ROOT, ROOT / "ldm_jax", ROOT / "configs")
 """Where a path in a document may begin."""
 ELSEWHERE = {
-    "constraint", "editable", "help", "logdir",
+    "constraint", "editable", "help", "logdir", "xla_gpu_deterministic_ops",
     "accelerator", "ntasks", "requeue", "signal", "spot", "zone",  # of clouds and Slurm
 }  # fmt: skip
 """Options that other programs have, or all."""

@@ -146,7 +146,7 @@ def test_a_small_stable_diffusion_compiles_for_a_pod():
     programs = ("train", "sample", "first")
     process = tiny.start(
         "-m", "benchmarks.pods", "--reduced", "--topology", "v5e:4x4", "--program", *programs,
-        "--compiler", "deterministic", "overlap", XLA_FLAGS="",
+        "--deterministic", XLA_FLAGS="",
     )  # fmt: skip
     rows = tiny.check(process).splitlines()
     for program in programs:
@@ -167,7 +167,7 @@ def test_a_small_stable_diffusion_trains_on_gpus():
     # CLIP has 77 tokens, and the run is in bfloat16.
     process = tiny.start(
         "-m", "benchmarks.pods", "--reduced", "--topology", "h100:8", "--program", "train",
-        "--compiler", "deterministic", "overlap", XLA_FLAGS="",
+        "--deterministic", XLA_FLAGS="",
     )  # fmt: skip
     (row,) = [row for row in tiny.check(process).splitlines() if row.startswith("train")]
     assert "h100:8" in row and "all-gather" in row

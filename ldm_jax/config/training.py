@@ -13,7 +13,6 @@ from ldm_jax.config.checks import (
     require,
     settings,
 )
-from ldm_jax.core.names import CompilerPreset
 
 
 @settings
@@ -100,6 +99,6 @@ class Loop:
     remat: bool = False
     """Gradient checkpointing: recompute activations in the backward pass. Saves memory, costs
     time."""
-    compiler: tuple[CompilerPreset, ...] = ()
-    """Options of XLA's compiler for the training step: `deterministic`, sums in a fixed order on
-    GPUs too; `overlap`, devices send each other values while they compute."""
+    deterministic: bool = False
+    """The same bits from the same training step on GPUs too, which add in no fixed order where that
+    is faster. CPUs and TPUs always do."""

@@ -37,9 +37,6 @@ Distance = Literal["l2", "l1", "huber"]
 FixedVariance = Literal["beta", "beta_tilde"]
 """Of the posterior's steps, see `diffusion.posterior`."""
 
-CompilerPreset = Literal["deterministic", "overlap"]
-"""See `core.compiler_presets`."""
-
 EvaluatorName = Literal[
     "torch-fidelity", "adm", "pytorch-fid", "clean-fid", "prdc", "dgm-eval", "cmmd", "clipscore",
     "torchmetrics", "digit-scenes", "ldm-jax",

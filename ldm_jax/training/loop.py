@@ -12,7 +12,7 @@ import jax
 from ldm_jax import config as cfg
 from ldm_jax.core import flops, signals
 from ldm_jax.core.command import SAVED, Failed, out_of_memory, say
-from ldm_jax.core.compiler_presets import compiler_options
+from ldm_jax.core.compiler_options import compiler_options
 from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import (
     batch_sharding,
@@ -271,7 +271,7 @@ class _Training:
         """`chosen`: by its compiler is how the state lies in memory, as it then does for all."""
         began = time.perf_counter()
         platform = self.mesh.devices.flat[0].platform
-        options = compiler_options(self.run.loop.compiler, platform)
+        options = compiler_options(self.run.loop.deterministic, platform)
 
         def compiled() -> Any:
             step = jax.jit(
