@@ -30,6 +30,11 @@ MAX_IMAGES = 1 << 20
 """Pictures of one request, at most."""
 
 
+_LOADED = (
+    "weights", "variant", "tokenizer", "prediction", "original_config", "vae", "text_encoder"
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """Which model draws, and what of it."""
@@ -113,6 +118,10 @@ class ModelChoice:
             require(choice.text_encoder == choice.unet, "hypernetwork", one, "FILE:STRENGTH")
         control = tuple(str(ControlChoice.parse(one)) for one in self.control)
         object.__setattr__(self, "control", control)
+
+    def loading(self) -> dict[str, Any]:
+        """The choices that say what is loaded of a model, as `convert.load` takes them."""
+        return {name: getattr(self, name) for name in _LOADED}
 
 
 @dataclass(frozen=True)

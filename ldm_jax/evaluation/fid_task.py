@@ -34,6 +34,8 @@ DRAWN = 50_000
 class Arguments:
     samples: Path | None = None
     """Images instead of a model's drawings: a folder, or an .npz file with arr_0 (ADM's form)."""
+    reconstructions: bool = False
+    """Score what the first stage of --model gives back of the data set's images (rFID)."""
     reference: Path | None = None
     """Images to compare with: a folder, an .npz file with arr_0, or statistics (mu, sigma) of ADM,
     pytorch-fid, clean-fid, EDM, or of the task `reference`."""
@@ -43,7 +45,8 @@ class Arguments:
     """Which of its scores, such as fid, kid, precision_recall, fid_infinity; by default those of
     its first network. docs/scores.md has all."""
     num: Count | None = None
-    """Images in each run: drawn, by default 50000; or of --samples, by default all."""
+    """Images in each run: drawn, by default 50000; or of --samples or --reconstructions, by default
+    all."""
     runs: Annotated[int, Within(1, 1000)] = 1
     """Repeat with as many further images, and give mean, spread and minimum."""
     bootstrap: CountOrNone = 0
@@ -187,6 +190,9 @@ def check_sets(arguments: Arguments) -> None:
     drawn = arguments.choice.model is not None
     require(drawn != (arguments.samples is not None), "--samples", arguments.samples,
             "given, or --model, and not both")  # fmt: skip
+    require(not arguments.reconstructions or (drawn and arguments.data is not None),
+            "--reconstructions", True,
+            "given with --model and a data set, --config=FILE or --images=FOLDER")  # fmt: skip
     if arguments.reference is None and compares(arguments.evaluator, arguments.scores):
         if arguments.data is None:
             raise ConfigError(
@@ -225,7 +231,9 @@ def open_samples(arguments: Arguments, pipeline: Any = None) -> Any:
     from ldm_jax.evaluation.image_sets import First, Kept, open_images
 
     count = images_in_a_run(arguments) * arguments.runs
-    if arguments.samples is not None:
+    if arguments.reconstructions:
+        images = _reconstructions(arguments, count)
+    elif arguments.samples is not None:
         images = First(open_images(arguments.samples), count, f"--samples={arguments.samples}")
     else:
         pipeline = pipeline or open_pipeline(arguments)
@@ -237,12 +245,28 @@ def open_samples(arguments: Arguments, pipeline: Any = None) -> Any:
     return images
 
 
+def _reconstructions(arguments: Arguments, count: int) -> Any:
+    from ldm_jax.convert.parts import read_first_stage
+    from ldm_jax.data.sources import open_source
+    from ldm_jax.evaluation.image_sets import DataImages, number_of
+    from ldm_jax.evaluation.reconstructed_images import ReconstructedImages
+
+    stage = read_first_stage(arguments.choice.model, **arguments.choice.loading())
+    source = open_source(arguments.data, arguments.split)
+    count = number_of(count, arguments.split, len(source))
+    images = DataImages(source, arguments.data, arguments.split, count)
+    return ReconstructedImages(stage, images, arguments.sampling.batch_size or 16)
+
+
 def images_in_a_run(arguments: Arguments) -> int:
     """How many samples each run has."""
+    from ldm_jax.data.sources import open_source
     from ldm_jax.evaluation.image_sets import open_images
 
     if arguments.num is not None:
         return arguments.num
+    if arguments.reconstructions:
+        return len(open_source(arguments.data, arguments.split)) // arguments.runs
     if arguments.samples is None:
         return DRAWN
     return len(open_images(arguments.samples)) // arguments.runs
@@ -273,7 +297,7 @@ def conditions_of(arguments: Arguments, model: cfg.Model) -> tuple[Sequence[str]
 def table(report: dict[str, Any]) -> str:
     """The report in aligned lines."""
     samples = report["samples"]
-    what = samples.get("path") or samples["request"]["model"]
+    what = samples.get("path") or samples.get("model") or samples["request"]["model"]
     lines = [f"{report['evaluator']}: {samples['images']} images of {what}"]
     for name, entry in report["scores"].items():
         spread = next(((entry[key], said) for key, said in SPREADS.items() if key in entry), None)

@@ -52,10 +52,6 @@ from ldm_jax.models.build import build_control
 
 COPIERS = 4
 """Threads that bring parameters to the devices."""
-LOADED = (
-    "weights", "variant", "tokenizer", "prediction", "original_config", "vae", "text_encoder"
-)  # fmt: skip
-"""Choices that say what is loaded."""
 TEXT_CHOICES = {
     "clip_skip": (defaults.has_clip, "has no CLIP text encoder"),
     "literal_prompts": (defaults.takes_captions, "takes no prompts"),
@@ -146,7 +142,7 @@ class Pipeline:
             FileNotFoundError, ValueError: nothing that can be read; the text says what and why.
         """
         choice = cfg.ModelChoice.of(path, **choices)
-        loading = {name: getattr(choice, name) for name in LOADED}
+        loading = choice.loading()
         bundle = convert.load(
             path, **{n: value for n, value in loading.items() if value is not None}
         )

@@ -9,11 +9,15 @@ from tiny_extractors import read_tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.config import Sampling
+from ldm_jax.config.serialization import from_json
+from ldm_jax.convert.parts import read_first_stage
 from ldm_jax.data.example_order import mixed_rows
+from ldm_jax.data.sources import open_source
 from ldm_jax.evaluation import __main__ as command
 from ldm_jax.evaluation import fid_task
 from ldm_jax.evaluation.features import extractors
-from ldm_jax.evaluation.image_sets import FolderImages
+from ldm_jax.evaluation.first_stage_quality import FirstStageProgram
+from ldm_jax.evaluation.image_sets import DataImages, FolderImages
 from ldm_jax.evaluation.rater import accuracy, train_rater
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.images.grid import save_png
@@ -55,12 +59,23 @@ def test_a_model_is_scored_against_what_it_was_trained_on(drawn, trained_text2im
     assert any("kid is left out" in warning for warning in report["warnings"])
 
 
+def test_reconstructions_are_scored(trained_autoencoder, tmp_path):
+    options = ["--reconstructions", "--reference_num=20", "--num=20", f"--out={tmp_path}"]
+    npz = tmp_path / "samples.npz"
+    words = ["fid", f"--model={trained_autoencoder}", *options, f"--samples_npz={npz}"]
+    assert command.main(words) == 0
+    report = read(tmp_path)
+    assert report["samples"]["kind"] == "reconstructed" and report["samples"]["images"] == 20
+    data = from_json((trained_autoencoder / "config.json").read_text()).data
+    images = DataImages(open_source(data, "train"), data, "train", 20)
+    originals = np.concatenate([batch.images for batch in images.batches(range(20))])
+    expected = FirstStageProgram(read_first_stage(trained_autoencoder), 20)(originals)
+    np.testing.assert_array_equal(np.load(npz)["arr_0"], expected.reconstruction)
+
+
 def test_what_is_scored_is_what_sample_py_draws(drawn, trained_text2img, pictures):
     images = np.load(drawn / "samples.npz")["arr_0"]
     pipeline = Pipeline(trained_text2img)
-    from ldm_jax.config.serialization import from_json
-    from ldm_jax.data.sources import open_source
-
     data = from_json((trained_text2img / "config.json").read_text()).data
     every = list(open_source(data, "train").captions())
     captions = [every[i] for i in mixed_rows(len(every))[:12]]
