@@ -198,6 +198,8 @@ def test_what_cannot_be_drawn_is_explained_before_anything_is_written(
         ((model, f"--out={tmp_path / 'empty.txt'}"), "empty.txt is a file; name a folder"),
         ((f"--model={tmp_path / 'absent'}", out), "absent: there is no such file or folder"),
         ((model, out, "--vae=nope"), "--vae=nope: there is no such file or folder"),
+        ((model, out, "--lora=nope:0.5"), "--lora is nope; there is no such file or folder"),
+        ((model, out, "--lora=nope:1:2:3"), "two strengths at most, FILE:TE:UNET"),
         ((model, "--out="), "--out is empty; name a file or folder"),
         ((model, f"--out={pictures}", "--overwrite"), "has files but no manifest.json"),
     ):

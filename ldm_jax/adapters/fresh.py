@@ -20,6 +20,7 @@ from ldm_jax.adapters.lokr import LoKr
 from ldm_jax.adapters.lora import LoRA
 from ldm_jax.adapters.weights import float32, weight_of
 from ldm_jax.adapters.whole_differences import BiasDifference, FullDifference, NormDifference
+from ldm_jax.config.adapters import rank_rule
 from ldm_jax.core import rngs, tree
 
 Draw = Callable[[str], Key[Array, ""]]
@@ -40,11 +41,12 @@ def fresh(
         text: the conditioner that encodes text, which may be changed beside the U-Net.
 
     Raises:
-        cfg.ConfigError: the model has no such modules.
+        cfg.ConfigError: the model has no such modules, or none that a pattern of ranks fits.
     """
     components: dict[str, dict[str, tuple[Kind, ...]]] = {}
+    names = []
     for component, path, own in _modules(params, text):
-        name = f"{component}/{path}"
+        names.append(name := f"{component}/{path}")
         chosen = config.takes(name) and config.rank_of(name)
         if chosen and (kinds := _kinds(config, name, own, *chosen, seed)):
             components.setdefault(component, {})[path] = kinds
@@ -53,6 +55,13 @@ def fresh(
             f"adapter.modules is {' '.join(config.modules)!r}, of which this model has none that "
             f"can be changed so; choose others, such as {', '.join(cfg.MODULES)}"
         )
+    for entry in config.ranks:
+        pattern, *_ = rank_rule(entry)
+        if not any(config.takes(name) and re.fullmatch(pattern, name) for name in names):
+            raise cfg.ConfigError(
+                f"adapter.ranks has {entry!r}, whose pattern fits none of the modules of "
+                f"adapter.modules; they are named as {names[0]}"
+            )
     return Adapter(components)
 
 

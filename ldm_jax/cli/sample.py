@@ -20,7 +20,7 @@ from ldm_jax.cli.sample_arguments import (
 from ldm_jax.config import ConfigError, ModelChoice, Request
 from ldm_jax.config.command_line import check_model
 from ldm_jax.config.control_choice import ControlChoice
-from ldm_jax.config.lora_choice import LoraChoice
+from ldm_jax.config.lora_choice import LoraChoice, is_strength
 from ldm_jax.config.request import WITH_STRENGTH
 from ldm_jax.core.cluster import Place, find_share
 from ldm_jax.core.command import FAILED
@@ -233,11 +233,11 @@ def _check_files(command: Command, own: Collection[str] = ()) -> None:
             check_model(str(path), name)
     for name in WITH_STRENGTH:
         for one in getattr(command.request.model, name):
-            _check_adapter(name, LoraChoice.parse(one).file, one)
+            _check_adapter(name, LoraChoice.parse(one).file)
     for one in command.request.model.control:
-        _check_adapter("control", ControlChoice.parse(one).file, one)
+        _check_adapter("control", ControlChoice.parse(one).file)
     for one in command.request.model.embeddings:
-        _check_adapter("embeddings", as_path(one), one)
+        _check_adapter("embeddings", as_path(one))
     for name, what in (
         ("lora_dir", "adapters"), ("hypernetwork_dir", "hypernetworks"),
         ("embeddings_dir", "embeddings"),
@@ -247,12 +247,16 @@ def _check_files(command: Command, own: Collection[str] = ()) -> None:
             raise ConfigError(f"{name} is {folder}, which is no folder; name one with {what}")
 
 
-def _check_adapter(name: str, path: Path, typed: str) -> None:
+def _check_adapter(name: str, path: Path) -> None:
     """Raises ConfigError for an adapter, which the option `name` names, that is not there."""
-    if not path.exists():
-        *_, last = str(path).split(":")
-        hint = f", and {last!r} is no strength" if last != str(path) else ""
-        raise ConfigError(f"{name} is {typed}; there is no such file or folder{hint}")
+    if path.exists():
+        return
+    before, _, last = str(path).rpartition(":")
+    hint = ""
+    if before:
+        more = "there are two strengths at most, FILE:TE:UNET"
+        hint = f", and {more if is_strength(last) else f'{last!r} is no strength'}"
+    raise ConfigError(f"{name} is {path}; there is no such file or folder{hint}")
 
 
 def invert(command: Command) -> Path:

@@ -90,10 +90,12 @@ def _number_in(text: str) -> int | None:
 
 @contextlib.contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path` for a file or folder that is to become it.
+    """A hidden name beside `path` for a file or folder that is to become it; makes the folder that
+    it is in.
 
     What has that name when all is over is removed, also where a signal ends the command.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     one = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with at_end(lambda: remove(one)):

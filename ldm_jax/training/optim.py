@@ -47,7 +47,8 @@ def make_diffusion_optimizer(run: cfg.DiffusionRun) -> optax.GradientTransformat
     """That of stage two; the text encoder may have a learning rate of its own.
 
     AdamW's update is proportional to the learning rate, weight decay included, so one rate is
-    another with the update multiplied by their ratio.
+    another with the update multiplied by their ratio. For parameters without any of the text
+    encoder such an optimiser raises cfg.ConfigError.
     """
     usual = make_optimizer(run.optim, run.loop.steps)
     if run.text_encoder_learning_rate is None:
@@ -55,7 +56,13 @@ def make_diffusion_optimizer(run: cfg.DiffusionRun) -> optax.GradientTransformat
     ratio = run.text_encoder_learning_rate / run.optim.learning_rate
 
     def of_text_encoder(params: optax.Params) -> optax.Params:
-        return tree.mask(params, [(cfg.TRAINED["text_encoder"], True), (r".*", False)])
+        found = tree.mask(params, [(cfg.TRAINED["text_encoder"], True), (r".*", False)])
+        if not any(jax.tree.leaves(found)):
+            raise cfg.ConfigError(
+                f"text_encoder_learning_rate is {run.text_encoder_learning_rate}, but nothing of "
+                "the text encoder trains; leave it out, or train that too (train, adapter.modules)"
+            )
+        return found
 
     return optax.chain(usual, optax.masked(optax.scale(ratio), of_text_encoder))
 

@@ -97,6 +97,10 @@ def test_modules_and_ranks_are_chosen_by_their_names():
     for wrong in ("x", "unet/.*=", "unet/.*=-1", "unet/.*=2:0", "(=2", "=3"):
         with pytest.raises(cfg.ConfigError, match="ranks has"):
             cfg.ModuleAdapter(ranks=(wrong,))
+    for idle in ("unet/absent=8", "unet/conv=8"):
+        config = cfg.ModuleAdapter(modules=("unet/dense",), ranks=(idle,))
+        with pytest.raises(cfg.ConfigError, match="fits none of the modules of adapter.modules"):
+            fresh(config, PARAMS, None, seed=0)
     with pytest.raises(cfg.ConfigError, match="modules is"):
         cfg.ModuleAdapter(modules=("attentoin",))
 

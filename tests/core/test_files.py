@@ -70,6 +70,11 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_done(
         check_writable(tmp_path / "w", "--workdir=w")
 
 
+def test_the_folder_of_a_file_is_made(tmp_path):
+    write_atomically(tmp_path / "new" / "deep" / "file", b"1")
+    assert (tmp_path / "new" / "deep" / "file").read_bytes() == b"1"
+
+
 def test_nothing_is_left_of_what_could_not_be_written(tmp_path, monkeypatch):
     def full(descriptor):
         raise error_of(errno.ENOSPC)

@@ -1,5 +1,7 @@
 """The optimiser: learning-rate schedules, clipping, and what decays."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,12 @@ import pytest
 
 from ldm_jax import config as cfg
 from ldm_jax.training.gradients import descend
-from ldm_jax.training.optim import learning_rate, make_optimizer, schedule_note
+from ldm_jax.training.optim import (
+    learning_rate,
+    make_diffusion_optimizer,
+    make_optimizer,
+    schedule_note,
+)
 
 
 def rate(step, steps=100, **settings):
@@ -72,6 +79,13 @@ def test_gradients_are_clipped_by_their_global_norm():
         found = update(optim, gradients, params)
         expected = [-gradient / (gradient + 1) for gradient in seen]
         np.testing.assert_allclose([found["a"][0], found["b"][0]], expected, rtol=1e-5)
+
+
+def test_a_rate_for_a_text_encoder_that_does_not_train_is_refused():
+    run = replace(cfg.load("image_folder_text2img"), text_encoder_learning_rate=1e-6)
+    optimizer = make_diffusion_optimizer(run)
+    with pytest.raises(cfg.ConfigError, match="nothing of the text encoder trains"):
+        optimizer.init({"unet": {"conv_in": {"kernel": jnp.ones(2)}}, "conditioners": {}})
 
 
 def test_a_first_moment_of_half_the_bytes_steps_about_the_same():
