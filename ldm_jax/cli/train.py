@@ -334,6 +334,7 @@ def _draw_classes(run: cfg.Run, workdir: Path, init: str | None) -> None:
             "that draws them with --init=MODEL"
         )
     if missing and jax.process_index() == 0:
+        say(f"{missing} pictures of classes are drawn with {init}, loaded and compiled first …")
         with Progress("drawing pictures of classes", missing, images=1) as bar:
             draw_class_images(Pipeline(init), source, run.data.sides, run.loop.seed, bar.update)
     wait_for_all("pictures of classes")

@@ -193,6 +193,10 @@ def check_sets(arguments: Arguments) -> None:
     require(not arguments.reconstructions or (drawn and arguments.data is not None),
             "--reconstructions", True,
             "given with --model and a data set, --config=FILE or --images=FOLDER")  # fmt: skip
+    usual = cfg.Sampling(batch_size=arguments.sampling.batch_size)
+    draws = arguments.sampling != usual or arguments.classes
+    require(not (arguments.reconstructions and draws), "--reconstructions", True,
+            "given without --classes and settings of sampling, for nothing is drawn")  # fmt: skip
     if arguments.reference is None and compares(arguments.evaluator, arguments.scores):
         if arguments.data is None:
             raise ConfigError(

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from ldm_jax import config as cfg
-from ldm_jax.config.checks import ConfigError, settings
+from ldm_jax.config.checks import ConfigError, require, settings
 from ldm_jax.config.command_line import HELP_WORDS, overridden, parse
 from ldm_jax.config.sampling import GuidanceScale, Steps
 from ldm_jax.config.setting_words import path_of
@@ -77,6 +77,8 @@ def run(
     """Scores every combination and writes table and plot. Raises ValueError, OSError."""
     if arguments.choice.model is None:
         raise ConfigError("--model=MODEL is missing: a sweep draws")
+    require(not arguments.reconstructions, "--reconstructions", True,
+            "left out: a sweep draws")  # fmt: skip
     fid_task.check_sets(arguments)
     combinations = list(_combinations(arguments.sampling, axes))
     from ldm_jax.images.grid import save_png
