@@ -29,7 +29,8 @@ run_program("train.py", train.main)
 # Sums over the batch are taken in another order on each arrangement, an error of some 1e-7 a step
 # in float32, which Adam's division by small second moments enlarges as the steps go on.
 CLOSE = {"rtol": 2e-4}
-CLOSE_SCORES = {"rel": 2e-3}
+# Of drawings by weights that differ so; 5e-6 was seen.
+CLOSE_SCORES = {"rel": 1e-4}
 
 
 @pytest.fixture(scope="module")
