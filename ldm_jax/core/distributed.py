@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ldm_jax.core.cluster import START_SECONDS, Place
 from ldm_jax.core.command import FAILED, SAVED, say, told
@@ -28,7 +29,10 @@ LONGEST_SECONDS = 7 * 24 * 3600.0
 """How long processes that are alive wait for each other on the way."""
 _waits = itertools.count()
 """Numbers the times that all processes have waited for each other."""
-_FAILED, _ALIVE = "ldm_jax/failed", "ldm_jax/alive"
+_told_alone: dict[str, str] = {}
+"""What a process without others has told itself."""
+_TEXT_BYTES = 1024
+_FAILED, _ALIVE, _TOLD = "ldm_jax/failed", "ldm_jax/alive", "ldm_jax/told"
 _GONE = "gone"
 _BROKEN_COLLECTIVE = re.compile(
     "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): |"
@@ -107,38 +111,84 @@ def wait_for_all(name: str) -> None:
 
     if jax.process_count() == 1:
         return
-    # The store has no public name; orbax and others use this one.
+    barrier = f"ldm_jax/wait/{next(_waits)} ({name})"
+    _store().wait_at_barrier(barrier, int(1000 * LONGEST_SECONDS))
+
+
+def _store() -> Any:
+    """The key-value store of JAX's coordinator."""
+    # It has no public name; orbax and others use this one.
     from jax._src.distributed import global_state
 
-    barrier = f"ldm_jax/wait/{next(_waits)} ({name})"
-    global_state.client.wait_at_barrier(barrier, int(1000 * LONGEST_SECONDS))
+    return global_state.client
+
+
+def tell_first(name: str, text: str) -> None:
+    """Tells process 0 something, which may be done in any thread; see `told_to_first`."""
+    import jax
+
+    if jax.process_count() == 1:
+        _told_alone[name] = text
+        return
+    store = _store()
+    store.key_value_set(f"{_TOLD}/{name}/{jax.process_index()}", text, allow_overwrite=True)
+
+
+def told_to_first(name: str) -> list[str]:
+    """What all processes have told process 0 under this name, once; it must know that they did."""
+    import jax
+
+    if jax.process_count() == 1:
+        return [_told_alone.pop(name)]
+    store, prefix = _store(), f"{_TOLD}/{name}/"
+    texts = [text for _, text in store.key_value_dir_get(prefix)]
+    store.key_value_delete(prefix)
+    return texts
 
 
 def found_by_first(look: Callable[[], list[str]]) -> str:
-    """What process 0 finds, in words for all processes; "" if it finds nothing.
+    """As `found_together`, where process 0 alone looks."""
+    return found_together(lambda index, count: look() if index == 0 else [])
+
+
+def found_together(look: Callable[[int, int], list[str]]) -> str:
+    """What the processes find, in words for all of them; "" if none finds anything.
+
+    Args:
+        look: what is wrong, in words, in the share (index, count) of a process.
 
     Raises:
-        ValueError, OSError: what `look` raises, in process 0.
+        ValueError, OSError: what `look` raises, in that process.
     """
+    import jax
+
+    problems: list[str] = []
+    error = None
+    index, count = jax.process_index(), jax.process_count()
+    try:
+        problems = look(index, count)
+    except (ValueError, OSError) as raised:
+        error = raised
+        problems = [f"process {index} says what"]
+    found = [text for text in _texts_of_all("; ".join(problems[:8])) if text]
+    if error is not None:
+        raise error
+    return "; ".join(found[:8])
+
+
+def _texts_of_all(text: str) -> list[str]:
+    """The text of each process, in their order, cut after `_TEXT_BYTES`."""
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
 
-    problems: list[str] = []
-    error = None
-    if jax.process_index() == 0:
-        try:
-            problems = look()
-        except (ValueError, OSError) as raised:
-            error = raised
-    bad = bool(problems or error)
-    if jax.process_count() > 1:
-        bad = bool(multihost_utils.broadcast_one_to_all(np.int32(bad)))
-    if error is not None:
-        raise error
-    if not bad:
-        return ""
-    return "; ".join(problems[:8]) or "process 0 says what"
+    if jax.process_count() == 1:
+        return [text]
+    own = np.zeros(_TEXT_BYTES, np.uint8)
+    content = np.frombuffer(text.encode()[:_TEXT_BYTES], np.uint8)
+    own[: content.size] = content
+    gathered = np.asarray(multihost_utils.process_allgather(own))
+    return [bytes(one).rstrip(b"\0").decode(errors="ignore") for one in gathered]
 
 
 class _Peers:
@@ -148,10 +198,7 @@ class _Peers:
     """
 
     def __init__(self, program: str, count: int, index: int) -> None:
-        # The store has no public name; orbax and others use this one.
-        from jax._src.distributed import global_state
-
-        self._store = global_state.client
+        self._store = _store()
         self._program, self._count, self._index = program, count, index
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -194,27 +194,45 @@ def check_apart(out: Path, option: str, folder: Path, what: str, below: bool = T
         raise ValueError(f"{option}={out} {where} the folder of {what}; name another")
 
 
-def write_digests(directory: Path, besides: Collection[str] = ()) -> None:
+def write_digests(
+    directory: Path,
+    besides: Collection[str] = (),
+    noted: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
     """Notes size and SHA-256 of every file below `directory` in its `digests.json`.
 
-    Files named as in `besides`, which may still change, are left out.
+    Files named as in `besides`, which may still change, are left out; those in `noted`, which
+    `digests` gave, are not read.
     """
+    known = dict(noted or {})
     names = [
-        str(path.relative_to(directory))
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name not in {DIGESTS, *besides}
+        name
+        for name in files_below(directory)
+        if name not in known and Path(name).name not in {DIGESTS, *besides}
     ]
-    content = json.dumps(digests(directory, names), indent=1)
+    found = known | digests(directory, names)
+    content = json.dumps(dict(sorted(found.items())), indent=1)
     write_atomically(directory / DIGESTS, content.encode())
 
 
+def files_below(directory: Path) -> list[str]:
+    """The names of all files below `directory`, relative, rising; [] if it is not there."""
+    return [
+        str(path.relative_to(directory)) for path in sorted(directory.rglob("*")) if path.is_file()
+    ]
+
+
 def damage(
-    directory: Path, covered: Collection[str] = (), besides: Collection[str] = ()
+    directory: Path,
+    covered: Collection[str] = (),
+    besides: Collection[str] = (),
+    share: tuple[int, int] = (0, 1),
 ) -> list[str]:
     """What is wrong with the files that `write_digests` noted, in words; [] if nothing is.
 
     Each of the subfolders `covered` must have files, and all of them must have been noted, but for
-    hidden ones and those named as in `besides`.
+    hidden ones and those named as in `besides`. Of a `share` (index, count) the files are read that
+    fall to it, about as many bytes as to the others; the first one looks at the names, too.
     """
     path = directory / DIGESTS
     if not path.is_file():
@@ -223,6 +241,16 @@ def damage(
         noted = read_json(path)
     except ValueError as error:
         return [f"{path} cannot be read ({error})"]
+    index, count = share
+    problems = [] if index else _not_noted(directory, noted, covered, besides)
+    return problems + changes(directory, _part(noted, index, count), str(path))
+
+
+def _not_noted(
+    directory: Path, noted: Any, covered: Collection[str], besides: Collection[str]
+) -> list[str]:
+    """What is wrong with the names of the files below `directory`."""
+    path = directory / DIGESTS
     problems = [
         f"{file} is no regular file"
         for file in sorted(directory.rglob("*"))
@@ -232,12 +260,26 @@ def damage(
         if not any(name.startswith(f"{folder}/") for name in noted):
             problems.append(f"{path} notes no file of {folder}")
         names = [
-            str(file.relative_to(directory))
-            for file in sorted((directory / folder).rglob("*"))
-            if file.is_file() and file.name not in besides and not file.name.startswith(".")
+            f"{folder}/{name}"
+            for name in files_below(directory / folder)
+            if not Path(name).name.startswith(".") and Path(name).name not in besides
         ]
         problems += [f"{path} does not note {name}" for name in names if name not in noted]
-    return problems + changes(directory, noted, str(path))
+    return problems
+
+
+def _part(noted: Any, index: int, count: int) -> Any:
+    """The part `index` of so many of what is noted, each of about as many bytes."""
+    if not isinstance(noted, dict):
+        return noted
+    sizes = {name: one["bytes"] if _is_digest(one) else 0 for name, one in noted.items()}
+    loads, part = [0] * count, {}
+    for name in sorted(noted, key=lambda name: (-sizes[name], name)):
+        least = loads.index(min(loads))
+        loads[least] += sizes[name]
+        if least == index:
+            part[name] = noted[name]
+    return part
 
 
 def digests(directory: Path, names: Collection[str]) -> dict[str, dict[str, Any]]:

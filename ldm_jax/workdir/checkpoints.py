@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,11 +22,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.serialization import to_state_dict
+from orbax.checkpoint.future import ChainedFuture
 
 from ldm_jax import config as cfg
-from ldm_jax.core import tree
+from ldm_jax.core import distributed, tree
 from ldm_jax.core.command import Failed, say
-from ldm_jax.core.files import damage, reason_of, remove_folder, write_digests
+from ldm_jax.core.files import damage, digests, files_below, reason_of, remove_folder, write_digests
 from ldm_jax.core.stores import is_stored, is_unreachable, local_folder
 from ldm_jax.workdir.consistency import check_parts, frozen_digests
 from ldm_jax.workdir.record import (
@@ -89,7 +90,7 @@ class Checkpoints:
         stored, mode = is_stored(self._root), ocp.options.AtomicityMode
         self._manager = ocp.CheckpointManager(
             os.fspath(self._root),
-            item_handlers=_handlers(),
+            item_handlers=_handlers() | {"state": _writer(self._digest_own_files)},
             options=ocp.CheckpointManagerOptions(
                 # In a store `_remove_old` does what is due.
                 preservation_policy=_All() if stored else self._stay,
@@ -136,8 +137,9 @@ class Checkpoints:
             )
         self._saving = step
         self._values[step] = self.criterion.value(metrics)
-        if self._frozen is None:
-            self._frozen = frozen_digests(self._workdir, config)
+        if self._frozen is None:  # process 0 writes the record
+            first = jax.process_index() == 0
+            self._frozen = frozen_digests(self._workdir, config) if first else {}
         arguments = ocp.args.Composite(
             state=ocp.args.PyTreeSave(to_state_dict(state)),
             run=ocp.args.JsonSave(
@@ -331,15 +333,34 @@ class Checkpoints:
         if jax.process_index() == 0 and not is_stored(self._root):
             shutil.rmtree(self._root / _TRASH, ignore_errors=True)
 
+    def _digest_own_files(self) -> None:
+        """Tells process 0 size and digest of every file that this process wrote of the state.
+
+        They lie in a folder of their own, and nobody changes them afterwards; the folder above gets
+        its name later.
+        """
+        own, noted = f"ocdbt.process_{jax.process_index()}", {}
+        for directory in self._unfinished():
+            for folder in directory.glob(f"state*/{own}"):
+                found = digests(folder, files_below(folder))
+                noted |= {f"state/{own}/{name}": digest for name, digest in found.items()}
+        distributed.tell_first(f"digests/{self._saving}", json.dumps(noted))
+
     def _write_digests(self) -> None:
         """Notes size and digest of every file, after the last is written and before the commit."""
         if jax.process_index():
             return
+        told = distributed.told_to_first(f"digests/{self._saving}")
+        noted = {name: digest for one in told for name, digest in json.loads(one).items()}
+        for directory in self._unfinished():
+            write_digests(directory, besides=WRITTEN_AT_COMMIT, noted=noted)
+
+    def _unfinished(self) -> list[Path]:
+        """The folder of the checkpoint that is being written; where a failed save left something,
+        that too."""
         if is_stored(self._root):
-            write_digests(self._root / str(self._saving), besides=WRITTEN_AT_COMMIT)
-            return
-        for directory in self._root.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
-            write_digests(directory, besides=WRITTEN_AT_COMMIT)
+            return [self._root / str(self._saving)]
+        return [*self._root.glob(f"{self._saving}.orbax-checkpoint-tmp*")]
 
 
 class _Step(NamedTuple):
@@ -412,6 +433,20 @@ def _readable(directory: Path) -> str:
 def _handlers() -> dict[str, Any]:
     """Who reads and writes the items of a checkpoint."""
     return {"state": ocp.PyTreeCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
+
+
+def _writer(written: Callable[[], None]) -> ocp.PyTreeCheckpointHandler:
+    """Orbax's handler of the state, which calls `written` once this process has written its part
+    and before any process goes on with what needs all parts."""
+    handler = ocp.PyTreeCheckpointHandler()
+    save = handler.async_save
+
+    async def save_and_call(*arguments: Any, **options: Any) -> list[Any]:
+        return [ChainedFuture(await save(*arguments, **options) or [], written)]
+
+    # Orbax knows handlers by their class, so that one of our own would need its own arguments.
+    handler.async_save = save_and_call
+    return handler
 
 
 @contextlib.contextmanager

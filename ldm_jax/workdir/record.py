@@ -59,8 +59,13 @@ def checkpoint(workdir: Path, step: int | None = None) -> Path:
 
 
 def check_files(directory: Path) -> None:
-    """Raises CheckpointError unless every file is as it was written; process 0 looks."""
-    found = distributed.found_by_first(lambda: damage(directory, ITEMS, WRITTEN_AT_COMMIT))
+    """Raises CheckpointError unless every file is as it was written; each process of a run reads
+    its share."""
+
+    def look(index: int, count: int) -> list[str]:
+        return damage(directory, ITEMS, WRITTEN_AT_COMMIT, (index, count))
+
+    found = distributed.found_together(look)
     if found:
         raise damaged(directory, found)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import shutil
+import socket
 import time
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.core import sharding, tree
@@ -24,6 +26,52 @@ from ldm_jax.workdir.run_config import read_config, write_config
 RUN = cfg.AutoencoderRun(cfg.Data(), cfg.Autoencoder())
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
 STEPS_TO_COME = 20
+IN_TWO = """
+import json, shutil, sys
+from pathlib import Path
+sys.path[:0] = ["tests", "tests/workdir"]
+from ldm_jax.core.cluster import Place
+from ldm_jax.core.distributed import together, wait_for_all
+
+workdir, address, index = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+with together("test", Place(index, 2, address)):
+    import test_checkpoints as own
+    from ldm_jax.core import files
+
+    read, digest = [], files._digest
+    files._digest = lambda path: read.append(path) or digest(path)
+
+    def tell(**more):
+        names = ["/".join(path.relative_to(workdir).parts[2:]) for path in read]
+        names = [name.replace(".orbax-checkpoint-tmp", "") for name in names]
+        print(json.dumps({"read": names, **more}))
+        read.clear()
+
+    mesh = own.sharding.make_mesh(own.cfg.Mesh(fsdp=2))
+    shapes = own.jax.eval_shape(own.make_state)
+    placed = own.sharding.state_sharding(mesh, shapes)
+    state = own.jax.jit(lambda: own.make_state(3), out_shardings=placed)()
+    with own.ckpt.Checkpoints(workdir, keep=1) as checkpoints:
+        checkpoints.save(3, state, {"step": 3}, own.RUN)
+        checkpoints.wait()
+        tell()
+        restored = checkpoints.restore(own.abstract(state))[0]
+        tell()
+        wait_for_all("all have read")
+        if index == 0:
+            folder = workdir / "checkpoints" / "3" / "state" / "ocdbt.process_1"
+            path = max(folder.rglob("*"), key=lambda path: path.stat().st_size)
+            content = path.read_bytes()
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        wait_for_all("a bit is flipped")
+        try:
+            checkpoints.restore(own.abstract(state))
+        except own.ckpt.CheckpointError as error:
+            tell(error=str(error))
+        wait_for_all("all have found it")
+        if index == 0:
+            path.write_bytes(content)
+"""
 
 
 def make_state(seed=0):
@@ -96,6 +144,31 @@ def test_the_newest_checkpoint_comes_back_bit_for_bit_where_it_lay(saved, templa
 def test_a_checkpoint_of_eight_devices_comes_back_on_one(saved):
     one = sharding.make_mesh(cfg.Mesh(), jax.devices()[:1])
     same_bits(restore(saved, abstract(place(make_state(), one)))[0], make_state(2))
+
+
+@pytest.mark.slow
+def test_two_processes_each_read_their_share_and_all_hear_of_damage(tmp_path, template):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [tiny.start("-c", IN_TWO, str(tmp_path), address, str(i)) for i in range(2)]
+    outputs = [tiny.check(process) for process in processes]
+    saved, restored, broken = zip(
+        *(map(json.loads, output.strip().splitlines()[-3:]) for output in outputs), strict=True
+    )
+    noted = json.loads((tmp_path / "checkpoints" / "3" / "digests.json").read_text())
+    own = [{name for name in noted if f"state/ocdbt.process_{i}/" in name} for i in range(2)]
+    assert own[0] and own[1] and {*saved[1]["read"]} == own[1]
+    assert sorted(saved[0]["read"]) == sorted({*noted} - own[1])
+    shares = [{name for name in one["read"] if name.startswith("state/")} for one in restored]
+    assert not shares[0] & shares[1]
+    assert shares[0] | shares[1] == {name for name in noted if name.startswith("state/")}
+    sizes = [sum(noted[name]["bytes"] for name in share) for share in shares]
+    assert max(sizes) < 0.6 * sum(sizes)
+    for one in broken:
+        assert "ocdbt.process_1" in one["error"] and "other contents than" in one["error"]
+    # On eight devices of one process.
+    same_bits(restore(tmp_path, template)[0], make_state(3))
 
 
 def test_what_is_saved_is_the_state_before_the_steps_that_follow(tmp_path, mesh, template):
