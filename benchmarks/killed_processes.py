@@ -1,13 +1,15 @@
 """Kills one of several processes of a training run at random moments, and says how long the others
-took to end and whether the same command then ended with the same bits as an undisturbed run:
+took to end, what they said (on stderr), and whether the same command then ended with the same bits
+as an undisturbed run:
 
-    python -m benchmarks.killed_processes --out=runs/killed [--times=10] [--victims 0 3]
+    python -m benchmarks.killed_processes --out=runs/killed [--times=10] [--seed=0] [--victims 0 3]
 
 The processes are on this machine, one CPU device each, and train DigitScenes' autoencoder."""
 
 import random
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -32,8 +34,8 @@ def main(
     out: Path, times: int = 10, processes: int = 4, steps: int = 60, seed: int = 0,
     mesh: tuple[str, ...] = (), data_dir: str = "data", victims: tuple[int, ...] = (),
 ) -> None:  # fmt: skip
-    """`mesh`: options such as --mesh.fsdp=4; `victims`: who is killed in turn, by default anyone;
-    process 0 has what JAX's processes find each other by."""
+    """`mesh`: options such as --mesh.fsdp=4; `victims`: who is killed in turn, by default anyone,
+    and process 0 twice at least, which has what JAX's processes find each other by."""
     chance = random.Random(seed)
     options = (*SETTINGS, f"--loop.steps={steps}", f"--data.source.data_dir={data_dir}", *mesh)
     began = time.monotonic()
@@ -41,25 +43,34 @@ def main(
     assert [one.wait(LONGEST) for one in whole] == [0] * processes, "the undisturbed run failed"
     usual = time.monotonic() - began
     expected = _params(out / "undisturbed")
+    print(f"undisturbed: {usual:.0f} s\n")
     print("| killed | after | step | others ended after | statuses | the same bits at the end |")
     print("|---|---|---|---|---|---|")
+    if not victims:
+        chosen = [0, 0, *(chance.randrange(processes) for _ in range(times))][:times]
+        victims = tuple(chance.sample(chosen, times))
+    seconds, sames = [], 0
     for number in range(times):
-        folder = out / f"{number}"
+        folder, victim = out / f"{number}", victims[number % len(victims)]
         shutil.rmtree(folder, ignore_errors=True)
-        running, victim = _run(folder, processes, options), chance.randrange(processes)
-        if victims:
-            victim = victims[number % len(victims)]
+        running = _run(folder, processes, options)
         moment = chance.uniform(0.2, 1.0) * usual
         time.sleep(moment)
         step = _step(folder)
         running[victim].kill()
         killed = time.monotonic()
         statuses = [one.wait(LONGEST) for one in running]
-        took = time.monotonic() - killed
+        seconds.append(time.monotonic() - killed)
+        words = [_last_words(folder, index) for index in range(processes) if index != victim]
         again = [one.wait(LONGEST) for one in _run(folder, processes, options)]
         same = again == [0] * processes and _same(_params(folder), expected)
-        print(f"| process {victim} | {moment:.0f} s | {step} | {took:.0f} s | {statuses} "
+        sames += same
+        print(f"| process {victim} | {moment:.0f} s | {step} | {seconds[-1]:.1f} s | {statuses} "
               f"| {'yes' if same else f'no: {again}'} |", flush=True)  # fmt: skip
+        for line in dict.fromkeys(words):
+            print(f"  {line}", file=sys.stderr, flush=True)
+    print(f"\nothers ended after {statistics.median(seconds):.1f} s (median), "
+          f"{max(seconds):.1f} s (longest); the same bits {sames} of {times} times")  # fmt: skip
 
 
 def _run(workdir: Path, processes: int, options: tuple[str, ...]) -> list[subprocess.Popen]:
@@ -77,6 +88,12 @@ def _run(workdir: Path, processes: int, options: tuple[str, ...]) -> list[subpro
         with (workdir.parent / f"{workdir.name}_{index}.log").open("a") as log:
             started.append(subprocess.Popen(command, stdout=log, stderr=log))
     return started
+
+
+def _last_words(workdir: Path, index: int) -> str:
+    """The last line that a process has said."""
+    log = workdir.parent / f"{workdir.name}_{index}.log"
+    return log.read_text().strip().rpartition("\n")[2]
 
 
 def _step(workdir: Path) -> int:

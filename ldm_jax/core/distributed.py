@@ -3,12 +3,15 @@
 JAX itself notices a process that died after 100 seconds, and then aborts the others with a dump.
 Here each process tells process 0 every few seconds that it lives, and why it ends if it does not
 end as planned; the others then end with that sentence. Once process 0 itself has died, JAX aborts
-the others at once, with a dump.
+the others at once, with a dump; they say a sentence after it.
 """
 
 import contextlib
+import ctypes
 import itertools
 import re
+import signal
+import socket
 import sys
 import threading
 import time
@@ -56,7 +59,9 @@ def together(program: str, place: Place) -> Iterator[None]:
         yield
         return
     _connect(place)
-    peers = _Peers(program, place.count, place.index)
+    if place.index:
+        _abort_later()
+    peers = _Peers(program, place)
     peers.start()
     try:
         yield
@@ -100,6 +105,18 @@ def _connect(place: Place) -> None:
             "and that process 0's machine lets them in at this port"
             + ("; --single runs this process alone" if place.found else "")
         ) from error
+
+
+def _abort_later() -> None:
+    """Lets this process live for `signal.SIGABRT` seconds, which are six, once it is aborted.
+
+    JAX aborts it with a dump in the moment in which process 0 has died, before a word of ours could
+    be said, and takes no callback of Python's instead. Now the thread that does so sleeps first:
+    the handler is C's own `sleep`, which is called with the number of the signal.
+    """
+    library = ctypes.CDLL(None)
+    library.signal.argtypes, library.signal.restype = (ctypes.c_int, ctypes.c_void_p), None
+    library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
 
 
 def wait_for_all(name: str) -> None:
@@ -197,12 +214,14 @@ class _Peers:
     Ends the process, in a thread of its own, when another one has failed.
     """
 
-    def __init__(self, program: str, count: int, index: int) -> None:
+    def __init__(self, program: str, place: Place) -> None:
         self._store = _store()
-        self._program, self._count, self._index = program, count, index
+        self._program, self._count, self._index = program, place.count, place.index
+        self._coordinator = place.coordinator or ""
+        self._first_lives = True
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._heard = {other: ("", time.monotonic()) for other in range(count)}
+        self._heard = {other: ("", time.monotonic()) for other in range(place.count)}
 
     def start(self) -> None:
         """Begins to tell and to listen."""
@@ -235,12 +254,12 @@ class _Peers:
         beat = 0
         while not self._over.wait(BEAT_SECONDS):
             beat += 1
-            self._tell(f"{_ALIVE}/{self._index}", str(beat))
             try:
                 reason = self._failure() or (self._silence() if self._index == 0 else None)
             except Exception:
                 reason = FAILED, "process 0 cannot be reached any more; it has probably died"
-            if reason and not self._over.wait(GRACE_SECONDS):
+            self._tell(f"{_ALIVE}/{self._index}", str(beat))
+            if reason and not self._over.wait(GRACE_SECONDS if self._first_lives else 0):
                 self._end(*reason)
 
     def _why(self) -> tuple[int, str] | None:
@@ -255,10 +274,28 @@ class _Peers:
 
     def _failure(self) -> tuple[int, str] | None:
         """Status and words of a process that failed."""
+        if self._index and not self._answers():
+            self._first_lives = False
+            return FAILED, f"process 0 has died: nobody answers at {self._coordinator} any more"
         for key, value in self._store.key_value_dir_get(_FAILED):
             status, _, text = value.partition(" ")
             return int(status), f"process {key.rpartition('/')[2]} ended: {text}"
         return None
+
+    def _answers(self) -> bool:
+        """Whether process 0 is there still. To be asked before the store, whose calls wait without
+        end where it is not; what may be the network's fault does not count."""
+        host, _, port = self._coordinator.rpartition(":")
+        for _ in range(2):
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), BEAT_SECONDS).close()
+            except ConnectionRefusedError:
+                time.sleep(BEAT_SECONDS / 4)
+                continue
+            except (OSError, ValueError):
+                pass
+            return True
+        return False
 
     def _silence(self) -> tuple[int, str] | None:
         """A process that has not been heard of for too long."""
@@ -292,5 +329,7 @@ class _Peers:
         end(status)
 
     def _tell(self, key: str, value: str) -> None:
+        if not self._first_lives:
+            return
         with contextlib.suppress(Exception):
             self._store.key_value_set(key, value, allow_overwrite=True)
