@@ -8,9 +8,7 @@ The processes are on this machine, one CPU device each, and train DigitScenes' a
 
 import random
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ import jax
 import numpy as np
 import tyro
 
+from benchmarks.together import log_of, start_train
 from ldm_jax.workdir.checkpoints import Checkpoints
 
 CONFIG = "digit_scenes_autoencoder"
@@ -37,9 +36,12 @@ def main(
     """`mesh`: options such as --mesh.fsdp=4; `victims`: who is killed in turn, by default anyone,
     and process 0 twice at least, which has what JAX's processes find each other by."""
     chance = random.Random(seed)
-    options = (*SETTINGS, f"--loop.steps={steps}", f"--data.source.data_dir={data_dir}", *mesh)
+    options = (
+        f"--config={CONFIG}", *SETTINGS, f"--loop.steps={steps}",
+        f"--data.source.data_dir={data_dir}", *mesh,
+    )  # fmt: skip
     began = time.monotonic()
-    whole = _run(out / "undisturbed", processes, options)
+    whole = start_train(out / "undisturbed", processes, options)
     assert [one.wait(LONGEST) for one in whole] == [0] * processes, "the undisturbed run failed"
     usual = time.monotonic() - began
     expected = _params(out / "undisturbed")
@@ -53,7 +55,7 @@ def main(
     for number in range(times):
         folder, victim = out / f"{number}", victims[number % len(victims)]
         shutil.rmtree(folder, ignore_errors=True)
-        running = _run(folder, processes, options)
+        running = start_train(folder, processes, options)
         moment = chance.uniform(0.2, 1.0) * usual
         time.sleep(moment)
         step = _step(folder)
@@ -62,7 +64,7 @@ def main(
         statuses = [one.wait(LONGEST) for one in running]
         seconds.append(time.monotonic() - killed)
         words = [_last_words(folder, index) for index in range(processes) if index != victim]
-        again = [one.wait(LONGEST) for one in _run(folder, processes, options)]
+        again = [one.wait(LONGEST) for one in start_train(folder, processes, options)]
         same = again == [0] * processes and _same(_params(folder), expected)
         sames += same
         print(f"| process {victim} | {moment:.0f} s | {step} | {seconds[-1]:.1f} s | {statuses} "
@@ -73,27 +75,9 @@ def main(
           f"{max(seconds):.1f} s (longest); the same bits {sames} of {times} times")  # fmt: skip
 
 
-def _run(workdir: Path, processes: int, options: tuple[str, ...]) -> list[subprocess.Popen]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    started = []
-    for index in range(processes):
-        together = (f"--coordinator=localhost:{port}", f"--num_processes={processes}")
-        command = (
-            sys.executable, "train.py", f"--config={CONFIG}", f"--workdir={workdir}", *together,
-            f"--process_id={index}", *options,
-        )  # fmt: skip
-        with (workdir.parent / f"{workdir.name}_{index}.log").open("a") as log:
-            started.append(subprocess.Popen(command, stdout=log, stderr=log))
-    return started
-
-
 def _last_words(workdir: Path, index: int) -> str:
     """The last line that a process has said."""
-    log = workdir.parent / f"{workdir.name}_{index}.log"
-    return log.read_text().strip().rpartition("\n")[2]
+    return log_of(workdir, index).read_text().strip().rpartition("\n")[2]
 
 
 def _step(workdir: Path) -> int:
