@@ -221,7 +221,9 @@ class _Peers:
         self._first_lives = True
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._heard = {other: ("", time.monotonic()) for other in range(place.count)}
+        self._beat = 0
+        self._heard = {other: ("", 0) for other in range(place.count)}
+        """Of each process its last beat, and the own one at which it came."""
 
     def start(self) -> None:
         """Begins to tell and to listen."""
@@ -251,14 +253,13 @@ class _Peers:
         self._end(status, "")
 
     def _watch(self) -> None:
-        beat = 0
         while not self._over.wait(BEAT_SECONDS):
-            beat += 1
+            self._beat += 1
             try:
                 reason = self._failure() or (self._silence() if self._index == 0 else None)
             except Exception:
                 reason = FAILED, "process 0 cannot be reached any more; it has probably died"
-            self._tell(f"{_ALIVE}/{self._index}", str(beat))
+            self._tell(f"{_ALIVE}/{self._index}", str(self._beat))
             if reason and not self._over.wait(GRACE_SECONDS if self._first_lives else 0):
                 self._end(*reason)
 
@@ -298,8 +299,8 @@ class _Peers:
         return False
 
     def _silence(self) -> tuple[int, str] | None:
-        """A process that has not been heard of for too long."""
-        now = time.monotonic()
+        """A process that has not been heard of for too long, of the time in which this one was
+        not stopped itself."""
         beats = {
             int(key.rpartition("/")[2]): value
             for key, value in self._store.key_value_dir_get(_ALIVE)
@@ -307,8 +308,8 @@ class _Peers:
         for other, (last, since) in self._heard.items():
             beat = beats.get(other, "")
             if beat != last:
-                self._heard[other] = beat, now
-            elif beat != _GONE and now - since > DEAD_AFTER_SECONDS:
+                self._heard[other] = beat, self._beat
+            elif beat != _GONE and (self._beat - since) * BEAT_SECONDS > DEAD_AFTER_SECONDS:
                 text = f"not heard of for {DEAD_AFTER_SECONDS:.0f} s; it has probably died"
                 self._tell(f"{_FAILED}/{other}", f"{FAILED} {text}")
                 return FAILED, f"process {other} ended: {text}"
