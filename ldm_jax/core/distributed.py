@@ -1,6 +1,6 @@
 """Runs of several processes: how they start, agree, and end together.
 
-JAX itself notices a process that died after 100 seconds, and then aborts the others with a dump.
+JAX itself notices a process that died only after minutes, and then aborts the others with a dump.
 Here each process tells process 0 every few seconds that it lives, and why it ends if it does not
 end as planned; the others then end with that sentence. Once process 0 itself has died, JAX aborts
 the others at once, with a dump; they say a sentence after it.
@@ -9,6 +9,7 @@ the others at once, with a dump; they say a sentence after it.
 import contextlib
 import ctypes
 import itertools
+import math
 import re
 import signal
 import socket
@@ -26,6 +27,8 @@ from ldm_jax.core.signals import end
 
 BEAT_SECONDS = 2.0
 DEAD_AFTER_SECONDS = 30.0
+JAX_DEAD_AFTER_SECONDS = 900
+"""When JAX gives up, which counts the time too in which all machines were stopped."""
 GRACE_SECONDS = 3.0
 """How long a process may take to say itself why it ends, once another has."""
 LONGEST_SECONDS = 7 * 24 * 3600.0
@@ -96,6 +99,7 @@ def _connect(place: Place) -> None:
         jax.distributed.initialize(
             place.coordinator, place.count, place.index, place.devices,
             cluster_detection_method="deactivate", initialization_timeout=START_SECONDS,
+            heartbeat_timeout_seconds=JAX_DEAD_AFTER_SECONDS,
         )  # fmt: skip
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
@@ -218,7 +222,8 @@ class _Peers:
         self._store = _store()
         self._program, self._count, self._index = program, place.count, place.index
         self._coordinator = place.coordinator or ""
-        self._first_lives = True
+        self._unanswered = 0.0
+        """How often process 0 has not answered in succession."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._beat = 0
@@ -260,7 +265,7 @@ class _Peers:
             except Exception:
                 reason = FAILED, "process 0 cannot be reached any more; it has probably died"
             self._tell(f"{_ALIVE}/{self._index}", str(self._beat))
-            if reason and not self._over.wait(GRACE_SECONDS if self._first_lives else 0):
+            if reason and not self._over.wait(0 if self._unanswered else GRACE_SECONDS):
                 self._end(*reason)
 
     def _why(self) -> tuple[int, str] | None:
@@ -276,7 +281,8 @@ class _Peers:
     def _failure(self) -> tuple[int, str] | None:
         """Status and words of a process that failed."""
         if self._index and not self._answers():
-            self._first_lives = False
+            if self._unanswered * BEAT_SECONDS < DEAD_AFTER_SECONDS:
+                return None
             return FAILED, f"process 0 has died: nobody answers at {self._coordinator} any more"
         for key, value in self._store.key_value_dir_get(_FAILED):
             status, _, text = value.partition(" ")
@@ -284,19 +290,21 @@ class _Peers:
         return None
 
     def _answers(self) -> bool:
-        """Whether process 0 is there still. To be asked before the store, whose calls wait without
-        end where it is not; what may be the network's fault does not count."""
+        """Whether process 0 is there still; to be asked before the store, whose calls wait without
+        end where it is not.
+
+        Who is refused has found the machine and no process; anything else may be the network's
+        fault for a while.
+        """
         host, _, port = self._coordinator.rpartition(":")
-        for _ in range(2):
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), BEAT_SECONDS).close()
-            except ConnectionRefusedError:
-                time.sleep(BEAT_SECONDS / 4)
-                continue
-            except (OSError, ValueError):
-                pass
-            return True
-        return False
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), BEAT_SECONDS).close()
+            self._unanswered = 0
+        except ConnectionRefusedError:
+            self._unanswered = math.inf
+        except OSError:
+            self._unanswered += 1
+        return not self._unanswered
 
     def _silence(self) -> tuple[int, str] | None:
         """A process that has not been heard of for too long, of the time in which this one was
@@ -330,7 +338,7 @@ class _Peers:
         end(status)
 
     def _tell(self, key: str, value: str) -> None:
-        if not self._first_lives:
+        if self._unanswered:
             return
         with contextlib.suppress(Exception):
             self._store.key_value_set(key, value, allow_overwrite=True)
