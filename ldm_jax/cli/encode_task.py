@@ -54,7 +54,7 @@ def run(arguments: Arguments) -> list[str]:
         ValueError, OSError: it cannot be.
     """
     require(arguments.out is not None, "--out", None, "the folder of latents")
-    check_writable(arguments.out, f"--out={arguments.out}")
+    check_writable(arguments.out, f"--out={arguments.out}", stored=True)
     check_apart(
         arguments.out, "--out", as_path(arguments.first_stage), "the first stage", below=False
     )

@@ -57,7 +57,7 @@ def run(arguments: Arguments) -> list[str]:
     for name in ("boxes", "class_maps", "edit_images", "depth_maps"):
         beside = getattr(source, name, "")
         require(not beside, f"data.source.{name}", beside, '"": shards do not hold these')
-    check_writable(arguments.out, f"--out={arguments.out}")
+    check_writable(arguments.out, f"--out={arguments.out}", stored=True)
     for folder in cfg.folders_of(source):
         check_apart(arguments.out, "--out", folder, "the images")
     from ldm_jax.data.sources import open_source

@@ -13,7 +13,7 @@ from typing import Any
 
 from ldm_jax.core.reading import open_file, read_json, shown
 from ldm_jax.core.signals import at_end, undisturbed
-from ldm_jax.core.stores import is_stored, there
+from ldm_jax.core.stores import is_stored, is_unreachable, there
 
 DIGESTS = "digests.json"
 _ELSEWHERE = "name another folder"
@@ -149,19 +149,23 @@ def write_atomically(path: Path, content: bytes) -> None:
         draft.replace(path)
 
 
-def check_writable(folder: Path, named: str) -> None:
+def check_writable(folder: Path, named: str, stored: bool = False) -> None:
     """Refuses, before any work is done, a folder that cannot be written into later.
 
     Args:
         folder: it need not be there yet.
         named: what the user called it, such as "--out=samples".
+        stored: it may lie in a store.
 
     Raises:
         NotWritable: names what stands in the way, and `named`.
     """
     if is_stored(folder):
+        if stored:
+            return
         raise NotWritable(
-            f"{named}: nothing but a work directory is written to a store; name a local folder"
+            f"{named}: nothing but work directories, shards and encoded images is written to a "
+            "store; name a local folder"
         )
     import tempfile
 
@@ -330,6 +334,8 @@ def reason_of(error: BaseException) -> str:
     otherwise the first line of the error. Libraries wrap the one into the other."""
     seen: BaseException | None = error
     while seen is not None:
+        if is_unreachable(seen):
+            return str(seen)
         if isinstance(seen, OSError) and seen.strerror:
             why = _plain(seen.errno, seen.strerror)
             return why + (f" ({seen.filename})" if seen.filename else "")

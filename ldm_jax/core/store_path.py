@@ -7,13 +7,10 @@ is an `Unreachable`.
 
 import errno
 import fnmatch
-import hashlib
 import io
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path, PosixPath
 from typing import Any
@@ -21,11 +18,15 @@ from typing import Any
 import fsspec
 from etils.epath.gpath import PosixGPath
 
+from ldm_jax.core import store_copies
 from ldm_jax.core.stores import Unreachable
 
 # Objects are also written by TensorStore, of which lists that fsspec keeps would not know.
 for _protocol in ("gcs", "s3"):
     fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
+if "STORAGE_EMULATOR_HOST" in os.environ:
+    # gcsfs asks by gRPC for the kind of a bucket, which costs a minute where nobody answers.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 _BLOCK = 2**23
 """Bytes that are asked for at once where a file is read from its beginning."""
 
@@ -108,6 +109,10 @@ class StorePath(PosixGPath, PosixPath):
         before = f"{str(self).partition('://')[2].rstrip('/')}/"
         return sorted(name.removeprefix(before) for name in found if name.startswith(before))
 
+    def size_of_all(self) -> int:
+        """Bytes of all objects below it."""
+        return sum(info["size"] for info in self.ask("find", detail=True).values())
+
     def glob(self, pattern: str) -> Iterator["StorePath"]:
         """Objects and folders below it by a pattern of their relative names, without `**`."""
         depth = pattern.count("/") + 1
@@ -154,37 +159,29 @@ class StorePath(PosixGPath, PosixPath):
         return self.read_bytes().decode()
 
     def local_copy(self) -> Path:
-        """A copy of the object on this machine, which is kept until somebody removes it.
-
-        It lies in `$XDG_CACHE_HOME/ldm_jax/stores`, under a name that changes with the object.
-        """
+        """A copy of the object on this machine, which `store_copies` keeps."""
         told = f"{self} {self.ask('ukey')}"
-        kept = _copies() / hashlib.sha256(told.encode()).hexdigest()[:32] / self.name
-        if not kept.exists():
-            self._fetch(kept)
-        return kept
 
-    def _fetch(self, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=target.parent)
-        os.close(descriptor)
-        try:
-            self.ask("get_file", draft)
-            os.replace(draft, target)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+        def fetch(draft: Path) -> None:
+            self.ask("get_file", str(draft))
+
+        return store_copies.copied(told, self.name, lambda: self.stat().st_size, fetch)
 
     def local_folder(self) -> Path:
         """A folder of this machine with what lies below the path, kept as a `local_copy` is."""
-        copies = {name: (self / name).local_copy() for name in self.files()}
-        told = "\n".join(f"{name} {copy}" for name, copy in copies.items())
-        folder = _copies() / hashlib.sha256(told.encode()).hexdigest()[:32] / self.name
-        for name, copy in copies.items():
-            linked = folder / name
-            linked.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                os.link(copy, linked)
-        return folder
+        files = [self / name for name in self.files()]
+        told = "\n".join(f"{file} {file.ask('ukey')}" for file in files)
+
+        def size() -> int:
+            return sum(file.stat().st_size for file in files)
+
+        def fetch(draft: Path) -> None:
+            for file in files:
+                copy = draft / file.relative_to(self)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                file.ask("get_file", str(copy))
+
+        return store_copies.copied(f"{self} {told}", self.name, size, fetch)
 
     # -------------------------------------------------------------------------------- writing
 
@@ -226,11 +223,6 @@ class StorePath(PosixGPath, PosixPath):
         except FileNotFoundError:
             if not missing_ok:
                 raise
-
-
-def _copies() -> Path:
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "ldm_jax" / "stores"
 
 
 class _Ranges(io.RawIOBase):

@@ -93,6 +93,15 @@ def local_copy(path: Path) -> Path:
     return path.local_copy() if is_stored(path) else path
 
 
+def check_copies(folder: Path, otherwise: str) -> None:
+    """Refuses a folder in a store whose files are all to be copied to this machine, where there is
+    no room for them: see `store_copies.check_room`."""
+    if is_stored(folder):
+        from ldm_jax.core import store_copies
+
+        store_copies.check_room(folder, folder.size_of_all(), otherwise)
+
+
 def local_folder(path: Path) -> Path:
     """`path`, or of a folder in a store one on this machine with copies of its files.
 

@@ -29,7 +29,7 @@ from ldm_jax import config as cfg
 from ldm_jax.config.checks import matches
 from ldm_jax.core import tree
 from ldm_jax.core.reading import FileFormatError, parse_json, read_json
-from ldm_jax.core.stores import as_path, there
+from ldm_jax.core.stores import as_path, check_copies, is_stored, names_in, there
 from ldm_jax.data import shard_plans
 from ldm_jax.data.buckets import Bucket, told_buckets
 from ldm_jax.data.records import Records, count
@@ -115,13 +115,20 @@ class Index(ShardPlan):
             start += count * dtype.itemsize
         return found
 
-    def missing(self, folder: Path) -> list[int]:
-        """The shards that are not yet written, or damaged: with other than their examples."""
-        return [shard for shard in range(self.shards) if not self.is_written(folder, shard)]
+    def absent(self, folder: Path) -> list[int]:
+        """The shards that are not there, by the names in the folder; none is opened."""
+        found = {*names_in(folder)}
+        return [n for n in range(self.shards) if self.path(folder, n).name not in found]
 
-    def is_written(self, folder: Path, shard: int) -> bool:
-        """Whether a shard is there, with as many examples as it has."""
-        return count(self.path(folder, shard)) == len(self.rows(shard))
+    def missing(self, folder: Path) -> list[int]:
+        """The shards that are not yet written, or damaged: with other than their examples. Those in
+        a store, which takes objects whole or not at all, are not opened."""
+        absent = {*self.absent(folder)}
+        return [n for n in range(self.shards) if n in absent or self._is_damaged(folder, n)]
+
+    def _is_damaged(self, folder: Path, shard: int) -> bool:
+        path = self.path(folder, shard)
+        return not is_stored(path) and count(path) != len(self.rows(shard))
 
 
 _HINTS = typing.get_type_hints(Index)
@@ -309,16 +316,18 @@ class _Part:
 
     def __init__(self, folder: Path, remedy: str) -> None:
         index = read_index(folder)
-        missing = index.missing(folder)
-        if missing:
+        absent = index.absent(folder)
+        if absent:
             raise DataError(
-                f"{folder} is incomplete: {len(missing)} of {index.shards} shards are "
-                f"missing or damaged, {index.path(folder, missing[0]).name} first; run the "
+                f"{folder} is incomplete: {len(absent)} of {index.shards} shards are "
+                f"missing, {index.path(folder, absent[0]).name} first; run the "
                 "command that began it again to continue"
             )
+        check_copies(folder, "or train on the images")
         self.index, self._folder = index, folder
         paths = [index.path(folder, shard) for shard in range(index.shards)]
-        self._records = Records(paths, remedy)
+        counts = [len(index.rows(shard)) for shard in range(index.shards)]
+        self._records = Records(paths, remedy, counts)
 
     def __len__(self) -> int:
         return self.index.examples

@@ -3,12 +3,14 @@ complete or not at all."""
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ldm_jax.core.files import temporary, write_atomically, writing
+from ldm_jax.core.stores import is_stored
 from ldm_jax.data.records import write_records
 from ldm_jax.data.sources import DataError
 
@@ -62,11 +64,18 @@ def begin(path: Path, found: Any, plan: Any, what: str) -> None:
 def write_shard(path: Path, records: Iterable[bytes]) -> None:
     """Writes one shard; nothing is left where that fails.
 
-    What killed processes have left of it is removed.
+    What killed processes have left of it is removed. One for a store is written on this machine
+    first, into the folder of temporary files.
 
     Raises:
         OSError: names the file and the reason, such as a full disk.
     """
+    if is_stored(path):
+        with temporary(Path(tempfile.gettempdir()) / path.name) as draft:
+            with writing(draft):
+                write_records(draft, records)
+            path.put(draft)
+        return
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink()
     with writing(path), temporary(path) as draft:

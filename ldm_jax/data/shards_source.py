@@ -2,7 +2,7 @@
 
 from ldm_jax import config as cfg
 from ldm_jax.core.reading import printable
-from ldm_jax.core.stores import as_path, there
+from ldm_jax.core.stores import as_path, check_copies, there
 from ldm_jax.data import shard_lists
 from ldm_jax.data.picture_shards import PLAN, Common, read_record
 from ldm_jax.data.records import Records
@@ -32,6 +32,7 @@ class ShardsSource(StoredSource):
         remedy = f"copy it again, or repeat the {command} that wrote it, which writes what is amiss"
         shards, common = shard_lists.read_list(folder, Shard, Common, remedy)
         shard_lists.check_present(folder, shards, SUFFIX, remedy)
+        check_copies(folder, "or read tar files, whose members are asked for one by one")
         paths = [folder / one.file for one in shards]
         self._records = Records(paths, remedy, [one.examples for one in shards])
         self.class_names, self.has_captions = common.class_names, common.has_captions

@@ -147,11 +147,13 @@ def encode_split(
             _Part(bucket_folder(folder, sides), index(sides, len(rows)), rows, sides)
             for sides, rows in buckets
         ]
+    every = []
     for part in parts:
         begin(part.folder, part.index)
-    every = [(part, shard) for part in parts for shard in range(part.index.shards)]
+        missing = {*part.index.missing(part.folder)}
+        every += [(part, shard, shard in missing) for shard in range(part.index.shards)]
     own = every[process_index::process_count]
-    todo = [(part, shard) for part, shard in own if not part.index.is_written(part.folder, shard)]
+    todo = [(part, shard) for part, shard, is_missing in own if is_missing]
     images = sum(len(part.index.rows(shard)) for part, shard in todo)
     with Progress(f"encoding {folder.name}", images, images=1) as bar:
         for part, shard in todo:

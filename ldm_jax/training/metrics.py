@@ -131,10 +131,11 @@ class MetricWriter:
             for file in (self._lines, self._events):
                 if file is not None:
                     file.close()
+            self._lines = self._events = None
             if self._growing is not None:
                 self._growing.copy(now=True)
                 self._growing.remove()
-            self._lines = self._events = self._growing = None
+            self._growing = None
 
     def _open(self) -> None:
         if self._lines is None:
@@ -152,7 +153,7 @@ class MetricWriter:
     def _let_go(self) -> None:
         for file in (self._lines, self._events):
             if file is not None:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, ValueError):  # it may be closed by half
                     file.close()
         if self._growing is not None:
             self._growing.remove()

@@ -96,7 +96,7 @@ def test_a_path_in_a_store_is_a_path(root):
     assert not root.exists()
     with pytest.raises(FileFormatError, match="gs://bucket/files/a/b.json: does not exist"):
         open_file(path)
-    with pytest.raises(NotWritable, match="--out=gs://bucket/files: nothing but a work directory"):
+    with pytest.raises(NotWritable, match="--out=gs://bucket/files: nothing but work directories"):
         check_writable(root, f"--out={root}")
 
 
