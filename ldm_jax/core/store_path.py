@@ -10,7 +10,7 @@ import fnmatch
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path, PosixPath
 from typing import Any
@@ -49,10 +49,14 @@ class StorePath(PosixGPath, PosixPath):
             FileNotFoundError, FileExistsError: it says so; names the path.
             Unreachable: it cannot be done, tried again as often as the library does.
         """
+        return self._asked(
+            operation, lambda store: getattr(store, operation)(str(self), *arguments, **options)
+        )
+
+    def _asked(self, operation: str, ask: Callable[[fsspec.AbstractFileSystem], Any]) -> Any:
         try:
             # Not kept by the path, which is sent to other processes.
-            scheme = str(self).partition("://")[0]
-            return getattr(_filesystem(scheme), operation)(str(self), *arguments, **options)
+            return ask(_filesystem(str(self).partition("://")[0]))
         except FileNotFoundError as error:
             raise FileNotFoundError(errno.ENOENT, "does not exist", str(self)) from error
         except FileExistsError as error:
@@ -200,7 +204,7 @@ class StorePath(PosixGPath, PosixPath):
 
     def put(self, source: Path) -> None:
         """Puts the content of a file of this machine there."""
-        self.ask("put_file", str(source))
+        self._asked("put_file", lambda store: store.put_file(str(source), str(self)))
 
     def mkdir(self, *arguments: Any, **options: Any) -> None:
         """Nothing: there are no folders."""

@@ -121,8 +121,9 @@ def test_data_are_those_of_the_same_files_on_this_machine(root, pictures, tmp_pa
             file.add(path, f"{number // 2}{path.suffix}")
     webdataset_task.main("webdataset", [f"--path={tar}"])
     words = [f"--data.source.path={pictures}", "--data.source.validation_fraction=0.2"]
-    shards_task.main("shards", [f"--out={shards}", "--shard_size=30", *words])
-    for name, folder in (("pictures", pictures), ("tars", tar.parent), ("shards", shards)):
+    for out in (shards, root / "shards"):
+        shards_task.main("shards", [f"--out={out}", "--shard_size=30", *words])
+    for name, folder in (("pictures", pictures), ("tars", tar.parent)):
         store_server.upload(folder, root / name)
     for kind, settings, own, name in (
         (FolderSource, cfg.ImageFolder(validation_fraction=0.2), pictures, "pictures"),
