@@ -19,6 +19,9 @@ _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _SOURCE = re.compile(r'op_name="([^"]*)"')
 _GROUPS = re.compile(r"replica_groups=(mesh\[.*?\] \{.*?\}|\[[\d,]+\]<=|\{.*?\}\}|\{\})")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+_RENDEZVOUS = re.compile(r'_xla_host_transfer_rendezvous="([^"]*)"')
+_SLICES = re.compile(r'_xla_megascale_target="\{([\d,]*)\}')
+_BETWEEN = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _SOURCES_AND_RESULTS = {"all-gather-start", "collective-permute-start"}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _FREE = {
@@ -64,6 +67,8 @@ class Exchange:
     the next of its group."""
     beside: bool
     """Whether it is begun before, and ended after, other work."""
+    slices: int = 1
+    """Between how many slices of TPUs it goes, through the network of their machines."""
 
 
 def exchanges(text: str, chips: int) -> list[Exchange]:
@@ -88,12 +93,30 @@ def exchanges(text: str, chips: int) -> list[Exchange]:
             plain, arrays = "reduce-scatter", [size / _group(rest, chips) for size in arrays]
         sent = times * sum(arrays) * _ring(plain, _group(rest, chips))
         found[channel or f"alone {len(found)}"] = Exchange(plain, sent, begun)
-    return list(found.values())
+    return [*found.values(), *_between_slices(computations, entry)]
 
 
-def _meanwhile(lines: list[str], start: str) -> bool:
-    """Whether anything is computed between a start and the end that goes with it."""
-    name = start.partition(" = ")[0].split()[-1]
+def _between_slices(computations: dict[str, list[str]], entry: str) -> Iterator[Exchange]:
+    """What machines exchange for their slices: a chip hands its part to its machine (`send`) and
+    takes the result from it (`recv`)."""
+    for place, line, times in _lines(computations, entry, 1):
+        shape, kind, rest = _OPERATION.match(line).groups()
+        between = _first(_BETWEEN, rest)
+        if kind != "send" or not between:
+            continue
+        name, slices = _first(_RENDEZVOUS, rest), _first(_SLICES, rest).count(",") + 1
+        lines = computations[place]
+        arrives = next(one for one in lines if " recv(" in one and _first(_RENDEZVOUS, one) == name)
+        plain, part = between.lower().replace("_", "-"), _arrays(shape)[0]
+        result = part * {"all-gather": slices, "reduce-scatter": 1 / slices}.get(plain, 1)
+        sent = times * result * _ring(plain, slices)
+        yield Exchange(plain, sent, _meanwhile(lines, line, arrives), slices)
+
+
+def _meanwhile(lines: list[str], start: str, ended: str | None = None) -> bool:
+    """Whether anything is computed between a start and the end that goes with it, or with
+    `ended`."""
+    name = (ended or start).partition(" = ")[0].split()[-1]
     later = lines[lines.index(start) + 1 :]
     kinds = []
     for line in later:

@@ -1,12 +1,15 @@
-"""Compiles Stable Diffusion 1.5's training step, that of a LoRA beside it, its sampler, and the
-training step of its first stage with a discriminator for TPU pods and CUDA GPUs, without any.
+"""Compiles Stable Diffusion 1.5's training step, those of its U-Net alone from latents and encoded
+captions (square, and in an aspect bucket) and of a LoRA beside it, its sampler, and the training
+step of its first stage with a discriminator for TPU pods and CUDA GPUs, without any.
 
     python -m benchmarks.pods [--reduced] [--topology v5e:4x4 v5e:16x16] [--program train first]
+    python -m benchmarks.pods --reduced --topology v5e:4x4x2slices v5p:2x2x4 v6e:4x4
     python -m benchmarks.pods --reduced --topology h100:8 a100:8
 
 Of each program: memory of one chip; FLOPs; bytes that one chip sends; the time that these take at
 the full speed of its links, compared with the time of the FLOPs at its full speed; the share that
-is sent beside other work.
+is sent beside other work. Where chips are of several slices, the same of what goes between slices,
+at one chip's share of the network.
 
 The compilers come with the extras `pods` and `gpus`. Only shapes go in, so no parameter is ever
 made. The full size takes many minutes a program.
@@ -49,6 +52,8 @@ TRAIN_IMAGES = 8
 SAMPLE_IMAGES = 4
 FIRST_STAGE_IMAGES = 4
 """Images of one chip."""
+BUCKET = 1.5
+"""Width of the pictures of an aspect bucket, in those of their height."""
 FIRST_STAGE_SIDE = 256
 """The pixels along a side of what first stages are trained on."""
 SAMPLER_STEPS = 50
@@ -67,15 +72,12 @@ class Facts:
     exchanges: tuple[Exchange, ...]
     """What chips send each other."""
 
-    @property
-    def sent(self) -> float:
-        """Bytes that one chip sends."""
-        return sum(one.sent for one in self.exchanges)
-
-    @property
-    def beside(self) -> float:
-        """The share of them that is sent beside other work."""
-        return sum(one.sent for one in self.exchanges if one.beside) / max(self.sent, 1)
+    def sent(self, between_slices: bool = False) -> tuple[float, float]:
+        """Bytes that one chip sends within its slice, or to others; and the share of them that is
+        sent beside other work."""
+        some = [one for one in self.exchanges if (one.slices > 1) == between_slices]
+        sent = sum(one.sent for one in some)
+        return sent, sum(one.sent for one in some if one.beside) / max(sent, 1)
 
 
 def full() -> tuple[cfg.DiffusionRun, cfg.Autoencoder]:
@@ -111,9 +113,11 @@ def trace_training_step(
     batch_size: int,
     encoded: bool = False,
     states: bool = False,
+    sides: tuple[int, int] | None = None,
 ) -> jax.stages.Traced:
     """The step of stage two as the training loop compiles it: state donated, all sharded. The batch
-    has images, or `encoded` what the first stage made of them; captions, or `states` of these."""
+    has images, or `encoded` what the first stage made of them, of so many pixels along their
+    `sides`, by default the config's; captions, or `states` of these."""
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
     optimizer = make_optimizer(run.optim, run.loop.steps)
     frozen = abstract_frozen(model)
@@ -127,17 +131,17 @@ def trace_training_step(
     def init(params: Any) -> Any:
         return create_state(params, optimizer, run.optim.ema_decay)
 
-    side = run.data.image_size
+    height, width = sides or run.data.sides
     batch = {
         "index": jax.ShapeDtypeStruct((batch_size,), jnp.uint32),
         "inputs": jax.eval_shape(partial(ldm.zero_inputs, model.config, batch_size)),
     }
     if encoded:
-        *sides, channels = model.latent_shape
-        moments = (batch_size, *sides, 2 * channels)
+        *latents, channels = model.latent_shape_of(height, width)
+        moments = (batch_size, *latents, 2 * channels)
         batch["encoded"] = jax.ShapeDtypeStruct(moments, jnp.float16)
     else:
-        batch["image"] = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.uint8)
+        batch["image"] = jax.ShapeDtypeStruct((batch_size, height, width, 3), jnp.uint8)
     uncond = {name: value[0] for name, value in ldm.zero_inputs(model.config).items()}
     if states:
         text = cfg.find(run.conditioners, cfg.TextConditioner).encoder
@@ -145,11 +149,12 @@ def trace_training_step(
         uncond["caption_states"] = jnp.zeros(shape, jnp.bfloat16)
         rows = jax.ShapeDtypeStruct((batch_size, *shape), jnp.bfloat16)
         batch["inputs"]["caption_states"] = rows
+        frozen["untrained"].pop("conditioners")
     state = jax.eval_shape(init, params)
     where = sharding.free_layouts(sharding.state_sharding(mesh, state), mesh)
     step = jax.jit(
         make_diffusion_step(model, optimizer, run, uncond),
-        in_shardings=(where, sharding.replicated(mesh), sharding.batch_sharding(mesh)),
+        in_shardings=(where, sharding.state_sharding(mesh, frozen), sharding.batch_sharding(mesh)),
         out_shardings=(where, sharding.replicated(mesh)),
         donate_argnums=0,
     )
@@ -164,6 +169,15 @@ def trace_frozen_step(
     """The step of the U-Net alone, from latents and captions that were encoded before."""
     run = replace(run, train=("unet",))
     return trace_training_step(run, autoencoder, mesh, batch_size, encoded=True, states=True)
+
+
+def trace_bucket_step(
+    run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
+) -> jax.stages.Traced:
+    """The same for a batch of an aspect bucket."""
+    run, (height, width) = replace(run, train=("unet",)), run.data.sides
+    sides = height, int(BUCKET * width)
+    return trace_training_step(run, autoencoder, mesh, batch_size, True, True, sides)
 
 
 def trace_lora_step(
@@ -265,6 +279,7 @@ def compile_for(traced: jax.stages.Traced, mesh: Mesh, deterministic: bool = Fal
 PROGRAMS = {
     "train": (trace_training_step, TRAIN_IMAGES),
     "frozen": (trace_frozen_step, TRAIN_IMAGES),
+    "bucket": (trace_bucket_step, TRAIN_IMAGES),
     "lora": (trace_lora_step, TRAIN_IMAGES),
     "sample": (trace_sampler, SAMPLE_IMAGES),
     "first": (trace_first_stage, FIRST_STAGE_IMAGES),
@@ -306,9 +321,14 @@ def main() -> int:
             jax.clear_caches()
             gigabytes = (facts.arguments / 1e9, facts.temporaries / 1e9, facts.total / 1e9)
             print("{:11.3f}{:11.3f}{:10.3f}".format(*gigabytes), end="")
-            links = link_share(name, facts.sent, facts.flops)
-            print(f"{facts.flops / 1e12:9.3f}{facts.sent / 1e9:9.3f}{links:7.1%}{facts.beside:8.0%}"
+            (sent, beside), (far, far_beside) = facts.sent(), facts.sent(between_slices=True)
+            print(f"{facts.flops / 1e12:9.3f}{sent / 1e9:9.3f}"
+                  f"{link_share(name, sent, facts.flops):7.1%}{beside:8.0%}"
                   f"{time.perf_counter() - began:9.0f}  ", end="")  # fmt: skip
+            if far:
+                share = link_share(name, far, facts.flops, between_slices=True)
+                print(f"between slices {far / 1e9:.3f} GB, {share:.1%}, {far_beside:.0%} beside; ",
+                      end="")  # fmt: skip
             counts = collections.Counter(one.kind for one in facts.exchanges)
             print(", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())), flush=True)
     return int(failed)

@@ -1,5 +1,6 @@
 """Chips that programs can be compiled for without having them: TPU pods and CUDA GPUs."""
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -43,14 +44,17 @@ CAPABILITIES = {"a100": 8, "h100": 9}
 
 LINKS = {"v4": 300e9, "v5e": 200e9, "v5p": 600e9, "v6e": 400e9, "a100": 300e9, "h100": 450e9}
 """Bytes a second that a chip sends to others, as the makers state it: of TPUs over all links."""
+NETWORK = {"v5e": 25e9 / 8, "v5p": 50e9 / 8}
+"""The same of what goes to other slices: a chip's share of its machine's, as Google states it."""
 PEAK_KINDS = {"v4": "TPU v4", "v5e": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e"}
 
 
-def link_share(name: str, sent: float, computed: float) -> float:
+def link_share(name: str, sent: float, computed: float, between_slices: bool = False) -> float:
     """Time to send so many bytes, compared with the time to compute so many FLOPs, each at the
-    chip's full speed."""
+    chip's full speed; nan where that is not known."""
     kind = name.partition(":")[0]
-    return (sent / LINKS[kind]) / (computed / flops.peak(PEAK_KINDS.get(kind, kind.upper())))
+    speed = NETWORK.get(kind, math.nan) if between_slices else LINKS[kind]
+    return (sent / speed) / (computed / flops.peak(PEAK_KINDS.get(kind, kind.upper())))
 
 
 def topology(name: str) -> list[Any]:

@@ -69,6 +69,11 @@ ENTRY %main (p: f32[]) -> f32[] {
   %b = bf16[64]{0} fusion(%a), kind=kCustom, calls=%async_fusion
   %c = bf16[64]{0} fusion(%a), kind=kCustom, calls=%async_fusion
   %w = (f32[8]{0}) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %s.3 = (bf16[32]{0:T(256)}, u32[], token[]) send(%a, %t.0), channel_id=6, is_host_transfer=true, frontend_attributes={_xla_host_transfer_rendezvous="r_0",_xla_megascale_target="{1,2,3}x{0:7}",_xla_megascale_transfer_type="ALL_GATHER"}
+  %y = token[] send-done(%s.3), channel_id=6, is_host_transfer=true
+  %u = f32[8]{0} multiply(%p, %p)
+  %r.3 = (bf16[96]{0:T(256)}, u32[], token[]) recv(%t.0), channel_id=7, is_host_transfer=true, frontend_attributes={_xla_host_transfer_rendezvous="r_0",_xla_megascale_target="{1,2,3}x{0:7}",_xla_megascale_transfer_type="ALL_GATHER"}
+  %v = (bf16[96]{0:T(256)}, token[]) recv-done(%r.3), channel_id=7, is_host_transfer=true
   ROOT %d = (f32[10]{0}, f32[10]{0}) all-reduce(%p, %p), channel_id=4, replica_groups=[4,2]<=[8], to_apply=%add
 }
 """  # noqa: E501
@@ -78,4 +83,5 @@ ENTRY %main (p: f32[]) -> f32[] {
         Exchange("collective-permute", 5 * 8 * 4, beside=True),
         Exchange("collective-permute", 5 * 8 * 4, beside=False),
         Exchange("all-reduce", 2 * 20 * 4 / 2, beside=False),
+        Exchange("all-gather", 2 * 32 * 2, beside=True, slices=3),
     ]

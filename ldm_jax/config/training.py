@@ -50,8 +50,8 @@ class Mesh:
     data: Annotated[int, Within(-1, 2**20)] = -1
     """Data parallel: the batch is split over these devices."""
     fsdp: Annotated[int, Within(-1, 2**20)] = 1
-    """Fully sharded: the batch, and parameters and optimiser state, are split over these
-    devices."""
+    """Fully sharded: the batch, parameters, trained and frozen, and optimiser state are split over
+    these devices."""
     tensor: Annotated[int, Within(-1, 2**20)] = 1
     """Tensor parallel: only parameters and optimiser state are split over these devices."""
 

@@ -2,7 +2,8 @@
 
 The mesh has three axes. `data` and `fsdp` split the batch; `fsdp` also splits parameters,
 optimiser moments and averages, which are gathered when a layer needs them; `tensor` splits the
-work inside attention, feed-forward and residual blocks.
+work inside attention, feed-forward and residual blocks. Parameters that are not trained lie as
+those that are.
 """
 
 import collections
@@ -72,6 +73,7 @@ PARAMETER_RULES: tuple[tuple[str, Rule], ...] = (
     (r"(.*/)?(scale|bias|cls_token|lambda1)", WHOLE),
     (r"(.*/)?batch_stats/.*/(mean|var)", WHOLE),
     (r"own/codebook/(counts|sums|idle)", WHOLE),
+    (r"latent_(mean|std)", WHOLE),
     (r"own/(history|count)", WHOLE),
 )
 """(pattern of the whole path, rule): kernels are HWIO or IO. Patterns look at the end of a path,
@@ -194,7 +196,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def state_sharding(mesh: Mesh, shapes: Any, min_size: int = MIN_SHARDED_SIZE) -> Any:
-    """Shardings for a tree of parameters, or for a whole training state.
+    """Shardings for a tree of parameters, trained or frozen, or for a whole training state.
 
     Args:
         mesh: as made by `make_mesh`.

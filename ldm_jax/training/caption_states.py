@@ -1,12 +1,15 @@
 """Captions that a text encoder has read before: whether they are what a run's own makes of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int32
 
 from ldm_jax import config as cfg
+from ldm_jax.config.conditioning import ENCODED_CAPTION
 from ldm_jax.core import tree
 from ldm_jax.data.encoded_latents import LatentsSource, text_encoder_hash
 from ldm_jax.data.inputs import Inputs
@@ -14,6 +17,10 @@ from ldm_jax.data.mixtures import single_sources
 from ldm_jax.data.sources import Source
 from ldm_jax.data.tokenizer import Tokenizer
 from ldm_jax.models.build import build_conditioner
+from ldm_jax.training.stage import Shown
+
+ReadCaptions = Callable[[Int32[np.ndarray, "n l"]], Inputs]
+"""Tokens of n captions → what a text encoder makes of them, as inputs by name."""
 
 
 def check_captions(
@@ -81,12 +88,23 @@ def encoded_captions(source: Source | None) -> LatentsSource | None:
     return singles[0] if any(how) else None
 
 
-def empty_caption(
-    text: cfg.TextConditioner, params: Any, tokenizer: Tokenizer, latents: LatentsSource
-) -> Inputs:
-    """What stands for no caption among those of `latents`: the states of an empty one, computed and
-    rounded as these were."""
+def caption_reader(text: cfg.TextConditioner, params: Any, latents: LatentsSource) -> ReadCaptions:
+    """Reads captions that are not among those of `latents`, computed and rounded as these were."""
     encoder = build_conditioner(text, latents.index.compute)
-    tokens = jnp.asarray(tokenizer.empty(text.encoder.max_length))[None]
-    made = encoder.encoded(params, tokens, latents.index.dtype)
-    return {name: np.asarray(array[0]) for name, array in made.items()}
+
+    def read(tokens: Int32[np.ndarray, "n l"]) -> Inputs:
+        made = encoder.encoded(params, jnp.asarray(tokens), latents.index.dtype)
+        return {name: np.asarray(array) for name, array in made.items()}
+
+    return read
+
+
+def with_states(shown: Sequence[Shown], read: ReadCaptions) -> tuple[Shown, ...]:
+    """`shown` with the states of captions that no example brings: of prompts, and of none."""
+    found = []
+    for one in shown:
+        inputs = one.batch["inputs"]
+        if ENCODED_CAPTION[0] not in inputs:
+            inputs = inputs | read(inputs["caption"])
+        found.append(replace(one, batch={**one.batch, "inputs": inputs}))
+    return tuple(found)

@@ -23,7 +23,12 @@ from ldm_jax.sampling.guidance import Guidance
 from ldm_jax.sampling.levels import levels
 from ldm_jax.training.beginning import begin
 from ldm_jax.training.caption_note import caption_note
-from ldm_jax.training.caption_states import check_captions, empty_caption, encoded_captions
+from ldm_jax.training.caption_states import (
+    caption_reader,
+    check_captions,
+    encoded_captions,
+    with_states,
+)
 from ldm_jax.training.diffusion_step import denoising_losses_by_level, make_diffusion_step
 from ldm_jax.training.gradients import Metrics
 from ldm_jax.training.latents import batch_inputs, batch_latents, check_encoder
@@ -103,14 +108,16 @@ def diffusion_stage(
     inputs = InputMaker(
         run.conditioners, tokenizer, run.data.sides, autoencoder_config.factor, control, taught
     )
-    uncond = inputs.uncond()
+    uncond, read = inputs.uncond(), None
     validation = validation_source(run.data, train)
     for source in (train, validation):
         check_encoder(source, frozen["autoencoder"])
         check_captions(run, source, initial, frozen["untrained"], tokenizer)
     if text is not None and (latents := encoded_captions(train)) is not None:
-        params = frozen["untrained"]["conditioners"][text.name]
-        uncond |= empty_caption(text, params, tokenizer, latents)
+        # Training has no other use for the text encoder, which would take memory on each device.
+        read = caption_reader(text, frozen["untrained"]["conditioners"].pop(text.name), latents)
+        empty = read(tokenizer.empty(text.encoder.max_length)[None])
+        uncond |= {name: array[0] for name, array in empty.items()}
     uncond = jax.tree.map(jnp.asarray, uncond)
     check_buckets(buckets_of(train), run.model(autoencoder_config))
     model = ldm.build(run.model(autoencoder_config), run.loop.dtype, run.loop.remat)
@@ -159,11 +166,15 @@ def diffusion_stage(
         held_out = None if validation is None else validation.captions()
         return caption_note(text, tokenizer, train.captions(), held_out, len(train))
 
+    shown = shown_conditions(run, draw, inputs, tokenizer, train, validation)
+    if read is not None:
+        shown = with_states(shown, read)
+
     return Stage(
         init=init,
         step=make_diffusion_step(model, optimizer, run, uncond),
         scores=scores,
-        shown=shown_conditions(run, draw, inputs, tokenizer, train, validation),
+        shown=shown,
         frozen=frozen,
         train=train,
         validation=validation,

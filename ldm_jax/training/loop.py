@@ -173,7 +173,8 @@ class _Training:
         self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
         self.flops_of: dict[Any, int] = {}
         self.data_wait = self.logged_seconds = self.model_flops = 0.0
-        abstract, everywhere = jax.eval_shape(stage.init, stage.initial), replicated(mesh)
+        everywhere = replicated(mesh)
+        abstract = jax.eval_shape(stage.init, stage.initial)
         self.shardings = state_sharding(mesh, abstract)
         self.abstract = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -181,7 +182,8 @@ class _Training:
             self.shardings,
         )
         self.formats = free_layouts(self.shardings, mesh)
-        self.frozen = jax.device_put(stage.frozen, jax.tree.map(lambda _: everywhere, stage.frozen))
+        self.frozen_shardings = state_sharding(mesh, stage.frozen)
+        self.frozen = jax.device_put(stage.frozen, self.frozen_shardings)
         self.rows = local_rows(mesh, run.data.batch_size)
         self.validation = []
         if stage.validation is not None:
@@ -277,7 +279,7 @@ class _Training:
             step = jax.jit(
                 self.stage.step,
                 in_shardings=(
-                    self.formats, replicated(self.mesh),
+                    self.formats, self.frozen_shardings,
                     jax.tree.map(lambda _: batch_sharding(self.mesh), batch),
                 ),
                 out_shardings=(self.formats, replicated(self.mesh)),

@@ -81,6 +81,10 @@ def test_the_rules_cover_the_autoencoder():
     assert placed["encoder/conv_in/kernel"].is_fully_replicated  # too small
     conv2 = "decoder/up_blocks/0/resnets/0/conv2/kernel"
     assert placed[conv2].spec == PartitionSpec(None, None, None, "fsdp")
+    own = {"latent_scale": np.float32(1), "latent_mean": np.ones(4), "latent_std": np.ones(4)}
+    frozen = sharding.state_sharding(mesh, {"autoencoder": params, **own})
+    assert tree.flatten(frozen["autoencoder"]) == placed
+    assert frozen["latent_std"].is_fully_replicated
 
 
 def test_moments_and_average_lie_where_their_parameter_lies():

@@ -156,6 +156,8 @@ def test_training_from_encoded_captions_is_training_from_captions(
     frozen_text, latents, trained_text2img, tmp_path
 ):
     trained, given = [], (tiny.mesh(), None, str(trained_text2img))
+    asked = dataclasses.replace(frozen_text.loop, prompts=("a red three",))
+    frozen_text = dataclasses.replace(frozen_text, loop=asked)
     for name, data in (("captions", of(latents)), ("states", frozen_text.data)):
         run = dataclasses.replace(frozen_text, data=data)
         stage = diffusion_stage.diffusion_stage(run, tmp_path / name, *given)
@@ -163,8 +165,14 @@ def test_training_from_encoded_captions_is_training_from_captions(
         batch = next(loader)
         loader.close()
         assert ("caption_states" in batch["inputs"]) == (name == "states")
-        step = jax.jit(stage.step)
-        trained.append(step(jax.jit(stage.init)(stage.initial), stage.frozen, batch)[1])
+        # From states alone the text encoder has no place on the devices, for drawings neither.
+        assert ("text_encoder" in stage.frozen["untrained"]["conditioners"]) == (name == "captions")
+        step, state = jax.jit(stage.step), jax.jit(stage.init)(stage.initial)
+        assert {one.name for one in stage.shown} == {"training", "held_out", "prompts"}
+        for one in stage.shown:
+            assert ("caption_states" in one.batch["inputs"]) == (name == "states")
+            jax.eval_shape(one.draw, state.params, stage.frozen, one.batch)
+        trained.append(step(state, stage.frozen, batch)[1])
     # The text encoder read other batches, whose products are summed up in another order.
     found, expected = ({name: float(value) for name, value in one.items()} for one in trained)
     assert found == pytest.approx(expected, rel=1e-5)

@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import socket
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import tiny
+from jax.sharding import Mesh
 from tiny_extractors import read_tiny
 
 from ldm_jax import config as cfg
@@ -72,7 +74,32 @@ def assert_same_curve(found, expected):
     assert found[0][-1] < found[0][0]  # it learns, so the parameters' updates were compared too
 
 
-def test_eight_devices_train_as_one_does(run, one_device, trained_autoencoder, tmp_path):
+@dataclasses.dataclass(frozen=True)
+class OfSlice:
+    """A device of this machine as if it were of one of several slices, which CPUs never are."""
+
+    device: Any
+    slice_index: int
+
+    def __getattr__(self, name):
+        return getattr(self.device, name)
+
+
+def two_slices(config):
+    """The mesh of this machine's devices, of which every second is of another slice."""
+    mesh = sharding.make_mesh(config, [OfSlice(d, i % 2) for i, d in enumerate(jax.devices())])
+    real = np.vectorize(lambda one: one.device)(mesh.devices)
+    assert [device.id % 2 for device in real[:, 0, 0]] == [0, 1]
+    return Mesh(real, mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def test_eight_devices_of_two_slices_train_as_one_does(
+    run, one_device, trained_autoencoder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop, "make_mesh", two_slices)
+    # Arrays as small as those of tests are split, those of the frozen first stage too.
+    split = functools.partial(sharding.state_sharding, min_size=1)
+    monkeypatch.setattr(loop, "state_sharding", split)
     mesh = cfg.Mesh(data=2, fsdp=2, tensor=2)
     run = dataclasses.replace(run, mesh=mesh, evaluation=None)
     tiny.fit(run, tmp_path / "run", first_stage=trained_autoencoder)
