@@ -48,6 +48,7 @@ from ldm_jax.training.state import create_state
 from ldm_jax.training.trainable import split, with_adapter
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+TOPOLOGIES = ["v5e:4x4", "v5e:16x16", "v5e:4x4x2slices", "v5p:2x2x4", "v6e:4x4"]
 TRAIN_IMAGES = 8
 SAMPLE_IMAGES = 4
 FIRST_STAGE_IMAGES = 4
@@ -290,7 +291,7 @@ def main() -> int:
     """Prints one row for each topology and program; returns 1 if one does not compile."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reduced", action="store_true", help="a small model: under a minute")
-    parser.add_argument("--topology", nargs="+", default=["v5e:4x4", "v5e:16x16"])
+    parser.add_argument("--topology", nargs="+", default=TOPOLOGIES)
     parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--deterministic", action="store_true", help="as loop.deterministic")
     arguments = parser.parse_args()

@@ -78,8 +78,10 @@ def topology(name: str) -> list[Any]:
     else:
         slices = re.fullmatch(r"(.+)x(\d+)slices", name)
         one, several = slices.groups() if slices else (name, 1)
+        # The two cores of a v4 are one device only where this asks for it.
+        cores = {"chip_config_name": "megacore"} if kind == "v4" else {}
         described = topologies.get_topology_desc(
-            platform="tpu", topology_name=one, num_slices=int(several)
+            platform="tpu", topology_name=one, num_slices=int(several), **cores
         )
     return list(described.devices)
 
