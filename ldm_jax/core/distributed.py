@@ -8,6 +8,7 @@ the others at once, with a dump; they say a sentence after it.
 
 import contextlib
 import ctypes
+import errno
 import itertools
 import math
 import re
@@ -40,6 +41,7 @@ _told_alone: dict[str, str] = {}
 _TEXT_BYTES = 1024
 _FAILED, _ALIVE, _TOLD = "ldm_jax/failed", "ldm_jax/alive", "ldm_jax/told"
 _GONE = "gone"
+_NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 _BROKEN_COLLECTIVE = re.compile(
     "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION): |"
     "an error nobody foresaw, (XlaRuntimeError|JaxRuntimeError|BarrierTimeoutError): "
@@ -222,22 +224,25 @@ class _Peers:
         self._store = _store()
         self._program, self._count, self._index = program, place.count, place.index
         self._coordinator = place.coordinator or ""
-        self._unanswered = 0.0
-        """How often process 0 has not answered in succession."""
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._over, self._done = threading.Event(), threading.Event()
+        watching = [self._watch, self._watch_first] if self._index else [self._watch]
+        self._threads = [threading.Thread(target=one, daemon=True) for one in watching]
         self._beat = 0
         self._heard = {other: ("", 0) for other in range(place.count)}
         """Of each process its last beat, and the own one at which it came."""
 
     def start(self) -> None:
         """Begins to tell and to listen."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Ends both; this process has come to its end as planned."""
         self._over.set()
-        self._thread.join()
+        self._threads[0].join()
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
         self._tell(f"{_ALIVE}/{self._index}", _GONE)
 
     def end_all(self, status: int, text: str) -> None:
@@ -265,8 +270,31 @@ class _Peers:
             except Exception:
                 reason = FAILED, "process 0 cannot be reached any more; it has probably died"
             self._tell(f"{_ALIVE}/{self._index}", str(self._beat))
-            if reason and not self._over.wait(0 if self._unanswered else GRACE_SECONDS):
+            if reason and not self._over.wait(GRACE_SECONDS):
                 self._end(*reason)
+
+    def _watch_first(self) -> None:
+        """Ends this process once process 0 is gone, whatever else waits for its store then: calls
+        of that wait without end.
+
+        Who is refused has found the machine and no process; anything else may be the network's
+        fault for a while.
+        """
+        host, _, port = self._coordinator.rpartition(":")
+        address, unanswered = (host.strip("[]"), int(port)), 0.0
+        while not self._done.wait(BEAT_SECONDS):
+            try:
+                with socket.create_connection(address, BEAT_SECONDS) as connection:
+                    address = connection.getpeername()[:2]  # names may cease to be known
+                unanswered = 0.0
+            except ConnectionRefusedError:
+                unanswered = math.inf
+            except OSError as error:
+                unanswered += error.errno not in _NO_MORE_FILES
+            if unanswered * BEAT_SECONDS >= DEAD_AFTER_SECONDS:
+                say(f"{self._program}: process 0 has died: nobody answers at {self._coordinator} "
+                    "any more")  # fmt: skip
+                end(FAILED)
 
     def _why(self) -> tuple[int, str] | None:
         """What another process told of its end, if it does so soon."""
@@ -280,31 +308,10 @@ class _Peers:
 
     def _failure(self) -> tuple[int, str] | None:
         """Status and words of a process that failed."""
-        if self._index and not self._answers():
-            if self._unanswered * BEAT_SECONDS < DEAD_AFTER_SECONDS:
-                return None
-            return FAILED, f"process 0 has died: nobody answers at {self._coordinator} any more"
         for key, value in self._store.key_value_dir_get(_FAILED):
             status, _, text = value.partition(" ")
             return int(status), f"process {key.rpartition('/')[2]} ended: {text}"
         return None
-
-    def _answers(self) -> bool:
-        """Whether process 0 is there still; to be asked before the store, whose calls wait without
-        end where it is not.
-
-        Who is refused has found the machine and no process; anything else may be the network's
-        fault for a while.
-        """
-        host, _, port = self._coordinator.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), BEAT_SECONDS).close()
-            self._unanswered = 0
-        except ConnectionRefusedError:
-            self._unanswered = math.inf
-        except OSError:
-            self._unanswered += 1
-        return not self._unanswered
 
     def _silence(self) -> tuple[int, str] | None:
         """A process that has not been heard of for too long, of the time in which this one was
@@ -338,7 +345,5 @@ class _Peers:
         end(status)
 
     def _tell(self, key: str, value: str) -> None:
-        if self._unanswered:
-            return
         with contextlib.suppress(Exception):
             self._store.key_value_set(key, value, allow_overwrite=True)
