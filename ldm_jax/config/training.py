@@ -77,6 +77,10 @@ class Loop:
     seed: Seed = 0
     log_every: Count = 20
     """Steps between lines of the log."""
+    norm_depth: Annotated[int, Within(0, 16)] = 0
+    """Levels of the parameters' names down to which the norms of gradients and updates are also
+    logged part by part: 1: networks, such as unet; 2: their parts, such as unet/up_blocks; 3:
+    unet/up_blocks/0, …; 0: those of all parameters alone."""
     checkpoint_every: Count = 500
     """Steps between checkpoints."""
     keep: Count = 2

@@ -68,7 +68,9 @@ def make_autoencoder_step(autoencoder: Autoencoder, run: cfg.AutoencoderRun) -> 
         active = state.step >= adversarial.start if trainer is not None else None
         learn = partial(_learn, losses, trainer, state, frozen, active)
         (gradients, batch_stats, metrics), seen = over_parts(learn, batch, parts)
-        params, opt_state, norms = descend(optimizer, gradients, state.opt_state, state.params)
+        params, opt_state, norms = descend(
+            optimizer, gradients, state.opt_state, state.params, run.loop.norm_depth
+        )
         codebook = state.own.codebook
         if run.autoencoder.codes is not None:
             metrics |= code_metrics(run, seen["indices"])

@@ -85,7 +85,9 @@ def make_classifier_step(
         gradients, metrics = accumulated_gradients(
             loss, state.params, examples, run.optim.accumulation
         )
-        state, norms = apply_gradients(state, gradients, optimizer, run.optim.ema_decay)
+        state, norms = apply_gradients(
+            state, gradients, optimizer, run.optim.ema_decay, run.loop.norm_depth
+        )
         return state, metrics | norms
 
     return step

@@ -54,7 +54,9 @@ def make_contrastive_step(
     def step(state: TrainState, frozen: Any, batch: Any) -> tuple[TrainState, Metrics]:
         examples = {key: batch[key] for key in ("image", "inputs")}
         gradients, metrics = accumulated_gradients(loss, state.params, examples, 1)
-        state, norms = apply_gradients(state, gradients, optimizer, run.optim.ema_decay)
+        state, norms = apply_gradients(
+            state, gradients, optimizer, run.optim.ema_decay, run.loop.norm_depth
+        )
         if run.loss == "softmax":
             state = state.replace(params=bounded(state.params))
         return state, metrics | norms

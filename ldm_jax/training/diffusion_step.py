@@ -199,7 +199,9 @@ def make_diffusion_step(
         (gradients, metrics), losses = over_parts(part, examples, run.optim.accumulation)
         if state.own:
             state = state.replace(own=state.own.observe(t.astype(jnp.int32), losses))
-        state, norms = apply_gradients(state, gradients, optimizer, run.optim.ema_decay)
+        state, norms = apply_gradients(
+            state, gradients, optimizer, run.optim.ema_decay, run.loop.norm_depth
+        )
         return state, metrics | norms
 
     return step

@@ -55,7 +55,7 @@ class DiscriminatorTraining:
         )
         self.discriminator_loss, self.generator_loss = LOSSES[config.loss]
         self._image = (1, *run.data.sides, run.autoencoder.image_channels)
-        self._seed = run.loop.seed
+        self._seed, self._norm_depth = run.loop.seed, run.loop.norm_depth
 
     def create(self) -> Discriminator:
         """The discriminator before its first step."""
@@ -131,7 +131,8 @@ class DiscriminatorTraining:
                ) -> tuple[Discriminator, Metrics]:  # fmt: skip
         """The discriminator after one step of its optimiser."""
         params, opt_state, norms = descend(
-            self.optimizer, gradients, discriminator.opt_state, discriminator.params
-        )
+            self.optimizer, gradients, discriminator.opt_state, discriminator.params,
+            self._norm_depth,
+        )  # fmt: skip
         norms = {f"discriminator_{name}": value for name, value in norms.items()}
         return Discriminator(params, batch_stats, opt_state, lecam), norms

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ldm_jax.training.norms import norms
 from ldm_jax.training.state import TrainState, update_ema
 
 Metrics = dict[str, Float[Array, ""]]
@@ -55,17 +56,19 @@ def accumulated_gradients(
 
 
 def descend(
-    optimizer: optax.GradientTransformation, gradients: Any, opt_state: Any, params: Any
+    optimizer: optax.GradientTransformation,
+    gradients: Any,
+    opt_state: Any,
+    params: Any,
+    norm_depth: int = 0,
 ) -> tuple[Any, Any, Metrics]:
-    """Parameters and optimiser after one step, and the gradient's and the update's global norms."""
+    """Parameters and optimiser after one step, and the norms of the gradient, before it is clipped,
+    and of the update: global ones, and those of parts down to `norm_depth` levels."""
     # Optax multiplies float32 moments by its integer step counters.
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = optimizer.update(gradients, opt_state, params)
-    norms = {
-        "gradient_norm": optax.tree.norm(gradients),
-        "update_norm": optax.tree.norm(updates),
-    }
-    return optax.apply_updates(params, updates), opt_state, norms
+    told = norms(gradients, "gradient_norm", norm_depth) | norms(updates, "update_norm", norm_depth)
+    return optax.apply_updates(params, updates), opt_state, told
 
 
 def apply_gradients(
@@ -73,13 +76,16 @@ def apply_gradients(
     gradients: Any,
     optimizer: optax.GradientTransformation,
     ema_decay: float | None,
+    norm_depth: int = 0,
 ) -> tuple[TrainState, Metrics]:
     """The state after one optimiser step on its parameters, with `descend`'s norms."""
-    params, opt_state, norms = descend(optimizer, gradients, state.opt_state, state.params)
+    params, opt_state, told = descend(
+        optimizer, gradients, state.opt_state, state.params, norm_depth
+    )
     ema_params = state.ema_params
     if ema_decay is not None:
         ema_params = update_ema(ema_params, params, state.step, ema_decay)
     state = state.replace(
         step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state
     )
-    return state, norms
+    return state, told

@@ -3,7 +3,8 @@
     python -m ldm_jax.training.report WORKDIR... [--out=FILE.png]
 
 The table has steps, images, hours, speed and what the time went to; the picture has loss,
-validation loss, speed and the share of time that trained, a curve for each run."""
+validation loss, speed and the share of time that trained, a curve for each run. Below come the
+norms of gradients and updates of each part of the networks, where loop.norm_depth logged them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ from ldm_jax.training.time_budget import PARTS, trained_share
 from ldm_jax.workdir.layout import CONFIG, METRICS
 
 PROGRAM = "ldm_jax.training.report"
-WIDTH, HEIGHT = 1200, 760
+WIDTH, HEIGHT, BELOW = 1200, 760, 200
+"""Pixels of the picture without norms, and how high a row of these is."""
+NORMS = {"gradient_norm": "gradient", "update_norm": "update"}
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 
 
@@ -98,7 +101,8 @@ def table(runs: Sequence[Told]) -> str:
 
 
 def picture(runs: Sequence[Told]) -> UInt8[np.ndarray, "height width 3"]:
-    """Loss and validation loss above, speed and the share of time that trained below."""
+    """Loss and validation loss above, speed and the share of time that trained below, and under
+    these a row for each part of the networks whose gradients and updates were logged."""
 
     def curves(name: str, smooth: bool, scale: float = 1.0) -> list[Curve]:
         found = []
@@ -116,13 +120,27 @@ def picture(runs: Sequence[Told]) -> UInt8[np.ndarray, "height width 3"]:
         steps = [one["step"] for one in timed]
         shares.append(Curve(run.name, steps, values, COLOURS[number % len(COLOURS)]))
     half, top = WIDTH // 2, HEIGHT // 2
-    return plot([
+    panels = [
         Panel("loss over steps", curves("loss", True), 0, 0, half, top),
         Panel("validation loss", curves("validation_loss", False), half, 0, half, top),
         Panel("images per second", curves("images_per_second", True), 0, top, half, top, log=False),
         Panel("per cent of the time that trained, since the process began", shares, half, top, half,
               top, log=False),
-    ], WIDTH, HEIGHT)  # fmt: skip
+    ]  # fmt: skip
+    parts = _parts(runs)
+    for row, part in enumerate(parts):
+        for column, (name, word) in enumerate(NORMS.items()):
+            shown = curves(f"{name}/{part}", True)
+            below = HEIGHT + row * BELOW
+            panels.append(Panel(f"{word} norm, {part}", shown, column * half, below, half, BELOW))
+    return plot(panels, WIDTH, HEIGHT + len(parts) * BELOW)
+
+
+def _parts(runs: Sequence[Told]) -> list[str]:
+    """The parts of networks whose norms any of the runs has, in alphabetical order."""
+    begin = f"{next(iter(NORMS))}/"
+    names = {name for run in runs for one in run.records for name in one if name.startswith(begin)}
+    return sorted(name.removeprefix(begin) for name in names)
 
 
 def main(arguments: list[str]) -> int:

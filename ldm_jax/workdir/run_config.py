@@ -11,11 +11,10 @@ from ldm_jax.core.stores import there
 from ldm_jax.workdir.layout import CONFIG
 
 FREE_FIELDS = {
-    "loop.steps", "loop.max_hours", "loop.log_every", "loop.checkpoint_every", "loop.keep",
-    "loop.validate_every",
-    "loop.validation_batches", "loop.sample_every", "loop.sample_guidance", "loop.prompts",
-    "loop.classes", "loop.remat", "sampling.temperature", "sampling.top_k", "sampling.top_p",
-    "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",
+    "loop.steps", "loop.max_hours", "loop.log_every", "loop.norm_depth", "loop.checkpoint_every",
+    "loop.keep", "loop.validate_every", "loop.validation_batches", "loop.sample_every",
+    "loop.sample_guidance", "loop.prompts", "loop.classes", "loop.remat", "sampling.temperature",
+    "sampling.top_k", "sampling.top_p", "mesh.data", "mesh.fsdp", "mesh.tensor", "data.workers",
     "data.source.data_dir", "data.source.path", "data.source.validation_path", "data.source.index",
     "data.source.class_path", "data.source.on_broken",
     "loss.perceptual.vgg", "loss.perceptual.heads",

@@ -31,6 +31,10 @@ run_program("train.py", train.main)
 # Sums over the batch are taken in another order on each arrangement, an error of some 1e-7 a step
 # in float32, which Adam's division by small second moments enlarges as the steps go on.
 CLOSE = {"rtol": 2e-4}
+CURVES = (
+    "loss", "gradient_norm", "gradient_norm/unet/up_blocks",
+    "gradient_norm/conditioners/text_encoder",
+)  # fmt: skip
 # Of drawings by weights that differ so; 5e-6 was seen.
 CLOSE_SCORES = {"rel": 1e-4}
 
@@ -38,7 +42,9 @@ CLOSE_SCORES = {"rel": 1e-4}
 @pytest.fixture(scope="module")
 def run(pictures):
     # No validation, and scores only where they are looked at: they compile a sampler and more.
-    loop = dataclasses.replace(tiny.LOOP, steps=STEPS, checkpoint_every=STEPS, sample_every=0)
+    loop = dataclasses.replace(
+        tiny.LOOP, steps=STEPS, checkpoint_every=STEPS, sample_every=0, norm_depth=2
+    )
     scores = cfg.DrawnScores(
         every=STEPS, evaluator="adm", scores=("fid", "inception_score"), num=21
     )
@@ -64,11 +70,11 @@ def one_device(run, trained_autoencoder, tmp_path_factory):
 
 
 def curve(workdir):
-    return [list(tiny.losses(workdir, name).values()) for name in ("loss", "gradient_norm")]
+    return [list(tiny.losses(workdir, name).values()) for name in CURVES]
 
 
 def assert_same_curve(found, expected):
-    assert [len(values) for values in found] == [STEPS, STEPS]
+    assert [len(values) for values in found] == [STEPS] * len(CURVES)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, **CLOSE)
     assert found[0][-1] < found[0][0]  # it learns, so the parameters' updates were compared too

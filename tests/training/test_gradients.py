@@ -49,11 +49,14 @@ def test_an_update_moves_everything_and_reports_norms(batch):
     optimizer = optax.sgd(0.1)
     state = create_state(PARAMS, optimizer, 0.9)
     gradients, _ = accumulated_gradients(squared_error, PARAMS, batch, 1)
-    after, norms = apply_gradients(state, gradients, optimizer, 0.9)
+    after, norms = apply_gradients(state, gradients, optimizer, 0.9, norm_depth=1)
     assert int(after.step) == 1
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradients)))
     np.testing.assert_allclose(norms["gradient_norm"], norm, rtol=1e-5)
     np.testing.assert_allclose(norms["update_norm"], 0.1 * norm, rtol=1e-5)
+    of_w = np.sqrt(np.sum(np.square(gradients["w"])))
+    np.testing.assert_allclose(norms["gradient_norm/w"], of_w, rtol=1e-5)
+    np.testing.assert_allclose(norms["update_norm/w"], 0.1 * of_w, rtol=1e-5)
     expected = PARAMS["w"] - 0.1 * gradients["w"]
     np.testing.assert_allclose(after.params["w"], expected, rtol=1e-5)
     # The decay of the first update is 1 / 10.
