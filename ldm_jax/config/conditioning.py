@@ -88,6 +88,34 @@ class BERTText:
 
 
 @settings
+class SentenceBERT:
+    """A BERT in transformers' form, as sentence encoders are; the defaults are BERT base."""
+
+    vocab_size: Entries = 30522
+    positions: Width = 512
+    """Tokens that it has embeddings of places for."""
+    max_length: Width = 128
+    """Tokens that captions are filled up and cut to."""
+    width: Width = 768
+    layers: Annotated[int, Within(1, 256)] = 12
+    num_heads: Width = 12
+    intermediate: Entries = 3072
+    pooling: Literal["mean", "first"] = "mean"
+    """The vector of a caption: the mean of the states of its tokens, or that of the first."""
+
+    def __post_init__(self) -> None:
+        require(self.width % self.num_heads == 0, "SentenceBERT.num_heads", self.num_heads,
+                f"a divisor of width {self.width}")  # fmt: skip
+        require(self.max_length <= self.positions, "SentenceBERT.max_length", self.max_length,
+                f"at most positions, {self.positions}")  # fmt: skip
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the vector of a caption."""
+        return self.width
+
+
+@settings
 class TextConditioner:
     """Text conditioning: the encoded caption as cross-attention context, plus a pooled vector if
     the encoder has one."""
@@ -95,7 +123,9 @@ class TextConditioner:
     name: ClassVar[str] = "text_encoder"
     inputs: ClassVar[tuple[str, ...]] = ("caption",)
 
-    encoder: TextTransformer | CLIPText | BERTText = field(default_factory=TextTransformer)
+    encoder: TextTransformer | CLIPText | BERTText | SentenceBERT = field(
+        default_factory=TextTransformer
+    )
     tokenizer: Literal["word", "bpe", "clip", "bert"] = "word"
     """`word` and `bpe` tokenizers are made from the training captions; `clip` and `bert` come with
     the model that a run starts from (`train.py --init` or `--text_encoder`)."""

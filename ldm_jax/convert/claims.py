@@ -17,8 +17,9 @@ DEPTHS = {"layers_per_block", "transformer_layers", "layers"}
 WIDTHS = {
     "image_channels", "latent_channels", "in_channels", "out_channels", "concat_channels",
     "block_out_channels", "context_dim", "pooled_dim", "class_count", "num_classes", "vocab_size",
-    "max_length", "block_size", "box_map_channels", "width", "intermediate", "head_dim", "size",
-    "channels", "code_dim", "patch_size", "hint_channels", "hint_widths", "embedding",
+    "max_length", "positions", "block_size", "box_map_channels", "width", "intermediate",
+    "head_dim", "size", "channels", "code_dim", "patch_size", "hint_channels", "hint_widths",
+    "embedding",
 }  # fmt: skip
 """Numbers that some tensor is as long as, at least."""
 OTHERS = {

@@ -13,6 +13,7 @@ from ldm_jax.convert.diffusers.text_encoders import read_text_encoder as read_te
 from ldm_jax.convert.fields import Fields
 from ldm_jax.convert.imported_model import ConvertError, Imported
 from ldm_jax.convert.native import read_workdir
+from ldm_jax.convert.sentence_encoders import MODEL_TYPE, read_sentence_encoder
 from ldm_jax.core.reading import read_json
 from ldm_jax.core.stores import as_path, there
 from ldm_jax.workdir.layout import CHECKPOINTS
@@ -113,8 +114,8 @@ def _borrowed(given: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
 def read_text_encoder(
     path: str | Path, option: str, **choices: Any
 ) -> tuple[cfg.TextConditioner, dict[str, Any], Path | None]:
-    """The text encoder of any model, of a CLIP, or of its component's folder alone: its
-    conditioner, its parameters, and the tokenizer of a whole model.
+    """The text encoder of any model, of a CLIP, of a sentence encoder, or of its component's folder
+    alone: its conditioner, its parameters, and the tokenizer of all but a component.
 
     `option` is what the user named `path` with; `choices` are those of `load`.
 
@@ -124,7 +125,9 @@ def read_text_encoder(
     config = as_path(path) / CONFIG
     if is_clip(as_path(path)):
         return read_clip(path).text_encoder()
-    if config.is_file() and "model_type" in read_json(config):
+    if config.is_file() and "model_type" in (found := read_json(config)):
+        if found["model_type"] == MODEL_TYPE:
+            return read_sentence_encoder(path)
         fields = Fields.read(config)
         with fields.naming():
             text = read_text_encoder_config(fields)

@@ -162,7 +162,8 @@ def model_config(path: str | Path, option: str = "--init") -> cfg.Model:
 def text_encoder_params(
     path: str | Path, config: cfg.TextConditioner, option: str = "--text_encoder"
 ) -> TextEncoder:
-    """The text encoder in `path`, which `config` must describe but for its dropout.
+    """The text encoder in `path`, which `config` must describe but for its dropout, and a
+    sentence's length and pooling, which its parameters do not depend on.
 
     Args:
         path: whatever `load` reads, or the folder of a text encoder alone, as transformers saves
@@ -176,6 +177,11 @@ def text_encoder_params(
     """
     source = f"{option}={path}"
     found, params, tokenizer = read_text_encoder(path, option)
+    encoder = config.encoder
+    if isinstance(encoder, cfg.SentenceBERT) and isinstance(found.encoder, cfg.SentenceBERT):
+        found = replace(found, encoder=replace(
+            found.encoder, max_length=encoder.max_length, pooling=encoder.pooling
+        ))  # fmt: skip
     differing = cfg.differences(found, replace(config, dropout=found.dropout), config.name)
     refuse_differing(differing, source, "text encoder", "the config's text encoder")
     params = fitting(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ldm_jax.core.sharding import BATCH_AXES, dividing
 
@@ -28,6 +28,8 @@ CUDNN_MULTIPLE = 8
 # CUDA: from this many scores of one head on, plain attention goes by blocks of so many queries.
 BLOCKED_SCORES = 2**22
 CUDA_BLOCK = 512
+# The score of a key that is not seen: of a caption of padding alone, softmax still is a number.
+_UNSEEN = -1e30
 # The mesh axis over which the kernels divide their heads.
 HEAD_AXIS = "tensor"
 
@@ -38,13 +40,17 @@ def attention(
     v: Float[Array, "b m n d"],
     *,
     causal: bool = False,
+    seen: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b l n d"]:
     """softmax(q kᵀ / √d) v for each of n heads (Vaswani 2017, eq. 1), softmax in float32.
 
-    With `causal`, query i sees keys 0 to i. Heads and batch go through separately; on a mesh of
-    more than one TPU or GPU the caller traces under `jax.set_mesh`, because XLA cannot divide the
-    flash kernels by itself.
+    With `causal`, query i sees keys 0 to i; with `seen` none sees the others, and all scores are
+    there at once, which the lengths of captions allow. Heads and batch go through separately; on a
+    mesh of more than one TPU or GPU the caller traces under `jax.set_mesh`, because XLA cannot
+    divide the flash kernels by itself.
     """
+    if seen is not None:
+        return direct(q, k, v, causal, seen)
     branches = {}
     if q.shape[1] * k.shape[1] >= MAPPED_SCORES:
         branches["cpu"] = functools.partial(block_by_block, causal=causal)
@@ -61,13 +67,18 @@ def attention(
 
 
 def direct(
-    q: Float[Array, "b l n d"], k: Float[Array, "b m n d"], v: Float[Array, "b m n d"], causal: bool
+    q: Float[Array, "b l n d"],
+    k: Float[Array, "b m n d"],
+    v: Float[Array, "b m n d"],
+    causal: bool,
+    seen: Bool[Array, "b m"] | None = None,
 ) -> Float[Array, "b l n d"]:
     """All scores at once, as two batched matmuls."""
     # Heads first: on CPU this is up to twice as fast as contracting in place.
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     rows = jnp.arange(q.shape[2]) if causal else None
-    return _softmax_matmul(q, k, v, rows).swapaxes(1, 2)
+    seen = None if seen is None else seen[:, None, None]
+    return _softmax_matmul(q, k, v, rows, seen).swapaxes(1, 2)
 
 
 def block_by_block(
@@ -170,13 +181,18 @@ def _divided(
     return jax.shard_map(kernel, mesh=mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
 
 
-def _softmax_matmul(q: Array, k: Array, v: Array, rows: Array | None) -> Array:
-    """Attention over the last two axes, [... l d]; `rows` are the queries' places if causal."""
+def _softmax_matmul(
+    q: Array, k: Array, v: Array, rows: Array | None, seen: Array | None = None
+) -> Array:
+    """Attention over the last two axes, [... l d]; `rows` are the queries' places if causal, and
+    `seen`, in the axes of the scores, is False for keys that are not."""
     scores = jnp.einsum("...ld,...md->...lm", q, k, preferred_element_type=jnp.float32)
     scores = scores * q.shape[-1] ** -0.5
     if rows is not None:
         seen = jnp.arange(k.shape[-2])[None] <= rows[:, None]
         scores = jnp.where(jnp.broadcast_to(seen, scores.shape), scores, -jnp.inf)
+    if seen is not None:
+        scores = jnp.where(jnp.broadcast_to(seen, scores.shape), scores, _UNSEEN)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("...lm,...md->...ld", weights, v)
 

@@ -28,6 +28,7 @@ from ldm_jax.models.picture_conditioners import (
 )
 from ldm_jax.models.pixels import Pixels
 from ldm_jax.models.process import build_process
+from ldm_jax.models.sentence_bert import SentenceBERTModel
 from ldm_jax.models.text import CaptionMapModel, CLIPTextModel, TextTransformerModel
 from ldm_jax.models.unet import UNet2D
 
@@ -99,5 +100,7 @@ def build_conditioner(
             return TextEncoder(config.name, CLIPTextModel(encoder, dtype))
         case cfg.TextConditioner(encoder=cfg.BERTText() as encoder):
             return TextEncoder(config.name, BERTTextModel(encoder, dtype))
+        case cfg.TextConditioner(encoder=cfg.SentenceBERT() as encoder):
+            return TextEncoder(config.name, SentenceBERTModel(encoder, dtype))
         case cfg.TextConditioner(encoder=encoder):
             return TextEncoder(config.name, TextTransformerModel(encoder, dtype))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ldm_jax import config as cfg
 from ldm_jax.core.sharding import split_batch
@@ -56,7 +56,8 @@ class TextEmbeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with biases everywhere, named as in CLIP."""
+    """Multi-head self-attention with biases everywhere, named as in CLIP; to keys that are not
+    `seen`, nothing attends."""
 
     heads: int
     causal: bool
@@ -64,13 +65,15 @@ class SelfAttention(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+    def __call__(
+        self, x: Float[Array, "b l d"], seen: Bool[Array, "b l"] | None = None
+    ) -> Float[Array, "b l d"]:
         width = x.shape[-1]
         q, k, v = (
             nn.Dense(width, dtype=self.dtype, name=name)(x).reshape(*x.shape[:2], self.heads, -1)
             for name in ("q_proj", "k_proj", "v_proj")
         )
-        x = attention(q, k, v, causal=self.causal).reshape(x.shape)
+        x = attention(q, k, v, causal=self.causal, seen=seen).reshape(x.shape)
         init = zeros if self.zero_close else lecun
         return nn.Dense(width, dtype=self.dtype, kernel_init=init, name="out_proj")(x)
 

@@ -15,7 +15,8 @@ from ldm_jax.config.checks import Within, field_hints
 INSTANCES = (
     cfg.KL(), cfg.VQ(), cfg.Gumbel(), cfg.FSQ(), cfg.LFQ(), cfg.Classifier(),
     cfg.ClassifierRun(cfg.Data(), cfg.Classifier()), cfg.TextTransformer(), cfg.CLIPText(),
-    cfg.BERTText(), cfg.ClassConditioner(), cfg.TextConditioner(), cfg.CaptionMapConditioner(),
+    cfg.BERTText(), cfg.SentenceBERT(), cfg.ClassConditioner(), cfg.TextConditioner(),
+    cfg.CaptionMapConditioner(),
     cfg.InpaintingConditioner(), cfg.LowResConditioner(), cfg.ClassMapConditioner(),
     cfg.LayoutConditioner(), cfg.EditConditioner(), cfg.DepthConditioner(),
     cfg.SizeConditioner(), cfg.WorkShare(),

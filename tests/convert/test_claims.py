@@ -18,6 +18,7 @@ from ldm_jax.core import tree
 
 PARTS = (
     cfg.UNet, cfg.Autoencoder, cfg.Pixels, cfg.TextTransformer, cfg.CLIPText, cfg.BERTText,
+    cfg.SentenceBERT,
     cfg.ClassConditioner, cfg.TextConditioner, cfg.KL, cfg.VQ, cfg.Gumbel, cfg.FSQ, cfg.LFQ,
     cfg.Discrete, cfg.Diffusion, cfg.Model, cfg.LowResConditioner, cfg.NoiseAugmentation,
     cfg.ClassMapConditioner, cfg.ClassMaps, cfg.LayoutConditioner, cfg.LayoutTokens,

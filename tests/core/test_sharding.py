@@ -21,6 +21,9 @@ AUTOENCODER = cfg.Autoencoder(block_out_channels=(32, 64), layers_per_block=1, n
 SMALL = {"block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 8,
          "attention": (True, True), "num_heads": (2, 4)}  # fmt: skip
 TEXT = cfg.TextTransformer(vocab_size=64, max_length=8, width=32, layers=1, pooled_dim=48)
+SENTENCE = cfg.SentenceBERT(
+    vocab_size=64, positions=16, max_length=8, width=32, layers=1, num_heads=4, intermediate=64
+)
 BERT = cfg.BERTText(vocab_size=64, max_length=8, width=32, layers=1, num_heads=4, head_dim=16)
 CLIP = cfg.CLIPText(vocab_size=64, max_length=8, width=32, layers=1, num_heads=4, intermediate=64)
 DATA = cfg.Data(image_size=32, batch_size=16)
@@ -37,6 +40,9 @@ RUNS = {
     ),
     "BERT, resampling residual blocks": cfg.DiffusionRun(
         DATA, cfg.UNet(**SMALL, context_dim=32, resblock_updown=True), (cfg.TextConditioner(BERT),)
+    ),
+    "sentence encoder": cfg.DiffusionRun(
+        DATA, cfg.UNet(**SMALL, context_dim=32, pooled_dim=32), (cfg.TextConditioner(SENTENCE),)
     ),
     "class": cfg.DiffusionRun(
         DATA, cfg.UNet(**SMALL, class_count=11, context_dim=None), (cfg.ClassConditioner(10),)
