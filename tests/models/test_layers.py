@@ -53,6 +53,23 @@ def test_group_norm_of_bfloat16_has_float32_statistics():
     np.testing.assert_allclose(y.astype(jnp.float32), want, atol=0.03)
 
 
+def test_group_norm_of_a_shifted_input():
+    x, shift = _normal(0, 2, 5, 3, 12), _normal(1, 2, 12)
+    norm = layers.GroupNorm(4, 1e-5)
+    params = norm.init(jax.random.key(0), x)
+
+    def summed(form):
+        return lambda x, shift: jnp.sum(jnp.sin(form(x, shift)))
+
+    forms = [
+        lambda x, shift: norm.apply(params, x, shift),
+        lambda x, shift: norm.apply(params, x + shift[:, None, None]),
+    ]
+    np.testing.assert_allclose(*(form(x, shift) for form in forms), atol=1e-5)
+    for one, other in zip(*(jax.grad(summed(f), (0, 1))(x, shift) for f in forms), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_downsampling_pads_after_the_end_or_on_both_sides():
     kernel, x = jnp.zeros((3, 3, 1, 1)).at[0, 0, 0, 0].set(1.0), _normal(0, 1, 6, 6, 1)
     params = {"params": {"conv": {"kernel": kernel, "bias": jnp.zeros(1)}}}
