@@ -124,13 +124,16 @@ class Buckets:
 def test_each_shape_of_batches_is_compiled_once(pictures, one_device, tmp_path, monkeypatch):
     usual, compile_step, compiled = loop.make_loader, loop._Training._compile, []
     monkeypatch.setattr(loop, "make_loader", lambda *args, **named: Buckets(usual(*args, **named)))
-    monkeypatch.setattr(
-        loop._Training, "_compile",
-        lambda self, batch, chosen: compiled.append(batch["image"].shape) or compile_step(
-            self, batch, chosen
-        ),
-    )  # fmt: skip
-    tiny.fit(short(tiny.autoencoder_run(pictures), steps=4), tmp_path / "run")
-    assert compiled == [(16, 16, 16, 3), (16, 16, 8, 3)]
+
+    def noted(self, batch, chosen):
+        compiled.append((batch["image"].shape, compile_step(self, batch, chosen)))
+        return compiled[-1][1]
+
+    monkeypatch.setattr(loop._Training, "_compile", noted)
+    state = tiny.fit(short(tiny.autoencoder_run(pictures), steps=4), tmp_path / "run")
+    assert [shape for shape, _ in compiled] == [(16, 16, 16, 3), (16, 16, 8, 3)]
+    # The new state takes the memory of the old one, all of it.
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert [one.memory_analysis().alias_size_in_bytes for _, one in compiled] == [size, size]
     losses = tiny.losses(tmp_path / "run")
     assert len(losses) == 4 and np.isfinite(list(losses.values())).all()
