@@ -115,12 +115,15 @@ def _changed(trace: Callable, loop: dict | None = None, **changes: object) -> Ca
 _latents = partial(pods.trace_training_step, encoded=True)
 PROGRAMS: dict[str, tuple[Callable, tuple[int, ...]]] = {
     "pixels": (pods.trace_training_step, (4, 8)),
+    "pixels, no remat": (_changed(pods.trace_training_step, {"remat": False}), (4, 8)),
+    "pixels, frozen text": (_changed(pods.trace_training_step, train=("unet",)), (8, 16)),
     "latents": (_latents, (8, 16)),
     "latents, no remat": (_changed(_latents, {"remat": False}), (4, 8)),
     "latents, frozen text": (_changed(_latents, train=("unet",)), (8, 16)),
     "latents and text states": (pods.trace_frozen_step, (8, 16)),
     "lora": (pods.trace_lora_step, (4, 8)),
     "sample": (pods.trace_sampler, (1, 8)),
+    "sample, float16": (partial(pods.trace_sampler, dtype="float16"), (1, 8)),
     "encode": (trace_encoder, (1, 8)),
     "decode": (trace_decoder, (1, 8)),
     "decode, twice the side": (partial(trace_decoder, times=2), (1, 2)),

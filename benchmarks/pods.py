@@ -222,10 +222,17 @@ def trace_first_stage(
 
 
 def trace_sampler(
-    run: cfg.DiffusionRun, autoencoder: cfg.Autoencoder, mesh: Mesh, batch_size: int
+    run: cfg.DiffusionRun,
+    autoencoder: cfg.Autoencoder,
+    mesh: Mesh,
+    batch_size: int,
+    dtype: str | None = None,
 ) -> jax.stages.Traced:
-    """DDIM with classifier-free guidance and the decoder, parameters and images sharded."""
-    model = ldm.build(run.model(autoencoder), run.loop.dtype)
+    """DDIM with classifier-free guidance and the decoder, parameters and images sharded; computed
+    in `dtype`, which is the run's if None, as are matrices, and vectors float32, where pictures are
+    drawn."""
+    dtype = dtype or run.loop.dtype
+    model = ldm.build(run.model(autoencoder), dtype)
     path = levels(model.process, SAMPLER_STEPS)
 
     def sample(params: Any, frozen: Any, inputs: Any, uncond: Any, index: Any) -> Any:
@@ -235,7 +242,9 @@ def trace_sampler(
             shape=model.latent_shape,
         )  # fmt: skip
 
-    params = jax.eval_shape(lambda: ldm.init_params(model, run.loop.seed))
+    params = _matrices_in(dtype, jax.eval_shape(lambda: ldm.init_params(model, run.loop.seed)))
+    first_stage = "float32" if dtype == "float16" else dtype
+    frozen = _matrices_in(first_stage, abstract_frozen(model))
     whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     program = jax.jit(
         sample,
@@ -245,7 +254,16 @@ def trace_sampler(
     inputs = jax.eval_shape(partial(ldm.zero_inputs, model.config, batch_size))
     index = jax.ShapeDtypeStruct((batch_size,), jnp.uint32)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        return program.trace(params, abstract_frozen(model), inputs, inputs, index)
+        return program.trace(params, frozen, inputs, inputs, index)
+
+
+def _matrices_in(dtype: str, tree: Any) -> Any:
+    """The shapes of `tree`, whose matrices are in `dtype`."""
+
+    def kept(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, dtype if len(leaf.shape) > 1 else leaf.dtype)
+
+    return jax.tree.map(kept, tree)
 
 
 def abstract_frozen(model: ldm.LatentDiffusion) -> dict[str, Any]:
