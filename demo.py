@@ -4,6 +4,7 @@
 """
 
 from ldm_jax.core.command import run_command, run_program
+from ldm_jax.core.kept_memory import prepare_to_keep
 from ldm_jax.core.signals import at_end
 
 
@@ -11,6 +12,7 @@ def main(arguments: list[str]) -> int:
     """The command line; returns the process's exit status."""
 
     def demo(words: list[str]) -> None:
+        prepare_to_keep()
         with at_end(lambda: "the same command goes on from here"):
             # The imports take seconds, and Ctrl-C may come at any time.
             from ldm_jax.cli import demo

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from benchmarks import timing
 from ldm_jax import config as cfg
+from ldm_jax.core.kept_memory import keep_freed_memory
 from ldm_jax.models.build import build_autoencoder
 from ldm_jax.models.lpips import LPIPS
 from ldm_jax.training.autoencoder_loss import AutoencoderLoss
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
+    keep_freed_memory()
     shape = (arguments.batch, arguments.size, arguments.size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     if arguments.profile:

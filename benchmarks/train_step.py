@@ -23,6 +23,7 @@ from ldm_jax.adapters.adapted import Adapted, put_beside
 from ldm_jax.adapters.adapter import AdapterUse
 from ldm_jax.adapters.fresh import fresh
 from ldm_jax.core import tree
+from ldm_jax.core.kept_memory import keep_freed_memory
 from ldm_jax.models.build import build_unet
 from ldm_jax.models.conditioners import Condition
 
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--lora", type=int)
     given = parser.parse_args()
+    keep_freed_memory()
     programs, counts = {}, {}
     for name, build in (("diffusers", theirs), ("ldm_jax", ours)):
         programs[name], counts[name] = build(given.lora)

@@ -13,6 +13,7 @@ from ldm_jax import config as cfg
 from ldm_jax.cli.train import make_stage
 from ldm_jax.config.command_line import LineParser, check_given
 from ldm_jax.core.files import check_writable, write_atomically
+from ldm_jax.core.kept_memory import keep_freed_memory
 from ldm_jax.core.reading import read_json
 from ldm_jax.core.signals import at_end
 from ldm_jax.core.stores import as_path
@@ -76,6 +77,7 @@ def main(arguments: list[str]) -> None:
     report = out / "report.json"
     clock = Clock(report)
     start = time.perf_counter()
+    keep_freed_memory()
 
     data = cfg.load(CONFIGS / "digit_scenes_text2img.py").data
     dataset = digit_scenes_builder.builder(data.source.data_dir, data.image_size)

@@ -18,6 +18,7 @@ from ldm_jax.core import distributed
 from ldm_jax.core.cluster import check_options, find_place
 from ldm_jax.core.command import say
 from ldm_jax.core.files import check_apart
+from ldm_jax.core.kept_memory import keep_freed_memory, prepare_to_keep
 from ldm_jax.core.stores import as_path, is_stored
 from ldm_jax.workdir.record import has_checkpoints
 
@@ -298,10 +299,12 @@ def main(arguments: list[str]) -> None:
     check_places(config, places)
     several = places.coordinator, places.num_processes, places.process_id
     place = find_place(*several, places.single)
+    prepare_to_keep()
     with distributed.together(PROGRAM, place):
         # JAX starts only now, so that --help and mistakes answer at once.
         from ldm_jax.training.loop import fit
 
+        keep_freed_memory()
         workdir = as_path(places.workdir)
         _draw_classes(config, workdir, places.init)
         models = {option: getattr(places, option) for option in MODELS}

@@ -2,8 +2,8 @@
 
 On a CPU XLA takes up to seven times as long for the gradient of a kernel as for the convolution
 itself, the larger the picture the longer; matmuls that are the same sum do not. So the convolution
-is a primitive of its own, which says how it is transposed, and the form is chosen where a program
-is lowered for a platform.
+says itself how it is differentiated, and the form is chosen where a program is lowered for a
+platform.
 """
 
 from functools import partial
@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+from ldm_jax.models.bilinear import bilinear
 
 NARROW = 16
 """Channels of an output that a matmul over places leaves too thin to be fast."""
@@ -35,7 +35,7 @@ def conv2d(
     options = {"stride": stride, "padding": padding}
     b, h, w, _ = x.shape
     if h * w > 4 and b * h * w > 256:
-        return _convolution.bind(x, kernel, **options)
+        return _convolution(x, kernel, **options)
     # XLA's convolution on CPU is 2 to 25 times slower than a matmul over so few pixels.
     return jax.lax.platform_dependent(
         x, kernel, cpu=partial(conv_as_matmul, **options), default=partial(_conv_xla, **options)
@@ -75,20 +75,18 @@ def _conv_xla(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) ->
     )
 
 
-# ------------------------------------------------------------------------------ the primitive
+# ------------------------------------------------------------------------------ its gradients
 
 
-def _transposed_to_x(out_bar: Array, x: Any, kernel: Array, **options: Any) -> Array:
-    """What a gradient of the output is for the input."""
-    return jax.linear_transpose(lambda x: _conv_xla(x, kernel, **options), x.aval)(out_bar)[0]
+def _gradient_of_x(out_bar: Array, x: Any, kernel: Array, **options: Any) -> Array:
+    return jax.linear_transpose(lambda x: _conv_xla(x, kernel, **options), x)(out_bar)[0]
 
 
-def _transposed_to_kernel(out_bar: Array, x: Array, kernel: Any, **options: Any) -> Array:
-    """What it is for the kernel."""
-    shape = kernel.aval.shape
+def _gradient_of_kernel(out_bar: Array, x: Array, kernel: Any, **options: Any) -> Array:
+    shape = kernel.shape
 
     def by_xla(x: Array, out_bar: Array) -> Array:
-        return jax.linear_transpose(partial(_conv_xla, x, **options), kernel.aval)(out_bar)[0]
+        return jax.linear_transpose(partial(_conv_xla, x, **options), kernel)(out_bar)[0]
 
     _, h, w, features = out_bar.shape
     if features <= NARROW and options["stride"] == 1:
@@ -144,22 +142,4 @@ def _gradient_of_narrow(
     return found.reshape(c, kh, kw, features).transpose(1, 2, 0, 3)
 
 
-def _batched(arguments: Any, axes: Any, **options: Any) -> Any:
-    return jax.vmap(partial(_conv_xla, **options), axes)(*arguments), 0
-
-
-def _shape(x: Any, kernel: Any, **options: Any) -> Any:
-    found = jax.eval_shape(
-        partial(_conv_xla, **options),
-        jax.ShapeDtypeStruct(x.shape, x.dtype),
-        jax.ShapeDtypeStruct(kernel.shape, kernel.dtype),
-    )
-    return x.update(shape=found.shape, dtype=found.dtype)
-
-
-_convolution = Primitive("conv2d")
-_convolution.def_impl(jax.jit(_conv_xla, static_argnames=("stride", "padding")))
-_convolution.def_abstract_eval(_shape)
-mlir.register_lowering(_convolution, mlir.lower_fun(_conv_xla, multiple_results=False))
-ad.defbilinear(_convolution, _transposed_to_x, _transposed_to_kernel)
-batching.primitive_batchers[_convolution] = _batched
+_convolution = bilinear(_conv_xla, _gradient_of_x, _gradient_of_kernel)
