@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm_jax.core.stores import Unreachable
 from ldm_jax.training import metrics
 
 
@@ -81,3 +82,15 @@ def test_metrics_that_cannot_be_written_stop_no_run(tmp_path, capfd):
     )
     write(tmp_path, [2], rewind=1)
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_a_store_that_refuses_the_last_metrics_stops_no_run(tmp_path, monkeypatch, capsys):
+    text = "gs://bucket/run/metrics.jsonl: the store does not do pipe_file: Forbidden"
+
+    def copy(self, now=False):
+        if now:  # at the end
+            raise Unreachable(text)
+
+    monkeypatch.setattr(metrics.GrowingFiles, "copy", copy)
+    write(tmp_path, [20])
+    assert f"{text}; the run goes on without them" in capsys.readouterr().err
