@@ -18,8 +18,10 @@ from ldm_jax.cli import train
 from ldm_jax.convert import imported_model
 from ldm_jax.convert.parts import read_first_stage
 from ldm_jax.core.command import told
+from ldm_jax.core.store_copies import NoRoom
+from ldm_jax.core.stores import as_path
 from ldm_jax.data import shard_plans
-from ldm_jax.data.encoded_latents import LatentsSource, read_index, write_shard
+from ldm_jax.data.encoded_latents import LatentsSource, begin, read_index, write_shard
 from ldm_jax.data.loader import make_loader
 from ldm_jax.data.records import write_records
 from ldm_jax.data.sources import DataError, open_source
@@ -302,6 +304,25 @@ def test_processes_and_interruptions_leave_the_same_files(
     other = dataclasses.replace(EXACT, dtype="bfloat16")
     with pytest.raises(DataError, match="other settings: dtype was 'float32', is 'bfloat16'"):
         encode_split(stage, data, "train", tmp_path, other, encoder)
+
+
+def test_latents_in_a_store_are_those_of_this_machine(latents, store, monkeypatch):
+    here = LatentsSource(cfg.EncodedLatents(str(latents)), (16, 16), "train")
+    index, folder = here.index, as_path("gs://bucket/latents/train")
+    begin(folder, index)
+    assert index.missing(folder) == [0, 1, 2]
+    for shard in range(3):
+        write_shard(folder, index, shard, (here[row] for row in index.rows(shard)))
+        path = index.path(latents / "train", shard)
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    assert index.missing(folder) == []
+    settings = cfg.EncodedLatents("gs://bucket/latents")
+    np.testing.assert_array_equal(
+        LatentsSource(settings, (16, 16), "train")[17]["encoded"], here[17]["encoded"]
+    )
+    monkeypatch.setenv("LDM_JAX_STORE_CACHE_GB", "1e-9")
+    with pytest.raises(NoRoom, match=f"{folder} has .* GB, which are copied to"):
+        LatentsSource(settings, (16, 16), "train")
 
 
 def test_damaged_latents_are_named(latents, tmp_path):
