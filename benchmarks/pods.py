@@ -311,6 +311,7 @@ def main() -> int:
     parser.add_argument("--reduced", action="store_true", help="a small model: under a minute")
     parser.add_argument("--topology", nargs="+", default=TOPOLOGIES)
     parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    parser.add_argument("--fsdp", type=int, help="in place of the config's mesh.fsdp")
     parser.add_argument("--deterministic", action="store_true", help="as loop.deterministic")
     arguments = parser.parse_args()
     run, autoencoder = reduced() if arguments.reduced else full()
@@ -322,7 +323,7 @@ def main() -> int:
     for name in arguments.topology:
         devices = topology(name)
         # On fewer chips than the config is for, parameters are split over as many as there are.
-        shards = math.gcd(run.mesh.fsdp, len(devices))
+        shards = math.gcd(arguments.fsdp or run.mesh.fsdp, len(devices))
         mesh = sharding.make_mesh(replace(run.mesh, fsdp=shards), devices)
         for program in arguments.program:
             trace, per_chip = PROGRAMS[program]
