@@ -50,6 +50,12 @@ class Operation:
     """The axes of a convolution: pixels, kernel, result; of all else nothing."""
     ordered: bool
     """Whether scatters in it, if there are any, write each place once, or add in a fixed order."""
+    parts: frozenset[str]
+    """Where in the traced program the parts of a fusion come from; of all else nothing."""
+    read: int
+    """Bytes of the largest array that a fusion reads; of all else 0."""
+    wide: int
+    """Bytes of the largest array in float32 that it writes."""
 
     @property
     def moves(self) -> bool:
@@ -206,7 +212,15 @@ def _run(computations: dict[str, list[str]], name: str, times: int) -> Iterator[
         ordered = all("unique_indices=true" in one for one in scatters)
         name = _first(_TARGET, rest) if kind == "custom-call" else kind
         source, layout = _first(_SOURCE, rest), _axes(rest)
-        yield Operation(name, _bytes(shape), times, frozenset(inner), source, layout, ordered)
+        parts, read = frozenset(), 0
+        if kind == "fusion":
+            parts = frozenset(_first(_SOURCE, one) for one in inside)
+            given = [_OPERATION.match(one) for one in inside]
+            read = max((_bytes(one[1]) for one in given if one[2] == "parameter"), default=0)
+        wide = max((_bytes(one) for one in re.findall(r"f32\[[\d,]*\]", shape)), default=0)
+        yield Operation(
+            name, _bytes(shape), times, frozenset(inner), source, layout, ordered, parts, read, wide
+        )
 
 
 def _names(called: tuple[str, str]) -> list[str]:

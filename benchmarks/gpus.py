@@ -7,7 +7,8 @@ made of them:
 Of each program: memory; the largest batch for the GPU's memory, by the line through the sizes that
 were compiled; how many attentions are cuDNN's flash kernels and how many are plain products; how
 many convolutions, and in which order their arrays lie; the bytes that nothing but transposes and
-copies write, as a share of all that is written; the bytes that GPUs send each other; operations
+copies write, as a share of all that is written; how often GroupNorms read a large array to sum it
+up, and to write another, and the largest array in float32 that they write; the bytes that GPUs send each other; operations
 whose sums have no fixed order. Needs the extra `gpus`. A program of full size takes minutes.
 """
 
@@ -38,6 +39,10 @@ KEPT = 0.92
 """The share of them that JAX may use."""
 PLAIN = re.compile(r"\.\.\.ld,\.\.\.md->\.\.\.lm")
 """The product of queries and keys where attention is no kernel, as `models.attention` writes it."""
+NORM = re.compile(r"resnets/.*norm\d|attentions/(?!.*transformer_blocks).*norm|conv_norm_out")
+"""Where GroupNorms are."""
+LARGE = 1e6
+"""Bytes of an array that holds more than numbers of channels."""
 UNORDERED = {"scatter", "select-and-scatter"}
 
 
@@ -174,10 +179,19 @@ def described(found: Compiled) -> str:
     sent = sum(one.sent for one in found.exchanges)
     beside = sum(one.sent for one in found.exchanges if one.beside)
     unordered = sum(o.times for o in found.operations if o.inner & UNORDERED and not o.ordered)
+    norms = [o for o in found.operations if any(map(NORM.search, o.parts)) and o.read > LARGE]
+    summing = sum(o.times for o in norms if "reduce" in o.inner)
+    writing = sum(o.times for o in norms if "reduce" not in o.inner)
+    wide = max((o.wide for o in norms), default=0)
     words = [
         f"attention {flash} flash, {plain} plain",
         "convolutions " + (", ".join(f"{n} {kind}" for kind, n in layouts.most_common()) or "none"),
-        f"moved {moved / 1e9:.3f} GB ({moved / found.written():.1%} of what is written)",
+        f"moved {moved / 1e9:.3f} of {found.written() / 1e9:.3f} GB written "
+        f"({moved / found.written():.1%})",
+        f"GroupNorms sum {summing} and write {writing} large arrays, float32 of {wide / 1e6:.1f} MB"
+        " at most"
+        if norms
+        else "",
         f"sent {sent / 1e9:.3f} GB, {beside / sent:.0%} beside other work" if sent else "",
         f"{unordered} sums in no fixed order" if unordered else "",
     ]

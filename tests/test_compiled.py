@@ -25,6 +25,16 @@ def test_what_only_puts_values_in_another_order():
     assert moved(lambda x: jnp.sin(x.transpose(1, 2, 0))) == 0
 
 
+def test_what_fusions_read_and_where_their_parts_come_from():
+    def normalised(x):
+        with jax.named_scope("scaled"):
+            return jnp.exp(x * 2).astype(jnp.bfloat16)
+
+    (fusion,) = [o for o in _of(normalised, (8, 9)) if o.parts]
+    assert any("scaled" in part for part in fusion.parts)
+    assert (fusion.read, fusion.bytes, fusion.wide) == (8 * 9 * 4, 8 * 9 * 2, 0)
+
+
 def test_arrays_of_all_kinds():
     text = """
 HloModule m
