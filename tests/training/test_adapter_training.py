@@ -35,17 +35,20 @@ def run(pictures):
     return tiny.diffusion_run(
         pictures, data=tiny.data(pictures, validation=0.0), loop=LOOP, adapter=adapter,
         train=("adapter",), optim=cfg.Optim(learning_rate=RATE, ema_decay=None),
+        mesh=cfg.Mesh(data=2, fsdp=4),
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def trained(run, trained_text2img, tmp_path_factory):
-    """The work directory and the state of the whole run, on eight devices."""
+    """The work directory and the state of the whole run, on eight devices, of which each four
+    share the model's frozen weights."""
     workdir = tmp_path_factory.mktemp("adapter") / "run"
     return workdir, tiny.fit(run, workdir, init=trained_text2img)
 
 
 def test_one_device_trains_as_eight_do(run, trained, trained_text2img, one_device, tmp_path):
+    run = dataclasses.replace(run, mesh=cfg.Mesh())
     alone = tiny.fit(run, tmp_path / "run", init=trained_text2img)
     tiny.trained_alike((tmp_path / "run", alone), trained, RATE)
 
@@ -81,7 +84,7 @@ def test_only_the_adapter_trains_its_files_say_the_same_and_it_goes_on(
 @pytest.fixture(scope="module")
 def hypernetwork_run(run):
     form = cfg.Hypernetwork(activation="relu", layer_norm=True, dropout=(0.0, 0.2, 0.0))
-    return dataclasses.replace(run, adapter=form)
+    return dataclasses.replace(run, adapter=form, mesh=cfg.Mesh())
 
 
 @pytest.fixture(scope="module")
