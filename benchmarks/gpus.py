@@ -8,8 +8,9 @@ Of each program: memory; the largest batch for the GPU's memory, by the line thr
 were compiled; how many attentions are cuDNN's flash kernels and how many are plain products; how
 many convolutions, and in which order their arrays lie; the bytes that nothing but transposes and
 copies write, as a share of all that is written; how often GroupNorms read a large array to sum it
-up, and to write another, and the largest array in float32 that they write; the bytes that GPUs send each other; operations
-whose sums have no fixed order. Needs the extra `gpus`. A program of full size takes minutes.
+up, and to write another, and the largest array in float32 that they write; the bytes that GPUs send
+each other; operations whose sums have no fixed order. Needs the extra `gpus`. A program of full
+size takes minutes.
 """
 
 import argparse
