@@ -139,20 +139,27 @@ def fit(
     init: Path | None = None,
     condition_stage: Path | None = None,
     text_encoder: Path | None = None,
+    alone: bool = True,
 ) -> Any:
-    """Trains `run` in this process, as `train.py` does."""
+    """Trains `run` in this process, as `train.py` does: on one of its devices, for which a program
+    is compiled in half the time, or on all."""
+    import pytest
+
     from ldm_jax.cli.train import make_judge, make_stage
-    from ldm_jax.training.loop import fit
+    from ldm_jax.training import loop
 
     paths = {
         "first_stage": first_stage, "init": init, "condition_stage": condition_stage,
         "text_encoder": text_encoder,
     }  # fmt: skip
     models = {name: None if path is None else str(path) for name, path in paths.items()}
-    return fit(
-        run, workdir, lambda mesh: make_stage(run, workdir, mesh, **models),
-        judge=make_judge(run, workdir),
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        if alone:
+            patch.setattr(loop, "make_mesh", lambda config: mesh())
+        return loop.fit(
+            run, workdir, lambda mesh: make_stage(run, workdir, mesh, **models),
+            judge=make_judge(run, workdir),
+        )  # fmt: skip
 
 
 # -------------------------------------------------------------------------------- command lines

@@ -41,16 +41,15 @@ def run(pictures):
 
 @pytest.fixture(scope="module")
 def trained(run, trained_text2img, tmp_path_factory):
-    """The work directory and the state of the whole run, on eight devices, of which each four
-    share the model's frozen weights."""
+    """The work directory and the state of the whole run, on one device."""
     workdir = tmp_path_factory.mktemp("adapter") / "run"
     return workdir, tiny.fit(run, workdir, init=trained_text2img)
 
 
-def test_one_device_trains_as_eight_do(run, trained, trained_text2img, one_device, tmp_path):
-    run = dataclasses.replace(run, mesh=cfg.Mesh())
-    alone = tiny.fit(run, tmp_path / "run", init=trained_text2img)
-    tiny.trained_alike((tmp_path / "run", alone), trained, RATE)
+def test_eight_devices_train_as_one_does(run, trained, trained_text2img, tmp_path):
+    """Each four of them share the model's frozen weights, as `run.mesh` says."""
+    eight = tiny.fit(run, tmp_path / "run", init=trained_text2img, alone=False)
+    tiny.trained_alike((tmp_path / "run", eight), trained, RATE)
 
 
 def test_only_the_adapter_trains_its_files_say_the_same_and_it_goes_on(
@@ -92,13 +91,6 @@ def trained_hypernetwork(hypernetwork_run, trained_text2img, tmp_path_factory):
     """As `trained`."""
     workdir = tmp_path_factory.mktemp("hypernetwork") / "run"
     return workdir, tiny.fit(hypernetwork_run, workdir, init=trained_text2img)
-
-
-def test_one_device_trains_a_hypernetwork_as_eight_do(
-    hypernetwork_run, trained_hypernetwork, trained_text2img, one_device, tmp_path
-):
-    alone = tiny.fit(hypernetwork_run, tmp_path / "run", init=trained_text2img)
-    tiny.trained_alike((tmp_path / "run", alone), trained_hypernetwork, RATE)
 
 
 def test_a_hypernetwork_trains_alone_and_is_drawn_with(

@@ -56,8 +56,6 @@ def run(pictures):
 def train_on_one_device(run, workdir, **models):
     """In this process, on one of its devices."""
     with pytest.MonkeyPatch.context() as patch:
-        mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
-        patch.setattr(loop, "make_mesh", mesh)
         patch.setattr(extractors, "read_extractor", read_tiny)
         tiny.fit(run, workdir, **models)
 
@@ -108,7 +106,7 @@ def test_eight_devices_of_two_slices_train_as_one_does(
     monkeypatch.setattr(loop, "state_sharding", split)
     mesh = cfg.Mesh(data=2, fsdp=2, tensor=2)
     run = dataclasses.replace(run, mesh=mesh, evaluation=None)
-    tiny.fit(run, tmp_path / "run", first_stage=trained_autoencoder)
+    tiny.fit(run, tmp_path / "run", first_stage=trained_autoencoder, alone=False)
     assert_same_curve(curve(tmp_path / "run"), curve(one_device))
 
 

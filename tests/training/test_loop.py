@@ -23,7 +23,7 @@ def short(run, **changes):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
-    pictures, one_device, tmp_path, monkeypatch
+    pictures, tmp_path, monkeypatch
 ):
     run = short(tiny.autoencoder_run(pictures), checkpoint_every=1)
     # The first step of a warm-up has a rate of zero; the second overflows float32.
@@ -67,7 +67,7 @@ def test_the_best_validation_loss_is_said(best, losses, words):
     assert loop._best_note("validation loss", best, losses) == words
 
 
-def test_the_state_lies_in_memory_as_the_step_wants_it(pictures, one_device, tmp_path, monkeypatch):
+def test_the_state_lies_in_memory_as_the_step_wants_it(pictures, tmp_path, monkeypatch):
     """Kernels of convolutions in another order, as on a GPU: validation, pictures and checkpoints
     are the same, to the rounding of sums in another order."""
     run = short(tiny.autoencoder_run(pictures), checkpoint_every=3)
@@ -97,9 +97,7 @@ def test_the_state_lies_in_memory_as_the_step_wants_it(pictures, one_device, tmp
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_a_compiler_may_choose_how_the_state_lies_in_memory(
-    pictures, one_device, tmp_path, monkeypatch
-):
+def test_a_compiler_may_choose_how_the_state_lies_in_memory(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sharding, "FREE_LAYOUTS", {"cpu"})
     run = short(tiny.autoencoder_run(pictures), sample_every=0)
     assert int(tiny.fit(run, tmp_path / "run").step) == 6
@@ -121,7 +119,7 @@ class Buckets:
         return getattr(self.loader, name)
 
 
-def test_each_shape_of_batches_is_compiled_once(pictures, one_device, tmp_path, monkeypatch):
+def test_each_shape_of_batches_is_compiled_once(pictures, tmp_path, monkeypatch):
     usual, compile_step, compiled = loop.make_loader, loop._Training._compile, []
     monkeypatch.setattr(loop, "make_loader", lambda *args, **named: Buckets(usual(*args, **named)))
 

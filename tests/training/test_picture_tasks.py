@@ -1,10 +1,8 @@
 """A model conditioned on all that a picture can be conditioned on: trained from a folder, drawn."""
 
-import functools
 import json
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -13,10 +11,8 @@ from tiny_extractors import read_tiny
 
 import ldm_jax
 from ldm_jax import config as cfg
-from ldm_jax.core import sharding
 from ldm_jax.data import digit_scenes
 from ldm_jax.evaluation.features import extractors
-from ldm_jax.training import loop
 
 TOKENS = cfg.LayoutTokens(num_classes=10, max_objects=3, grid=8, vocab_size=80)
 CONDITIONERS = (
@@ -45,8 +41,6 @@ def trained(pictures, annotations, trained_autoencoder, tmp_path_factory):
     )  # fmt: skip
     workdir = tmp_path_factory.mktemp("all") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
-        patch.setattr(loop, "make_mesh", mesh)
         patch.setattr(extractors, "read_extractor", read_tiny)
         tiny.fit(run, workdir, first_stage=trained_autoencoder)
     return workdir

@@ -16,9 +16,7 @@ from ldm_jax.generation.caption_encoder import CaptionEncoder
 from ldm_jax.generation.pipeline import Pipeline
 
 
-def test_from_a_folder_of_transformers_to_drawings(
-    pictures, trained_autoencoder, one_device, tmp_path
-):
+def test_from_a_folder_of_transformers_to_drawings(pictures, trained_autoencoder, tmp_path):
     data = tiny.data(pictures, validation=0.0)
     words = {word for caption in open_source(data, "train").captions() for word in caption.split()}
     folder = sentence_files.write(tmp_path / "bert", sorted(words))

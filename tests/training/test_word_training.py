@@ -65,14 +65,9 @@ def run_on(pictures, **adapter):
 
 @pytest.fixture(scope="module")
 def trained(model, pictures, tmp_path_factory):
-    """The work directory and the state of the whole run, on eight devices."""
+    """The work directory and the state of the whole run."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     return workdir, tiny.fit(run_on(pictures), workdir, init=model)
-
-
-def test_one_device_trains_as_eight_do(model, pictures, trained, one_device, tmp_path):
-    alone = tiny.fit(run_on(pictures), tmp_path / "run", init=model)
-    tiny.trained_alike((tmp_path / "run", alone), trained, RATE)
 
 
 def test_vectors_alone_train_and_a_run_goes_on(model, tokenizer, pictures, trained, tmp_path):
