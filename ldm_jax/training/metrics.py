@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,9 +12,6 @@ from typing import IO, Any
 import jax
 import numpy as np
 from jaxtyping import UInt8
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2
 
 from ldm_jax.core.command import say
 from ldm_jax.core.files import reason_of, write_atomically
@@ -32,6 +30,25 @@ from ldm_jax.workdir.layout import (
 )
 
 SECONDS_BETWEEN_FLUSHES = 20.0
+
+
+@contextlib.contextmanager
+def _as_if_absent(module: str) -> Iterator[None]:
+    """Has `import module` fail, as where it is not installed."""
+    before = {name: sys.modules[name] for name in (module,) if name in sys.modules}
+    sys.modules[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        sys.modules.update(before)
+
+
+# tensorboardX imports it where it is installed, which takes longer than all other imports.
+with _as_if_absent("torch"):
+    from tensorboardX import summary
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2
 
 
 class MetricWriter:
