@@ -1,8 +1,11 @@
 """Floating-point operations of a traced program, 2 for a multiplication and addition, and how many
 a device can do at most."""
 
+import functools
 import math
 from typing import Any
+
+import jax
 
 PEAKS = {
     "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5p": 459e12, "TPU v5": 459e12,
@@ -44,8 +47,8 @@ def count(jaxpr: Any, again: bool = True) -> int:
             total += 2 * math.prod(out.shape) * math.prod(shape[i] for i in contracted)
         elif name == "conv_general_dilated":
             total += 2 * math.prod(out.shape) * _taps(equation)
-        elif name == "conv2d":  # of models.convolution
-            total += 2 * math.prod(out.shape) * math.prod(equation.invars[1].aval.shape[:3])
+        elif hasattr(equation.primitive, "product"):  # of models.bilinear
+            total += count(_traced(equation).jaxpr)
         elif name == "cond":
             total += max(count(branch.jaxpr, again) for branch in equation.params["branches"])
         elif name == "scan":
@@ -61,6 +64,13 @@ def _taps(equation: Any) -> int:
     kernel = equation.invars[1].aval.shape
     _, channels, *window = (kernel[i] for i in layout.rhs_spec)
     return channels * math.prod(window) // math.prod(equation.params["lhs_dilation"])
+
+
+def _traced(equation: Any) -> Any:
+    """The product of a primitive that says itself how it is differentiated."""
+    product = functools.partial(equation.primitive.product, **equation.params)
+    inputs = (jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars)
+    return jax.make_jaxpr(product)(*inputs)
 
 
 def _inner(params: dict[str, Any]) -> list[Any]:

@@ -36,6 +36,7 @@ def bilinear(
         return jax.vmap(functools.partial(product, **options), axes)(*arguments), 0
 
     primitive = Primitive(product.__name__.strip("_"))
+    primitive.product = product  # by which `core.flops` counts it
     primitive.def_impl(jax.jit(product, static_argnames=options))
     primitive.def_abstract_eval(shape)
     mlir.register_lowering(primitive, mlir.lower_fun(product, multiple_results=False))
