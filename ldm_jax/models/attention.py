@@ -189,9 +189,10 @@ def _softmax_matmul(
     `seen`, in the axes of the scores, is False for keys that are not.
 
     What is divided by the sum of the exponentials is not the weights but their outputs, which are
-    fewer (Dao 2022, eq. 1-3 of one block): on CPU half the time.
+    fewer (Dao 2022, eq. 1-3 of one block): on CPU half the time. Scores are scaled after their
+    product, as the originals do it: in float32, and with the same rounding.
     """
-    scores = _scores(q * q.shape[-1] ** -0.5, k)
+    scores = _scores(q, k) * q.shape[-1] ** -0.5
     if rows is not None:
         before = jnp.arange(k.shape[-2])[None] <= rows[:, None]
         scores = jnp.where(jnp.broadcast_to(before, scores.shape), scores, -jnp.inf)
