@@ -41,15 +41,15 @@ def run(pictures):
 
 @pytest.fixture(scope="module")
 def trained(run, trained_text2img, tmp_path_factory):
-    """The work directory and the state of the whole run, on one device."""
+    """The work directory and the state of the whole run, on eight devices; each four of them share
+    the model's frozen weights, as `run.mesh` says."""
     workdir = tmp_path_factory.mktemp("adapter") / "run"
-    return workdir, tiny.fit(run, workdir, init=trained_text2img)
+    return workdir, tiny.fit(run, workdir, init=trained_text2img, alone=False)
 
 
-def test_eight_devices_train_as_one_does(run, trained, trained_text2img, tmp_path):
-    """Each four of them share the model's frozen weights, as `run.mesh` says."""
-    eight = tiny.fit(run, tmp_path / "run", init=trained_text2img, alone=False)
-    tiny.trained_alike((tmp_path / "run", eight), trained, RATE)
+def test_one_device_trains_as_eight_do(run, trained, trained_text2img, tmp_path):
+    alone = tiny.fit(run, tmp_path / "run", init=trained_text2img)
+    tiny.trained_alike((tmp_path / "run", alone), trained, RATE)
 
 
 def test_only_the_adapter_trains_its_files_say_the_same_and_it_goes_on(
@@ -75,8 +75,8 @@ def test_only_the_adapter_trains_its_files_say_the_same_and_it_goes_on(
     assert again.metadata["ss_steps"] == "2"
 
     short = dataclasses.replace(run, loop=dataclasses.replace(LOOP, steps=1))
-    tiny.fit(short, tmp_path / "parts", init=trained_text2img)
-    resumed = tiny.fit(run, tmp_path / "parts")
+    tiny.fit(short, tmp_path / "parts", init=trained_text2img, alone=False)
+    resumed = tiny.fit(run, tmp_path / "parts", alone=False)
     tiny.same_bits(jax.device_get(resumed.params), jax.device_get(state.params))
 
 
@@ -88,9 +88,16 @@ def hypernetwork_run(run):
 
 @pytest.fixture(scope="module")
 def trained_hypernetwork(hypernetwork_run, trained_text2img, tmp_path_factory):
-    """As `trained`."""
+    """The work directory and the state of the whole run, on one device."""
     workdir = tmp_path_factory.mktemp("hypernetwork") / "run"
     return workdir, tiny.fit(hypernetwork_run, workdir, init=trained_text2img)
+
+
+def test_eight_devices_train_a_hypernetwork_as_one_does(
+    hypernetwork_run, trained_hypernetwork, trained_text2img, tmp_path
+):
+    eight = tiny.fit(hypernetwork_run, tmp_path / "run", init=trained_text2img, alone=False)
+    tiny.trained_alike((tmp_path / "run", eight), trained_hypernetwork, RATE)
 
 
 def test_a_hypernetwork_trains_alone_and_is_drawn_with(

@@ -65,9 +65,14 @@ def run_on(pictures, **adapter):
 
 @pytest.fixture(scope="module")
 def trained(model, pictures, tmp_path_factory):
-    """The work directory and the state of the whole run."""
+    """The work directory and the state of the whole run, on one device."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     return workdir, tiny.fit(run_on(pictures), workdir, init=model)
+
+
+def test_eight_devices_train_as_one_does(model, pictures, trained, tmp_path):
+    eight = tiny.fit(run_on(pictures), tmp_path / "run", init=model, alone=False)
+    tiny.trained_alike((tmp_path / "run", eight), trained, RATE)
 
 
 def test_vectors_alone_train_and_a_run_goes_on(model, tokenizer, pictures, trained, tmp_path):
