@@ -210,6 +210,7 @@ def _texts_of_all(text: str) -> list[str]:
     own = np.zeros(_TEXT_BYTES, np.uint8)
     content = np.frombuffer(text.encode()[:_TEXT_BYTES], np.uint8)
     own[: content.size] = content
+    wait_for_all("what was found")
     gathered = np.asarray(multihost_utils.process_allgather(own))
     return [bytes(one).rstrip(b"\0").decode(errors="ignore") for one in gathered]
 

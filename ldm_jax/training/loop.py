@@ -13,6 +13,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core import flops, signals
 from ldm_jax.core.command import SAVED, Failed, out_of_memory, say
 from ldm_jax.core.compiler_options import compiler_options
+from ldm_jax.core.distributed import wait_for_all
 from ldm_jax.core.progress import Progress
 from ldm_jax.core.sharding import (
     batch_sharding,
@@ -112,9 +113,13 @@ def fit(
             return training.run_all()
 
 
-def _alone(workdir: Path) -> contextlib.AbstractContextManager[None]:
-    """Keeps other runs out of `workdir`; process 0 does it for all processes of this one."""
-    return locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
+@contextlib.contextmanager
+def _alone(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of `workdir`; process 0 does it for all processes of this one, and may
+    have to look for a minute whether the run of a lock is alive."""
+    with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        wait_for_all("the lock")
+        yield
 
 
 def _devices_note(mesh: jax.sharding.Mesh, batch_size: int) -> str:
@@ -301,6 +306,7 @@ class _Training:
                     program = compiled()
             _tell(f"compiled in {time.perf_counter() - began:.3g} s")
             _tell(memory_note(program, self.mesh.local_devices))
+            wait_for_all("the training step")  # longer than devices wait for each other's first
         return program
 
     @contextlib.contextmanager
