@@ -1,11 +1,12 @@
 """A training step of a small text-conditional U-Net on this machine's CPU, ours beside diffusers'.
 
-    python -m benchmarks.train_step [--repeats=20] [--lora=8]
+    python -m benchmarks.train_step [--repeats=20] [--lora=8] [--devices=2]
 
 Forward, backward and AdamW on the squared error to noise, in float32; both sides have the same
 layers, batch and number of parameters. With --lora a LoRA of that rank is trained beside the
-network, of its attention; theirs is PEFT's. Of ours the memory that the compiler plans is told as
-well. Needs the extra `parity`.
+network, of its attention; theirs is PEFT's. With --devices JAX takes the machine for so many, and
+splits the batch. Of ours the memory that the compiler plans for a device is told as well.
+Needs the extra `parity`.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from ldm_jax import config as cfg
 from ldm_jax.adapters.adapted import Adapted, put_beside
 from ldm_jax.adapters.adapter import AdapterUse
 from ldm_jax.adapters.fresh import fresh
-from ldm_jax.core import tree
+from ldm_jax.core import sharding, tree
 from ldm_jax.core.kept_memory import keep_freed_memory
 from ldm_jax.models.build import build_unet
 from ldm_jax.models.conditioners import Condition
@@ -45,6 +46,8 @@ def ours(rank: int | None) -> tuple[object, int]:
     x, eps = (jax.random.normal(k, (BATCH, SIDE, SIDE, 4)) for k in jax.random.split(key))
     t = jnp.arange(BATCH)
     condition = Condition(context=jax.random.normal(key, (BATCH, TOKENS, CONTEXT)))
+    mesh = sharding.make_mesh(cfg.Mesh())
+    rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     params, frozen = {"unet": jax.jit(unet.init)(key, x, t, condition)["params"]}, {}
     if rank is not None:
         unet = Adapted(unet)
@@ -53,24 +56,28 @@ def ours(rank: int | None) -> tuple[object, int]:
         params, frozen = tree.split(beside, [(cfg.TRAINED["adapter"], True), (r".*", False)])
         params, frozen = (jax.tree.map(jnp.array, part) for part in (params, frozen))
 
-    def loss(params: object, frozen: object) -> jax.Array:
+    def loss(params: object, frozen: object, x: object, eps: object, *given: object) -> jax.Array:
         every = tree.join(params, frozen)["unet"]
-        return jnp.mean((unet.apply({"params": every}, x, t, condition) - eps) ** 2)
+        return jnp.mean((unet.apply({"params": every}, x, *given) - eps) ** 2)
 
-    def step(state: tuple, frozen: object) -> tuple:
+    def step(state: tuple, frozen: object, batch: tuple) -> tuple:
         params, moments = state
-        updates, moments = optimizer.update(jax.grad(loss)(params, frozen), moments, params)
+        gradients = jax.grad(loss)(params, frozen, *batch)
+        updates, moments = optimizer.update(gradients, moments, params)
         return optax.apply_updates(params, updates), moments
 
-    state = (params, optimizer.init(params))
-    program = jax.jit(step, donate_argnums=0).lower(state, frozen).compile()
+    state, frozen = jax.device_put(((params, optimizer.init(params)), frozen), whole)
+    batch = jax.device_put((x, eps, t, condition), rows)
+    step = jax.jit(step, donate_argnums=0, out_shardings=whole)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        program = step.lower(state, frozen, batch).compile()
     planned = program.memory_analysis()
     used = (planned.argument_size_in_bytes + planned.temp_size_in_bytes) / 1e6
     print(f"ldm_jax: arguments and temporaries {used:.0f} MB")
 
     def run() -> None:
         nonlocal state
-        state = jax.block_until_ready(program(state, frozen))
+        state = jax.block_until_ready(program(state, frozen, batch))
 
     return run, sum(leaf.size for leaf in jax.tree.leaves(params))
 
@@ -104,7 +111,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--lora", type=int)
+    parser.add_argument("--devices", type=int, default=1)
     given = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", given.devices)
     keep_freed_memory()
     programs, counts = {}, {}
     for name, build in (("diffusers", theirs), ("ldm_jax", ours)):
@@ -114,7 +123,12 @@ def main() -> None:
     seconds = timing.in_turn(programs, given.repeats)
     what = "a U-Net" if given.lora is None else f"a LoRA of rank {given.lora} beside a U-Net"
     title = f"Training step of {what}, {counts['ldm_jax']:,} parameters, batch {BATCH}, "
-    timing.report(title + f"{SIDE}x{SIDE} latents, float32", seconds, "ldm_jax", "diffusers")
+    timing.report(
+        title + f"{SIDE}x{SIDE} latents, float32, {given.devices} devices",
+        seconds,
+        "ldm_jax",
+        "diffusers",
+    )
 
 
 if __name__ == "__main__":
