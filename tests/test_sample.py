@@ -15,6 +15,7 @@ import ldm_jax
 import sample as program
 from ldm_jax.cli import sample
 from ldm_jax.cli.sample_arguments import parse
+from ldm_jax.core.stores import as_path
 from ldm_jax.generation.pipeline import Pipeline
 from ldm_jax.models.pixels import to_pixels
 
@@ -115,8 +116,8 @@ def run_main(*words):
     return program.main([str(word) for word in words])
 
 
-def test_processes_write_the_folder_of_one(draw, trained_text2img, tmp_path, capsys):
-    """Two batches, drawn by three processes."""
+def test_processes_write_the_folder_of_one(draw, trained_text2img, store, tmp_path, capsys):
+    """Two batches, drawn by three processes; and by two into a store."""
     how = {"prompt": PROMPTS, "num": 3, "progress_strip": 2}
     whole, out = draw(tmp_path / "one", **how), tmp_path / "out"
     fast = {"steps": 2, "batch_size": 4, "guidance": 2.0, "seed": 7} | how
@@ -136,6 +137,19 @@ def test_processes_write_the_folder_of_one(draw, trained_text2img, tmp_path, cap
         assert (out / path.name).read_bytes() == path.read_bytes(), path.name
     assert run_main(*words, "--process_id=0", "--benchmark") == 2
     assert "leave it out with --benchmark" in capsys.readouterr().err
+
+    stored = as_path("gs://bucket/drawn/out")
+    words = (*words[:-2], f"--out={stored}", "--num_processes=2")
+    assert run_main(*words, "--process_id=1") == 0
+    assert "1 other processes draw still" in capsys.readouterr().err
+    assert {name.partition("/")[0] for name in stored.files()} == {".parts_of_2"}
+    assert run_main(*words, "--process_id=0") == 0
+    assert capsys.readouterr().out.strip() == f"{stored}/grid.png"
+    assert {*stored.files()} == {path.name for path in whole.iterdir()}
+    for path in whole.iterdir():
+        assert (stored / path.name).read_bytes() == path.read_bytes(), path.name
+    assert run_main(*words, "--process_id=0", "--overwrite") == 2
+    assert "is not empty, and nothing is overwritten in a store" in capsys.readouterr().err
 
 
 def test_the_command_line_prints_the_grid(trained_text2img, tmp_path, capsys):

@@ -76,7 +76,7 @@ def draw(command: Command) -> Path | None:
     """Draws and writes everything, or of several processes this one's part; returns the path of the
     grid, or None where others have parts to draw still."""
     check(command)
-    _check_files(command)
+    _check_files(command, stored=True)
     place = find_share(**vars(command.share))
     with together(PROGRAM, place):
         return _draw(command, place)
@@ -135,7 +135,7 @@ def _draw_part(
         folder.clear(index)
         with writer(folder.part(index), pictures[index]) as own:
             _draw_and_write(pipeline, resolved, own, command, share=(index, place.count))
-    with folder.alone() as alone:
+    with folder.alone(index) as alone:
         if alone and (left := folder.left()):
             _say(f"note: {left} other processes draw still; the last one writes {command.out}")
             return None
@@ -223,10 +223,10 @@ def interact(command: Command) -> Path | None:
     return writer.grid if writer.count else None
 
 
-def _check_files(command: Command, own: Collection[str] = ()) -> None:
+def _check_files(command: Command, own: Collection[str] = (), stored: bool = False) -> None:
     """Refuses, before JAX starts, a folder that cannot be written into and models that are not
-    there. `own` is as in `check_folder`."""
-    check_folder(command.out, command.overwrite, inputs(command), own)
+    there. `own` and `stored` are as in `check_folder`."""
+    check_folder(command.out, command.overwrite, inputs(command), own, stored)
     for name in ("model", "vae", "text_encoder", "weak_model", "classifier"):
         path = getattr(command.request.model, name)
         if path is not None:

@@ -164,8 +164,8 @@ def check_writable(folder: Path, named: str, stored: bool = False) -> None:
         if stored:
             return
         raise NotWritable(
-            f"{named}: nothing but work directories, shards and encoded images is written to a "
-            "store; name a local folder"
+            f"{named}: nothing but work directories, shards, encoded images and drawings is "
+            "written to a store; name a local folder"
         )
     import tempfile
 

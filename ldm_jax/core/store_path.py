@@ -10,7 +10,7 @@ import fnmatch
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path, PosixPath
 from typing import Any
@@ -27,6 +27,7 @@ for _protocol in ("gcs", "s3"):
 if "STORAGE_EMULATOR_HOST" in os.environ:
     # gcsfs asks by gRPC for the kind of a bucket, which costs a minute where nobody answers.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+_WRITES = ("pipe_file", "put_file")
 _BLOCK = 2**23
 """Bytes that are asked for at once where a file is read from its beginning."""
 
@@ -58,7 +59,10 @@ class StorePath(PosixGPath, PosixPath):
             # Not kept by the path, which is sent to other processes.
             return ask(_filesystem(str(self).partition("://")[0]))
         except FileNotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, "does not exist", str(self)) from error
+            missing = "does not exist"
+            if operation in _WRITES:
+                missing = "there is no such bucket; make it"
+            raise FileNotFoundError(errno.ENOENT, missing, str(self)) from error
         except FileExistsError as error:
             raise FileExistsError(errno.EEXIST, "exists", str(self)) from error
         except Exception as error:  # of the library, of HTTP, of whoever knows credentials
@@ -205,6 +209,11 @@ class StorePath(PosixGPath, PosixPath):
     def put(self, source: Path) -> None:
         """Puts the content of a file of this machine there."""
         self._asked("put_file", lambda store: store.put_file(str(source), str(self)))
+
+    def put_files(self, folder: Path, names: Sequence[str]) -> None:
+        """Puts files of a folder of this machine below the path, several at once."""
+        sources, targets = ([str(one / name) for name in names] for one in (folder, self))
+        self._asked("put_file", lambda store: store.put(sources, targets))
 
     def mkdir(self, *arguments: Any, **options: Any) -> None:
         """Nothing: there are no folders."""

@@ -51,6 +51,9 @@ def as_path(named: str | os.PathLike[str]) -> Path:
         )
     if not text[found.end() :].strip("/"):
         raise NoStore(f"{text} names no bucket; it must be {scheme}://BUCKET/FOLDER")
+    if ".." in text.split("/"):
+        # Who reads and writes there would not agree on what that is.
+        raise NoStore(f"{text}: stores know no `..`; name the path without it")
     from ldm_jax.core.store_path import StorePath  # slow to import
 
     return StorePath(text)

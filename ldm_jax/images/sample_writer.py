@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ldm_jax.config.request import Request
-from ldm_jax.core.files import check_writable, write_atomically, writing
+from ldm_jax.core.files import check_writable, reason_of, write_atomically, writing
 from ldm_jax.core.reading import (
     FileFormatError,
     open_file,
@@ -26,6 +27,7 @@ from ldm_jax.core.reading import (
     shown,
 )
 from ldm_jax.core.signals import at_end, undisturbed
+from ldm_jax.core.stores import Unreachable, is_stored
 from ldm_jax.images.adapter_text import Hashes
 from ldm_jax.images.grid import grid, save_png, save_webp
 from ldm_jax.images.picture_files import read_picture
@@ -56,17 +58,28 @@ class FolderError(ValueError):
 
 
 def check_folder(
-    out: Path, overwrite: bool, inputs: Collection[tuple[str, Path]], own: Collection[str] = ()
+    out: Path,
+    overwrite: bool,
+    inputs: Collection[tuple[str, Path]],
+    own: Collection[str] = (),
+    stored: bool = False,
 ) -> None:
     """Raises FolderError, NotWritable, FileFormatError unless pictures can be written into `out`.
 
     It must be new or empty, or be overwritten: then it must have the manifest of a former drawing,
     or nothing but files called as in `own`, which a command writes instead of pictures; and it must
     not hold one of `inputs`, files and folders with the options that name them. What
-    processes keep there of a drawing that they share does not count.
+    processes keep there of a drawing that they share does not count. If it may be `stored`, it may
+    lie in a store, where nothing is overwritten.
     """
-    check_writable(out, f"--out={out}")
+    check_writable(out, f"--out={out}", stored)
     if not out.is_dir():
+        return
+    if is_stored(out):
+        if any(not _left(p) and not p.name.startswith(PARTS) for p in out.iterdir()):
+            raise FolderError(
+                f"--out={out} is not empty, and nothing is overwritten in a store; choose another"
+            )
         return
     for option, path in inputs:
         if path.resolve() == out.resolve() or path.resolve().parent == out.resolve():
@@ -132,7 +145,8 @@ class SampleWriter:
 
     That it can be written to is known before anything is drawn. The pictures of a former manifest
     in the folder are deleted with the first new one, and nothing else. A context manager: what was
-    drawn before an error, an interruption or a full disk is listed too.
+    drawn before an error, an interruption or a full disk is listed too. A folder in a store gets
+    everything at the end, and its manifest last.
     """
 
     def __init__(
@@ -157,6 +171,8 @@ class SampleWriter:
             FolderError, NotWritten: the folder cannot be written to.
         """
         self.out, self._versions = out, dict(versions)
+        self._folder = Path(tempfile.mkdtemp(prefix="ldm_jax_")) if is_stored(out) else out
+        """Where they are written."""
         self._about: dict[str, Any] = {"origin": dict(origin)}
         self.turn_to(request, filled, hashes)
         self._entries: dict[str, dict[str, Any]] = {}
@@ -166,19 +182,21 @@ class SampleWriter:
         total = UNCOUNTED if total is None else total
         self._side = max(LEAST_THUMBNAIL, min(THUMBNAIL, math.isqrt(GRID_PIXELS // total)))
         self._shown = min(total, GRID_PIXELS // self._side**2)
-        self._new = not out.exists()
-        if out.is_dir():
+        self._new = is_stored(out) or not out.exists()
+        if not is_stored(out) and out.is_dir():
             check_alone(out)
             _check_listed(out)
         with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            for path in [*out.iterdir()]:
+            if is_stored(out):
+                (out / RESERVE).write_bytes(b"")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path in [*self._folder.iterdir()]:
                 if _left(path):
                     path.unlink()
-            self._reserve = (out / RESERVE).open("xb")
+            self._reserve = (self._folder / RESERVE).open("xb")
         try:
-            _lock(self._reserve, out)
-            with writing(out):
+            _lock(self._reserve, self._folder)
+            with writing(self._folder):
                 self._reserve.write(bytes(2**16 + 512 * total))
                 self._reserve.flush()
                 os.fsync(self._reserve.fileno())
@@ -239,8 +257,8 @@ class SampleWriter:
             stem = f"{numbered}_{self._again[numbered]}"
         name = f"{stem}.png"
         text = picture_text(one, self._about, self._hashes[place] if self._hashes else {})
-        save_png(self.out / name, image, text)
-        digest = hashlib.sha256((self.out / name).read_bytes()).hexdigest()
+        save_png(self._folder / name, image, text)
+        digest = hashlib.sha256((self._folder / name).read_bytes()).hexdigest()
         entry = {
             "file": name, "condition": condition, "prompt": one.first_prompt,
             "image": one.first_image, "sha256": digest,
@@ -251,9 +269,9 @@ class SampleWriter:
         if previews is not None:
             beside = [f"{stem}_strip.png", f"{stem}.webp"][: 1 + video]
             entry["beside"] = beside
-            save_png(self.out / beside[0], grid(previews, len(previews)), text)
+            save_png(self._folder / beside[0], grid(previews, len(previews)), text)
             if video:
-                save_webp(self.out / beside[1], previews)
+                save_webp(self._folder / beside[1], previews)
         self._show(name, image)
         return self.out / name
 
@@ -263,15 +281,16 @@ class SampleWriter:
         with undisturbed():
             self._clear()
             for name in (entry["file"], *entry.get("beside", ())):
-                shutil.copyfile(folder / Path(name).name, self.out / Path(name).name)
+                content = read_bytes(folder / Path(name).name)
+                (self._folder / Path(name).name).write_bytes(content)
             name = Path(entry["file"]).name
             self._entries[name] = {**entry}
-            self._show(name, read_picture(self.out / name))
+            self._show(name, read_picture(self._folder / name))
 
     def _clear(self) -> None:
         """Deletes a former drawing, before the first picture."""
         if not self._entries:
-            for path in _former(self.out):
+            for path in _former(self._folder):
                 path.unlink(missing_ok=True)
 
     def _show(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
@@ -314,21 +333,44 @@ class SampleWriter:
             self._give_back()
             if self._entries:
                 self._write_manifest()
-                save_png(self.grid, self._grid())
+                save_png(self._folder / GRID, self._grid())
+                self._publish()
             else:
                 self._leave()
             self._finished = True
 
     def _give_back(self) -> None:
         """Frees the room that was kept for the manifest."""
-        (self.out / RESERVE).unlink(missing_ok=True)
+        (self._folder / RESERVE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # what it could not write it tries again
             self._reserve.close()
 
+    def _publish(self) -> None:
+        """Puts everything into the store where the folder is one in a store.
+
+        Raises:
+            Unreachable: it does not take it; names the folder of this machine that has it.
+        """
+        if not is_stored(self.out):
+            return
+        names = sorted(path.name for path in self._folder.iterdir())
+        try:
+            self.out.put_files(self._folder, [name for name in names if name != MANIFEST])
+            self.out.put_files(self._folder, [MANIFEST])
+            (self.out / RESERVE).unlink(missing_ok=True)
+        except OSError as error:
+            raise Unreachable(
+                f"{reason_of(error)}. The pictures are finished, in {self._folder}"
+            ) from error
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     def _leave(self) -> None:
         """Leaves no folder behind in which nothing was drawn."""
-        if self._new and not any(self.out.iterdir()):
-            self.out.rmdir()
+        if self._new and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+        if is_stored(self.out):
+            with contextlib.suppress(OSError):
+                (self.out / RESERVE).unlink(missing_ok=True)
 
     def _in_order(self, names: Iterable[str]) -> list[str]:
         return sorted(names, key=lambda n: (self._entries[n]["prompt"], self._entries[n]["image"]))
@@ -339,7 +381,7 @@ class SampleWriter:
         if self._total is not None:
             manifest["wanted"] = self._total  # more than there are images, if it was stopped
         manifest |= {"versions": self._versions, "images": entries}
-        write_atomically(self.out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        write_atomically(self._folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
     def _grid(self) -> UInt8[np.ndarray, "h w 3"]:
         names = self._in_order(self._thumbnails)

@@ -1,6 +1,7 @@
 """One folder of pictures that several processes draw, each a part of them.
 
     OUT/.parts_of_4/00001/    what process 1 of 4 draws, as `SampleWriter` writes it
+    OUT/.parts_of_4/lock      whose holder puts the parts together
 
 Processes do not speak with each other. Whichever ends last finds all parts, and puts them together:
 the folder is then what one process would have written.
@@ -8,13 +9,14 @@ the folder is then what one process would have written.
 
 import contextlib
 import fcntl
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ldm_jax.config.request import Request
+from ldm_jax.core.files import remove, remove_folder
 from ldm_jax.core.reading import read_json
+from ldm_jax.core.stores import is_stored
 from ldm_jax.images.sample_writer import MANIFEST, PARTS, FolderError, SampleWriter, check_alone
 
 LOCK = "lock"
@@ -46,8 +48,9 @@ class SharedFolder:
         Raises FolderError where a process is drawing it now.
         """
         if self.part(index).is_dir():
-            check_alone(self.part(index))
-            shutil.rmtree(self.part(index))
+            if not is_stored(self._out):
+                check_alone(self.part(index))
+            remove(self.part(index))
 
     def left(self) -> int:
         """How many processes have not drawn their parts yet."""
@@ -60,11 +63,18 @@ class SharedFolder:
 
     def remove_parts(self) -> None:
         """Removes them, once they are put together."""
-        shutil.rmtree(self._parts, ignore_errors=True)
+        for index in range(len(self._pictures)):
+            remove_folder(self.part(index))
+        remove_folder(self._parts)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[bool]:
-        """Keeps other processes from putting the parts together; whether none has done it yet."""
+    def alone(self, index: int) -> Iterator[bool]:
+        """Keeps other processes than `index` from putting the parts together; whether none of them
+        has done it yet."""
+        if is_stored(self._out):
+            # Once they are put together nobody has a part.
+            yield self.has(index) and (self.left() > 0 or self._lock_stored(index))
+            return
         try:
             lock = (self._parts / LOCK).open("ab")
         except FileNotFoundError:
@@ -74,6 +84,19 @@ class SharedFolder:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield (self._parts / LOCK).exists()
+
+    def _lock_stored(self, index: int) -> bool:
+        """Takes the lock, which in a store is an object that says whose it is: that of a process
+        that was killed is taken by the same one once it is started again."""
+        lock = self._parts / LOCK
+        try:
+            lock.create(str(index).encode())
+        except FileExistsError:
+            return lock.read_text() == str(index)
+        if self.part(index).is_dir():
+            return True
+        lock.unlink(missing_ok=True)  # another has just put them together
+        return False
 
     def _manifest(self, index: int) -> dict[str, Any] | None:
         path = self.part(index) / MANIFEST

@@ -47,6 +47,7 @@ def test_paths_of_this_machine_are_what_they_were():
         ("ftp://host/a", "ftp:// cannot be opened; name a local path, or gs:// or s3://"),
         ("s3://bucket/a", "s3:// needs s3fs, which is not installed; pip install 'ldm_jax[s3]'"),
         ("gs://", "names no bucket"),
+        ("gs://bucket/a/../b", "stores know no `..`; name the path without it"),
     ],
 )
 def test_what_cannot_be_opened_is_refused_by_name(named, said, monkeypatch):
@@ -87,6 +88,8 @@ def test_a_path_in_a_store_is_a_path(root):
     assert map_file(path)[:] == b'{"a": 1}'
     with pytest.raises(FileExistsError):
         path.create(b"")
+    with pytest.raises(FileNotFoundError, match="there is no such bucket; make it: 'gs://nowhere/"):
+        write_atomically(as_path("gs://nowhere/a"), b"")
     write_digests(root / "a")
     assert damage(root / "a", besides=["x"]) == []
     write_atomically(path, b'{"a": 2}')
