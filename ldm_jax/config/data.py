@@ -25,11 +25,17 @@ class DigitScenes:
 
     data_dir: str = "data"
     """Folder of the built data set; it is built there if absent."""
+    min_digits: Annotated[int, Within(1, 3)] = 1
+    """Use only scenes of at least this many digits."""
     max_digits: Annotated[int, Within(1, 3)] = 3
     """Use only scenes of at most this many digits."""
     box_classes: Literal["digits", "coloured_digits"] = "digits"
     """What the boxes' classes are: ten digits (`three`), or the sixty of digit and colour (`red
     three`)."""
+
+    def __post_init__(self) -> None:
+        require(self.min_digits <= self.max_digits, "DigitScenes.min_digits", self.min_digits,
+                f"at most max_digits {self.max_digits}")  # fmt: skip
 
 
 @settings

@@ -21,7 +21,8 @@ _KEEP_BELOW = 512 * 2**20
 
 
 class DigitScenesSource:
-    """DigitScenes of one split with at most `max_digits` digits, read from array_record files.
+    """DigitScenes of one split with `min_digits` to `max_digits` digits, read from array_record
+    files.
 
     An example is decoded when it is first used (about 0.1 ms) and then kept, as long as the split
     takes less than 512 MiB.
@@ -50,13 +51,16 @@ class DigitScenesSource:
         self._decoders = {name: tfds.decode.SkipDecoding() for name in ("image", "class_map")}
         self.class_names = tuple(features["label"].names)
         self.fingerprint = f"{builder.info.full_name}, at most {source.max_digits} digits"
+        if source.min_digits > 1:
+            self.fingerprint += f", at least {source.min_digits}"
         if source.box_classes != "digits":
             self.fingerprint += f", {source.box_classes}"
         self._rows = np.arange(len(self._records))
-        if source.max_digits < 3:
+        least, most = source.min_digits, source.max_digits
+        if (least, most) != (1, 3):
             counts = tfds.features.FeaturesDict({"count": features["count"]})
-            found = [counts.deserialize_example_np(r)["count"] for r in self._records]
-            self._rows = np.flatnonzero(np.array(found) <= source.max_digits)
+            found = np.array([counts.deserialize_example_np(r)["count"] for r in self._records])
+            self._rows = np.flatnonzero((least <= found) & (found <= most))
         self.found = (
             f"{len(self._rows)} images of DigitScenes ({split}, {image_size} pixels, in "
             f"{source.data_dir}), captions, {len(self.class_names)} classes"

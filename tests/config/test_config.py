@@ -30,6 +30,7 @@ SMALL = {"block_out_channels": (32,), "attention": (True,), "num_heads": (4,)}
             "Data.batch_size is 0; it must be a whole number of at least 1",
         ),
         (lambda: cfg.DigitScenes(max_digits=4), "max_digits is 4; it must be a whole .* at most 3"),
+        (lambda: cfg.DigitScenes("data", 3, 2), "min_digits is 3; it must be at most max_digits 2"),
         (lambda: cfg.Autoencoder(block_out_channels=(40,)), "each a multiple of norm_num_groups"),
         (lambda: cfg.UNet(attention=(True,)), r"UNet.attention is .* a tuple of 4 entries"),
         (lambda: cfg.UNet(**SMALL | {"num_heads": (3,)}), "num_heads .* divisors of"),

@@ -337,6 +337,13 @@ def test_damaged_scenes_are_named(scenes):
 
 
 def test_digit_scenes_of_few_digits(scenes):
-    config = cfg.DigitScenes(data_dir=scenes, max_digits=1)
-    source = sources.open_source(cfg.Data(config, 16), "validation")
-    assert [source[i]["caption"].split()[-1] for i in range(len(source))] == ["alone"] * 2
+    def counts(**limits):
+        config = cfg.DigitScenes(data_dir=scenes, **limits)
+        source = sources.open_source(cfg.Data(config, 16), "validation")
+        return [len(source[i]["classes"]) for i in range(len(source))], source.fingerprint
+
+    every, _ = counts()
+    assert set(every) == {1, 2, 3}
+    found, prints = zip(*(counts(**n) for n in ({"max_digits": 1}, {"min_digits": 2})), strict=True)
+    assert found == ([n for n in every if n == 1], [n for n in every if n > 1])
+    assert len(set(prints)) == 2
