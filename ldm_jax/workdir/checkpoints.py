@@ -6,6 +6,7 @@ has another name, is never read, and is cleared away by the next run.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -25,7 +26,7 @@ from flax.serialization import to_state_dict
 from orbax.checkpoint.future import ChainedFuture
 
 from ldm_jax import config as cfg
-from ldm_jax.core import distributed, tree
+from ldm_jax.core import distributed, store_copies, tree
 from ldm_jax.core.command import Failed, say
 from ldm_jax.core.files import damage, digests, files_below, reason_of, remove_folder, write_digests
 from ldm_jax.core.stores import is_stored, is_unreachable, local_folder
@@ -72,7 +73,8 @@ class Checkpoints:
 
     Keeps the `keep` newest ones, the best one by `criterion`, and those whose metrics cannot be
     read. All processes of a run make the same calls. In a store, whose folders cannot be renamed, a
-    checkpoint is written under its own name and has a last file that makes it one.
+    checkpoint is written under its own name and has a last file that makes it one. To a store that
+    orbax does not write to it is copied from a folder of this machine, by a run of one process.
     """
 
     def __init__(self, workdir: Path, keep: int, criterion: Criterion | None = None) -> None:
@@ -88,8 +90,9 @@ class Checkpoints:
         self._values = {step: self._past_value(step) for step in steps_of(workdir)}
         self._stay = _NewestAndBest(keep, self.criterion, self._values, self._unread)
         stored, mode = is_stored(self._root), ocp.options.AtomicityMode
+        self._staged = None if known_to_orbax(self._root) else _staging_folder(self._root)
         self._manager = ocp.CheckpointManager(
-            os.fspath(self._root),
+            os.fspath(self._staged or self._root),
             item_handlers=_handlers() | {"state": _writer(self._digest_own_files)},
             options=ocp.CheckpointManagerOptions(
                 # In a store `_remove_old` does what is due.
@@ -101,7 +104,7 @@ class Checkpoints:
                     post_finalization_callback=self._write_digests
                 ),
                 atomicity_options=ocp.options.AtomicityOptions(
-                    mode=mode.COMMIT_FILE if stored else mode.ATOMIC_RENAME
+                    mode=mode.COMMIT_FILE if stored and self._staged is None else mode.ATOMIC_RENAME
                 ),
             ),
         )
@@ -161,7 +164,7 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint, one that is still being saved included, or None."""
-        return self._manager.latest_step()
+        return max(self._steps(), default=None)
 
     def best_step(self) -> int | None:
         """Step of the best checkpoint, or None where none has what decides it."""
@@ -169,8 +172,10 @@ class Checkpoints:
 
     def values(self) -> dict[int, float]:
         """The metric that decides, of each checkpoint by its step; NaN where there is none."""
-        steps = self._manager.all_steps()
-        return {step: self._values[step] for step in steps if step in self._values}
+        return {step: self._values[step] for step in self._steps() if step in self._values}
+
+    def _steps(self) -> Sequence[int]:
+        return self._manager.all_steps() if self._staged is None else [*self._values]
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """State and data position of `step`, by default the newest.
@@ -246,6 +251,8 @@ class Checkpoints:
             self._manager.wait_until_finished()
         if self._saving is not None and is_stored(self._root):
             self._remove_old()
+            if self._staged is not None:
+                remove_folder(self._staged / str(self._saving))
         self._saving = None
         self._empty_trash()
 
@@ -260,6 +267,8 @@ class Checkpoints:
                 self._manager.close()
             self._clear_unfinished()
             self._empty_trash()
+            if self._staged is not None:
+                remove_folder(self._staged)
 
     @contextlib.contextmanager
     def _saving_errors(self) -> Iterator[None]:
@@ -269,6 +278,7 @@ class Checkpoints:
             yield
         except Exception as error:
             self._saving = None
+            self._values.pop(step, None)
             # Orbax leaves what it had yet to do; that nobody did it is no news.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             self._clear_unfinished()
@@ -354,13 +364,18 @@ class Checkpoints:
         noted = {name: digest for one in told for name, digest in json.loads(one).items()}
         for directory in self._unfinished():
             write_digests(directory, besides=WRITTEN_AT_COMMIT, noted=noted)
+            if self._staged is not None:
+                target = self._root / str(self._saving)
+                target.put_files(directory, files_below(directory))
+                (target / COMMIT).write_bytes(b"")
 
     def _unfinished(self) -> list[Path]:
         """The folder of the checkpoint that is being written; where a failed save left something,
         that too."""
-        if is_stored(self._root):
+        if is_stored(self._root) and self._staged is None:
             return [self._root / str(self._saving)]
-        return [*self._root.glob(f"{self._saving}.orbax-checkpoint-tmp*")]
+        folder = self._staged or self._root
+        return [*folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")]
 
 
 class _Step(NamedTuple):
@@ -423,11 +438,24 @@ def _remedy(root: Path) -> str:
     return "Make room or repair the disk"
 
 
+def known_to_orbax(path: Path) -> bool:
+    """Whether orbax reads and writes there by itself."""
+    return not is_stored(path) or str(path).startswith("gs://")
+
+
 def _readable(directory: Path) -> str:
-    """Where orbax reads a checkpoint: it knows file systems and gs://."""
-    if str(directory).startswith("gs://"):
-        return str(directory)
-    return str(local_folder(directory))
+    """Where orbax reads a checkpoint."""
+    return str(directory if known_to_orbax(directory) else local_folder(directory))
+
+
+def _staging_folder(root: Path) -> Path:
+    """An empty folder of this machine for what goes to `root`, without what a killed run left."""
+    folder = (
+        store_copies.folder().parent / "staged" / hashlib.sha256(str(root).encode()).hexdigest()
+    )
+    remove_folder(folder)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _handlers() -> dict[str, Any]:

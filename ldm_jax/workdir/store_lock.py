@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ldm_jax.core.files import NotWritable
 from ldm_jax.core.output import say
 from ldm_jax.core.signals import at_end
@@ -34,13 +36,14 @@ def locked_in_store(workdir: Path) -> Iterator[None]:
 
     Raises:
         Locked: a run is in it.
-        NotWritable: work directories are not written to such a store, or there is no such bucket.
+        NotWritable: several processes do not write to such a store, or there is no such bucket.
         OSError: the store cannot be reached, or written to.
     """
-    if not str(workdir).startswith("gs://"):
+    if jax.process_count() > 1 and not str(workdir).startswith("gs://"):
         raise NotWritable(
-            f"--workdir={workdir}: of stores, checkpoints are written to gs:// alone; name such a "
-            "one, or a local folder"
+            f"--workdir={workdir}: of stores, several processes write checkpoints to gs:// alone; "
+            "name such a one, or a folder that they share, or start one process for all devices of "
+            "a machine"
         )
     path = workdir / LOCK
     run = this_run() | {"machine": _machine(), "token": uuid.uuid4().hex}

@@ -18,6 +18,8 @@ import tiny
 
 from ldm_jax import config as cfg
 from ldm_jax.core import sharding, tree
+from ldm_jax.core.files import files_below
+from ldm_jax.core.stores import Unreachable, as_path, is_stored
 from ldm_jax.workdir import checkpoints as ckpt
 from ldm_jax.workdir.consistency import check_workdir
 from ldm_jax.workdir.frozen import load_frozen, save_frozen
@@ -28,12 +30,12 @@ OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
 STEPS_TO_COME = 20
 IN_TWO = """
 import json, shutil, sys
-from pathlib import Path
 sys.path[:0] = ["tests", "tests/workdir"]
 from ldm_jax.core.cluster import Place
 from ldm_jax.core.distributed import together, wait_for_all
+from ldm_jax.core.stores import as_path
 
-workdir, address, index = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+workdir, address, index = as_path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 with together("test", Place(index, 2, address)):
     import test_checkpoints as own
     from ldm_jax.core import files
@@ -147,16 +149,23 @@ def test_a_checkpoint_of_eight_devices_comes_back_on_one(saved):
 
 
 @pytest.mark.slow
-def test_two_processes_each_read_their_share_and_all_hear_of_damage(tmp_path, template):
+@pytest.mark.parametrize("place", ["a folder", "a store"])
+def test_two_processes_each_read_their_share_and_all_hear_of_damage(
+    place, tmp_path, template, request
+):
+    workdir = tmp_path
+    if place == "a store":
+        request.getfixturevalue("store")
+        workdir = as_path("gs://bucket/two/run")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    processes = [tiny.start("-c", IN_TWO, str(tmp_path), address, str(i)) for i in range(2)]
+    processes = [tiny.start("-c", IN_TWO, str(workdir), address, str(i)) for i in range(2)]
     outputs = [tiny.check(process) for process in processes]
     saved, restored, broken = zip(
         *(map(json.loads, output.strip().splitlines()[-3:]) for output in outputs), strict=True
     )
-    noted = json.loads((tmp_path / "checkpoints" / "3" / "digests.json").read_text())
+    noted = json.loads((workdir / "checkpoints" / "3" / "digests.json").read_text())
     own = [{name for name in noted if f"state/ocdbt.process_{i}/" in name} for i in range(2)]
     assert own[0] and own[1] and {*saved[1]["read"]} == own[1]
     assert sorted(saved[0]["read"]) == sorted({*noted} - own[1])
@@ -168,7 +177,40 @@ def test_two_processes_each_read_their_share_and_all_hear_of_damage(tmp_path, te
     for one in broken:
         assert "ocdbt.process_1" in one["error"] and "other contents than" in one["error"]
     # On eight devices of one process.
-    same_bits(restore(tmp_path, template)[0], make_state(3))
+    same_bits(restore(workdir, template)[0], make_state(3))
+
+
+def test_a_store_that_orbax_does_not_know_gets_the_same_files(
+    store, saved, mesh, template, monkeypatch
+):
+    workdir = as_path("gs://bucket/staged/run")
+    monkeypatch.setattr(ckpt, "known_to_orbax", lambda path: not is_stored(path))
+    with ckpt.Checkpoints(workdir, keep=1) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, place(make_state(step), mesh), {"step": step}, RUN)
+            assert checkpoints.latest_step() == step
+        checkpoints.wait()
+        assert [*checkpoints.values()] == [2]
+        (copy,) = ckpt.store_copies.folder().parent.glob("staged/*")
+        assert [*copy.iterdir()] == []
+    assert not copy.exists()
+    names = [files_below(at / "checkpoints" / "2") for at in (saved, workdir)]
+    names = [{name for name in one if "/d/" not in name} for one in names]
+    assert names[0] | {"commit_success.txt"} == names[1]
+    same_bits(restore(workdir, template)[0], make_state(2))
+
+    def refuse(path, folder, names):
+        (path / names[0]).write_bytes(b"half")
+        raise Unreachable(f"{path}: refused")
+
+    monkeypatch.setattr(type(workdir), "put_files", refuse)
+    with (
+        pytest.raises(ckpt.SaveFailed, match="could not be saved in gs://.*/3: refused; .* step 2"),
+        ckpt.Checkpoints(workdir, keep=1) as checkpoints,
+    ):
+        checkpoints.save(3, place(make_state(3), mesh), {"step": 3}, RUN)
+        checkpoints.wait()
+    assert {name.split("/")[0] for name in (workdir / "checkpoints").files()} == {"2"}
 
 
 def test_what_is_saved_is_the_state_before_the_steps_that_follow(tmp_path, mesh, template):

@@ -54,7 +54,8 @@ def test_places_that_are_no_work_directory_are_refused(store, monkeypatch):
     ):  # fmt: skip
         pass
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    with pytest.raises(NotWritable, match="checkpoints are written to gs:// alone"), locked(
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(NotWritable, match="several processes write checkpoints to gs://"), locked(
         as_path("s3://bucket/run")
     ):  # fmt: skip
         pass
