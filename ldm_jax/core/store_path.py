@@ -8,6 +8,7 @@ is an `Unreachable`.
 import errno
 import fnmatch
 import io
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ from ldm_jax.core.stores import Unreachable
 # Objects are also written by TensorStore, of which lists that fsspec keeps would not know.
 for _protocol in ("gcs", "s3"):
     fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
+# What gcsfs logs with a traceback it raises as well, and is said in a sentence.
+logging.getLogger("gcsfs").addFilter(lambda record: not record.exc_info)
 if "STORAGE_EMULATOR_HOST" in os.environ:
     # gcsfs asks by gRPC for the kind of a bucket, which costs a minute where nobody answers.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")

@@ -103,7 +103,7 @@ def test_a_path_in_a_store_is_a_path(root):
         check_writable(root, f"--out={root}")
 
 
-def test_lost_requests_are_repeated_and_then_named(store, root, monkeypatch):
+def test_lost_requests_are_repeated_and_then_named(store, root, monkeypatch, caplog):
     path = root / "lost.json"
     write_atomically(path, b"{}")
     store.lose = {"GET /download": 1}
@@ -113,6 +113,7 @@ def test_lost_requests_are_repeated_and_then_named(store, root, monkeypatch):
     store.lose = {"GET /download": 99}
     with pytest.raises(Unreachable, match=f"{path}: the store does not do cat_file: .*503"):
         read_json(path)
+    assert caplog.text == ""
     store.lose = {}
 
 
