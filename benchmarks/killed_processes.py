@@ -3,11 +3,11 @@ took to end, what they said (on stderr), and whether the same command then ended
 as an undisturbed run:
 
     python -m benchmarks.killed_processes --out=runs/killed [--times=10] [--seed=0] [--victims 0 3]
+        [--workdirs=gs://bucket/killed]
 
 The processes are on this machine, one CPU device each, and train DigitScenes' autoencoder."""
 
 import random
-import shutil
 import statistics
 import sys
 import time
@@ -18,6 +18,8 @@ import numpy as np
 import tyro
 
 from benchmarks.together import log_of, start_train
+from ldm_jax.core.files import remove
+from ldm_jax.core.stores import as_path
 from ldm_jax.workdir.checkpoints import Checkpoints
 
 CONFIG = "digit_scenes_autoencoder"
@@ -34,19 +36,22 @@ STOPPED = 3
 def main(
     out: Path, times: int = 10, processes: int = 4, steps: int = 60, seed: int = 0,
     mesh: tuple[str, ...] = (), data_dir: str = "data", victims: tuple[int, ...] = (),
+    workdirs: str | None = None,
 ) -> None:  # fmt: skip
     """`mesh`: options such as --mesh.fsdp=4; `victims`: who is killed in turn, by default anyone,
-    and process 0 twice at least, which has what JAX's processes find each other by."""
+    and process 0 twice at least, which has what JAX's processes find each other by; `workdirs`:
+    where the work directories lie, by default beside the logs in `out`."""
+    places = out if workdirs is None else as_path(workdirs)
     chance = random.Random(seed)
     options = (
         f"--config={CONFIG}", *SETTINGS, f"--loop.steps={steps}",
         f"--data.source.data_dir={data_dir}", *mesh,
     )  # fmt: skip
     began = time.monotonic()
-    whole = start_train(out / "undisturbed", processes, options)
+    whole = start_train(places / "undisturbed", processes, options, logged=out / "undisturbed")
     assert [one.wait(LONGEST) for one in whole] == [0] * processes, "the undisturbed run failed"
     usual = time.monotonic() - began
-    expected = _params(out / "undisturbed")
+    expected = _params(places / "undisturbed")
     print(f"undisturbed: {usual:.0f} s\n")
     print("| killed | after | step | others ended after | statuses | the same bits at the end |")
     print("|---|---|---|---|---|---|")
@@ -55,17 +60,19 @@ def main(
         victims = tuple(chance.sample(chosen, times))
     seconds, sames = [], 0
     for number in range(times):
-        folder, victim = out / f"{number}", victims[number % len(victims)]
-        shutil.rmtree(folder, ignore_errors=True)
-        running = start_train(folder, processes, options)
+        folder, logged = places / f"{number}", out / f"{number}"
+        victim = victims[number % len(victims)]
+        remove(folder)
+        running = start_train(folder, processes, options, logged=logged)
         moment = chance.uniform(0.2, 1.0) * usual
         time.sleep(moment)
         step = _step(folder)
         running[victim].kill()
         seconds.append(_until_all_end(running))
         statuses = [one.returncode for one in running]
-        words = [_last_words(folder, index) for index in range(processes) if index != victim]
-        again = [one.wait(LONGEST) for one in start_train(folder, processes, options)]
+        words = [_last_words(logged, index) for index in range(processes) if index != victim]
+        resumed = start_train(folder, processes, options, logged=logged)
+        again = [one.wait(LONGEST) for one in resumed]
         same = again == [0] * processes and _same(_params(folder), expected)
         sames += same
         print(f"| process {victim} | {moment:.0f} s | {step} | {seconds[-1]:.1f} s | {statuses} "
@@ -89,9 +96,9 @@ def _until_all_end(running: list) -> float:
     return took
 
 
-def _last_words(workdir: Path, index: int) -> str:
+def _last_words(logged: Path, index: int) -> str:
     """The last line that a process has said."""
-    return log_of(workdir, index).read_text().strip().rpartition("\n")[2]
+    return log_of(logged, index).read_text().strip().rpartition("\n")[2]
 
 
 def _step(workdir: Path) -> int:

@@ -13,11 +13,12 @@ def start_train(
     options: Sequence[str],
     host: str = "localhost",
     within: Sequence[str] = (),
+    logged: Path | None = None,
 ) -> list[subprocess.Popen]:
     """Starts `train.py` in `workdir` as so many processes, which find process 0 at `host`.
 
     Each is begun by its command in `within`, if there are any, in turn. What they say is added to
-    `WORKDIR_{index}.log`.
+    `LOGGED_{index}.log`, by default beside `workdir`.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -25,7 +26,7 @@ def start_train(
     together = (f"--coordinator={host}:{port}", f"--num_processes={processes}")
     options = (f"--workdir={workdir}", *options)
     return [
-        start(("train.py", *options, *together, f"--process_id={index}"), workdir, index,
+        start(("train.py", *options, *together, f"--process_id={index}"), logged or workdir, index,
               within[index % len(within)].split() if within else ())
         for index in range(processes)
     ]  # fmt: skip

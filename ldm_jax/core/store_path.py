@@ -31,6 +31,8 @@ if "STORAGE_EMULATOR_HOST" in os.environ:
     # gcsfs asks by gRPC for the kind of a bucket, which costs a minute where nobody answers.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 _WRITES = ("pipe_file", "put_file")
+_AT_ONCE = 8
+"""Files that are put there at once; s3fs holds half a gigabyte of each in memory."""
 _BLOCK = 2**23
 """Bytes that are asked for at once where a file is read from its beginning."""
 
@@ -216,7 +218,7 @@ class StorePath(PosixGPath, PosixPath):
     def put_files(self, folder: Path, names: Sequence[str]) -> None:
         """Puts files of a folder of this machine below the path, several at once."""
         sources, targets = ([str(one / name) for name in names] for one in (folder, self))
-        self._asked("put_file", lambda store: store.put(sources, targets))
+        self._asked("put_file", lambda store: store.put(sources, targets, batch_size=_AT_ONCE))
 
     def mkdir(self, *arguments: Any, **options: Any) -> None:
         """Nothing: there are no folders."""
