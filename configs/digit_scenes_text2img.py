@@ -3,9 +3,9 @@
     python train.py --config=configs/digit_scenes_text2img.py --workdir=runs/text2img \
         --first_stage=runs/autoencoder
 
-1,000 steps take four and a half minutes on two cores. In `make demo` these shares of images of 384
-held-out captions were then correct (25 DDIM steps, guidance 2): 0.992 with one digit, 0.953 with
-two, 0.695 with three, 0.880 of all.
+1,000 steps take four minutes on two cores. These shares of images of 384 held-out captions were
+then correct (25 DDIM steps, guidance 2): 0.992 with one digit, 0.953 with two, 0.695 with three,
+0.880 of all. `digit_scenes_demo` trains the same model for as long and does better with three.
 
 These made it learn in minutes, most important first: the caption map, which shows the U-Net where
 things go; predicting x0 with a schedule that spends half of the steps where the image content is

@@ -26,7 +26,7 @@ PLATFORMS = ("tpu", "cuda")
 @pytest.fixture(scope="module")
 def demo():
     """The demo's model with the shapes of its parameters and of a batch."""
-    run = cfg.load(tiny.ROOT / "configs/digit_scenes_text2img.py")
+    run = cfg.load(tiny.ROOT / "configs/digit_scenes_demo.py")
     autoencoder = cfg.load(tiny.ROOT / "configs/digit_scenes_autoencoder.py").autoencoder
     model = ldm.build(run.model(autoencoder), run.loop.dtype, run.loop.remat)
     shape = model.latent_shape

@@ -79,8 +79,9 @@ def main(arguments: list[str]) -> None:
     start = time.perf_counter()
     keep_freed_memory()
 
-    data = cfg.load(CONFIGS / "digit_scenes_text2img.py").data
-    dataset = digit_scenes_builder.builder(data.source.data_dir, data.image_size)
+    data = cfg.load(CONFIGS / "digit_scenes_demo.py").data
+    scenes, *_ = cfg.sources_in(data.source)
+    dataset = digit_scenes_builder.builder(scenes.data_dir, data.image_size)
     with clock.part("dataset", lambda: digit_scenes_builder.is_built(dataset)):
         open_source(data, "train")
 
@@ -96,7 +97,7 @@ def main(arguments: list[str]) -> None:
     of_reconstructions = accuracy(rater, reconstructions, captions)
     decibels = float(measured.rows["psnr"].mean())
 
-    text2img = train(clock, "text2img", "digit_scenes_text2img.py", out, autoencoder)
+    text2img = train(clock, "text2img", "digit_scenes_demo.py", out, autoencoder)
     prompts = digit_scenes.held_out_prompts(PROMPTS)
     with (
         clock.part("sampling", lambda: False),
