@@ -6,6 +6,8 @@ says itself how it is differentiated, and the form is chosen where a program is 
 platform.
 """
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,9 @@ NARROW = 16
 """Channels of an output that a matmul over places leaves too thin to be fast."""
 MANY_PIXELS = 128 * 128
 """Of a picture, from which on matmuls of bands are faster than XLA's own gradient of a kernel."""
+LARGE = 4 * 4
+"""Places of a kernel, from which on matmuls are as fast as XLA's own gradients. Discriminators have
+them under a `cond`, where XLA's take four to a hundred times as long."""
 BAND = 2048
 """Pixels of a band at most, unless one row of each image has more."""
 
@@ -79,7 +84,13 @@ def _conv_xla(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) ->
 
 
 def _gradient_of_x(out_bar: Array, x: Any, kernel: Array, **options: Any) -> Array:
-    return jax.linear_transpose(lambda x: _conv_xla(x, kernel, **options), x)(out_bar)[0]
+    def of(convolve: Callable[..., Array], out_bar: Array, kernel: Array) -> Array:
+        return jax.linear_transpose(lambda x: convolve(x, kernel, **options), x)(out_bar)[0]
+
+    by_xla, by_matmul = partial(of, _conv_xla), partial(of, conv_as_matmul)
+    if math.prod(kernel.shape[:2]) < LARGE:
+        return by_xla(out_bar, kernel)
+    return jax.lax.platform_dependent(out_bar, kernel, cpu=by_matmul, default=by_xla)
 
 
 def _gradient_of_kernel(out_bar: Array, x: Array, kernel: Any, **options: Any) -> Array:
@@ -91,7 +102,7 @@ def _gradient_of_kernel(out_bar: Array, x: Array, kernel: Any, **options: Any) -
     _, h, w, features = out_bar.shape
     if features <= NARROW and options["stride"] == 1:
         on_cpu = partial(_gradient_of_narrow, shape=shape, padding=options["padding"])
-    elif h * w >= MANY_PIXELS:
+    elif h * w >= MANY_PIXELS or math.prod(shape[:2]) >= LARGE:
         on_cpu = partial(_gradient_by_bands, shape=shape, **options)
     else:
         return by_xla(x, out_bar)
