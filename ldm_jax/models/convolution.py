@@ -1,9 +1,10 @@
 """Convolutions over pixels, with the forms that are fast on each platform.
 
 On a CPU XLA takes up to seven times as long for the gradient of a kernel as for the convolution
-itself, the larger the picture the longer; matmuls that are the same sum do not. So the convolution
-says itself how it is differentiated, and the form is chosen where a program is lowered for a
-platform.
+itself, the larger the picture the longer, and in the body of a loop or of a `cond` up to a hundred
+times; the gradient of pixels takes up to ten times there. Matmuls and convolutions that are the
+same sums do not. So the convolution says itself how it is differentiated, and the form is chosen
+where a program is lowered for a platform.
 """
 
 import math
@@ -19,11 +20,8 @@ from ldm_jax.models.bilinear import bilinear
 
 NARROW = 16
 """Channels of an output that a matmul over places leaves too thin to be fast."""
-MANY_PIXELS = 128 * 128
-"""Of a picture, from which on matmuls of bands are faster than XLA's own gradient of a kernel."""
-LARGE = 4 * 4
-"""Places of a kernel, from which on matmuls are as fast as XLA's own gradients. Discriminators have
-them under a `cond`, where XLA's take four to a hundred times as long."""
+FEW_PLACES, MANY_PLACES = 3 * 3, 4 * 4
+"""Of a kernel: up to the first XLA's gradient of pixels is fast, up to the second matmuls are."""
 BAND = 2048
 """Pixels of a band at most, unless one row of each image has more."""
 
@@ -87,10 +85,28 @@ def _gradient_of_x(out_bar: Array, x: Any, kernel: Array, **options: Any) -> Arr
     def of(convolve: Callable[..., Array], out_bar: Array, kernel: Array) -> Array:
         return jax.linear_transpose(lambda x: convolve(x, kernel, **options), x)(out_bar)[0]
 
-    by_xla, by_matmul = partial(of, _conv_xla), partial(of, conv_as_matmul)
-    if math.prod(kernel.shape[:2]) < LARGE:
+    by_xla = partial(of, _conv_xla)
+    places = math.prod(kernel.shape[:2])
+    if options["stride"] == 1:
+        on_cpu = partial(_gradient_as_convolution, padding=options["padding"])
+    elif FEW_PLACES < places <= MANY_PLACES:
+        on_cpu = partial(of, conv_as_matmul)
+    else:
         return by_xla(out_bar, kernel)
-    return jax.lax.platform_dependent(out_bar, kernel, cpu=by_matmul, default=by_xla)
+    return jax.lax.platform_dependent(out_bar, kernel, cpu=on_cpu, default=by_xla)
+
+
+def _gradient_as_convolution(
+    out_bar: Float[Array, "b h2 w2 d"], kernel: Float[Array, "kh kw c d"], padding: tuple[int, int]
+) -> Float[Array, "b h w c"]:
+    """By the kernel turned around, as XLA says it too; but with a kernel that lies turned in memory
+    its convolution takes the same fast way as a forward one, in loops as well."""
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    (kh, kw), (before, after) = kernel.shape[:2], padding
+    around = [(k - 1 - before, k - 1 - after) for k in (kh, kw)]
+    return jax.lax.conv_general_dilated(
+        out_bar, turned, (1, 1), around, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def _gradient_of_kernel(out_bar: Array, x: Array, kernel: Any, **options: Any) -> Array:
@@ -99,10 +115,9 @@ def _gradient_of_kernel(out_bar: Array, x: Array, kernel: Any, **options: Any) -
     def by_xla(x: Array, out_bar: Array) -> Array:
         return jax.linear_transpose(partial(_conv_xla, x, **options), kernel)(out_bar)[0]
 
-    _, h, w, features = out_bar.shape
-    if features <= NARROW and options["stride"] == 1:
+    if shape[-1] <= NARROW and options["stride"] == 1:
         on_cpu = partial(_gradient_of_narrow, shape=shape, padding=options["padding"])
-    elif h * w >= MANY_PIXELS or math.prod(shape[:2]) >= LARGE:
+    elif math.prod(shape[:2]) <= MANY_PLACES:
         on_cpu = partial(_gradient_by_bands, shape=shape, **options)
     else:
         return by_xla(x, out_bar)
@@ -117,7 +132,8 @@ def _gradient_by_bands(
     padding: tuple[int, int],
 ) -> Float[Array, "kh kw c d"]:
     """A matmul for each place of the kernel, of bands of rows that stay in the cache; all images
-    together, so that devices keep their own."""
+    together, so that devices keep their own. The gradients come first, which all places share, for
+    a matmul over rows turns its first factor around in memory."""
     images, h, w, _ = out_bar.shape
     wide = images * w
     rows = max(rows for rows in range(1, h + 1) if h % rows == 0 and rows * wide <= max(BAND, wide))
@@ -128,10 +144,12 @@ def _gradient_by_bands(
         band = jax.lax.dynamic_slice_in_dim(x, first * stride, seen, axis=1)
         bar = jax.lax.dynamic_slice_in_dim(out_bar, first, rows, axis=1)
         shifted = _shifted(band, shape[:2], stride, padding=(0, 0))
-        found = jnp.stack([jnp.einsum("bhwc,bhwd->cd", pixels, bar) for pixels in shifted])
-        return total + found.reshape(shape), None
+        return total + jnp.stack([jnp.einsum("bhwd,bhwc->dc", bar, y) for y in shifted]), None
 
-    return jax.lax.scan(add_band, jnp.zeros(shape, out_bar.dtype), jnp.arange(0, h, rows))[0]
+    kh, kw, c, d = shape
+    none = jnp.zeros((kh * kw, d, c), out_bar.dtype)
+    found = jax.lax.scan(add_band, none, jnp.arange(0, h, rows))[0]
+    return found.swapaxes(1, 2).reshape(shape)
 
 
 def _gradient_of_narrow(
