@@ -205,6 +205,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
         output, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
+        process.wait()  # else a later test is told of it
     return process.returncode, output
 
 
