@@ -30,10 +30,13 @@ ELSEWHERE = {
 
 @cache
 def defined(path: Path) -> set[str]:
-    """Functions, classes, their members, constants and options of a file, by name."""
+    """Functions, classes, their members, constants and options of a file, by name; what `main`
+    takes are options."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
+            case ast.FunctionDef(name="main", args=given):
+                found |= {"main", *(one.arg for one in (*given.args, *given.kwonlyargs))}
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 found.add(name)
             case ast.AnnAssign(target=ast.Name(id=name)):
