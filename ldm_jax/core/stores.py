@@ -76,6 +76,11 @@ def is_stored(path: Any) -> bool:
     return isinstance(path, Path) and bool(_SCHEME.match(str(path)))
 
 
+def known_to_orbax(path: Path) -> bool:
+    """Whether orbax reads and writes checkpoints there by itself: in folders and gs://."""
+    return not is_stored(path) or str(path).startswith("gs://")
+
+
 def there(path: Path) -> bool:
     """Whether there is something of that name, be it a link that leads nowhere."""
     return path.exists() if is_stored(path) else os.path.lexists(path)

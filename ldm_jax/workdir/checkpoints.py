@@ -29,7 +29,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core import distributed, store_copies, tree
 from ldm_jax.core.command import Failed, say
 from ldm_jax.core.files import damage, digests, files_below, reason_of, remove_folder, write_digests
-from ldm_jax.core.stores import is_stored, is_unreachable, local_folder
+from ldm_jax.core.stores import is_stored, is_unreachable, known_to_orbax, local_folder
 from ldm_jax.workdir.consistency import check_parts, frozen_digests
 from ldm_jax.workdir.record import (
     COMMIT,
@@ -436,11 +436,6 @@ def _remedy(root: Path) -> str:
     if is_stored(root):
         return "See that the store can be reached and written to"
     return "Make room or repair the disk"
-
-
-def known_to_orbax(path: Path) -> bool:
-    """Whether orbax reads and writes there by itself."""
-    return not is_stored(path) or str(path).startswith("gs://")
 
 
 def _readable(directory: Path) -> str:

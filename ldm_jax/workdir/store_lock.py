@@ -21,6 +21,7 @@ import jax
 from ldm_jax.core.files import NotWritable
 from ldm_jax.core.output import say
 from ldm_jax.core.signals import at_end
+from ldm_jax.core.stores import known_to_orbax
 from ldm_jax.workdir.layout import LOCK
 from ldm_jax.workdir.owner import in_words, owner_of, refusal, this_run
 
@@ -39,7 +40,7 @@ def locked_in_store(workdir: Path) -> Iterator[None]:
         NotWritable: several processes do not write to such a store, or there is no such bucket.
         OSError: the store cannot be reached, or written to.
     """
-    if jax.process_count() > 1 and not str(workdir).startswith("gs://"):
+    if jax.process_count() > 1 and not known_to_orbax(workdir):
         raise NotWritable(
             f"--workdir={workdir}: of stores, several processes write checkpoints to gs:// alone; "
             "name such a one, or a folder that they share, or start one process for all devices of "
