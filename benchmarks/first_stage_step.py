@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import timing
+from benchmarks import timing, torchvision_python  # noqa: F401
 from ldm_jax import config as cfg
 from ldm_jax.core.kept_memory import keep_freed_memory
 from ldm_jax.models.build import build_autoencoder

@@ -27,9 +27,9 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
+import transformers  # noqa: E402
 
-from benchmarks import pods, timing  # noqa: E402
+from benchmarks import pods, timing, torchvision_python  # noqa: E402, F401
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax.core import flops, sharding  # noqa: E402
 
@@ -113,7 +113,7 @@ def their_models(reduced: bool, device: str) -> tuple[Any, Any, Any]:
         latent_channels=4, down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels, **vae,
     )  # fmt: skip
-    words = CLIPTextModel(CLIPTextConfig(**text))
+    words = transformers.CLIPTextModel(transformers.CLIPTextConfig(**text))
     return tuple(
         model.to(device, memory_format=torch.channels_last) for model in (unet, first, words)
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import timing
+from benchmarks import timing, torchvision_python  # noqa: F401
 from ldm_jax.convert import inception_weights
 from ldm_jax.convert.state_dicts import leaves
 from ldm_jax.evaluation.features.extractors import read_extractor
@@ -45,7 +45,6 @@ def theirs(path: Path) -> object:
     """torch-fidelity's network."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import torchvision_python  # noqa: F401
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     return FeatureExtractorInceptionV3("inception", list(TAPS), str(path))
 

@@ -18,7 +18,7 @@ import diffusers
 import numpy as np
 import torch
 
-from benchmarks import random_stable_diffusion
+from benchmarks import random_stable_diffusion, torchvision_python  # noqa: F401
 from ldm_jax import config as cfg
 from ldm_jax.generation.defaults import Picture
 from ldm_jax.generation.pipeline import Pipeline

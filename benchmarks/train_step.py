@@ -15,10 +15,9 @@ import diffusers
 import jax
 import jax.numpy as jnp
 import optax
-import peft
 import torch
 
-from benchmarks import timing
+from benchmarks import timing, torchvision_python  # noqa: F401
 from ldm_jax import config as cfg
 from ldm_jax.adapters.adapted import Adapted, put_beside
 from ldm_jax.adapters.adapter import AdapterUse
@@ -91,6 +90,8 @@ def theirs(rank: int | None) -> tuple[object, int]:
     )  # fmt: skip
     if rank is not None:
         unet.requires_grad_(False)
+        import peft  # which imports torchvision at once
+
         unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION))
     trained = [p for p in unet.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=DECAY)

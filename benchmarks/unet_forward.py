@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from benchmarks import timing
+from benchmarks import timing, torchvision_python  # noqa: F401
 from ldm_jax import config as cfg
 from ldm_jax.models.build import build_unet
 from ldm_jax.models.conditioners import Condition

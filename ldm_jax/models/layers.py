@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from ldm_jax.core import rngs
 from ldm_jax.core.sharding import split_batch
-from ldm_jax.models.convolution import conv2d
+from ldm_jax.models.convolution import conv2d, conv2d_doubled, double
 
 zeros = nn.initializers.zeros_init()
 lecun = nn.initializers.lecun_normal()
@@ -40,12 +40,17 @@ class ModuleList(nn.Module):
 
 
 class Conv(nn.Module):
-    """Square convolution; float32 parameters, computed in `dtype`."""
+    """Square convolution; float32 parameters, computed in `dtype`.
+
+    With `doubled` it sees each pixel four times, as `double` makes them; for 3x3 kernels of one
+    pixel's stride and padding.
+    """
 
     features: int
     kernel_size: int = 3
     stride: int = 1
     padding: tuple[int, int] = (1, 1)
+    doubled: bool = False
     dtype: DTypeLike = jnp.float32
     kernel_init: Callable[..., Any] = lecun
     use_bias: bool = True
@@ -54,7 +59,11 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        x = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.doubled:
+            x = conv2d_doubled(x, kernel)
+        else:
+            x = conv2d(x, kernel, self.stride, self.padding)
         if self.use_bias:
             bias = self.param("bias", zeros, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype)[None, None, None]
@@ -188,17 +197,10 @@ class Upsample(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], size: tuple[int, int] | None = None
     ) -> Float[Array, "b h2 w2 d"]:
-        x = double(x)
-        if size is not None:
-            x = x[:, : size[0], : size[1]]
-        return Conv(self.features, dtype=self.dtype, name="conv")(x)
-
-
-def double(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Each pixel four times: nearest-neighbour upsampling whose gradient is a plain sum."""
-    b, h, w, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
-    return x.reshape(b, 2 * h, 2 * w, c)
+        sides = tuple(2 * side for side in x.shape[1:3])
+        whole = size is None or tuple(size) == sides
+        x = x if whole else double(x)[:, : size[0], : size[1]]
+        return Conv(self.features, doubled=whole, dtype=self.dtype, name="conv")(x)
 
 
 def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:

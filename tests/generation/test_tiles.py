@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from ldm_jax.generation import tiles
 from ldm_jax.models.bottlenecks import Gaussian
 from ldm_jax.models.conditioners import Condition
-from ldm_jax.models.convolution import conv2d
-from ldm_jax.models.layers import double
+from ldm_jax.models.convolution import conv2d, double
 
 RNG = np.random.default_rng(0)
 KERNEL = jnp.asarray(RNG.normal(size=(3, 3, 4, 3)), jnp.float32)

@@ -1,5 +1,6 @@
 """Convolutions have the values and all derivatives of flax's, in the form of each platform."""
 
+import re
 from functools import partial
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ldm_jax.models.convolution import conv2d, conv_as_matmul
+from ldm_jax.models.convolution import conv2d, conv2d_doubled, conv_as_matmul, double
 
 FEATURES = {2: 5, 4: 5, 12: 18, 128: 18}
 """Channels of outputs by the side: narrow ones, and wide ones of few and of many pixels."""
@@ -64,6 +65,47 @@ def test_all_derivatives_in_float64(size, stride, padding):
         check_grads(scalar, (x, kernel), order=2, rtol=1e-4)
 
 
+def _two_steps(x, kernel):
+    return _reference(double(x), kernel, 1, (1, 1))
+
+
+@pytest.mark.parametrize("sides", [(5, 6), (16, 17)])  # Few pixels, and enough for squares.
+def test_of_doubled_pixels(sides):
+    """In float32 the sums of a kernel's values are rounded: 1e-6 of the largest value."""
+    x, kernel = _normal(0, 2, *sides, 6), _normal(1, 3, 3, 6, 18)
+
+    def all_of(convolve):
+        def scalar(x, kernel):
+            out = convolve(x, kernel)
+            return jnp.sum(jnp.sin(out)), out
+
+        gradients, out = jax.jit(jax.grad(scalar, (0, 1), has_aux=True))(x, kernel)
+        return out, *gradients
+
+    for ours, theirs in zip(all_of(conv2d_doubled), all_of(_two_steps), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max(), rtol=0)
+
+
+def test_all_derivatives_of_doubled_pixels_in_float64():
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        x, kernel = random.normal(size=(2, 16, 16, 2)), random.normal(size=(3, 3, 2, 3))
+
+        @jax.jit
+        def scalar(x, kernel):
+            return jnp.sum(jnp.sin(conv2d_doubled(x, kernel)))
+
+        check_grads(scalar, (x, kernel), order=2, rtol=1e-4)
+
+
+def test_doubled_pixels_in_half_precision_are_those_of_two_steps():
+    x, kernel = (
+        one.astype(jnp.bfloat16) for one in (_normal(0, 2, 16, 16, 6), _normal(1, 3, 3, 6, 8))
+    )
+    expected = conv2d(double(x), kernel)
+    np.testing.assert_array_equal(conv2d_doubled(x, kernel), expected)
+
+
 def test_mapped_and_rematerialised():
     x, kernels = _normal(0, 3, 2, 12, 12, 4), _normal(1, 3, 3, 3, 4, 4)
 
@@ -100,3 +142,20 @@ def test_a_cpu_takes_matmuls_where_they_are_faster():
     for platform in ("cuda", "tpu"):
         assert convolutions(platform, 2) == convolutions(platform, 128) == 3
         assert convolutions(platform, 8, features=3) == 3
+
+
+def test_a_cpu_alone_adds_up_the_kernel_over_doubled_pixels():
+    """Elsewhere two convolutions, of 3x3, are as before; on a CPU one, of 2x2, has four times the
+    features and a quarter of the places, and so has its gradient."""
+
+    def kernels(platform):
+        def gradient(x, kernel):
+            return jax.grad(lambda x: jnp.sum(conv2d_doubled(x, kernel) ** 2))(x)
+
+        text = _lowered(platform, gradient, (2, 16, 16, 4), (3, 3, 4, 5))
+        found = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        return [re.findall(r"tensor<(\S*)xf32>", line)[1] for line in found]
+
+    assert kernels("cpu") == ["2x2x4x20", "2x2x20x4"]
+    for platform in ("cuda", "tpu"):
+        assert kernels(platform) == ["3x3x4x5", "3x3x4x5"]

@@ -8,6 +8,7 @@ import pytest
 from ldm_jax import config as cfg
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.conditioners import Condition
+from ldm_jax.models.convolution import double
 from ldm_jax.models.layers import Conv
 from ldm_jax.models.tileable import tileable
 from ldm_jax.models.unet import UNet2D
@@ -91,6 +92,16 @@ def test_a_convolution_on_a_torus(stride, padding, kernel):
         found = conv.apply(params, x)
     around = jnp.pad(x, ((0, 0), padding, padding, (0, 0)), mode="wrap")
     expected = Conv(2, kernel, stride, (0, 0)).apply(params, around)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sides", [(4, 6), (24, 26)])
+def test_a_convolution_of_doubled_pixels_on_a_torus(sides):
+    x = normal(0, 1, *sides, 3)
+    params = Conv(2).init(jax.random.key(0), x)
+    with tileable():
+        found = Conv(2, doubled=True).apply(params, x)
+        expected = Conv(2).apply(params, double(x))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

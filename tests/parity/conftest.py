@@ -1,3 +1,3 @@
 """Before any test imports a peer that imports torchvision."""
 
-import torchvision_python  # noqa: F401
+from benchmarks import torchvision_python  # noqa: F401

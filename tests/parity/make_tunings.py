@@ -21,10 +21,11 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-import torchvision_python  # noqa: F401
 import transformers
 import tunings
 import weights
+
+from benchmarks import torchvision_python  # noqa: F401
 
 Numbers = dict[str, np.ndarray]
 GIVEN = {name: torch.from_numpy(array) for name, array in tunings.inputs().items()}

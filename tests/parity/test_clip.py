@@ -14,7 +14,6 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import torchvision_python  # noqa: E402, F401
 from torch_state import randomize  # noqa: E402
 from transformers import (  # noqa: E402
     CLIPConfig,
@@ -24,6 +23,7 @@ from transformers import (  # noqa: E402
     Dinov2Model,
 )
 
+from benchmarks import torchvision_python  # noqa: E402, F401
 from ldm_jax import config as cfg  # noqa: E402
 from ldm_jax.convert.clip.clip_folders import read_clip, read_dinov2, write_clip  # noqa: E402
 from ldm_jax.evaluation.features.clip import (  # noqa: E402

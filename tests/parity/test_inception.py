@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-import torchvision_python  # noqa: F401
 from PIL import Image
 
+from benchmarks import torchvision_python  # noqa: F401
 from ldm_jax.evaluation.features import resizing
 from ldm_jax.evaluation.features.extractors import MODES, read_extractor
 from ldm_jax.models.inception import TAPS

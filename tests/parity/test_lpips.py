@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-import torchvision_python  # noqa: F401
 import weights
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_sample_image
 
+from benchmarks import torchvision_python  # noqa: F401
 from ldm_jax.convert import state_dicts, vgg_weights
 from ldm_jax.convert.lpips_weights import read_installed_lpips
 from ldm_jax.convert.state_dicts import leaves
