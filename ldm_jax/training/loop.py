@@ -242,6 +242,7 @@ class _Training:
                     )
         self.checkpoints.wait()
         _tell(self._summary(loop.steps - first))
+        self.times.end()
         name = self.checkpoints.criterion.name.replace("_", " ")
         _tell(_best_note(name, self.checkpoints.best_step(), self.checkpoints.values()))
         return state

@@ -12,17 +12,26 @@ from ldm_jax.core import flops
 from ldm_jax.core.signals import STARTED
 
 Part = Literal["start", "compile", "data", "validation", "checkpoints"]
-"""What is no training: from the start of the process to the training loop; compiling; waiting for
-data while the devices have nothing to do; scores and pictures; checkpoints."""
+"""What is no training: from the start of the process, or the end of the run before, to the
+training loop; compiling; waiting for data while the devices have nothing to do; scores and
+pictures; checkpoints."""
 PARTS: tuple[Part, ...] = ("start", "compile", "data", "validation", "checkpoints")
 
 
 class TimeBudget:
-    """Adds up the seconds of each part since the process began; the rest is training."""
+    """Adds up the seconds of each part since the process began, or since the run before in the same
+    process ended; the rest is training."""
+
+    _free_since = STARTED
 
     def __init__(self) -> None:
+        self._began = TimeBudget._free_since
         self._spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-        self._spent["start"] = time.monotonic() - STARTED
+        self._spent["start"] = time.monotonic() - self._began
+
+    def end(self) -> None:
+        """From now on time is that of the next run."""
+        TimeBudget._free_since = time.monotonic()
 
     @contextlib.contextmanager
     def spending(self, part: Part) -> Iterator[None]:
@@ -38,9 +47,9 @@ class TimeBudget:
         self._spent[part] += seconds
 
     def record(self) -> dict[str, float]:
-        """`time/PART` for each part, and `time/all`, in seconds since the process began."""
+        """`time/PART` for each part, and `time/all`, in seconds."""
         everything = {f"time/{part}": seconds for part, seconds in self._spent.items()}
-        return everything | {"time/all": time.monotonic() - STARTED}
+        return everything | {"time/all": time.monotonic() - self._began}
 
 
 def trained_share(record: Mapping[str, Any]) -> float:

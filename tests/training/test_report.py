@@ -26,6 +26,13 @@ def test_the_rest_of_the_time_trained():
     assert budget.record()["time/data"] == 3.0 and 0 < budget.record()["time/checkpoints"] < 1
 
 
+def test_the_time_of_a_second_run_in_a_process_begins_where_the_first_ended():
+    first = TimeBudget()
+    first.end()
+    second = TimeBudget().record()
+    assert second["time/start"] <= second["time/all"] < first.record()["time/all"]
+
+
 def test_speed_is_of_all_devices_and_of_each():
     found = speed(steps=5, batch_size=16, seconds=2.0, model_flops=4e12, devices=4)
     assert found == {
