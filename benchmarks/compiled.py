@@ -1,6 +1,6 @@
 """Reads a compiled program's text: which operations run, how often, and how many bytes they write.
 
-Loops are multiplied out where the compiler knows how often they run; a fusion is one operation."""
+Loops are multiplied out; a fusion is one operation."""
 
 import math
 import re
@@ -15,6 +15,11 @@ _CALLED = re.compile(
     r"|branch_computations=\{([^}]*)\}"
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_NAMED = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = .*? [a-z][a-z\-0-9]*\(")
+_ROOT = "ROOT"
+_INDEX = re.compile(r"index=(\d+)")
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+_BODY = re.compile(r"body=%?([\w.\-]+)")
 _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 _SOURCE = re.compile(r'op_name="([^"]*)"')
 _GROUPS = re.compile(r"replica_groups=(mesh\[.*?\] \{.*?\}|\[[\d,]+\]<=|\{.*?\}\}|\{\})")
@@ -23,6 +28,8 @@ _RENDEZVOUS = re.compile(r'_xla_host_transfer_rendezvous="([^"]*)"')
 _SLICES = re.compile(r'_xla_megascale_target="\{([\d,]*)\}')
 _BETWEEN = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _SOURCES_AND_RESULTS = {"all-gather-start", "collective-permute-start"}
+_HANDLE = re.compile(r"u32\[\]")
+"""What is no array of those, but how a TPU finds them again."""
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _FREE = {
     "parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all", "partition-id",
@@ -89,6 +96,7 @@ def exchanges(text: str, chips: int) -> list[Exchange]:
             continue
         arrays = _arrays(shape)
         if kind in _SOURCES_AND_RESULTS:
+            arrays = _arrays(_HANDLE.sub("", shape))
             arrays = arrays[len(arrays) // 2 :][: len(arrays) // 2]
         # TPUs send parts of what is in a chain in the steps of products.
         begun = "chain_id" in rest or place.startswith("async")
@@ -167,10 +175,10 @@ def _lines(
         if found is None:
             continue
         yield name, line, times
-        trips = _TRIPS.search(found[3]) if found[2] == "while" else None
+        trips = _trips(computations, found[3]) if found[2] == "while" else 1
         for many in _CALLED.findall(found[3]):
             for inner in _names(many):
-                yield from _lines(computations, inner, times * int(trips[1] if trips else 1))
+                yield from _lines(computations, inner, times * trips)
 
 
 def operations(text: str) -> list[Operation]:
@@ -200,9 +208,9 @@ def _run(computations: dict[str, list[str]], name: str, times: int) -> Iterator[
         shape, kind, rest = found.groups()
         called = [one for many in _CALLED.findall(rest) for one in _names(many)]
         if kind in ("while", "call", "conditional", "async-start"):
-            trips = _TRIPS.search(rest)
+            trips = _trips(computations, rest) if kind == "while" else 1
             for inner in called:
-                yield from _run(computations, inner, times * int(trips[1] if trips else 1))
+                yield from _run(computations, inner, times * trips)
             continue
         if kind.endswith("-done"):
             continue
@@ -221,6 +229,48 @@ def _run(computations: dict[str, list[str]], name: str, times: int) -> Iterator[
         yield Operation(
             name, _bytes(shape), times, frozenset(inner), source, layout, ordered, parts, read, wide
         )
+
+
+def _trips(computations: dict[str, list[str]], loop: str) -> int:
+    """How often a loop runs, as the compiler says; or as its text does, if it counts from zero
+    while it is below a constant, as loops do in which TPUs send parts of a product's factors.
+
+    Raises:
+        ValueError: of other loops.
+    """
+    if known := _TRIPS.search(loop):
+        return int(known[1])
+    condition, body = (_definitions(computations[_first(of, loop)]) for of in (_CONDITION, _BODY))
+    unknown = ValueError(f"nothing says how often this loop runs: {loop[:200]}")
+    if condition[_ROOT][0] != "compare" or "direction=LT" not in condition[_ROOT][1]:
+        raise unknown
+    try:
+        counter, limit = _operands(condition[_ROOT])
+        place = int(_first(_INDEX, condition[counter][1]))
+        added = [body[name] for name in _operands(body[_operands(body[_ROOT])[place]])]
+        (step,) = (_constant(one) for one in added if one[0] == "constant")
+        return math.ceil(_constant(condition[limit]) / step)
+    except (KeyError, IndexError, ValueError):
+        raise unknown from None
+
+
+def _definitions(lines: list[str]) -> dict[str, tuple[str, str]]:
+    """Kind, and operands with all that follows, of what has each name; of the result too."""
+    found = {}
+    for line in lines:
+        if named := _NAMED.match(line):
+            found[named[2]] = _OPERATION.match(line).groups()[1:]
+            if named[1]:
+                found[_ROOT] = found[named[2]]
+    return found
+
+
+def _operands(operation: tuple[str, str]) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", operation[1].partition(")")[0])
+
+
+def _constant(operation: tuple[str, str]) -> int:
+    return int(operation[1].partition(")")[0])
 
 
 def _names(called: tuple[str, str]) -> list[str]:

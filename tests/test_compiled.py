@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from benchmarks.compiled import Exchange, exchanges, operations
 
@@ -52,6 +53,36 @@ ENTRY %main (p: f32[]) -> f32[] {
     assert (compare.kind, compare.bytes, compare.times) == ("compare", 5, 1)
     assert (call.kind, call.bytes, call.times, call.source) == ("a$b", 12, 4, "there")
     assert call.layout == "b01f_o01i->b01f"
+
+
+def test_loops_that_send_a_factor_around():
+    """A TPU's loop over the parts of a factor: as it counts by two, up to four, two sends."""
+    text = """
+HloModule m
+%more (p: (bf16[8], u32[])) -> pred[] {
+  %limit = u32[]{:T(128)} constant(4), metadata={op_name="a"}
+  %p = (bf16[8]{0}, /*index=1*/u32[]) parameter(0)
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=1
+  ROOT %less = pred[]{:T(512)} compare(%i, %limit), direction=LT, metadata={op_name="a"}
+}
+%part (p: (bf16[8], u32[])) -> (bf16[8], u32[]) {
+  %two = u32[]{:T(128)} constant(2)
+  %p = (bf16[8]{0}, u32[]) parameter(0)
+  %x = bf16[8]{0} get-tuple-element(%p), index=0
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=1
+  %q = (bf16[8]{0}, bf16[8]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), channel_id=1, source_target_pairs={{0,1}}
+  %y = bf16[8]{0} multiply(%x, %x)
+  %d = bf16[8]{0} collective-permute-done(%q)
+  %next = u32[]{:T(128)} add(%i, %two), metadata={op_name="a"}
+  ROOT %t = (bf16[8]{0}, u32[]) tuple(%d, %next)
+}
+ENTRY %main (p: (bf16[8], u32[])) -> (bf16[8], u32[]) {
+  ROOT %w = (bf16[8]{0}, u32[]) while(%p), condition=%more, body=%part
+}
+"""  # noqa: E501
+    assert exchanges(text, 4) == [Exchange("collective-permute", 2 * 8 * 2, beside=True)]
+    with pytest.raises(ValueError, match="how often"):
+        exchanges(text.replace("direction=LT", "direction=NE"), 4)
 
 
 def test_what_chips_send_each_other():
