@@ -24,8 +24,9 @@ FEW_PLACES, MANY_PLACES = 3 * 3, 4 * 4
 """Of a kernel: up to the first XLA's gradient of pixels is fast, up to the second matmuls are."""
 BAND = 2048
 """Pixels of a band at most, unless one row of each image has more."""
-SQUARES_FROM = 512
-"""Pixels of a batch from which adding up kernels costs less than it saves."""
+SQUARES_FROM = 16 * 16
+"""Pixels of a picture from which adding up kernels costs less than it saves. Not of a batch: each
+picture is computed the same way in a batch of any size."""
 
 
 def conv2d(
@@ -77,8 +78,8 @@ def conv2d_doubled(
     in half precision, where sums of a kernel's values would be rounded, nor of few pixels, where
     adding up costs more than it saves.
     """
-    b, h, w, _ = x.shape
-    few = b * h * w < SQUARES_FROM
+    _, h, w, _ = x.shape
+    few = h * w < SQUARES_FROM
     return (_of_doubled if few or x.dtype.itemsize < 4 else _convolution_doubled)(x, kernel)
 
 
