@@ -36,6 +36,7 @@ from ldm_jax.adapters.weights import flat, float32, kernel_of, placed, scaled
 from ldm_jax.core import rngs, tree
 from ldm_jax.latent_diffusion import LatentDiffusion
 from ldm_jax.models.conditioners import TextEncoder
+from ldm_jax.models.convolution import double
 from ldm_jax.models.layers import Conv
 
 ADAPTERS = "adapters"
@@ -314,16 +315,19 @@ def _added(
     module: nn.Module, kinds: tuple[Kind, ...], x: Array, dropouts: Dropouts | None
 ) -> Array:
     """What the module's output has more with `kinds` in it."""
-    layer = isinstance(module, nn.Dense | Conv)
+    layer, form = isinstance(module, nn.Dense | Conv), {}
     if dropouts is not None and layer:
+        if isinstance(module, Conv) and module.doubled and dropouts.config.dropout:
+            # Of the pixels that the kernel sees each is left out by itself.
+            x, form = double(x), {"doubled": False}
         x = dropouts.inputs(x)
     if layer and _is_plain(kinds):
-        added = _through_rank(module, kinds[0], x, dropouts)
+        added = _through_rank(_apart(module, **form), kinds[0], x, dropouts)
     else:
         own = module.variables["params"]
         changes = deltas(kinds, own)
         changes = {n: changes.get(n, jnp.zeros(leaf.shape, jnp.float32)) for n, leaf in own.items()}
-        added = _apart(module).apply({"params": changes}, x)
+        added = _apart(module, **form).apply({"params": changes}, x)
     return added if dropouts is None else dropouts.change(added)
 
 

@@ -15,6 +15,7 @@ from ldm_jax.adapters.kind import mapped
 from ldm_jax.adapters.merging import merge
 from ldm_jax.adapters.weights import weight_of
 from ldm_jax.core import rngs, tree
+from ldm_jax.models.convolution import double
 from ldm_jax.models.layers import Conv, GroupNorm
 
 
@@ -118,6 +119,31 @@ def test_magnitudes_begin_as_norms_of_outputs():
                           (320, 8, (8, 40)), (12, 5, (3, 4))])  # fmt: skip
 def test_divisors(n, largest, expected):
     assert divisors(n, largest) == expected
+
+
+class _Upsampled(nn.Module):
+    """A convolution of doubled pixels, in one step or in two."""
+
+    at_once: bool
+
+    @nn.compact
+    def __call__(self, x):
+        return Conv(2, doubled=self.at_once, name="conv")(x if self.at_once else double(x))
+
+
+@pytest.mark.parametrize("kind", [cfg.LoRA(rank=2), cfg.LoHa(rank=2)], ids=["LoRA", "LoHa"])
+def test_single_pixels_of_an_upsampled_picture_are_left_out(kind):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 5, 3)), jnp.float32)
+    params = {"unet": _Upsampled(True).init(jax.random.key(0), x)["params"]}
+    config = cfg.ModuleAdapter(kind, modules=("all",), dropout=0.4)
+    beside = put_beside(params, [AdapterUse(fresh(config, params, None, seed=1))])
+    beside = jax.tree.map(lambda a: a + 0.1 if a.ndim > 1 else a, beside)
+    keys = rngs.example_keys(rngs.stream(0, "dropout"), np.arange(2, dtype=np.uint32))
+    at_once, by_steps = (
+        Adapted(_Upsampled(at_once), config).apply({"params": with_keys(beside, keys)["unet"]}, x)
+        for at_once in (True, False)
+    )
+    np.testing.assert_allclose(at_once, by_steps, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_left_out_belongs_to_the_example():
