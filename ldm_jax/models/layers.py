@@ -61,6 +61,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.doubled:
+            if (self.kernel_size, self.stride, self.padding) != (3, 1, (1, 1)):
+                raise ValueError("a convolution of doubled pixels has 3x3 kernels and keeps sides")
             x = conv2d_doubled(x, kernel)
         else:
             x = conv2d(x, kernel, self.stride, self.padding)

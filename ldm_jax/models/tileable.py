@@ -28,8 +28,8 @@ def _wrap(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> 
     if not isinstance(conv, Conv) or context.method_name != "__call__" or not any(conv.padding):
         return call(*args, **kwargs)
     # Continue the input by whole strides, and cut off what the zeros beyond have reached.
-    border = 2 if conv.doubled else -(-max(conv.padding) // conv.stride)
-    (x,) = args
-    around = (border // 2 if conv.doubled else border * conv.stride,) * 2
+    strides = -(-max(conv.padding) // conv.stride)
+    seen, border = (1, 2) if conv.doubled else (strides * conv.stride, strides)
+    (x,), around = args, (seen, seen)
     y: Array = call(jnp.pad(x, ((0, 0), around, around, (0, 0)), mode="wrap"), **kwargs)
     return y[:, border:-border, border:-border]
