@@ -71,9 +71,11 @@ class Facts:
     total: int
     """Bytes of arguments, temporaries, and outputs that do not take an argument's place."""
     flops: float
-    exchanges: tuple[Exchange, ...] | None
-    """What chips send each other; None where this jaxlib cannot read the program that libtpu made,
-    as some of those with asynchronous operations."""
+    exchanges: tuple[Exchange, ...]
+    """What chips send each other."""
+    unread: str
+    """Why that is not known, where jaxlib cannot read the program that libtpu made, or nothing says
+    how often its loops run; otherwise nothing."""
 
     def sent(self, between_slices: bool = False) -> tuple[float, float]:
         """Bytes that one chip sends within its slice, or to others; and the share of them that is
@@ -288,16 +290,18 @@ def compile_for(traced: jax.stages.Traced, mesh: Mesh, deterministic: bool = Fal
         compiled = traced.lower().compile(options_for(mesh.devices.flat[0], deterministic))
     memory = compiled.memory_analysis()
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    found, unread = (), ""
     try:
         found = tuple(exchanges(compiled.as_text(), mesh.size))
-    except jax.errors.JaxRuntimeError:
-        found = None
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        unread = str(error)
     return Facts(
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         total=memory.argument_size_in_bytes + memory.temp_size_in_bytes + kept,
         flops=flops.count(traced.jaxpr.jaxpr) / mesh.size,
         exchanges=found,
+        unread=unread,
     )
 
 
@@ -347,9 +351,9 @@ def main() -> int:
             jax.clear_caches()
             gigabytes = (facts.arguments / 1e9, facts.temporaries / 1e9, facts.total / 1e9)
             print("{:11.3f}{:11.3f}{:10.3f}".format(*gigabytes), end="")
-            if facts.exchanges is None:
+            if facts.unread:
                 print(f"{facts.flops / 1e12:9.3f}{'-':>9}{'-':>7}{'-':>8}"
-                      f"{time.perf_counter() - began:9.0f}  of a form that this jaxlib cannot read",
+                      f"{time.perf_counter() - began:9.0f}  not read: {facts.unread}",
                       flush=True)  # fmt: skip
                 continue
             (sent, beside), (far, far_beside) = facts.sent(), facts.sent(between_slices=True)
