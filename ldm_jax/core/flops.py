@@ -27,8 +27,8 @@ def peak(kind: str) -> float | None:
 def count(jaxpr: Any, again: bool = True) -> int:
     """FLOPs of all matmuls and convolutions in `jaxpr`, those of a loop as often as it runs.
 
-    Of alternatives the dearest counts, so that attention is counted by its plain form and not
-    by its kernels. Convolutions count their padding too.
+    Of forms for platforms the default's counts, which is the plain one, and of other alternatives
+    the dearest. Convolutions count their padding too.
 
     Args:
         jaxpr: the program.
@@ -50,7 +50,7 @@ def count(jaxpr: Any, again: bool = True) -> int:
         elif hasattr(equation.primitive, "product"):  # of models.bilinear
             total += count(_traced(equation).jaxpr)
         elif name == "cond":
-            total += max(count(branch.jaxpr, again) for branch in equation.params["branches"])
+            total += max(count(branch.jaxpr, again) for branch in _alternatives(equation.params))
         elif name == "scan":
             total += equation.params["length"] * count(equation.params["jaxpr"].jaxpr, again)
         elif name != "pallas_call":
@@ -64,6 +64,12 @@ def _taps(equation: Any) -> int:
     kernel = equation.invars[1].aval.shape
     _, channels, *window = (kernel[i] for i in layout.rhs_spec)
     return channels * math.prod(window) // math.prod(equation.params["lhs_dilation"])
+
+
+def _alternatives(params: dict[str, Any]) -> list[Any]:
+    """The branches of a `cond`; of one for platforms the default alone."""
+    platforms = params.get("branches_platforms")
+    return [params["branches"][platforms.index(None)]] if platforms else list(params["branches"])
 
 
 def _traced(equation: Any) -> Any:

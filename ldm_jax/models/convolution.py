@@ -19,10 +19,10 @@ from jaxtyping import Array, Float
 from ldm_jax.models.bilinear import bilinear
 
 NARROW = 16
-"""Channels of an output that a matmul over places leaves too thin to be fast."""
+"""Channels that leave a matmul too thin to be fast, and a convolution too little to share out."""
 FEW_PLACES, MANY_PLACES = 3 * 3, 4 * 4
 """Of a kernel: up to the first XLA's gradient of pixels is fast, up to the second matmuls are."""
-BAND = 2048
+BAND = 1024
 """Pixels of a band at most, unless one row of each image has more."""
 SQUARES_FROM = 16 * 16
 """Pixels of a picture from which adding up kernels costs less than it saves. Not of a batch: each
@@ -44,7 +44,25 @@ def conv2d(
         return _convolution(x, kernel, **options)
     # XLA's convolution on CPU is 2 to 25 times slower than a matmul over so few pixels.
     return jax.lax.platform_dependent(
-        x, kernel, cpu=partial(conv_as_matmul, **options), default=partial(_conv_xla, **options)
+        x, kernel, cpu=partial(conv_as_matmul, **options), default=partial(_conv, **options)
+    )
+
+
+def convolve(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw c d"],
+    stride: int,
+    padding: tuple[tuple[int, int], tuple[int, int]],
+) -> Float[Array, "b h2 w2 d"]:
+    """`conv2d` with zeros (above, below) and (left, right), and with XLA's own derivatives."""
+    options = {"stride": stride, "padding": padding}
+    if stride > 1 or min(kernel.shape[2:]) <= NARROW or x.dtype.itemsize < 4:
+        return _conv_xla(x, kernel, **options)
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_conv_on_all_cores, padding=padding),
+        default=partial(_conv_xla, **options),
     )
 
 
@@ -118,20 +136,40 @@ def _shifted(x: Array, kernel: tuple[int, int], stride: int, padding: tuple[int,
     ]
 
 
-def _conv_xla(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
+def _conv(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
+    return convolve(x, kernel, stride, (padding, padding))
+
+
+def _conv_xla(x: Array, kernel: Array, stride: int, padding: Any) -> Array:
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
+def _conv_on_all_cores(x: Array, kernel: Array, padding: Any) -> Array:
+    """With more rows than `x` has, of which those at the end are cut off again.
+
+    XLA on a CPU has two libraries for convolutions. The one that it prefers leaves all cores but
+    one idle where a kernel is not large; it is not asked where the output is higher than `x`.
+    """
+    (above, below), columns = padding
+    rows = x.shape[1] + above + below - kernel.shape[0] + 1
+    more = max(x.shape[1] + 1 - rows, 0)
+    return _conv_xla(x, kernel, 1, ((above, below + more), columns))[:, :rows]
+
+
 # ------------------------------------------------------------------------------ its gradients
+
+
+def _plain(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
+    return _conv_xla(x, kernel, stride, (padding, padding))
 
 
 def _gradient_of_x(out_bar: Array, x: Any, kernel: Array, **options: Any) -> Array:
     def of(convolve: Callable[..., Array], out_bar: Array, kernel: Array) -> Array:
         return jax.linear_transpose(lambda x: convolve(x, kernel, **options), x)(out_bar)[0]
 
-    by_xla = partial(of, _conv_xla)
+    by_xla = partial(of, _plain)
     places = math.prod(kernel.shape[:2])
     if options["stride"] == 1:
         on_cpu = partial(_gradient_as_convolution, padding=options["padding"])
@@ -149,58 +187,89 @@ def _gradient_as_convolution(
     its convolution takes the same fast way as a forward one, in loops as well."""
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     (kh, kw), (before, after) = kernel.shape[:2], padding
-    around = [(k - 1 - before, k - 1 - after) for k in (kh, kw)]
-    # Without any padding it does not: with one pixel, which is cut off again, it is three to five
-    # times faster.
-    more = int(not any(map(any, around)))
-    around = [(before + more, after + more) for before, after in around]
-    found = jax.lax.conv_general_dilated(
-        out_bar, turned, (1, 1), around, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    return found[:, 1:-1, 1:-1] if more else found
+    rows, columns = ((k - 1 - before, k - 1 - after) for k in (kh, kw))
+    return convolve(out_bar, turned, 1, (rows, columns))
 
 
 def _gradient_of_kernel(out_bar: Array, x: Array, kernel: Any, **options: Any) -> Array:
     shape = kernel.shape
 
     def by_xla(x: Array, out_bar: Array) -> Array:
-        return jax.linear_transpose(partial(_conv_xla, x, **options), kernel)(out_bar)[0]
+        return jax.linear_transpose(partial(_plain, x, **options), kernel)(out_bar)[0]
 
     if shape[-1] <= NARROW and options["stride"] == 1:
         on_cpu = partial(_gradient_of_narrow, shape=shape, padding=options["padding"])
-    elif math.prod(shape[:2]) <= MANY_PLACES:
-        on_cpu = partial(_gradient_by_bands, shape=shape, **options)
-    else:
+    elif math.prod(shape[:2]) > MANY_PLACES:
         return by_xla(x, out_bar)
+    elif options["stride"] == 1:
+        on_cpu = partial(_gradient_of_all_places, shape=shape, padding=options["padding"])
+    else:
+        on_cpu = partial(_gradient_of_each_place, shape=shape, **options)
     return jax.lax.platform_dependent(x, out_bar, cpu=on_cpu, default=by_xla)
 
 
-def _gradient_by_bands(
+def _gradient_of_all_places(
+    x: Float[Array, "b h w c"],
+    out_bar: Float[Array, "b h2 w2 d"],
+    shape: tuple[int, ...],
+    padding: tuple[int, int],
+) -> Float[Array, "kh kw c d"]:
+    """One matmul: gradients as each row of the kernel sees them, times pixels as each column does.
+
+    In bands of rows that stay in the cache; all images together, so that devices keep their own.
+    The gradients come first, for a matmul over places turns its first factor around in memory.
+    """
+    kh, kw, c, features = shape
+    before, after = padding
+    h, w = x.shape[1], out_bar.shape[2]
+    none = jnp.zeros((), x.dtype)
+    x = jax.lax.pad(x, none, [(0, 0, 0), (0, 0, 0), (before, after, 0), (0, 0, 0)])
+    # A row of pixels is seen by the output i rows before it from row i of the kernel.
+    rows = (kh - 1 - before, kh - 1 - after, 0)
+    out_bar = jax.lax.pad(out_bar, none, [(0, 0, 0), rows, (0, 0, 0), (0, 0, 0)])
+    band = _rows_of_a_band(h, len(x) * w)
+
+    def add_band(total: Array, first: Array) -> tuple[Array, None]:
+        pixels = jax.lax.dynamic_slice_in_dim(x, first, band, axis=1)
+        bars = jax.lax.dynamic_slice_in_dim(out_bar, first, band + kh - 1, axis=1)
+        by_column = jnp.concatenate([pixels[:, :, j : j + w] for j in range(kw)], axis=-1)
+        by_row = jnp.concatenate([bars[:, i : i + band] for i in range(kh)][::-1], axis=-1)
+        return total + jnp.einsum("bhwd,bhwc->dc", by_row, by_column), None
+
+    zero = jnp.zeros((kh * features, kw * c), x.dtype)
+    found = jax.lax.scan(add_band, zero, jnp.arange(0, h, band))[0]
+    return found.reshape(kh, features, kw, c).transpose(0, 2, 3, 1)
+
+
+def _gradient_of_each_place(
     x: Float[Array, "b h w c"],
     out_bar: Float[Array, "b h2 w2 d"],
     shape: tuple[int, ...],
     stride: int,
     padding: tuple[int, int],
 ) -> Float[Array, "kh kw c d"]:
-    """A matmul for each place of the kernel, of bands of rows that stay in the cache; all images
-    together, so that devices keep their own. The gradients come first, which all places share, for
-    a matmul over rows turns its first factor around in memory."""
+    """The same with strides: a matmul for each place of the kernel."""
+    kh, kw, c, features = shape
     images, h, w, _ = out_bar.shape
-    wide = images * w
-    rows = max(rows for rows in range(1, h + 1) if h % rows == 0 and rows * wide <= max(BAND, wide))
-    seen = (rows - 1) * stride + shape[0]
+    band = _rows_of_a_band(h, images * w)
+    seen = (band - 1) * stride + kh
     x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
 
     def add_band(total: Array, first: Array) -> tuple[Array, None]:
-        band = jax.lax.dynamic_slice_in_dim(x, first * stride, seen, axis=1)
-        bar = jax.lax.dynamic_slice_in_dim(out_bar, first, rows, axis=1)
-        shifted = _shifted(band, shape[:2], stride, padding=(0, 0))
+        pixels = jax.lax.dynamic_slice_in_dim(x, first * stride, seen, axis=1)
+        bar = jax.lax.dynamic_slice_in_dim(out_bar, first, band, axis=1)
+        shifted = _shifted(pixels, (kh, kw), stride, padding=(0, 0))
         return total + jnp.stack([jnp.einsum("bhwd,bhwc->dc", bar, y) for y in shifted]), None
 
-    kh, kw, c, d = shape
-    none = jnp.zeros((kh * kw, d, c), out_bar.dtype)
-    found = jax.lax.scan(add_band, none, jnp.arange(0, h, rows))[0]
+    zero = jnp.zeros((kh * kw, features, c), out_bar.dtype)
+    found = jax.lax.scan(add_band, zero, jnp.arange(0, h, band))[0]
     return found.swapaxes(1, 2).reshape(shape)
+
+
+def _rows_of_a_band(rows: int, pixels: int) -> int:
+    """The most rows, each of so many pixels, into which `rows` can be divided."""
+    most = max(BAND, pixels)
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and n * pixels <= most)
 
 
 def _gradient_of_narrow(
@@ -222,7 +291,7 @@ def _gradient_of_narrow(
     return found.reshape(c, kh, kw, features).transpose(1, 2, 0, 3)
 
 
-_convolution = bilinear(_conv_xla, _gradient_of_x, _gradient_of_kernel)
+_convolution = bilinear(_conv, _gradient_of_x, _gradient_of_kernel)
 
 
 # ------------------------------------------------------------------------------ of doubled pixels
