@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from ldm_jax import config as cfg
 from ldm_jax.core import rngs
+from ldm_jax.models.layers import gelu
 
 BEFORE = {"k": "to_k", "v": "to_v"}
 """What each of a pair of networks stands before."""
@@ -31,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "sigmoid": jax.nn.sigmoid,
     "hardswish": jax.nn.hard_swish,
     "silu": jax.nn.silu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": gelu,
     "selu": jax.nn.selu,
     "celu": jax.nn.celu,
     "mish": jax.nn.mish,

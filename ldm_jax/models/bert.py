@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -12,7 +11,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.attention import attention
 from ldm_jax.models.conditioners import Condition
-from ldm_jax.models.layers import Embed, LayerNorm, ModuleList
+from ldm_jax.models.layers import Embed, LayerNorm, ModuleList, gelu
 
 
 class BERTAttention(nn.Module):
@@ -50,7 +49,7 @@ class BERTLayer(nn.Module):
         x = split_batch(x + attend(LayerNorm(self.dtype, name="self_attn_layer_norm")(x)))
         y = LayerNorm(self.dtype, name="final_layer_norm")(x)
         y = nn.Dense(4 * width, dtype=self.dtype, name="fc1")(y)
-        y = jax.nn.gelu(y, approximate=False)
+        y = gelu(y)
         return split_batch(x + nn.Dense(width, dtype=self.dtype, name="fc2")(y))
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ldm_jax import config as cfg
 from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.attention import attention
-from ldm_jax.models.layers import Dropout, Embed, LayerNorm, ModuleList, zeros
+from ldm_jax.models.layers import Dropout, Embed, LayerNorm, ModuleList, gelu, zeros
 
 normal = nn.initializers.normal(0.02)
 Start = Int[Array, ""] | int
@@ -113,7 +113,7 @@ class CodeBlock(nn.Module):
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=normal)
         mlp = ModuleList((partial(dense, 4 * width), None, partial(dense, width)), name="mlp")
         y = mlp(0, LayerNorm(self.dtype, name="ln2")(x))
-        y = mlp(2, jax.nn.gelu(y, approximate=False))
+        y = mlp(2, gelu(y))
         return split_batch(x + Dropout(rate, name="mlp_drop")(y, dropout)), cache
 
 

@@ -14,7 +14,7 @@ from ldm_jax import config as cfg
 from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.attention import attention
 from ldm_jax.models.conditioners import Condition
-from ldm_jax.models.layers import Embed, LayerNorm, ModuleList, lecun, zeros
+from ldm_jax.models.layers import Embed, LayerNorm, ModuleList, gelu, lecun, zeros
 
 
 def quick_gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -24,7 +24,7 @@ def quick_gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": quick_gelu,
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu": gelu,
 }
 
 

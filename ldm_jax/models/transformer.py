@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ldm_jax.core.sharding import split_batch
 from ldm_jax.models.attention import attention
-from ldm_jax.models.layers import Conv, GroupNorm, LayerNorm, ModuleList, lecun, zeros
+from ldm_jax.models.layers import Conv, GroupNorm, LayerNorm, ModuleList, gelu, lecun, zeros
 
 
 class Attention(nn.Module):
@@ -65,8 +65,13 @@ class GEGLU(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b l c"]) -> Float[Array, "b l d"]:
         x = nn.Dense(2 * self.width, dtype=self.dtype, name="proj")(x)
-        value, gate = jnp.split(x, 2, axis=-1)
-        return value * jax.nn.gelu(gate, approximate=False)
+        # Gradients recompute it: one array is kept instead of three.
+        return jax.checkpoint(_gated)(x)
+
+
+def _gated(x: Float[Array, "b l e"]) -> Float[Array, "b l d"]:
+    value, gate = jnp.split(x, 2, axis=-1)
+    return value * gelu(gate)
 
 
 class FeedForward(nn.Module):
