@@ -189,10 +189,11 @@ def _softmax_matmul(
     `seen`, in the axes of the scores, is False for keys that are not.
 
     What is divided by the sum of the exponentials is not the weights but their outputs, which are
-    fewer (Dao 2022, eq. 1-3 of one block): on CPU half the time. Scores are scaled after their
-    product, as the originals do it: in float32, and with the same rounding.
+    fewer (Dao 2022, eq. 1-3 of one block): on CPU half the time. For the same reason queries are
+    scaled, not scores; but scores of half precision, as the originals do it, which are float32.
     """
-    scores = _scores(q, k) * q.shape[-1] ** -0.5
+    scale, exact = q.shape[-1] ** -0.5, q.dtype.itemsize >= 4
+    scores = _scores(q * scale, k) if exact else _scores(q, k) * scale
     if rows is not None:
         before = jnp.arange(k.shape[-2])[None] <= rows[:, None]
         scores = jnp.where(jnp.broadcast_to(before, scores.shape), scores, -jnp.inf)
