@@ -15,6 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Float32
 
 from ldm_jax.core.sharding import split_batch
+from ldm_jax.models.convolution import convolve
 
 SIDE = 299
 """Pixels of a side of the images that it was trained on."""
@@ -62,24 +63,19 @@ class Kernel(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         if self.kernel == (1, 1):
             return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
-        plain = partial(_convolution, stride=self.stride, padding=self.padding)
-        if self.padding != (0, 0) or x.shape[1] < PAYS:
+        rows, columns = self.padding
+        padding = ((rows, rows), (columns, columns))
+        plain = partial(convolve, stride=self.stride, padding=padding)
+        if self.stride == 1 or self.padding != (0, 0) or x.shape[1] < PAYS:
             return plain(x, kernel)
         padded = partial(_padded_and_cut, stride=self.stride)
         return jax.lax.platform_dependent(x, kernel, cpu=padded, default=plain)
 
 
-def _convolution(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(side, side) for side in padding],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
-
-
 def _padded_and_cut(x: Array, kernel: Array, stride: int) -> Array:
     """A convolution without padding, computed with one more output on each side: on CPUs XLA takes
     up to three times as long where there is no padding."""
-    return _convolution(x, kernel, stride, (stride, stride))[:, 1:-1, 1:-1]
+    return convolve(x, kernel, stride, ((stride, stride),) * 2)[:, 1:-1, 1:-1]
 
 
 class ConvUnit(nn.Module):

@@ -25,6 +25,11 @@ def test_products_convolutions_and_loops_are_counted_by_their_shapes():
     image, kernel = jnp.ones((3, 16, 16, 4)), jnp.ones((3, 3, 4, 6))
     convolve = partial(conv2d, stride=1, padding=(1, 1))
     assert counted(convolve, image, kernel) == 2 * (3 * 16 * 16 * 6) * (3 * 3 * 4)
+    wide, kernel = jnp.ones((3, 16, 16, 32)), jnp.ones((3, 3, 32, 20))
+    once = 2 * (3 * 16 * 16 * 20) * (3 * 3 * 32)  # Rows that a CPU cuts off are no work of it.
+    assert counted(convolve, wide, kernel) == once
+    gradients = jax.grad(lambda *both: jnp.sum(convolve(*both) ** 2), (0, 1))
+    assert counted(gradients, wide, kernel) == 3 * once
     in_turn = lambda x, w: jax.lax.scan(lambda x, w: (x @ w, None), x, w)[0]  # noqa: E731
     assert counted(in_turn, X, W) == 2 * PRODUCT
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ldm_jax.models.convolution import conv2d, conv2d_doubled, conv_as_matmul, double
+from ldm_jax.models.convolution import conv2d, conv2d_doubled, conv_as_matmul, convolve, double
 
-FEATURES = {2: 5, 4: 5, 12: 18, 128: 18}
-"""Channels of outputs by the side: narrow ones, and wide ones of few and of many pixels."""
+CHANNELS = {2: (6, 5), 4: (6, 5), 12: (18, 17), 128: (6, 18)}
+"""Of inputs and of outputs by the side: narrow ones, and wide ones of few and of many pixels."""
 FORMS = [(3, 1, (1, 1)), (3, 2, (1, 1)), (3, 2, (0, 1)), (4, 2, (1, 1)), (7, 3, (2, 3)),
          (4, 1, (1, 2)), (1, 1, (0, 0)), (1, 2, (0, 0))]  # fmt: skip
 """Kernel, stride, padding."""
@@ -28,14 +28,15 @@ def _reference(x, kernel, stride, padding):
     return conv.apply({"params": {"kernel": kernel}}, x)
 
 
-@pytest.mark.parametrize("side", FEATURES)
+@pytest.mark.parametrize("side", CHANNELS)
 @pytest.mark.parametrize(("size", "stride", "padding"), FORMS)
 def test_values_and_gradients(side, size, stride, padding):
     # 4 x 4 at batch 2 is computed as a matmul on CPU, 12 x 12 as a convolution.
-    features = FEATURES[side]
+    channels, features = CHANNELS[side]
     if side + sum(padding) < size:
         pytest.skip("no place for the kernel")
-    x, kernel = _normal(0, 2, side, side, 6), _normal(1, size, size, 6, features)
+    x = _normal(0, 2, side, side, channels)
+    kernel = _normal(1, size, size, channels, features)
 
     def outputs_and_gradients(conv):
         def scalar(x, kernel):
@@ -67,6 +68,15 @@ def test_all_derivatives_in_float64(size, stride, padding):
 
 def _two_steps(x, kernel):
     return _reference(double(x), kernel, 1, (1, 1))
+
+
+@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (2, 0)), ((0, 3), (3, 3))])
+def test_different_padding_above_below_left_and_right(padding):
+    x, kernel = _normal(0, 2, 12, 11, 20), _normal(1, 3, 4, 20, 17)
+    conv = nn.Conv(17, (3, 4), 1, padding, use_bias=False)
+    want = conv.apply({"params": {"kernel": kernel}}, x)
+    got = jax.jit(lambda *both: convolve(*both, stride=1, padding=padding))(x, kernel)
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max(), rtol=0)
 
 
 @pytest.mark.parametrize("sides", [(5, 6), (16, 17)])  # Few pixels, and enough for squares.
@@ -142,6 +152,23 @@ def test_a_cpu_takes_matmuls_where_they_are_faster():
     for platform in ("cuda", "tpu"):
         assert convolutions(platform, 2) == convolutions(platform, 128) == 3
         assert convolutions(platform, 8, features=3) == 3
+
+
+def test_a_cpu_alone_computes_rows_that_are_cut_off():
+    """Outputs higher than inputs are computed on all cores there, in either direction."""
+
+    def rows(platform, channels):
+        def gradient(x, kernel):
+            return jax.grad(lambda x: jnp.sum(conv2d(x, kernel) ** 2))(x)
+
+        text = _lowered(platform, gradient, (4, 16, 16, channels), (3, 3, channels, 32))
+        found = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        return [int(re.findall(r"tensor<4x(\d+)x", line)[-1]) for line in found]
+
+    assert rows("cpu", 32) == [17, 17]
+    assert rows("cpu", 8) == [16, 16]  # Too narrow to be shared out.
+    for platform in ("cuda", "tpu"):
+        assert rows(platform, 32) == [16, 16]
 
 
 def test_a_cpu_alone_adds_up_the_kernel_over_doubled_pixels():
