@@ -157,7 +157,7 @@ def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     Of erf and in float32, as PyTorch computes it: to 1e-7 of x, where that of erfc is as precise
     as the value, which is near 0 there, and takes a CPU three times as long.
     """
-    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    y = x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
     return (y * 0.5 * (1 + jax.lax.erf(y * math.sqrt(0.5)))).astype(x.dtype)
 
 
