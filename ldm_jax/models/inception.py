@@ -22,7 +22,7 @@ SIDE = 299
 CLASSES = 1008
 EPSILON = 1e-3
 PAYS = 32
-"""Pixels of a side from which on outputs more than are asked for cost less than they save."""
+"""Pixels of a side from which on, with strides, outputs to cut off cost less than they save."""
 SPATIAL_CHANNELS = 7
 """Of the first branch of Mixed_6d, which sFID is measured in (Nash 2021, arXiv:2103.03841)."""
 TAPS = {
